@@ -1,0 +1,222 @@
+//! Words that one side writes and another watches.
+//!
+//! Every word is 64 bits, naturally aligned, little-endian, and written whole. "Release" and "acquire" below are the
+//! orderings of the store that publishes and the load that looks; on x86_64 both are plain moves, the compiler must
+//! not move other accesses over them.
+
+use core::sync::atomic::AtomicU64;
+
+/// What the backup OS is doing; [`ControlWords::watch_state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum WatchState {
+    /// Not started yet.
+    Off = 0,
+    /// Running, but the module has not told its facts, or they were refused; see [`ControlWords::watch_reason`].
+    Unarmed = 1,
+    /// Watching, ready to take over.
+    Armed = 2,
+    /// Stopping the active's CPUs.
+    Stopping = 3,
+    /// Salvaging; the successor may be booting already.
+    Salvaging = 4,
+    /// Salvage is over; the successor is taking over.
+    HandingOver = 5,
+    /// Given up; the epitaph says why.
+    Dead = 6,
+}
+
+impl WatchState {
+    /// The state for a stored word, if it is one of ours.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            0 => Self::Off,
+            1 => Self::Unarmed,
+            2 => Self::Armed,
+            3 => Self::Stopping,
+            4 => Self::Salvaging,
+            5 => Self::HandingOver,
+            6 => Self::Dead,
+            _ => return None,
+        })
+    }
+}
+
+/// Why the watcher is not armed; [`ControlWords::watch_reason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum WatchReason {
+    /// Armed, or nothing to say.
+    None = 0,
+    /// The module has not been loaded.
+    NoFacts = 1,
+    /// The facts have another version.
+    FactsVersion = 2,
+    /// The facts do not fit the memory they describe (page-table root, VMCOREINFO).
+    FactsInvalid = 3,
+    /// The kernel's BTF cannot be read or lacks what salvage needs.
+    Btf = 4,
+    /// No kernel is staged, or its digest is wrong.
+    Stage = 5,
+    /// The nursery is not free yet: the previous failover is still being handed over.
+    HandOver = 6,
+}
+
+impl WatchReason {
+    /// The reason for a stored word, if it is one of ours.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            0 => Self::None,
+            1 => Self::NoFacts,
+            2 => Self::FactsVersion,
+            3 => Self::FactsInvalid,
+            4 => Self::Btf,
+            5 => Self::Stage,
+            6 => Self::HandOver,
+            _ => return None,
+        })
+    }
+}
+
+/// Values of [`ControlWords::salvage_gate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum SalvageGate {
+    /// Nothing was salvaged: an ordinary boot.
+    None = 0,
+    /// Under way; the successor must not touch the old kernel's memory.
+    Busy = 1,
+    /// Complete: the Essential Context may be read and memory added.
+    Open = 2,
+    /// Failed: there is nothing to restore, and the old memory may be added whole.
+    Failed = 3,
+    /// A CPU could not be parked: nothing may be added and no disk written.
+    Forbidden = 4,
+}
+
+impl SalvageGate {
+    /// The gate for a stored word, if it is one of ours.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            0 => Self::None,
+            1 => Self::Busy,
+            2 => Self::Open,
+            3 => Self::Failed,
+            4 => Self::Forbidden,
+            _ => return None,
+        })
+    }
+}
+
+/// What rang; the low byte of [`ControlWords::doorbell`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Doorbell {
+    /// Nothing.
+    Quiet = 0,
+    /// The panic notifier ran on the CPU in bits 8..40.
+    Panic = 1,
+}
+
+/// How far the successor has come; [`ControlWords::successor_phase`]. Only ever grows within one failover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub enum SuccessorPhase {
+    /// It has not reported in.
+    None = 0,
+    /// Its module is loaded.
+    Module = 1,
+    /// The old kernel's memory has been added. The commit point lies before this.
+    MemoryAdded = 2,
+    /// File systems are mounted and files are put back.
+    Files = 3,
+    /// Every process that can be restored runs.
+    Resumed = 4,
+    /// What nobody claimed has been given back; the distribution's own init is next.
+    Complete = 5,
+}
+
+/// The control words, at [`crate::layout::CONTROL`].
+#[derive(Debug)]
+#[repr(C)]
+pub struct ControlWords {
+    // Written by the backup OS.
+    /// [`WatchState`]. Release.
+    pub watch_state: AtomicU64,
+    /// [`WatchReason`].
+    pub watch_reason: AtomicU64,
+    /// Looks the watcher has taken; grows while it lives.
+    pub watcher_looks: AtomicU64,
+    /// Interrupts and NMIs that reached the reserved core without being meant for it.
+    pub stray_vectors: AtomicU64,
+    /// Failovers since the machine was started.
+    pub failover_count: AtomicU64,
+    /// Generation of the stop, 0 while the active runs. The module's NMI handler parks its CPU when it is not 0. Release.
+    pub stop_request: AtomicU64,
+    /// Physical address of the page-table root of parked CPUs with 4-level paging. Entry 511 is the module's to fill.
+    pub park_root_l4: AtomicU64,
+    /// The same with 5-level paging.
+    pub park_root_l5: AtomicU64,
+    /// Physical (and identity-mapped) address to jump to after loading the root. See [`crate::parking`] for the registers.
+    pub park_entry: AtomicU64,
+    /// [`SalvageGate`]. Release; acquire before the Essential Context is read.
+    pub salvage_gate: AtomicU64,
+    /// TSC of the reserved core when the active was found dead.
+    pub detected_tsc: AtomicU64,
+    /// HPET main counter, read at the same instant as `detected_tsc`; 0 if there is none.
+    pub detected_hpet: AtomicU64,
+    /// ACPI PM timer, read at the same instant as `detected_tsc`.
+    pub detected_pm_timer: AtomicU64,
+    /// CPUs that could not be parked, as a count.
+    pub unparked_cpus: AtomicU64,
+    /// Staged-kernel slot the successor was booted from.
+    pub successor_slot: AtomicU64,
+    /// Room for more words of the backup OS.
+    pub backup_reserved: [AtomicU64; 17],
+
+    // Written by the module of the running kernel.
+    /// ABI version of the module, 0 while none is loaded.
+    pub module_abi: AtomicU64,
+    /// [`Doorbell`] in bits 0..8, Linux CPU number in bits 8..40. Release.
+    pub doorbell: AtomicU64,
+    /// TSC when the doorbell was rung.
+    pub doorbell_tsc: AtomicU64,
+    /// [`SuccessorPhase`]. Release.
+    pub successor_phase: AtomicU64,
+    /// Counter that orthros-init moves while it works.
+    pub successor_heartbeat: AtomicU64,
+    /// 1 once the successor has written to a disk or added RAM: the old memory is no longer whole.
+    pub commit_point: AtomicU64,
+    /// Processes resumed.
+    pub processes_resumed: AtomicU64,
+    /// Frames adopted in place, copied, and refused, in the last failover.
+    pub frames_adopted: AtomicU64,
+    /// See `frames_adopted`.
+    pub frames_copied: AtomicU64,
+    /// See `frames_adopted`.
+    pub frames_refused: AtomicU64,
+    /// Fault injection for tests: bit N keeps the CPU with local APIC id N from parking in the NMI handler.
+    pub inject_unparkable: [AtomicU64; 4],
+    /// Fault injection for tests: bits of [`inject`].
+    pub inject: AtomicU64,
+    /// Room for more words of the module.
+    pub module_reserved: [AtomicU64; 17],
+}
+
+/// Bits of [`ControlWords::inject`].
+pub mod inject {
+    /// The stop ladder skips the module's NMI rung.
+    pub const SKIP_NMI_RUNG: u64 = 1 << 0;
+    /// The stop ladder skips INIT and the warm-reset vector for the bootstrap processor.
+    pub const SKIP_INIT_RUNG: u64 = 1 << 1;
+    /// The stop ladder skips the patch of the NMI entry text.
+    pub const SKIP_PATCH_RUNG: u64 = 1 << 2;
+    /// The stop ladder skips INIT for application processors.
+    pub const SKIP_AP_INIT_RUNG: u64 = 1 << 3;
+    /// The Essential Context area is treated as only 64 KB long.
+    pub const SMALL_CONTEXT: u64 = 1 << 4;
+    /// Hash the old kernel's memory before and after the successor's boot, into the log.
+    pub const HASH_MEMORY: u64 = 1 << 5;
+}
+
+const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);

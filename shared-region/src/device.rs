@@ -1,0 +1,206 @@
+//! The ioctl interface of `/dev/orthros` (mode 0600), the module's device node.
+//!
+//! Numbers follow `_IOWR('O', nr, struct)` (include/uapi/asm-generic/ioctl.h). `mmap` gives the region read-only at
+//! offset 0. `pread` at a physical address gives the contents of page frames of the dead kernel that are retained.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Path of the node.
+pub const PATH: &str = "/dev/orthros";
+/// ioctl type byte.
+pub const IOC_TYPE: u8 = b'O';
+
+/// `_IOWR('O', nr, T)`.
+pub const fn iowr<T>(nr: u8) -> u64 {
+    3 << 30 | (core::mem::size_of::<T>() as u64) << 16 | (IOC_TYPE as u64) << 8 | nr as u64
+}
+
+/// Reply of [`INFO`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Info {
+    /// [`crate::ABI_VERSION`] of the module.
+    pub abi_version: u64,
+    /// Physical address of the region.
+    pub region: u64,
+    /// 1 if this kernel is a successor that has something to take over.
+    pub successor: u64,
+    /// Frames withheld and not yet adopted or released.
+    pub withheld: u64,
+}
+/// Tells about the module and its role.
+pub const INFO: u64 = iowr::<Info>(1);
+
+/// Argument of [`PROTECT`] and [`UNPROTECT`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Protect {
+    /// One of [`crate::protect::kind`]; 0 in UNPROTECT means all.
+    pub kind: u32,
+    /// Bits of [`crate::protect::flags`].
+    pub flags: u32,
+    /// Process id in the caller's pid namespace.
+    pub tgid: u64,
+    /// Name, NUL-padded.
+    pub comm: [u8; 16],
+}
+/// Protects a process or a name. EEXIST, ESRCH, ENOSPC.
+pub const PROTECT: u64 = iowr::<Protect>(2);
+/// Takes the protection back. ENOENT.
+pub const UNPROTECT: u64 = iowr::<Protect>(3);
+
+/// Argument of [`ADD_MEMORY`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AddMemory {
+    /// Physical address, aligned to the memory block size.
+    pub start: u64,
+    /// Bytes, a multiple of the memory block size.
+    pub size: u64,
+    /// Out: frames withheld in it.
+    pub withheld: u64,
+    /// Out: frames given to the allocator.
+    pub given: u64,
+    /// Out: nanoseconds.
+    pub nanoseconds: u64,
+}
+/// Adds and onlines RAM of the dead kernel; retained frames ([`crate::retained`]) and frames outside the firmware's RAM
+/// ranges are withheld. EPERM unless the salvage gate is open.
+pub const ADD_MEMORY: u64 = iowr::<AddMemory>(4);
+
+/// Argument of [`ADOPT`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Adopt {
+    /// Process (in the caller's pid namespace) whose memory receives the frames.
+    pub pid: u64,
+    /// User address of an array of [`crate::context::FrameRun`]s as in the Essential Context.
+    pub runs: u64,
+    /// Number of runs.
+    pub count: u64,
+    /// Out: frames adopted in place.
+    pub adopted: u64,
+    /// Out: frames copied into fresh pages.
+    pub copied: u64,
+    /// Out: index of the run at which it stopped, `count` if it did not.
+    pub stopped_at: u64,
+    /// Out: nanoseconds.
+    pub nanoseconds: u64,
+}
+/// Hands frames to a process as anonymous memory. Runs of kind OWN and HUGE are adopted, SHARED and KSM copied, and
+/// FILE runs are EINVAL. EEXIST if a page is there already, EFAULT outside a private mapping, EPERM if not withheld.
+pub const ADOPT: u64 = iowr::<Adopt>(5);
+
+/// Argument of [`RELEASE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Release {
+    /// Out: frames given to the allocator, zeroed.
+    pub released: u64,
+    /// Out: nanoseconds.
+    pub nanoseconds: u64,
+}
+/// Gives every withheld frame that nobody adopted to the allocator, zeroed first.
+pub const RELEASE: u64 = iowr::<Release>(6);
+
+/// Argument of [`RESUME`]: sets a thread's restart block so that `restart_syscall` goes on with an interrupted call.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ResumeCall {
+    /// Thread id in the caller's pid namespace; it must be stopped by ptrace.
+    pub tid: u64,
+    /// One of [`resume_kind`].
+    pub kind: u64,
+    /// SLEEP: clock. FUTEX: expected value. POLL: number of entries.
+    pub a: u64,
+    /// SLEEP: address for the remainder. FUTEX, POLL: user address.
+    pub b: u64,
+    /// Absolute expiry in nanoseconds on the clock of the *initial* time namespace.
+    pub expires: u64,
+    /// FUTEX: flags in the low, bitset in the high 32 bits.
+    pub c: u64,
+}
+/// Kinds of [`ResumeCall`].
+pub mod resume_kind {
+    /// nanosleep, clock_nanosleep.
+    pub const SLEEP: u64 = 1;
+    /// futex wait.
+    pub const FUTEX: u64 = 2;
+    /// poll.
+    pub const POLL: u64 = 3;
+}
+/// See [`ResumeCall`]. ESRCH, EINVAL, EBUSY if the thread is not stopped.
+pub const RESUME: u64 = iowr::<ResumeCall>(7);
+
+/// Argument of [`MARK`]: stamps an event and moves the successor's phase.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Mark {
+    /// Number of a [`crate::timeline::Event`] to stamp now, or `u64::MAX` for none.
+    pub event: u64,
+    /// [`crate::control::SuccessorPhase`] to set, or `u64::MAX` for none.
+    pub phase: u64,
+    /// TSC to stamp, 0 for now.
+    pub tsc: u64,
+    /// Amount added to `processes_resumed`.
+    pub resumed: u64,
+}
+/// See [`Mark`].
+pub const MARK: u64 = iowr::<Mark>(8);
+
+/// Argument of [`WRITE_REPORT`]: stores outcome records in the report area.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WriteReport {
+    /// User address of a record stream.
+    pub data: u64,
+    /// Bytes.
+    pub length: u64,
+}
+/// See [`WriteReport`]. EFBIG if it is larger than the area.
+pub const WRITE_REPORT: u64 = iowr::<WriteReport>(9);
+
+/// Argument of [`TEST`]: makes the kernel fail in a chosen way.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Test {
+    /// One of [`test_kind`].
+    pub kind: u64,
+    /// CPU to do it on, or `u64::MAX` for the current one.
+    pub cpu: u64,
+    /// For INJECT: bits of [`crate::control::inject`]. For UNPARKABLE: the CPU.
+    pub value: u64,
+}
+/// Kinds of [`Test`].
+pub mod test_kind {
+    /// `panic()` on the chosen CPU.
+    pub const PANIC: u64 = 1;
+    /// Null dereference in a kernel thread on the chosen CPU.
+    pub const NULL_DEREFERENCE: u64 = 2;
+    /// BUG() in a timer interrupt on the chosen CPU.
+    pub const BUG_IN_INTERRUPT: u64 = 3;
+    /// `panic()` here while the chosen CPU spins with interrupts off.
+    pub const PANIC_WITH_SPINNER: u64 = 4;
+    /// Sets [`crate::control::ControlWords::inject`].
+    pub const INJECT: u64 = 5;
+    /// Keeps the chosen CPU from parking in the NMI handler.
+    pub const UNPARKABLE: u64 = 6;
+}
+/// See [`Test`]. EPERM unless the module was loaded with `allow_test=1`.
+pub const TEST: u64 = iowr::<Test>(10);
+
+/// Argument of [`TASK_STATE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TaskState {
+    /// Thread id in the caller's pid namespace; it must be stopped by ptrace.
+    pub tid: u64,
+    /// `task_struct.start_boottime` to set, in nanoseconds of the initial time namespace; 0 leaves it.
+    pub start_boottime: u64,
+    /// User and system CPU time in nanoseconds; 0 leaves them.
+    pub utime: u64,
+    /// See `utime`.
+    pub stime: u64,
+}
+/// Sets what no system call can: see [`TaskState`]. ESRCH, EBUSY.
+pub const TASK_STATE: u64 = iowr::<TaskState>(11);

@@ -1,0 +1,599 @@
+//! The framing of the Essential Context and of reports: a header, then records, each with a head of its own.
+//!
+//! A record is: kind, version, flags, length, owner, then the payload, padded with zeros to 8 bytes. The payload is
+//! postcard, but for [`Kind::Frames`] and [`Kind::Bytes`], which are flat so that they can be written and read without
+//! a copy. Readers skip a kind they do not know unless [`flags::MUST_UNDERSTAND`] is set, and accept a record's
+//! version N and N−1. Kinds are append-only.
+
+use serde::{de::DeserializeOwned, Serialize};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `"OR-CNTXT"` in little-endian order.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"OR-CNTXT");
+/// Version of the framing.
+pub const VERSION: u32 = 1;
+
+/// Bits of [`RecordHead::flags`].
+pub mod flags {
+    /// A reader that does not know the kind must refuse the owner's process.
+    pub const MUST_UNDERSTAND: u32 = 1;
+}
+
+/// Values of [`StreamHeader::status`].
+pub mod status {
+    /// Nothing there.
+    pub const EMPTY: u32 = 0;
+    /// Being written.
+    pub const WRITING: u32 = 1;
+    /// Whole.
+    pub const COMPLETE: u32 = 2;
+}
+
+/// What a record describes. See [`crate::context`] for the payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Kind(pub u16);
+
+#[allow(non_upper_case_globals)]
+impl Kind {
+    /// [`crate::context::Machine`]; owner 0.
+    pub const Machine: Self = Self(1);
+    /// [`crate::context::Mount`]; owner is the mount id.
+    pub const Mount: Self = Self(2);
+    /// [`crate::context::Process`]; owner is the tgid.
+    pub const Process: Self = Self(3);
+    /// [`crate::context::Thread`]; owner is the tgid.
+    pub const Thread: Self = Self(4);
+    /// [`crate::context::AddressSpace`]; owner is the mm id.
+    pub const AddressSpace: Self = Self(5);
+    /// [`crate::context::Mapping`]; owner is the mm id.
+    pub const Mapping: Self = Self(6);
+    /// Flat [`crate::context::FrameRun`]s; owner is the mm id or the inode id. Follows its owner's record.
+    pub const Frames: Self = Self(7);
+    /// [`crate::context::FileTable`]; owner is the file-table id.
+    pub const FileTable: Self = Self(8);
+    /// [`crate::context::OpenFile`]; owner is the open-file id.
+    pub const OpenFile: Self = Self(9);
+    /// [`crate::context::Inode`]; owner is the inode id.
+    pub const Inode: Self = Self(10);
+    /// [`crate::context::Pipe`]; owner is the inode id.
+    pub const Pipe: Self = Self(11);
+    /// Flat bytes that belong to the record before (unread pipe data …); owner as there.
+    pub const Bytes: Self = Self(12);
+    /// [`crate::context::Lost`]; owner is the tgid it costs, 0 if none.
+    pub const Lost: Self = Self(13);
+    /// [`crate::context::Evidence`]; owner 0.
+    pub const Evidence: Self = Self(14);
+    /// [`crate::context::Summary`]; owner 0. The last record.
+    pub const Summary: Self = Self(15);
+    /// [`crate::context::Outcome`], in the report area; owner is the tgid.
+    pub const Outcome: Self = Self(16);
+    /// [`crate::context::SharedMemory`]: a shmem object; owner is the inode id.
+    pub const SharedMemory: Self = Self(17);
+}
+
+/// Head of the stream, at the start of the area.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StreamHeader {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: u32,
+    /// One of [`status`].
+    pub status: u32,
+    /// Bytes of records after this header.
+    pub length: u64,
+    /// Number of records.
+    pub count: u64,
+    /// CRC-32/ISO-HDLC of the records.
+    pub digest: u32,
+    /// 1 if records were left out for want of room.
+    pub truncated: u32,
+    /// The failover this belongs to ([`crate::control::ControlWords::failover_count`]).
+    pub failover: u64,
+    /// Zero.
+    pub reserved: [u64; 2],
+}
+
+/// Head of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RecordHead {
+    /// [`Kind`].
+    pub kind: u16,
+    /// Version of the payload.
+    pub version: u16,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// Bytes of payload, without the padding.
+    pub length: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// What the record belongs to; see [`Kind`].
+    pub owner: u64,
+}
+
+/// Bytes of a stream header.
+pub const STREAM_HEADER: usize = core::mem::size_of::<StreamHeader>();
+/// Bytes of a record head.
+pub const RECORD_HEAD: usize = core::mem::size_of::<RecordHead>();
+
+const _: () = assert!(STREAM_HEADER == 64 && RECORD_HEAD == 24);
+
+/// Why a record was not written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordError {
+    /// The area is full.
+    Full,
+    /// The area does not start with a stream of ours.
+    NoStream,
+    /// The stream is not [`status::COMPLETE`].
+    Incomplete(u32),
+    /// Written with another framing.
+    Version(u32),
+    /// The digest does not match.
+    Digest,
+    /// A record runs over the end.
+    Truncated {
+        /// Offset of its head after the stream header, in bytes.
+        at: usize,
+    },
+    /// A payload is not what its kind says.
+    Payload {
+        /// The kind.
+        kind: u16,
+        /// The version.
+        version: u16,
+    },
+}
+
+impl core::fmt::Display for RecordError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Full => write!(f, "record area is full"),
+            Self::NoStream => write!(f, "record area holds no stream"),
+            Self::Incomplete(status) => write!(f, "record stream is not complete (status {status})"),
+            Self::Version(found) => write!(f, "record stream has version {found}, expected {VERSION}"),
+            Self::Digest => write!(f, "record stream: digest does not match"),
+            Self::Truncated { at } => write!(f, "record at offset {at} runs over the end of its stream"),
+            Self::Payload { kind, version } => write!(f, "record of kind {kind} version {version} cannot be read"),
+        }
+    }
+}
+
+impl core::error::Error for RecordError {}
+
+const CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
+
+/// Writes a stream into an area, never over its end.
+pub struct Writer<'a> {
+    area: &'a mut [u8],
+    at: usize,
+    count: u64,
+    truncated: bool,
+    failover: u64,
+}
+
+impl<'a> Writer<'a> {
+    /// Starts an empty stream. The area must have room for a stream header.
+    ///
+    /// # Errors
+    /// [`RecordError::Full`] if it has not.
+    pub fn new(area: &'a mut [u8], failover: u64) -> Result<Self, RecordError> {
+        let mut writer = Self {
+            area,
+            at: STREAM_HEADER,
+            count: 0,
+            truncated: false,
+            failover,
+        };
+        if writer.area.len() < STREAM_HEADER {
+            return Err(RecordError::Full);
+        }
+        writer.write_header(status::WRITING, 0);
+        Ok(writer)
+    }
+
+    /// Appends a record with a postcard payload.
+    ///
+    /// # Errors
+    /// [`RecordError::Full`]; the stream is then as before and marked as truncated.
+    pub fn push<T: Serialize + ?Sized>(
+        &mut self,
+        kind: Kind,
+        version: u16,
+        flags: u32,
+        owner: u64,
+        value: &T,
+    ) -> Result<(), RecordError> {
+        let start = self.at;
+        let room = self
+            .area
+            .get_mut(start.saturating_add(RECORD_HEAD)..)
+            .unwrap_or_default();
+        let length = match postcard::to_slice(value, room) {
+            Ok(used) => used.len(),
+            Err(_) => {
+                self.truncated = true;
+                return Err(RecordError::Full);
+            }
+        };
+        self.seal(start, kind, version, flags, owner, length)
+    }
+
+    /// Appends a record with a flat payload.
+    ///
+    /// # Errors
+    /// As [`Writer::push`].
+    pub fn push_bytes(
+        &mut self,
+        kind: Kind,
+        version: u16,
+        flags: u32,
+        owner: u64,
+        payload: &[u8],
+    ) -> Result<(), RecordError> {
+        let mut flat = self.begin_flat(kind, version, flags, owner);
+        flat.extend(payload)?;
+        flat.finish()
+    }
+
+    /// Starts a record whose payload is appended piece by piece.
+    pub fn begin_flat<'w>(&'w mut self, kind: Kind, version: u16, flags: u32, owner: u64) -> FlatRecord<'w, 'a> {
+        FlatRecord {
+            writer: self,
+            kind,
+            version,
+            flags,
+            owner,
+            length: 0,
+        }
+    }
+
+    fn seal(
+        &mut self,
+        start: usize,
+        kind: Kind,
+        version: u16,
+        flags: u32,
+        owner: u64,
+        length: usize,
+    ) -> Result<(), RecordError> {
+        let padded = length.next_multiple_of(8);
+        let end = start + RECORD_HEAD + padded;
+        let Ok(length32) = u32::try_from(length) else {
+            self.truncated = true;
+            return Err(RecordError::Full);
+        };
+        let Some(record) = self.area.get_mut(start..end) else {
+            self.truncated = true;
+            return Err(RecordError::Full);
+        };
+        let head = RecordHead {
+            kind: kind.0,
+            version,
+            flags,
+            length: length32,
+            reserved: 0,
+            owner,
+        };
+        record[..RECORD_HEAD].copy_from_slice(head.as_bytes());
+        record[RECORD_HEAD + length..].fill(0);
+        self.at = end;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn write_header(&mut self, status: u32, digest: u32) {
+        let header = StreamHeader {
+            magic: MAGIC,
+            version: VERSION,
+            status,
+            length: (self.at - STREAM_HEADER) as u64,
+            count: self.count,
+            digest,
+            truncated: u32::from(self.truncated),
+            failover: self.failover,
+            reserved: [0; 2],
+        };
+        self.area[..STREAM_HEADER].copy_from_slice(header.as_bytes());
+    }
+
+    /// Whether a record was left out for want of room.
+    pub fn truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// Where the stream stands, to come back to with [`Writer::rewind`].
+    pub fn mark(&self) -> Mark {
+        Mark {
+            at: self.at,
+            count: self.count,
+        }
+    }
+
+    /// Drops everything after the mark: a process is recorded whole or not at all.
+    pub fn rewind(&mut self, mark: Mark) {
+        if mark.at <= self.at {
+            self.at = mark.at;
+            self.count = mark.count;
+        }
+    }
+
+    /// Completes the stream: length, digest and status. Returns the bytes used, header included.
+    pub fn finish(mut self) -> usize {
+        let digest = CRC.checksum(&self.area[STREAM_HEADER..self.at]);
+        self.write_header(status::COMPLETE, digest);
+        self.at
+    }
+}
+
+/// A place in a stream; see [`Writer::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    at: usize,
+    count: u64,
+}
+
+/// A record under way; nothing of it is part of the stream before [`FlatRecord::finish`].
+pub struct FlatRecord<'w, 'a> {
+    writer: &'w mut Writer<'a>,
+    kind: Kind,
+    version: u16,
+    flags: u32,
+    owner: u64,
+    length: usize,
+}
+
+impl FlatRecord<'_, '_> {
+    /// Appends bytes to the payload.
+    ///
+    /// # Errors
+    /// [`RecordError::Full`]; the record is then to be dropped.
+    #[inline]
+    pub fn extend(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
+        let at = self.writer.at + RECORD_HEAD + self.length;
+        let Some(room) = self.writer.area.get_mut(at..at + bytes.len()) else {
+            self.writer.truncated = true;
+            return Err(RecordError::Full);
+        };
+        room.copy_from_slice(bytes);
+        self.length += bytes.len();
+        Ok(())
+    }
+
+    /// Bytes of payload so far.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether the payload is empty so far.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Makes the record part of the stream.
+    ///
+    /// # Errors
+    /// [`RecordError::Full`] if the padding does not fit.
+    pub fn finish(self) -> Result<(), RecordError> {
+        let start = self.writer.at;
+        self.writer
+            .seal(start, self.kind, self.version, self.flags, self.owner, self.length)
+    }
+}
+
+/// A record as read.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// What it describes.
+    pub kind: Kind,
+    /// Version of the payload.
+    pub version: u16,
+    /// Bits of [`flags`].
+    pub flags: u32,
+    /// What it belongs to.
+    pub owner: u64,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Decodes a postcard payload.
+    ///
+    /// # Errors
+    /// [`RecordError::Payload`] if it is not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, RecordError> {
+        postcard::from_bytes(self.payload).map_err(|_| RecordError::Payload {
+            kind: self.kind.0,
+            version: self.version,
+        })
+    }
+}
+
+/// A checked stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream<'a> {
+    /// Its header.
+    pub header: StreamHeader,
+    records: &'a [u8],
+}
+
+impl<'a> Stream<'a> {
+    /// Checks the header and digest of the stream at the start of `area`.
+    ///
+    /// # Errors
+    /// [`RecordError`], naming what is wrong.
+    pub fn open(area: &'a [u8]) -> Result<Self, RecordError> {
+        let (header, rest) = StreamHeader::read_from_prefix(area).map_err(|_| RecordError::NoStream)?;
+        if header.magic != MAGIC {
+            return Err(RecordError::NoStream);
+        }
+        if header.version != VERSION {
+            return Err(RecordError::Version(header.version));
+        }
+        if header.status != status::COMPLETE {
+            return Err(RecordError::Incomplete(header.status));
+        }
+        let records = usize::try_from(header.length)
+            .ok()
+            .and_then(|length| rest.get(..length))
+            .ok_or(RecordError::Truncated { at: 0 })?;
+        if CRC.checksum(records) != header.digest {
+            return Err(RecordError::Digest);
+        }
+        Ok(Self { header, records })
+    }
+
+    /// The records in order. After an error there are no more.
+    pub fn records(&self) -> Records<'a> {
+        Records {
+            rest: self.records,
+            at: 0,
+        }
+    }
+}
+
+/// Iterator over the records of a stream.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let at = self.at;
+        let parsed = (|| {
+            let (head, rest) = RecordHead::read_from_prefix(self.rest).ok()?;
+            let length = usize::try_from(head.length).ok()?;
+            let payload = rest.get(..length)?;
+            let tail = rest.get(length.checked_next_multiple_of(8)?..)?;
+            Some((head, payload, tail))
+        })();
+        let Some((head, payload, tail)) = parsed else {
+            self.rest = &[];
+            return Some(Err(RecordError::Truncated { at }));
+        };
+        self.at += self.rest.len() - tail.len();
+        self.rest = tail;
+        Some(Ok(Record {
+            kind: Kind(head.kind),
+            version: head.version,
+            flags: head.flags,
+            owner: head.owner,
+            payload,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{vec, vec::Vec};
+
+    fn sample() -> Vec<u8> {
+        let mut area = vec![0xAAu8; 512];
+        let mut writer = Writer::new(&mut area, 3).unwrap();
+        writer.push(Kind::Lost, 1, 0, 7, &(1u32, "pipe")).unwrap();
+        writer
+            .push_bytes(Kind::Bytes, 1, flags::MUST_UNDERSTAND, 7, b"hello")
+            .unwrap();
+        let used = writer.finish();
+        area.truncate(used);
+        area
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let area = sample();
+        let stream = Stream::open(&area).unwrap();
+        assert_eq!(
+            (stream.header.count, stream.header.failover, stream.header.truncated),
+            (2, 3, 0)
+        );
+        let records: Vec<Record> = stream.records().collect::<Result<_, _>>().unwrap();
+        assert_eq!(
+            records[0].decode::<(u32, alloc::string::String)>().unwrap(),
+            (1, "pipe".into())
+        );
+        assert_eq!(
+            (records[1].payload, records[1].flags, records[1].owner),
+            (&b"hello"[..], flags::MUST_UNDERSTAND, 7)
+        );
+    }
+
+    /// The bytes are an interface between programs of different age: a change here is a new version.
+    #[test]
+    fn golden_bytes() {
+        let area = sample();
+        let hex: alloc::string::String = area[STREAM_HEADER..]
+            .iter()
+            .map(|b| alloc::format!("{b:02x}"))
+            .collect();
+        assert_eq!(
+            hex,
+            "0d0001000000000006000000000000000700000000000000010470697065000 00c0001000100000005000000000000000700000000000000\
+             68656c6c6f000000"
+                .replace(' ', "")
+        );
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_leaves_the_stream_as_it_was() {
+        let mut area = vec![0u8; STREAM_HEADER + RECORD_HEAD + 8];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        writer.push(Kind::Lost, 1, 0, 1, &5u8).unwrap();
+        assert_eq!(writer.push(Kind::Lost, 1, 0, 2, &6u8), Err(RecordError::Full));
+        assert_eq!(writer.push_bytes(Kind::Bytes, 1, 0, 2, b"x"), Err(RecordError::Full));
+        writer.finish();
+        let stream = Stream::open(&area).unwrap();
+        assert_eq!((stream.header.count, stream.header.truncated), (1, 1));
+        assert_eq!(stream.records().count(), 1);
+    }
+
+    #[test]
+    fn rewinding_drops_a_half_recorded_process() {
+        let mut area = vec![0u8; 512];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        writer.push(Kind::Lost, 1, 0, 1, &5u8).unwrap();
+        let mark = writer.mark();
+        writer.push(Kind::Lost, 1, 0, 2, &6u8).unwrap();
+        writer.rewind(mark);
+        writer.finish();
+        assert_eq!(Stream::open(&area).unwrap().records().count(), 1);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let mut area = sample();
+        let last = area.len() - 1;
+        area[last] ^= 1;
+        assert_eq!(Stream::open(&area).unwrap_err(), RecordError::Digest);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_records_end(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let bound = bytes.len() / RECORD_HEAD + 1;
+            let count = Records { rest: &bytes, at: 0 }.count();
+            proptest::prop_assert!(count <= bound);
+        }
+
+        #[test]
+        fn hostile_streams_are_refused_or_read(flip in 0usize..200, value in proptest::num::u8::ANY) {
+            let mut area = sample();
+            let at = flip % area.len();
+            area[at] = value;
+            if let Ok(stream) = Stream::open(&area) {
+                let _ = stream.records().count();
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The bitmap of retained frames: page frames of the dead kernel whose contents must outlive it.
+//!
+//! Bit `pfn % 8` of byte `pfn / 8`. Writer: the salvager, before the gate opens. Reader: the successor's module, which
+//! withholds these frames while it adds the old kernel's RAM.
+
+/// Marks `count` frames from `pfn` on. Frames beyond the bitmap are not marked.
+///
+/// Returns how many were marked now that had not been before.
+pub fn mark(bitmap: &mut [u8], pfn: u64, count: u64) -> u64 {
+    let mut fresh = 0;
+    for frame in pfn..pfn.saturating_add(count) {
+        let Some(byte) = usize::try_from(frame / 8).ok().and_then(|i| bitmap.get_mut(i)) else {
+            break;
+        };
+        let bit = 1 << (frame % 8);
+        fresh += u64::from(*byte & bit == 0);
+        *byte |= bit;
+    }
+    fresh
+}
+
+/// Whether the frame is retained. A frame beyond the bitmap is not.
+pub fn is_marked(bitmap: &[u8], pfn: u64) -> bool {
+    usize::try_from(pfn / 8)
+        .ok()
+        .and_then(|i| bitmap.get(i))
+        .is_some_and(|byte| byte & (1 << (pfn % 8)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_marked, mark};
+
+    #[test]
+    fn marks_across_bytes_and_counts_each_frame_once() {
+        let mut bitmap = [0u8; 4];
+        assert_eq!(mark(&mut bitmap, 6, 4), 4);
+        assert_eq!(mark(&mut bitmap, 8, 4), 2);
+        let marked: alloc::vec::Vec<u64> = (0..32).filter(|&pfn| is_marked(&bitmap, pfn)).collect();
+        assert_eq!(marked, [6, 7, 8, 9, 10, 11]);
+    }
+
+    #[test]
+    fn frames_beyond_the_bitmap_are_ignored() {
+        let mut bitmap = [0u8; 1];
+        assert_eq!(mark(&mut bitmap, 7, 100), 1);
+        assert_eq!(mark(&mut bitmap, u64::MAX, 1), 0);
+        assert!(!is_marked(&bitmap, 8));
+    }
+}
