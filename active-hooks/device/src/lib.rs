@@ -1,1 +1,225 @@
+//! The module's device node, `/dev/orthros`, for user land: typed ioctls, the region, frames of a dead kernel.
+//!
+//! What the numbers and structures mean is in [`shared_region::device`]. Everything here is safe to call: arguments
+//! that the kernel reads or writes are owned structures or slices, and the region is only handed out as copies and
+//! words, except for the Essential Context once its writer has closed it.
+#![warn(missing_docs)]
 
+mod error;
+mod ioctl;
+mod region;
+
+pub use error::DeviceError;
+pub use region::Region;
+
+use rustix::fs::{Mode, OFlags};
+use shared_region::{
+    context::FrameRun,
+    device::{
+        AddMemory, Adopt, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, WriteReport, ADD_MEMORY, ADOPT,
+        INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE, TEST, UNPROTECT, WRITE_REPORT,
+    },
+    timeline::Event,
+    PAGE_SIZE,
+};
+use std::os::fd::OwnedFd;
+
+/// An open `/dev/orthros`.
+#[derive(Debug)]
+pub struct Device {
+    fd: OwnedFd,
+}
+
+/// What [`Device::adopt`] did with a list of runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Frames that are now the process's own memory, in place.
+    pub in_place: u64,
+    /// Frames whose contents were copied into fresh pages.
+    pub copied: u64,
+}
+
+impl Device {
+    /// Opens the node and checks that the module speaks this program's ABI version.
+    ///
+    /// # Errors
+    /// [`DeviceError`]: the node is missing (no module), not ours to open, or of another version.
+    pub fn open() -> Result<Self, DeviceError> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(PATH, flags, Mode::empty()).map_err(|e| DeviceError::Open(e.into()))?;
+        let device = Self { fd };
+        let info = device.info()?;
+        if info.abi_version != u64::from(shared_region::ABI_VERSION) {
+            return Err(DeviceError::Version(info.abi_version));
+        }
+        Ok(device)
+    }
+
+    /// The module's version, the region's address and the role of this kernel.
+    ///
+    /// # Errors
+    /// The ioctl's.
+    pub fn info(&self) -> Result<Info, DeviceError> {
+        let mut info = Info::default();
+        ioctl::update::<INFO, Info>(&self.fd, "INFO", &mut info)?;
+        Ok(info)
+    }
+
+    /// Maps the region read-only.
+    ///
+    /// # Errors
+    /// [`DeviceError::Map`].
+    pub fn region(&self) -> Result<Region, DeviceError> {
+        Region::map(&self.fd)
+    }
+
+    /// Asks for a process, or every process of a name, to be kept through a failure.
+    ///
+    /// # Errors
+    /// EEXIST, ESRCH (no such process), ENOSPC (the table is full).
+    pub fn protect(&self, mut wish: Protect) -> Result<(), DeviceError> {
+        ioctl::update::<PROTECT, Protect>(&self.fd, "PROTECT", &mut wish)
+    }
+
+    /// Takes a wish back; a `kind` of 0 takes all of them back.
+    ///
+    /// # Errors
+    /// ENOENT if there was none.
+    pub fn unprotect(&self, mut wish: Protect) -> Result<(), DeviceError> {
+        ioctl::update::<UNPROTECT, Protect>(&self.fd, "UNPROTECT", &mut wish)
+    }
+
+    /// Adds and onlines `size` bytes of the dead kernel's RAM from physical address `start` on. Both are multiples
+    /// of the memory block size.
+    ///
+    /// # Errors
+    /// EPERM unless the salvage gate is open; EEXIST if a resource is in the way.
+    pub fn add_memory(&self, start: u64, size: u64) -> Result<AddMemory, DeviceError> {
+        let mut request = AddMemory {
+            start,
+            size,
+            ..AddMemory::default()
+        };
+        ioctl::update::<ADD_MEMORY, AddMemory>(&self.fd, "ADD_MEMORY", &mut request)?;
+        Ok(request)
+    }
+
+    /// Hands frames to a process as anonymous memory. `runs` is the payload of a record of kind `Frames`, read by
+    /// the kernel where it lies.
+    ///
+    /// # Errors
+    /// EEXIST if a page is there already, EFAULT outside a private mapping, EPERM if a frame is not withheld; the
+    /// error names the run at which the module stopped.
+    pub fn adopt(&self, pid: u32, runs: &[u8]) -> Result<Adopted, DeviceError> {
+        let mut request = Adopt {
+            pid: u64::from(pid),
+            runs: runs.as_ptr() as u64,
+            count: (runs.len() / FrameRun::SIZE) as u64,
+            ..Adopt::default()
+        };
+        ioctl::update::<ADOPT, Adopt>(&self.fd, "ADOPT", &mut request).map_err(|error| {
+            let at = usize::try_from(request.stopped_at).unwrap_or(usize::MAX);
+            let address = FrameRun::iter(runs).nth(at).map_or(0, |run| run.va);
+            error.at_address(address)
+        })?;
+        Ok(Adopted {
+            in_place: request.adopted,
+            copied: request.copied,
+        })
+    }
+
+    /// Gives every frame that is still withheld to the allocator, zeroed.
+    ///
+    /// # Errors
+    /// The ioctl's.
+    pub fn release(&self) -> Result<Release, DeviceError> {
+        let mut request = Release::default();
+        ioctl::update::<RELEASE, Release>(&self.fd, "RELEASE", &mut request)?;
+        Ok(request)
+    }
+
+    /// Sets the restart block of a thread that is stopped by ptrace.
+    ///
+    /// # Errors
+    /// ESRCH, EINVAL, EBUSY if the thread is not stopped.
+    pub fn resume_call(&self, mut call: ResumeCall) -> Result<(), DeviceError> {
+        ioctl::update::<RESUME, ResumeCall>(&self.fd, "RESUME", &mut call)
+    }
+
+    /// Sets start time and CPU time of a thread that is stopped by ptrace.
+    ///
+    /// # Errors
+    /// ESRCH, EBUSY if the thread is not stopped.
+    pub fn task_state(&self, mut state: TaskState) -> Result<(), DeviceError> {
+        ioctl::update::<TASK_STATE, TaskState>(&self.fd, "TASK_STATE", &mut state)
+    }
+
+    /// Stamps an event of the timeline with the TSC of this moment.
+    ///
+    /// # Errors
+    /// The ioctl's.
+    pub fn stamp(&self, event: Event) -> Result<(), DeviceError> {
+        self.mark(Mark {
+            event: event as u64,
+            phase: u64::MAX,
+            ..Mark::default()
+        })
+    }
+
+    /// Stamps, moves the successor's phase, and counts resumed processes.
+    ///
+    /// # Errors
+    /// The ioctl's.
+    pub fn mark(&self, mut mark: Mark) -> Result<(), DeviceError> {
+        ioctl::update::<MARK, Mark>(&self.fd, "MARK", &mut mark)
+    }
+
+    /// Stores a record stream in the report area.
+    ///
+    /// # Errors
+    /// EFBIG if it is larger than the area.
+    pub fn write_report(&self, stream: &[u8]) -> Result<(), DeviceError> {
+        let mut request = WriteReport {
+            data: stream.as_ptr() as u64,
+            length: stream.len() as u64,
+        };
+        ioctl::update::<WRITE_REPORT, WriteReport>(&self.fd, "WRITE_REPORT", &mut request)
+    }
+
+    /// Makes the kernel fail, or prepares a fault.
+    ///
+    /// # Errors
+    /// EPERM unless the module was loaded with `allow_test=1`.
+    pub fn test(&self, mut test: Test) -> Result<(), DeviceError> {
+        ioctl::update::<TEST, Test>(&self.fd, "TEST", &mut test)
+    }
+
+    /// Reads the contents of withheld frames, from frame number `pfn` on, filling `bytes`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Frame`] if a frame is not withheld.
+    pub fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = pfn * PAGE_SIZE + done as u64;
+            let frame = at / PAGE_SIZE;
+            match rustix::io::pread(&self.fd, &mut bytes[done..], at) {
+                Ok(0) => {
+                    return Err(DeviceError::Frame {
+                        frame,
+                        source: rustix::io::Errno::NODATA.into(),
+                    })
+                }
+                Ok(read) => done += read,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    return Err(DeviceError::Frame {
+                        frame,
+                        source: error.into(),
+                    })
+                }
+            }
+        }
+        Ok(())
+    }
+}
