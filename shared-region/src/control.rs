@@ -136,6 +136,21 @@ pub enum SuccessorPhase {
     Complete = 5,
 }
 
+impl SuccessorPhase {
+    /// The phase for a stored word, if it is one of ours.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            0 => Self::None,
+            1 => Self::Module,
+            2 => Self::MemoryAdded,
+            3 => Self::Files,
+            4 => Self::Resumed,
+            5 => Self::Complete,
+            _ => return None,
+        })
+    }
+}
+
 /// The control words, at [`crate::layout::CONTROL`].
 #[derive(Debug)]
 #[repr(C)]

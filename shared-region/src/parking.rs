@@ -75,8 +75,19 @@ pub struct ParkSlot {
     pub argument2: AtomicU64,
     /// NMIs that came while parked.
     pub nmis: AtomicU64,
+    /// What the parking code found in the CPU's own registers before it said [`ParkState::Parked`]: the proof that
+    /// nothing of the old kernel is in use any more. Instruction pointer.
+    pub parked_rip: AtomicU64,
+    /// Stack pointer; see `parked_rip`.
+    pub parked_rsp: AtomicU64,
+    /// CR3; see `parked_rip`.
+    pub parked_cr3: AtomicU64,
+    /// GDTR base; see `parked_rip`.
+    pub parked_gdt: AtomicU64,
+    /// IDTR base; see `parked_rip`.
+    pub parked_idt: AtomicU64,
     /// Up to [`XSAVE_OFFSET`].
-    pub reserved: [AtomicU64; 93],
+    pub reserved: [AtomicU64; 88],
     /// XSAVE area in the standard format, everything in XCR0, aligned to 64 bytes.
     pub xsave: [u8; XSAVE_SIZE],
     /// Stack of the parking code; it grows down from the end.

@@ -1,1 +1,20 @@
+//! What the backup OS decides, without the hands that do it.
+//!
+//! Each module is a state machine: the bare-metal program tells it what it sees and what time it is, and it answers
+//! with what to do next. Nothing here touches hardware or waits, so that every path, those that never happen on a
+//! healthy machine included, runs in a host test.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`stop`] | how the active's CPUs are stopped, and when to give up on one |
+//! | [`life`] | what the backup OS is doing, from start to start |
+//! | [`successor`] | whether the kernel that takes over is still making its way |
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+extern crate alloc;
+
+pub mod life;
+pub mod stop;
+pub mod successor;

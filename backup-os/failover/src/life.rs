@@ -1,0 +1,162 @@
+//! What the backup OS is doing, from one failover to the next.
+//!
+//! ```text
+//! Off ─► Unarmed ─► Armed ─► Stopping ─► Salvaging ─► HandingOver ─► Unarmed (the other nursery) …
+//!                     │          │            │             │
+//!                     └─►Unarmed └────────────┴─────────────┴─► Dead
+//! ```
+//!
+//! A successor is either started cold or, when one was put to sleep in the reserved nursery, woken; the states are
+//! the same, only [`Start`] differs.
+
+use shared_region::control::{WatchReason, WatchState};
+
+/// How the next successor starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// From its image, placed in the nursery.
+    Cold,
+    /// From its sleep.
+    Standby,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The backup OS runs.
+    Started,
+    /// Something needed for arming is missing or wrong.
+    NotReady(WatchReason),
+    /// Facts, salvage and successor are ready.
+    Ready(Start),
+    /// The active is dead.
+    ActiveDied,
+    /// Every CPU is parked.
+    Stopped,
+    /// A CPU could not be parked.
+    NotStopped,
+    /// Salvage has ended, with or without something to restore.
+    Salvaged,
+    /// The successor has said that it needs nothing more.
+    HandedOver,
+    /// The successor did not make it.
+    SuccessorDied,
+}
+
+/// The state, with what has to be remembered beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// What is published.
+    pub state: WatchState,
+    /// Why it is not armed.
+    pub reason: WatchReason,
+    /// How the successor starts, or started.
+    pub start: Start,
+    /// Which nursery is the reservation (0 or 1).
+    pub reserved_nursery: usize,
+    /// Failovers completed or under way since the machine was started.
+    pub failovers: u64,
+}
+
+impl Life {
+    /// Before anything is known.
+    pub fn new(reserved_nursery: usize) -> Self {
+        Self {
+            state: WatchState::Off,
+            reason: WatchReason::NoFacts,
+            start: Start::Cold,
+            reserved_nursery,
+            failovers: 0,
+        }
+    }
+
+    /// The state after `input`, or `None` if it cannot happen in this one (and changes nothing).
+    pub fn after(&self, input: Input) -> Option<Self> {
+        let mut next = *self;
+        match (self.state, input) {
+            (WatchState::Off, Input::Started) => next.state = WatchState::Unarmed,
+            (WatchState::Unarmed | WatchState::Armed, Input::NotReady(reason)) => {
+                next.state = WatchState::Unarmed;
+                next.reason = reason;
+            }
+            (WatchState::Unarmed, Input::Ready(start)) => {
+                next.state = WatchState::Armed;
+                next.reason = WatchReason::None;
+                next.start = start;
+            }
+            (WatchState::Armed, Input::ActiveDied) => {
+                next.state = WatchState::Stopping;
+                next.failovers += 1;
+            }
+            (WatchState::Stopping, Input::Stopped) => next.state = WatchState::Salvaging,
+            (WatchState::Salvaging, Input::Salvaged) => next.state = WatchState::HandingOver,
+            (WatchState::HandingOver, Input::HandedOver) => {
+                next.state = WatchState::Unarmed;
+                next.reason = WatchReason::NoFacts;
+                next.reserved_nursery = 1 - self.reserved_nursery.min(1);
+                next.start = Start::Cold;
+            }
+            (WatchState::Stopping, Input::NotStopped)
+            | (WatchState::Salvaging | WatchState::HandingOver, Input::SuccessorDied) => {
+                next.state = WatchState::Dead;
+            }
+            _ => return None,
+        }
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Input, Life, Start};
+    use shared_region::control::{WatchReason, WatchState};
+
+    fn run(inputs: &[Input]) -> Option<Life> {
+        inputs.iter().try_fold(Life::new(0), |life, &input| life.after(input))
+    }
+
+    const UNTIL_ARMED: [Input; 2] = [Input::Started, Input::Ready(Start::Cold)];
+
+    #[test]
+    fn a_whole_failover_swaps_the_nurseries_and_ends_unarmed() {
+        let mut inputs = UNTIL_ARMED.to_vec();
+        inputs.extend([Input::ActiveDied, Input::Stopped, Input::Salvaged, Input::HandedOver]);
+        let life = run(&inputs).unwrap();
+        assert_eq!(life.state, WatchState::Unarmed);
+        assert_eq!(life.reason, WatchReason::NoFacts);
+        assert_eq!((life.reserved_nursery, life.failovers), (1, 1));
+        let again = life.after(Input::Ready(Start::Standby)).unwrap();
+        assert_eq!((again.state, again.start), (WatchState::Armed, Start::Standby));
+    }
+
+    #[test]
+    fn an_unparked_cpu_is_the_end() {
+        let mut inputs = UNTIL_ARMED.to_vec();
+        inputs.extend([Input::ActiveDied, Input::NotStopped]);
+        assert_eq!(run(&inputs).unwrap().state, WatchState::Dead);
+    }
+
+    #[test]
+    fn the_successor_may_die_before_and_after_the_salvage() {
+        for middle in [&[][..], &[Input::Salvaged]] {
+            let mut inputs = UNTIL_ARMED.to_vec();
+            inputs.extend([Input::ActiveDied, Input::Stopped]);
+            inputs.extend(middle);
+            inputs.push(Input::SuccessorDied);
+            assert_eq!(run(&inputs).unwrap().state, WatchState::Dead);
+        }
+    }
+
+    #[test]
+    fn facts_that_go_away_disarm() {
+        let mut inputs = UNTIL_ARMED.to_vec();
+        inputs.push(Input::NotReady(WatchReason::NoFacts));
+        let life = run(&inputs).unwrap();
+        assert_eq!((life.state, life.reason), (WatchState::Unarmed, WatchReason::NoFacts));
+    }
+
+    #[test]
+    fn a_death_while_not_armed_starts_nothing() {
+        assert!(run(&[Input::Started, Input::ActiveDied]).is_none());
+    }
+}

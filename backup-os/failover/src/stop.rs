@@ -1,0 +1,390 @@
+//! The stop ladder: ways to get a CPU out of a dead kernel, the gentlest first.
+//!
+//! | rung | for | needs of the dead kernel |
+//! |---|---|---|
+//! | [`Rung::ModuleNmi`] | every CPU | the module's NMI handler; saves registers and FPU |
+//! | [`Rung::Init`] | application processors | nothing |
+//! | [`Rung::NmiText`] | the bootstrap processor | NMIs not blocked, the entry text where the facts say |
+//! | [`Rung::LoopText`] | the bootstrap processor | that it spins in `panic()` |
+//! | [`Rung::WarmReset`] | the bootstrap processor | nothing; a firmware that honours the warm-reset vector |
+//!
+//! The warm reset comes last because a firmware that ignores the vector resets the machine. Every rung ends in the
+//! parking code, also INIT: the CPU is sent there by a start-up IPI, so that being stopped is seen and not supposed.
+//! At the end every application processor is put into wait-for-SIPI, where not even an NMI reaches it.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// A way to stop a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rung {
+    /// NMI, handled by the module: saves the CPU's state and parks.
+    ModuleNmi,
+    /// INIT, then a start-up IPI into the parking code.
+    Init,
+    /// NMI, after the kernel's NMI entry text was replaced by a jump into the parking code.
+    NmiText,
+    /// The text of `panic()`, in whose last loop the CPU spins, replaced in the same way.
+    LoopText,
+    /// INIT after setting the firmware's warm-reset vector.
+    WarmReset,
+}
+
+impl Rung {
+    /// In the order they are tried.
+    pub const ALL: [Self; 5] = [
+        Self::ModuleNmi,
+        Self::Init,
+        Self::NmiText,
+        Self::LoopText,
+        Self::WarmReset,
+    ];
+
+    /// The name used in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ModuleNmi => "nmi",
+            Self::Init => "init",
+            Self::NmiText => "nmi text patch",
+            Self::LoopText => "loop text patch",
+            Self::WarmReset => "warm reset",
+        }
+    }
+}
+
+/// What a CPU's slot says, after the backup OS has checked it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    /// Nothing has been heard of it.
+    Running,
+    /// The module's handler fills the slot.
+    Saving,
+    /// The slot is whole, the CPU not yet in the parking code.
+    Saved,
+    /// It reported from inside the parking code, and its code, page tables, descriptor tables and stack lie in the
+    /// region.
+    Parked,
+}
+
+/// What to do next. CPUs are named by their index in the list given to [`Ladder::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send an NMI.
+    Nmi(usize),
+    /// Send an INIT.
+    Init(usize),
+    /// Send a start-up IPI with the vector of the region's real-mode trampoline.
+    StartUp(usize),
+    /// Replace the kernel's NMI entry text.
+    PatchNmiText,
+    /// Put the kernel's NMI entry text back.
+    RestoreNmiText,
+    /// Replace the text of `panic()`.
+    PatchLoopText,
+    /// Put the text of `panic()` back.
+    RestoreLoopText,
+    /// Set the firmware's warm-reset vector to the trampoline.
+    SetWarmReset,
+    /// Take the warm-reset vector back.
+    ClearWarmReset,
+    /// The CPU now waits for a start-up IPI: write that into its slot.
+    MarkWaiting(usize),
+}
+
+/// The next step of the ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Do this, then ask again.
+    Do(Action),
+    /// Look at the slots again.
+    Wait,
+    /// The ladder has ended.
+    Done,
+}
+
+/// Deadlines, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For the module's NMI handler to park a CPU.
+    pub nmi: u64,
+    /// After this a CPU that shows no sign gets a second NMI (the first may have met another one in flight).
+    pub nmi_again: u64,
+    /// How much longer a CPU that has begun to save its state may take.
+    pub saving: u64,
+    /// From INIT to the first start-up IPI (Intel SDM vol. 3A, 9.4.4.1 asks for 10 ms of old processors).
+    pub init_settle: u64,
+    /// For a CPU to arrive after INIT; the start-up IPI is repeated at half of it.
+    pub init: u64,
+    /// For each text patch.
+    pub patch: u64,
+    /// For the firmware to come round to the warm-reset vector.
+    pub warm_reset: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            nmi: 20_000,
+            nmi_again: 10_000,
+            saving: 20_000,
+            init_settle: 10_000,
+            init: 40_000,
+            patch: 20_000,
+            warm_reset: 200_000,
+        }
+    }
+}
+
+/// Rungs that are left out: for tests, or because what they need is not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Skip {
+    /// Leave out [`Rung::ModuleNmi`].
+    pub module_nmi: bool,
+    /// Leave out [`Rung::Init`].
+    pub init: bool,
+    /// Leave out [`Rung::NmiText`].
+    pub nmi_text: bool,
+    /// Leave out [`Rung::LoopText`].
+    pub loop_text: bool,
+    /// Leave out [`Rung::WarmReset`].
+    pub warm_reset: bool,
+}
+
+/// One CPU on the ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu {
+    /// Local APIC id.
+    pub apic_id: u8,
+    /// Whether it is the bootstrap processor.
+    pub bsp: bool,
+    /// What was last seen of it.
+    pub seen: Seen,
+    /// The rung by which it was stopped.
+    pub stopped_by: Option<Rung>,
+    /// Microseconds from the start of the ladder until it was seen stopped.
+    pub stopped_after: u64,
+    /// Whether it now waits for a start-up IPI.
+    pub waiting: bool,
+}
+
+impl Cpu {
+    fn stopped(&self) -> bool {
+        self.stopped_by.is_some()
+    }
+
+    /// Whether `rung` can do anything for this CPU.
+    fn is_target(&self, rung: Rung) -> bool {
+        !self.stopped()
+            && match rung {
+                Rung::ModuleNmi => true,
+                Rung::Init => !self.bsp,
+                Rung::NmiText | Rung::LoopText | Rung::WarmReset => self.bsp,
+            }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// About to enter the rung with this index in [`Rung::ALL`].
+    Enter(usize),
+    /// In it, since this time.
+    On(usize, u64),
+    /// Putting application processors into wait-for-SIPI.
+    Settle,
+    Done,
+}
+
+/// The ladder, for one stop.
+#[derive(Clone, Debug)]
+pub struct Ladder {
+    cpus: Vec<Cpu>,
+    limits: Limits,
+    skip: Skip,
+    stage: Stage,
+    queue: VecDeque<Action>,
+    started: Option<u64>,
+    /// Start-up or NMI repeats sent on this rung.
+    sent: u8,
+}
+
+impl Ladder {
+    /// A ladder for these CPUs (local APIC id, whether it is the bootstrap processor).
+    pub fn new(cpus: impl IntoIterator<Item = (u8, bool)>, limits: Limits, skip: Skip) -> Self {
+        let cpus = cpus
+            .into_iter()
+            .map(|(apic_id, bsp)| Cpu {
+                apic_id,
+                bsp,
+                seen: Seen::Running,
+                stopped_by: None,
+                stopped_after: 0,
+                waiting: false,
+            })
+            .collect();
+        Self {
+            cpus,
+            limits,
+            skip,
+            stage: Stage::Enter(0),
+            queue: VecDeque::new(),
+            started: None,
+            sent: 0,
+        }
+    }
+
+    /// The CPUs and what became of them.
+    pub fn cpus(&self) -> &[Cpu] {
+        &self.cpus
+    }
+
+    /// CPUs that no rung has stopped.
+    pub fn unstopped(&self) -> impl Iterator<Item = &Cpu> {
+        self.cpus.iter().filter(|cpu| !cpu.stopped())
+    }
+
+    /// The rung being tried.
+    pub fn rung(&self) -> Option<Rung> {
+        match self.stage {
+            Stage::On(index, _) => Rung::ALL.get(index).copied(),
+            _ => None,
+        }
+    }
+
+    /// Takes what was seen of each CPU (`seen(index)`) at `now` (microseconds, any zero) and says what is next.
+    pub fn step(&mut self, now: u64, seen: impl Fn(usize) -> Seen) -> Step {
+        let started = *self.started.get_or_insert(now);
+        let rung = self.rung();
+        for (index, cpu) in self.cpus.iter_mut().enumerate() {
+            if cpu.stopped() {
+                continue;
+            }
+            cpu.seen = seen(index);
+            if cpu.seen == Seen::Parked {
+                // A late arrival between two rungs still came by the one before.
+                cpu.stopped_by = Some(rung.unwrap_or(Rung::ModuleNmi));
+                cpu.stopped_after = now.saturating_sub(started);
+            }
+        }
+        loop {
+            if let Some(action) = self.queue.pop_front() {
+                if let Action::MarkWaiting(index) = action {
+                    if let Some(cpu) = self.cpus.get_mut(index) {
+                        cpu.waiting = true;
+                    }
+                }
+                return Step::Do(action);
+            }
+            match self.stage {
+                Stage::Enter(index) => self.enter(index, now),
+                Stage::On(index, since) => {
+                    if !self.climb(index, now.saturating_sub(since)) {
+                        return Step::Wait;
+                    }
+                }
+                Stage::Settle => {
+                    for (index, cpu) in self.cpus.iter().enumerate() {
+                        if !cpu.bsp && cpu.stopped() {
+                            self.queue.push_back(Action::Init(index));
+                            self.queue.push_back(Action::MarkWaiting(index));
+                        }
+                    }
+                    self.stage = Stage::Done;
+                }
+                Stage::Done => return Step::Done,
+            }
+        }
+    }
+
+    fn skipped(&self, rung: Rung) -> bool {
+        match rung {
+            Rung::ModuleNmi => self.skip.module_nmi,
+            Rung::Init => self.skip.init,
+            Rung::NmiText => self.skip.nmi_text,
+            Rung::LoopText => self.skip.loop_text,
+            Rung::WarmReset => self.skip.warm_reset,
+        }
+    }
+
+    fn targets(&self, rung: Rung) -> Vec<usize> {
+        (0..self.cpus.len()).filter(|&i| self.cpus[i].is_target(rung)).collect()
+    }
+
+    fn enter(&mut self, index: usize, now: u64) {
+        let Some(&rung) = Rung::ALL.get(index) else {
+            self.stage = Stage::Settle;
+            return;
+        };
+        let targets = self.targets(rung);
+        if targets.is_empty() || self.skipped(rung) {
+            self.stage = Stage::Enter(index + 1);
+            return;
+        }
+        self.sent = 0;
+        match rung {
+            Rung::ModuleNmi => self.queue.extend(targets.into_iter().map(Action::Nmi)),
+            Rung::Init => self.queue.extend(targets.into_iter().map(Action::Init)),
+            Rung::NmiText => {
+                self.queue.push_back(Action::PatchNmiText);
+                self.queue.extend(targets.into_iter().map(Action::Nmi));
+            }
+            Rung::LoopText => self.queue.push_back(Action::PatchLoopText),
+            Rung::WarmReset => {
+                self.queue.push_back(Action::SetWarmReset);
+                for target in targets {
+                    self.queue.push_back(Action::Init(target));
+                    // A processor that keeps INIT pending while halted is woken by the start-up IPI; a bootstrap
+                    // processor ignores it otherwise.
+                    self.queue.push_back(Action::StartUp(target));
+                }
+            }
+        }
+        self.stage = Stage::On(index, now);
+    }
+
+    /// Whether the rung has been left, or has queued something.
+    fn climb(&mut self, index: usize, elapsed: u64) -> bool {
+        let rung = Rung::ALL[index];
+        let targets = self.targets(rung);
+        if targets.is_empty() || elapsed >= self.deadline(rung, &targets) {
+            match rung {
+                Rung::NmiText => self.queue.push_back(Action::RestoreNmiText),
+                Rung::LoopText => self.queue.push_back(Action::RestoreLoopText),
+                Rung::WarmReset => self.queue.push_back(Action::ClearWarmReset),
+                Rung::ModuleNmi | Rung::Init => {}
+            }
+            self.stage = Stage::Enter(index + 1);
+            return true;
+        }
+        match rung {
+            Rung::ModuleNmi if self.sent == 0 && elapsed >= self.limits.nmi_again => {
+                self.sent = 1;
+                let silent = targets.into_iter().filter(|&i| self.cpus[i].seen == Seen::Running);
+                self.queue.extend(silent.map(Action::Nmi));
+            }
+            Rung::Init => {
+                let due = [self.limits.init_settle, self.limits.init / 2 + self.limits.init_settle];
+                if due.get(usize::from(self.sent)).is_some_and(|&at| elapsed >= at) {
+                    self.sent += 1;
+                    self.queue.extend(targets.into_iter().map(Action::StartUp));
+                }
+            }
+            _ => {}
+        }
+        !self.queue.is_empty()
+    }
+
+    fn deadline(&self, rung: Rung, targets: &[usize]) -> u64 {
+        match rung {
+            Rung::ModuleNmi => {
+                let saving = targets.iter().any(|&i| self.cpus[i].seen > Seen::Running);
+                self.limits.nmi + if saving { self.limits.saving } else { 0 }
+            }
+            Rung::Init => self.limits.init_settle + self.limits.init,
+            Rung::NmiText | Rung::LoopText => self.limits.patch,
+            Rung::WarmReset => self.limits.warm_reset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
