@@ -33,7 +33,12 @@ impl Key {
     /// The key as 16 hexadecimal digits, enough to tell results of one machine apart.
     #[must_use]
     pub fn finish(self) -> String {
-        self.0.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        self.0
+            .finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -74,7 +79,9 @@ pub fn once(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathB
 pub fn remove(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(_) => Ok(()),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display())),
+        Ok(meta) if meta.is_dir() => {
+            fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))
+        }
         Ok(_) => fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
     }
 }

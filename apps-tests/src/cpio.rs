@@ -47,8 +47,9 @@ impl Archive {
         let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let name_size = u32::try_from(path.len() + 1).unwrap_or(u32::MAX);
         // inode mode uid gid links mtime size, device (2), rdev (2), name size, checksum.
-        let fields =
-            [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        let fields = [
+            self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name_size, 0,
+        ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -88,7 +89,10 @@ mod tests {
         let listing = String::from_utf8(cpio.wait_with_output().unwrap().stdout).unwrap();
         let lines: Vec<&str> = listing.lines().collect();
         assert_eq!(lines.len(), 3, "{listing}");
-        assert!(lines[1].starts_with("-rwxr-xr-x") && lines[1].contains(" 5 "), "{listing}");
+        assert!(
+            lines[1].starts_with("-rwxr-xr-x") && lines[1].contains(" 5 "),
+            "{listing}"
+        );
         assert!(lines[2].ends_with("dir/link -> five"), "{listing}");
     }
 }

@@ -54,13 +54,22 @@ pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
         }
         let name = role.to_owned();
         fs::copy(file, boot.join(&name)).with_context(|| format!("cannot put {} on the disc", file.display()))?;
-        let role = if verb == "module2" { format!(" {role}") } else { String::new() };
+        let role = if verb == "module2" {
+            format!(" {role}")
+        } else {
+            String::new()
+        };
         writeln!(menu, "  {verb} /boot/{name}{role} {words}")?;
         Ok(())
     };
     add("multiboot2", "loader", &contents.loader, &contents.loader_options)?;
     add("module2", "backup-os", &contents.backup_os, "")?;
-    add("module2", "kernel", &contents.active.image, &contents.active.command_line)?;
+    add(
+        "module2",
+        "kernel",
+        &contents.active.image,
+        &contents.active.command_line,
+    )?;
     add("module2", "initramfs", &contents.active.initramfs, "")?;
     if let Some(successor) = &contents.successor {
         add("module2", "successor-kernel", &successor.image, &successor.command_line)?;
@@ -71,7 +80,11 @@ pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
     // The BIOS platform's modules alone keep the disc small and its making quick.
     exec::quiet(
         Command::new("grub-mkrescue")
-            .args(["-d", "/usr/lib/grub/i386-pc", "--install-modules=multiboot2 serial terminal biosdisk iso9660 part_msdos normal configfile"])
+            .args([
+                "-d",
+                "/usr/lib/grub/i386-pc",
+                "--install-modules=multiboot2 serial terminal biosdisk iso9660 part_msdos normal configfile",
+            ])
             .args(["--fonts=", "--locales=", "--themes=", "-o"])
             .arg(iso)
             .arg(&tree),

@@ -25,10 +25,12 @@ pub fn shown(command: &Command) -> String {
 /// When the program cannot be started or fails; the message ends with the last lines
 /// it printed.
 pub fn output(command: &mut Command) -> Result<Output> {
-    let result = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run `{}` (is it installed?)", command.get_program().to_string_lossy()))?;
+    let result = command.stdin(Stdio::null()).output().with_context(|| {
+        format!(
+            "cannot run `{}` (is it installed?)",
+            command.get_program().to_string_lossy()
+        )
+    })?;
     if !result.status.success() {
         bail!("`{}` failed ({})\n{}", shown(command), result.status, tail(&result));
     }

@@ -41,11 +41,18 @@ pub struct Parts {
 /// # Errors
 /// When a part is missing or a wanted module is neither built in nor packaged.
 pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
-    let mut key = Key::default().text("initramfs 1").text(&kernel.release).file(&parts.init)?.file(&parts.busybox)?;
+    let mut key = Key::default()
+        .text("initramfs 1")
+        .text(&kernel.release)
+        .file(&parts.init)?
+        .file(&parts.busybox)?;
     if let Some(module) = &parts.module {
         key = key.file(module)?;
     }
-    let path = paths.guest.join("initramfs").join(format!("{}-{}.cpio", kernel.series, key.finish()));
+    let path = paths
+        .guest
+        .join("initramfs")
+        .join(format!("{}-{}.cpio", kernel.series, key.finish()));
     cache::once(&path, |scratch| {
         let archive = build(kernel, parts)?;
         fs::write(scratch, archive).with_context(|| format!("cannot write {}", scratch.display()))
@@ -55,7 +62,19 @@ pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
 fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::default();
-    for dir in ["bin", "dev", "lib", "lib/modules", "lib/orthros", "mnt", "proc", "run", "sys", "sysroot", "tmp"] {
+    for dir in [
+        "bin",
+        "dev",
+        "lib",
+        "lib/modules",
+        "lib/orthros",
+        "mnt",
+        "proc",
+        "run",
+        "sys",
+        "sysroot",
+        "tmp",
+    ] {
         archive.directory(dir);
     }
     archive.character_device("dev/console", 5, 1);
@@ -81,15 +100,20 @@ fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
 fn load_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let builtin = fs::read_to_string(kernel.modules.join("modules.builtin"))?;
     let dependencies = fs::read_to_string(kernel.modules.join("modules.dep"))?;
-    let by_name: HashMap<String, &str> =
-        dependencies.lines().filter_map(|line| Some((module_name(line.split_once(':')?.0), line))).collect();
+    let by_name: HashMap<String, &str> = dependencies
+        .lines()
+        .filter_map(|line| Some((module_name(line.split_once(':')?.0), line)))
+        .collect();
     let mut order: Vec<PathBuf> = Vec::new();
     for wanted in WANTED {
         let Some(line) = by_name.get(wanted) else {
             if builtin.lines().any(|path| module_name(path) == wanted) {
                 continue;
             }
-            bail!("kernel {} has no module {wanted}, neither packaged nor built in", kernel.release);
+            bail!(
+                "kernel {} has no module {wanted}, neither packaged nor built in",
+                kernel.release
+            );
         };
         let (own, needs) = line.split_once(':').context("modules.dep has a colon a line")?;
         // modules.dep names the nearest dependency first; the farthest is loaded first.
@@ -124,7 +148,10 @@ mod tests {
 
     #[test]
     fn names_of_modules() {
-        assert_eq!(module_name("kernel/drivers/char/hw_random/virtio-rng.ko.xz"), "virtio_rng");
+        assert_eq!(
+            module_name("kernel/drivers/char/hw_random/virtio-rng.ko.xz"),
+            "virtio_rng"
+        );
         assert_eq!(module_name("kernel/fs/ext4/ext4.ko"), "ext4");
     }
 }

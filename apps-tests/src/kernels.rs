@@ -166,7 +166,13 @@ mod tests {
 
     #[test]
     fn versions_compare_as_numbers() {
-        assert_eq!(version_order("6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64"), Ordering::Less);
-        assert_eq!(version_order("6.12.107+deb12-cloud-amd64", "6.12.22+bpo-cloud-amd64"), Ordering::Greater);
+        assert_eq!(
+            version_order("6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64"),
+            Ordering::Less
+        );
+        assert_eq!(
+            version_order("6.12.107+deb12-cloud-amd64", "6.12.22+bpo-cloud-amd64"),
+            Ordering::Greater
+        );
     }
 }

@@ -27,7 +27,11 @@ impl Step {
         if bar.is_none() {
             eprintln!("… {name}");
         }
-        Self { bar, name, start: Instant::now() }
+        Self {
+            bar,
+            name,
+            start: Instant::now(),
+        }
     }
 
     /// Says what the step is at now.

@@ -24,13 +24,19 @@ impl Qmp {
         let (send, answers) = mpsc::channel();
         std::thread::Builder::new().name("qmp".into()).spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
-                let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+                let Ok(value) = serde_json::from_str::<Value>(&line) else {
+                    continue;
+                };
                 if send.send(value).is_err() {
                     break;
                 }
             }
         })?;
-        let mut qmp = Self { stream, answers, events: Vec::new() };
+        let mut qmp = Self {
+            stream,
+            answers,
+            events: Vec::new(),
+        };
         let greeting = qmp.next(Instant::now() + Duration::from_secs(10))?;
         if greeting.get("QMP").is_none() {
             bail!("QEMU sent no QMP greeting but {greeting}");
@@ -77,7 +83,10 @@ impl Qmp {
         while let Ok(value) = self.answers.try_recv() {
             self.events.push(value);
         }
-        self.events.iter().filter_map(|event| Some(event.get("event")?.as_str()?.to_owned())).collect()
+        self.events
+            .iter()
+            .filter_map(|event| Some(event.get("event")?.as_str()?.to_owned()))
+            .collect()
     }
 
     fn next(&self, deadline: Instant) -> Result<Value> {

@@ -52,7 +52,10 @@ impl Serial {
     pub fn start(name: &'static str, stream: UnixStream, start: Instant, log: &Path) -> Result<Self> {
         let mut log = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         let mut reader = stream.try_clone().context("serial socket")?;
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new().name(name.into()).spawn(move || {
             let mut buffer = [0u8; 4096];
@@ -78,7 +81,11 @@ impl Serial {
             state.closed = true;
             theirs.changed.notify_all();
         })?;
-        Ok(Self { name, shared, writer: Arc::new(Mutex::new(stream)) })
+        Ok(Self {
+            name,
+            shared,
+            writer: Arc::new(Mutex::new(stream)),
+        })
     }
 
     /// How many whole lines there are: a position to search from.
@@ -110,12 +117,27 @@ impl Serial {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || state.closed {
-                let why = if state.closed { "the machine ended" } else { "time ran out" };
-                let last: Vec<&str> =
-                    state.lines[state.lines.len().saturating_sub(8)..].iter().map(|line| line.text.as_str()).collect();
-                bail!("{}: {why} waiting for /{pattern}/ ({within:.0?}); last lines:\n  {}", self.name, last.join("\n  "));
+                let why = if state.closed {
+                    "the machine ended"
+                } else {
+                    "time ran out"
+                };
+                let last: Vec<&str> = state.lines[state.lines.len().saturating_sub(8)..]
+                    .iter()
+                    .map(|line| line.text.as_str())
+                    .collect();
+                bail!(
+                    "{}: {why} waiting for /{pattern}/ ({within:.0?}); last lines:\n  {}",
+                    self.name,
+                    last.join("\n  ")
+                );
             }
-            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .shared
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -125,7 +147,9 @@ impl Serial {
     /// When the machine has ended.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.write_all(bytes).with_context(|| format!("{}: the machine has ended", self.name))
+        writer
+            .write_all(bytes)
+            .with_context(|| format!("{}: the machine has ended", self.name))
     }
 }
 
@@ -155,7 +179,10 @@ mod tests {
         let (line, next) = serial.wait_for(next, &Regex::new("^t").unwrap(), second).unwrap();
         assert_eq!(line.text, "three");
         drop(theirs);
-        let error = serial.wait_for(next, &Regex::new("four").unwrap(), second).unwrap_err().to_string();
+        let error = serial
+            .wait_for(next, &Regex::new("four").unwrap(), second)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("machine ended") && error.contains("three"), "{error}");
         std::fs::remove_file(log).unwrap();
     }

@@ -1,0 +1,208 @@
+//! A guest made ready: every part built or found, put on a disc and a disk, and booted.
+
+use crate::agent::Agent;
+use crate::artefacts::Artefacts;
+use crate::disc::{self, Contents, Staged};
+use crate::initramfs::{self, Parts};
+use crate::kernels::{Kernel, Series};
+use crate::kvm;
+use crate::paths::Paths;
+use crate::qemu::{Accelerator, Boot, Config, Qemu};
+use crate::rootfs::{self, File, Spec};
+use crate::scenario::Scenario;
+use anyhow::{bail, Result};
+use std::path::{Path, PathBuf};
+
+/// What differs from run to run besides the scenario.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The kernel that runs first.
+    pub active: Series,
+    /// The kernel that takes over.
+    pub successor: Series,
+    /// Where logs and disks of this run go.
+    pub dir: PathBuf,
+    /// Boot the kernel directly, without loader and backup OS.
+    pub stock: bool,
+    /// Options for the loader.
+    pub loader_options: String,
+    /// More words for both kernels' command lines.
+    pub kernel_parameters: String,
+    /// A first program for the initramfs instead of orthros-init.
+    pub init: Option<PathBuf>,
+    /// Use this accelerator instead of the best one.
+    pub accelerator: Option<Accelerator>,
+    /// Keep the guest's RAM in a file of the run's folder.
+    pub memory_file: bool,
+    /// A reset restarts the machine instead of ending it.
+    pub reboot: bool,
+    /// More arguments for QEMU.
+    pub qemu: Vec<String>,
+}
+
+/// A running guest with its agent.
+pub struct Machine {
+    /// The process and its serial lines.
+    pub qemu: Qemu,
+    /// For commands in the guest.
+    pub agent: Agent,
+    /// The kernel that runs first.
+    pub active: Kernel,
+    /// The kernel that takes over.
+    pub successor: Kernel,
+}
+
+/// Debian's static busybox on the host, used inside the guest.
+///
+/// # Errors
+/// When it is not installed.
+pub fn busybox() -> Result<PathBuf> {
+    let path = PathBuf::from("/bin/busybox");
+    if !path.is_file() {
+        bail!("/bin/busybox is missing: apt install busybox-static");
+    }
+    Ok(path)
+}
+
+impl Machine {
+    /// Makes disc and disks from parts that were built before, and starts the machine.
+    ///
+    /// # Errors
+    /// When a part is missing or QEMU does not start.
+    pub fn start(paths: &Paths, artefacts: &Artefacts, scenario: &Scenario, plan: &Plan) -> Result<Self> {
+        std::fs::create_dir_all(&plan.dir)?;
+        let active = Kernel::find(paths, plan.active)?;
+        let successor = Kernel::find(paths, plan.successor)?;
+        let busybox = busybox()?;
+        let accelerator = match plan.accelerator {
+            Some(accelerator) => accelerator,
+            None => kvm::accelerator(paths, &busybox)?,
+        };
+        let boot = boot(paths, artefacts, scenario, plan, [&active, &successor], &busybox)?;
+        let disks = disks(paths, artefacts, scenario, &plan.dir, busybox)?;
+        let config = Config {
+            accelerator,
+            machine: scenario.guest.machine.clone(),
+            cpus: scenario.guest.cpus,
+            ram: scenario.guest.ram,
+            boot,
+            disks,
+            ports: scenario.guest.ports.clone(),
+            reboot: plan.reboot,
+            memory: plan.memory_file.then(|| plan.dir.join("memory")),
+            extra: plan.qemu.clone(),
+        };
+        let qemu = Qemu::start(&config, &plan.dir)?;
+        let agent = Agent::new(qemu.agent.clone());
+        Ok(Self {
+            qemu,
+            agent,
+            active,
+            successor,
+        })
+    }
+}
+
+/// The disc with loader, backup OS and both kernels, or the active kernel alone.
+fn boot(
+    paths: &Paths,
+    artefacts: &Artefacts,
+    scenario: &Scenario,
+    plan: &Plan,
+    [active, successor]: [&Kernel; 2],
+    busybox: &Path,
+) -> Result<Boot> {
+    let staged = |kernel: &Kernel| -> Result<Staged> {
+        let module = match artefacts.module(kernel) {
+            Ok(module) => Some(module),
+            Err(_) if plan.stock => None,
+            Err(error) => return Err(error),
+        };
+        let init = match &plan.init {
+            Some(init) => init.clone(),
+            None => artefacts.guest_program("orthros-init")?,
+        };
+        let parts = Parts {
+            init,
+            module,
+            busybox: busybox.to_path_buf(),
+        };
+        let words = [
+            "root=/dev/vda rw console=ttyS0",
+            &scenario.guest.kernel_parameters,
+            &plan.kernel_parameters,
+        ];
+        Ok(Staged {
+            image: kernel.image.clone(),
+            initramfs: initramfs::make(paths, kernel, &parts)?,
+            command_line: words.join(" ").trim().to_owned(),
+        })
+    };
+    let first = staged(active)?;
+    if plan.stock {
+        return Ok(Boot::Kernel {
+            image: first.image,
+            initramfs: first.initramfs,
+            command_line: first.command_line,
+        });
+    }
+    let iso = plan.dir.join("disc.iso");
+    let contents = Contents {
+        loader: artefacts.bare_program("loader")?,
+        loader_options: plan.loader_options.clone(),
+        backup_os: artefacts.bare_program("backup-os")?,
+        active: first,
+        successor: if active.series == successor.series {
+            None
+        } else {
+            Some(staged(successor)?)
+        },
+    };
+    disc::make(&iso, &contents)?;
+    Ok(Boot::Disc(iso))
+}
+
+/// The root disk of this run and the scenario's empty ones.
+fn disks(
+    paths: &Paths,
+    artefacts: &Artefacts,
+    scenario: &Scenario,
+    dir: &Path,
+    busybox: PathBuf,
+) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    if let Ok(control) = artefacts.guest_program("orthros-ctl") {
+        files.push(File {
+            from: control,
+            to: "/usr/sbin/orthros-ctl".into(),
+        });
+    }
+    for program in artefacts.test_programs(paths)? {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files.push(File {
+            from: program,
+            to: format!("/opt/orthros-tests/{name}"),
+        });
+    }
+    for file in &scenario.guest.files {
+        files.push(File {
+            from: scenario.dir.join(&file.from),
+            to: file.to.clone(),
+        });
+    }
+    let spec = Spec {
+        packages: scenario.guest.packages.iter().cloned().collect(),
+        init: scenario.guest.init,
+        files,
+        busybox,
+    };
+    let root = dir.join("root.qcow2");
+    rootfs::overlay(&rootfs::make(paths, &spec)?, &root)?;
+    let mut disks = vec![root];
+    for (index, size) in scenario.guest.disks.iter().enumerate() {
+        let disk = dir.join(format!("disk{}.qcow2", index + 1));
+        rootfs::empty_disk(&disk, size)?;
+        disks.push(disk);
+    }
+    Ok(disks)
+}

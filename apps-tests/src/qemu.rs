@@ -1,0 +1,371 @@
+//! A QEMU process: its devices, its serial lines, and its certain end.
+
+use crate::exec;
+use crate::qmp::Qmp;
+use crate::serial::Serial;
+use anyhow::{bail, Context, Result};
+use serde_json::json;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How instructions of the guest are executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// Translated by QEMU; works everywhere.
+    Tcg,
+    /// One thread and one instruction a nanosecond of guest time: figures repeat.
+    InstructionCount,
+    /// The host's virtualisation.
+    Kvm,
+}
+
+/// What the firmware starts.
+#[derive(Debug, Clone)]
+pub enum Boot {
+    /// A disc with a boot loader.
+    Disc(PathBuf),
+    /// A kernel straight from the host, without Orthros: for comparison runs.
+    Kernel {
+        /// The bzImage.
+        image: PathBuf,
+        /// Its initramfs.
+        initramfs: PathBuf,
+        /// Its command line.
+        command_line: String,
+    },
+}
+
+/// The machine to make.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to execute.
+    pub accelerator: Accelerator,
+    /// `q35` or `pc`.
+    pub machine: String,
+    /// Number of CPUs, the reserved one included.
+    pub cpus: u32,
+    /// RAM in MiB.
+    pub ram: u32,
+    /// What to start.
+    pub boot: Boot,
+    /// qcow2 images, attached in this order as virtio disks.
+    pub disks: Vec<PathBuf>,
+    /// TCP ports of the guest to reach from the host.
+    pub ports: Vec<u16>,
+    /// Whether a reset restarts the guest (else it ends the machine).
+    pub reboot: bool,
+    /// A file to hold the guest's RAM, to be read from outside.
+    pub memory: Option<PathBuf>,
+    /// More arguments for QEMU.
+    pub extra: Vec<String>,
+}
+
+/// A running machine. Dropping it kills the process; so does the death of this one.
+pub struct Qemu {
+    child: Child,
+    /// The control connection.
+    pub qmp: Qmp,
+    /// COM1: the loader's and Linux's console.
+    pub console: Serial,
+    /// COM2: the backup OS.
+    pub backup: Serial,
+    /// COM3: the harness' agent in the guest.
+    pub agent: Serial,
+    /// Forwarded ports: the guest's and the one of 127.0.0.1 that leads there.
+    pub ports: Vec<(u16, u16)>,
+    /// When the process was started; all times on serial lines count from here.
+    pub start: Instant,
+}
+
+impl Qemu {
+    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `qemu.log` and
+    /// the command line to `logs`.
+    ///
+    /// # Errors
+    /// When QEMU cannot be started or refuses the configuration.
+    pub fn start(config: &Config, logs: &Path) -> Result<Self> {
+        fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let sockets = Sockets::new()?;
+        let listeners = ["qmp", "com1", "com2", "com3"].map(|name| UnixListener::bind(sockets.path(name)));
+        let ports = free_ports(&config.ports)?;
+        // QEMU must not outlive the harness, however that ends.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
+            .args(arguments(config, &sockets, &ports));
+        fs::write(logs.join("qemu.command"), exec::shown(&command) + "\n")?;
+        let errors = logs.join("qemu.log");
+        let start = Instant::now();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&errors)?)
+            .spawn()
+            .context("cannot start qemu-system-x86_64 (apt install qemu-system-x86)")?;
+        let mut child = KillOnDrop(Some(child));
+        let mut streams = Vec::new();
+        for listener in listeners {
+            streams.push(accept(
+                &listener.context("cannot listen for QEMU")?,
+                &mut child,
+                &errors,
+            )?);
+        }
+        let [qmp, com1, com2, com3]: [UnixStream; 4] = streams
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("four sockets were opened"))?;
+        let qemu = Self {
+            qmp: Qmp::start(qmp)?,
+            console: Serial::start("COM1", com1, start, &logs.join("com1.log"))?,
+            backup: Serial::start("COM2", com2, start, &logs.join("com2.log"))?,
+            agent: Serial::start("COM3", com3, start, &logs.join("com3.log"))?,
+            child: child.0.take().context("QEMU is running")?,
+            ports,
+            start,
+        };
+        Ok(qemu)
+    }
+
+    /// The process id, for whoever wants to look at it from outside.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the process has ended.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Waits for the machine to end by itself (power off, or a reset when those end it).
+    ///
+    /// # Errors
+    /// When it still runs at the deadline.
+    pub fn wait_end(&mut self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !self.ended()? {
+            if Instant::now() > deadline {
+                bail!("the machine still runs after {within:.0?}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// Writes `size` bytes of physical memory from address 0 on to a file.
+    ///
+    /// # Errors
+    /// When QEMU cannot write it.
+    pub fn save_memory(&mut self, file: &Path, size: u64) -> Result<()> {
+        let name = file.to_str().context("the image's path is text")?;
+        self.qmp
+            .command(
+                "pmemsave",
+                json!({ "val": 0, "size": size, "filename": name }),
+                Duration::from_secs(300),
+            )
+            .map(drop)
+    }
+
+    /// Saves the whole machine inside its first disk, to be gone back to.
+    ///
+    /// # Errors
+    /// When QEMU cannot.
+    pub fn save_state(&mut self, name: &str) -> Result<()> {
+        self.qmp
+            .monitor(&format!("savevm {name}"), Duration::from_secs(600))
+            .map(drop)
+    }
+
+    /// Goes back to a saved machine and lets it run.
+    ///
+    /// # Errors
+    /// When there is no such state or it does not fit.
+    pub fn load_state(&mut self, name: &str) -> Result<()> {
+        self.qmp.command("stop", json!({}), Duration::from_secs(30))?;
+        self.qmp.monitor(&format!("loadvm {name}"), Duration::from_secs(600))?;
+        self.qmp.command("cont", json!({}), Duration::from_secs(30)).map(drop)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Kills a child that has no other owner yet.
+struct KillOnDrop(Option<Child>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A folder of sockets with a path short enough for `sun_path`.
+struct Sockets(PathBuf);
+
+impl Sockets {
+    fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/tmp/orthros-{}-{number}", std::process::id()));
+        fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        Ok(Self(dir))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn accept(listener: &UnixListener, child: &mut KillOnDrop, errors: &Path) -> Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("waiting for QEMU"),
+        }
+        let ended = child
+            .0
+            .as_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+        if ended || Instant::now() > deadline {
+            bail!(
+                "QEMU did not start: {}",
+                fs::read_to_string(errors).unwrap_or_default().trim()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Finds a free port of the host for each port of the guest.
+fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
+    // All are held until the last is found, so that none is given twice.
+    let mut held = Vec::new();
+    for port in guest {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
+        held.push((*port, listener));
+    }
+    held.iter()
+        .map(|(port, listener)| Ok((*port, listener.local_addr()?.port())))
+        .collect()
+}
+
+fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<String> {
+    let mut list: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
+    match config.accelerator {
+        Accelerator::Tcg => add("-accel", "tcg,thread=multi".into()),
+        Accelerator::InstructionCount => {
+            add("-accel", "tcg,thread=single".into());
+            add("-icount", "shift=0,sleep=off".into());
+        }
+        Accelerator::Kvm => add("-accel", "kvm".into()),
+    }
+    add(
+        "-cpu",
+        if config.accelerator == Accelerator::Kvm {
+            "host"
+        } else {
+            "max"
+        }
+        .into(),
+    );
+    add("-m", config.ram.to_string());
+    match &config.memory {
+        None => add("-machine", config.machine.clone()),
+        Some(file) => {
+            add("-machine", format!("{},memory-backend=ram", config.machine));
+            add(
+                "-object",
+                format!(
+                    "memory-backend-file,id=ram,share=on,size={}M,mem-path={}",
+                    config.ram,
+                    file.display()
+                ),
+            );
+        }
+    }
+    add("-smp", config.cpus.to_string());
+    add("-display", "none".into());
+    add(
+        "-action",
+        format!("reboot={}", if config.reboot { "reset" } else { "shutdown" }),
+    );
+    add("-qmp", format!("unix:{}", sockets.path("qmp").display()));
+    // The third port gets an interrupt of its own: ISA lines cannot be shared with COM1.
+    for (name, place) in [("com1", "index=0"), ("com2", "index=1"), ("com3", "index=2,irq=5")] {
+        add(
+            "-chardev",
+            format!("socket,id={name},path={}", sockets.path(name).display()),
+        );
+        add("-device", format!("isa-serial,chardev={name},{place}"));
+    }
+    match &config.boot {
+        Boot::Disc(iso) => {
+            add(
+                "-drive",
+                format!(
+                    "if=none,id=cd,media=cdrom,readonly=on,format=raw,file={}",
+                    iso.display()
+                ),
+            );
+            add("-device", "ide-cd,drive=cd,bootindex=0".into());
+        }
+        Boot::Kernel {
+            image,
+            initramfs,
+            command_line,
+        } => {
+            add("-kernel", image.display().to_string());
+            add("-initrd", initramfs.display().to_string());
+            add("-append", command_line.clone());
+        }
+    }
+    for (index, disk) in config.disks.iter().enumerate() {
+        // Images are thrown away after the run: the host need not flush them.
+        add(
+            "-drive",
+            format!(
+                "if=none,id=disk{index},format=qcow2,cache=unsafe,file={}",
+                disk.display()
+            ),
+        );
+        add("-device", format!("virtio-blk-pci,drive=disk{index}"));
+    }
+    let forwards: String = ports
+        .iter()
+        .map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
+        .collect();
+    add("-netdev", format!("user,id=net{forwards}"));
+    add("-device", "virtio-net-pci,netdev=net,romfile=".into());
+    list.push("-nodefaults".into());
+    list.extend(config.extra.iter().cloned());
+    list
+}

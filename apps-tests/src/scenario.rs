@@ -1,0 +1,286 @@
+//! Scenario folders: what to run in the guest, what to break, how to judge. The format
+//! is documented in apps-tests/README.md.
+
+use crate::kernels::Series;
+use crate::rootfs::Init;
+use anyhow::{bail, Context, Result};
+use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A scenario as its `scenario.toml` says.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// One line saying what survives here.
+    pub title: String,
+    /// The guest it runs in.
+    #[serde(default)]
+    pub guest: Guest,
+    /// What is protected.
+    pub protect: Protect,
+    /// Programs on the host that run from readiness to the verdict.
+    #[serde(default, rename = "client")]
+    pub clients: Vec<Client>,
+    /// What happens to the guest, in order.
+    #[serde(rename = "step")]
+    pub steps: Vec<Step>,
+    /// What decides.
+    pub verdict: Verdict,
+    /// The folder it was read from.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+/// The machine and what is installed on it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guest {
+    /// Debian packages.
+    pub packages: Vec<String>,
+    /// Files of the scenario's folder.
+    pub files: Vec<FileEntry>,
+    /// What runs as process 1.
+    pub init: Init,
+    /// RAM in MiB, the 512 reserved ones included.
+    pub ram: u32,
+    /// CPUs, the reserved one included.
+    pub cpus: u32,
+    /// `q35` or `pc`.
+    pub machine: String,
+    /// Sizes of further empty disks, as `64M`: /dev/vdb and on.
+    pub disks: Vec<String>,
+    /// TCP ports that clients reach.
+    pub ports: Vec<u16>,
+    /// Words for the kernel command line.
+    pub kernel_parameters: String,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self {
+            packages: Vec::new(),
+            files: Vec::new(),
+            init: Init::Minimal,
+            ram: 2048,
+            cpus: 4,
+            machine: "q35".into(),
+            disks: Vec::new(),
+            ports: Vec::new(),
+            kernel_parameters: String::new(),
+        }
+    }
+}
+
+/// A file or folder to copy into the guest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Path below the scenario's folder.
+    pub from: PathBuf,
+    /// Absolute path in the guest.
+    pub to: String,
+}
+
+/// What to keep alive.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protect {
+    /// Shell commands before, each of which must succeed.
+    #[serde(default)]
+    pub prepare: Vec<String>,
+    /// A command, started under protection with its output in `/var/log/scenario.log`.
+    pub command: Option<String>,
+    /// A systemd unit whose processes are protected once it is started.
+    pub unit: Option<String>,
+    /// When it is ready to be disturbed.
+    pub ready: Check,
+}
+
+/// A condition to wait for: exactly one of `command` and `console` is given.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// A shell command in the guest, tried until it succeeds.
+    pub command: Option<String>,
+    /// A regular expression for a line on the guest's console.
+    pub console: Option<String>,
+    /// Seconds to wait.
+    #[serde(default = "default_timeout")]
+    pub timeout: u64,
+}
+
+/// A program on the host.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// A shell command, run in the scenario's folder. `PORT_<n>` is where the guest's
+    /// port n is reached, `STEPS_DONE` a file that appears after the last step.
+    pub command: String,
+}
+
+/// Something done to the guest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// What happens.
+    pub event: Event,
+    /// The kernel that shall take over, where the command line does not say.
+    pub successor: Option<Series>,
+    /// Milliseconds after readiness or the step before.
+    #[serde(default)]
+    pub after_ms: u64,
+    /// How the event is brought about, as `orthros-ctl panic-test` names it.
+    pub injection: Option<String>,
+    /// How often.
+    #[serde(default = "once")]
+    pub repeat: u32,
+    /// Seconds until the successor's user space must be there.
+    #[serde(default = "default_timeout")]
+    pub timeout: u64,
+}
+
+/// Kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// The kernel panics.
+    Panic,
+    /// Nothing happens: the run to compare with.
+    None,
+}
+
+/// What decides whether the scenario passed: all that is given must succeed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    /// A shell command in the guest.
+    pub guest: Option<String>,
+    /// Whether all clients must end with status 0.
+    #[serde(default)]
+    pub clients: bool,
+    /// Seconds for the command and for the clients to end.
+    #[serde(default = "default_timeout")]
+    pub timeout: u64,
+}
+
+const fn default_timeout() -> u64 {
+    120
+}
+
+const fn once() -> u32 {
+    1
+}
+
+impl Check {
+    /// The time to wait.
+    #[must_use]
+    pub const fn within(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+impl Scenario {
+    /// Reads and checks a scenario folder.
+    ///
+    /// # Errors
+    /// When the file is missing, has unknown or contradicting fields, or names files
+    /// that are not there.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let file = dir.join("scenario.toml");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let mut scenario: Self = toml::from_str(&text).with_context(|| format!("in {}", file.display()))?;
+        scenario.dir = dir.canonicalize()?;
+        scenario.check().with_context(|| format!("in {}", file.display()))?;
+        Ok(scenario)
+    }
+
+    /// The folder's name, as results show it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.protect.command.is_some() == self.protect.unit.is_some() {
+            bail!("[protect] needs either `command` or `unit`");
+        }
+        if self.protect.unit.is_some() && self.guest.init != Init::Systemd {
+            bail!("a `unit` needs init = \"systemd\"");
+        }
+        let ready = &self.protect.ready;
+        if ready.command.is_some() == ready.console.is_some() {
+            bail!("[protect.ready] needs either `command` or `console`");
+        }
+        if let Some(pattern) = &ready.console {
+            regex::Regex::new(pattern).context("[protect.ready] console")?;
+        }
+        if self.steps.is_empty() {
+            bail!("there is no [[step]]");
+        }
+        if self.verdict.guest.is_none() && !self.verdict.clients {
+            bail!("[verdict] decides nothing: give `guest`, or `clients = true`");
+        }
+        if self.verdict.clients && self.clients.is_empty() {
+            bail!("[verdict] asks for clients, but there is no [[client]]");
+        }
+        if !matches!(self.guest.machine.as_str(), "q35" | "pc") {
+            bail!("machine \"{}\" is neither \"q35\" nor \"pc\"", self.guest.machine);
+        }
+        if self.guest.cpus < 2 || self.guest.ram < 1024 {
+            bail!("a guest needs 2 CPUs and 1024 MiB at least: one CPU and 512 MiB are set aside");
+        }
+        for file in &self.guest.files {
+            if !self.dir.join(&file.from).exists() {
+                bail!("{} is not in the scenario's folder", file.from.display());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "title = \"t\"\n[protect]\ncommand = \"c\"\nready = { command = \"true\" }\n[[step]]\nevent = \"panic\"\n[verdict]\nguest = \"true\"\n";
+
+    fn read(text: &str) -> Result<Scenario> {
+        let scenario: Scenario = toml::from_str(text)?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    #[test]
+    fn the_least_has_defaults() {
+        let scenario = read(LEAST).unwrap();
+        assert_eq!(
+            (scenario.guest.ram, scenario.guest.cpus, scenario.steps[0].repeat),
+            (2048, 4, 1)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, message) in [
+            ("command = \"c\"", "", "either `command` or `unit`"),
+            ("command = \"c\"", "unit = \"u\"", "systemd"),
+            ("guest = \"true\"", "", "decides nothing"),
+            ("guest = \"true\"", "clients = true", "no [[client]]"),
+            ("event = \"panic\"", "event = \"flood\"", "flood"),
+            ("title = \"t\"", "titel = \"t\"", "titel"),
+        ] {
+            let error = format!("{:#}", read(&LEAST.replace(from, to)).unwrap_err());
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_scenarios_of_the_repository_are_valid() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            Scenario::read(&entry.unwrap().path()).unwrap();
+        }
+    }
+}
