@@ -1,0 +1,29 @@
+//! The jump into a Linux kernel (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+
+use crate::{gdt, Ring0};
+
+/// Enters a kernel: interrupts off, CS = 0x10, DS = ES = SS = 0x18, RSI = `boot_params`, all other registers 0.
+///
+/// # Safety
+/// 1. `entry` is the 64-bit entry (load address + 0x200) of a kernel that was loaded as its setup header asks.
+/// 2. `boot_params` is the physical address of a filled-in `struct boot_params`.
+/// 3. The page tables in force map the kernel, boot_params, command line and initramfs at their own addresses, and lie,
+///    like this program's descriptor table, where the kernel does not write before it has its own.
+/// 4. The calling program is not needed any more by this CPU.
+pub unsafe fn enter(ring0: Ring0, entry: u64, boot_params: u64) -> ! {
+    x86_64::instructions::interrupts::disable();
+    // SAFETY: nothing of the caller is needed any more (4).
+    unsafe { gdt::load(ring0) };
+    // SAFETY: the caller's promises 1 to 3; the direction flag is clear by the Rust ABI.
+    unsafe {
+        core::arch::asm!(
+            "xor ebx, ebx",
+            "xor ebp, ebp",
+            "xor edi, edi",
+            "jmp rax",
+            in("rax") entry,
+            in("rsi") boot_params,
+            options(noreturn),
+        );
+    }
+}
