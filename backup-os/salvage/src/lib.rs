@@ -1,1 +1,50 @@
+//! Reads processes and files out of the memory of a Linux kernel, dead or alive, with BTF and kallsyms alone.
+//!
+//! What we know on entry: physical memory behind the [`memory::PhysMem`] seam, and either the facts the kernel's module
+//! published or, on a host, nothing (then the kernel is found by its VMCOREINFO). What we owe: state in terms of the
+//! system-call ABI, and a named error for every object that makes no sense. Every pointer read from the kernel is an
+//! allegation; every walk is bounded; nothing here panics.
+//!
+//! The work has two halves. While the kernel is healthy, [`prepared::Prepared`] is made: offsets of the structures we
+//! read ([`types`]), addresses of variables, the symbol table. When it is dead, [`kernel::Kernel`] puts that over its
+//! memory and looks nothing up any more.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`addr`], [`error`] | address types; what can be wrong |
+//! | [`memory`] | the seam: physical memory |
+//! | [`paging`] | page tables: one translation, a scan over a range |
+//! | [`vmcoreinfo`], [`kallsyms`], [`symbols`] | what the kernel says about itself; its variables |
+//! | [`mirror`], [`types`], [`tables`] | offsets from BTF; constants BTF does not have |
+//! | [`kernel_memory`] | reading kernel virtual memory |
+//! | [`prepared`], [`kernel`] | the two halves |
+//! | [`containers`] | lists, trees, xarrays |
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
+extern crate alloc;
+// The declaring macros name this crate from outside and from inside.
+extern crate self as salvage;
+
+pub use btf;
+
+pub mod addr;
+pub mod containers;
+pub mod error;
+pub mod kallsyms;
+pub mod kernel;
+pub mod kernel_memory;
+pub mod memory;
+pub mod mirror;
+pub mod paging;
+pub mod prepared;
+pub mod symbols;
+pub mod tables;
+pub mod types;
+pub mod vmcoreinfo;

@@ -1,0 +1,339 @@
+//! Everything that is looked up while the kernel is healthy.
+//!
+//! On the machine the facts come from the kernel's module, which knows its own page tables. On a host they come from
+//! VMCOREINFO texts found in the image; copies of earlier kernels linger there, so each is followed back through the page
+//! tables it names to the kernel it claims to describe, and of several that hold the one whose clock is furthest wins.
+
+use crate::addr::{Kva, PhysAddr};
+use crate::error::{ReadError, Reason, WalkError};
+use crate::kallsyms::{Kallsyms, KallsymsTables};
+use crate::kernel_memory::{AddressSpace, KernelMemory};
+use crate::memory::{Image, PhysMem};
+use crate::mirror::Mirror;
+use crate::paging::{Levels, PageTables};
+use crate::symbols::MissingSymbol;
+use crate::tables::{MAX_CPUS, START_KERNEL_MAP, TK_CORE_TIMEKEEPER};
+use crate::types::Types;
+use crate::vmcoreinfo::{self, BadVmCoreInfo, VmCoreInfo};
+use alloc::string::String;
+use alloc::vec::Vec;
+use btf::{Btf, BtfError};
+use core::fmt;
+
+/// Most bytes of BTF that are taken for real; a kernel has about 5 MB.
+const MAX_BTF: u64 = 64 << 20;
+
+crate::symbols! {
+    /// Variables of the kernel.
+    pub struct Symbols {
+        /// BTF.
+        start_btf: Kva = "__start_BTF",
+        /// End of BTF.
+        stop_btf: Kva = "__stop_BTF",
+        /// First byte of the kernel image.
+        text: Kva = "_text",
+        /// First byte after the kernel image.
+        end: Kva = "_end",
+        /// Where the direct map begins.
+        page_offset_base: Kva,
+        /// Where vmalloc begins, and the room of the direct map ends.
+        vmalloc_base: Kva,
+        /// Where the array of `struct page` begins.
+        vmemmap_base: Kva,
+        /// Offset of each CPU's per-CPU area.
+        per_cpu_offset: Kva = "__per_cpu_offset",
+        /// Number of possible CPUs.
+        nr_cpu_ids: Kva,
+        /// The clocks.
+        tk_core: Kva,
+        /// The first task, of which all others are relatives.
+        init_task: Kva,
+        /// Head of the list of modules.
+        modules: Kva,
+        /// Pointer to the ring buffer of the log.
+        prb: Kva,
+        /// The CPU that panics, −1 if none.
+        panic_cpu: Kva,
+    }
+}
+
+/// What has to be known about a kernel before anything of it can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// Its page tables.
+    pub tables: PageTables,
+    /// Its VMCOREINFO.
+    pub info: VmCoreInfo,
+}
+
+/// Why a kernel cannot be salvaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrepareError {
+    /// The image holds no VMCOREINFO.
+    NoKernel,
+    /// A VMCOREINFO text lacks something.
+    VmCoreInfo(BadVmCoreInfo),
+    /// Page tables and VMCOREINFO do not belong together.
+    Stale {
+        /// What was followed.
+        symbol: &'static str,
+        /// What is wrong with it.
+        reason: Reason,
+    },
+    /// The symbol table cannot be read.
+    Kallsyms(WalkError),
+    /// A symbol is missing.
+    Symbol(MissingSymbol),
+    /// BTF cannot be read, or lacks a structure, member or constant.
+    Btf(BtfError),
+    /// A variable cannot be read.
+    Read(&'static str, ReadError),
+    /// A variable has a value it cannot have.
+    Value(&'static str, u64),
+}
+
+impl fmt::Display for PrepareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKernel => write!(f, "no VMCOREINFO found: this is not the memory of a Linux kernel"),
+            Self::VmCoreInfo(error) => error.fmt(f),
+            Self::Stale { symbol, reason } => {
+                write!(
+                    f,
+                    "page tables and VMCOREINFO do not belong together: `{symbol}`: {reason}"
+                )
+            }
+            Self::Kallsyms(error) => error.fmt(f),
+            Self::Symbol(MissingSymbol(name)) => write!(f, "the kernel has no symbol `{name}`"),
+            Self::Btf(error) => error.fmt(f),
+            Self::Read(name, error) => write!(f, "variable `{name}` cannot be read: {error}"),
+            Self::Value(name, value) => write!(f, "variable `{name}` cannot be {value:#x}"),
+        }
+    }
+}
+
+impl core::error::Error for PrepareError {}
+
+impl From<BtfError> for PrepareError {
+    fn from(error: BtfError) -> Self {
+        Self::Btf(error)
+    }
+}
+
+/// A kernel of which everything needed for salvage is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its VMCOREINFO.
+    pub info: VmCoreInfo,
+    /// Translation of its addresses.
+    pub space: AddressSpace,
+    /// Where the array of `struct page` begins (`vmemmap_base`).
+    pub vmemmap: Kva,
+    /// Offset of each possible CPU's per-CPU area, by CPU number.
+    pub per_cpu: Vec<u64>,
+    /// Its symbol table.
+    pub kallsyms: Kallsyms,
+    /// Addresses of the variables we read.
+    pub symbols: Symbols,
+    /// Offsets of the members we read.
+    pub types: Types,
+}
+
+impl KernelFacts {
+    /// Facts from VMCOREINFO alone.
+    ///
+    /// # Errors
+    /// The text lacks the address of the page tables.
+    pub fn from_vmcoreinfo(info: VmCoreInfo) -> Result<Self, PrepareError> {
+        let missing = PrepareError::VmCoreInfo(BadVmCoreInfo("SYMBOL(swapper_pg_dir)"));
+        let root = info.symbol("swapper_pg_dir").ok_or(missing)?;
+        let root = PhysAddr(root.0.wrapping_sub(START_KERNEL_MAP.0).wrapping_add(info.phys_base()));
+        Ok(Self {
+            tables: PageTables {
+                root,
+                levels: info.levels(),
+            },
+            info,
+        })
+    }
+
+    /// Facts from the kernel's module: physical address of `init_top_pgt`, 5-level paging or not, and the VMCOREINFO
+    /// text.
+    ///
+    /// # Errors
+    /// The text lacks something.
+    pub fn from_module(root: PhysAddr, la57: bool, vmcoreinfo: &[u8]) -> Result<Self, PrepareError> {
+        let levels = if la57 { Levels::Five } else { Levels::Four };
+        let info = VmCoreInfo::parse(vmcoreinfo).map_err(PrepareError::VmCoreInfo)?;
+        Ok(Self {
+            tables: PageTables { root, levels },
+            info,
+        })
+    }
+
+    /// Follows the page tables to the kernel they belong to: its text and its tables have to lie where VMCOREINFO says,
+    /// and its release has to be VMCOREINFO's.
+    ///
+    /// # Errors
+    /// [`PrepareError::Stale`] with the symbol that does not fit.
+    pub fn validate<M: PhysMem + ?Sized>(&self, phys: &M) -> Result<(), PrepareError> {
+        for name in ["_stext", "swapper_pg_dir", "init_uts_ns"] {
+            let stale = |reason| PrepareError::Stale { symbol: name, reason };
+            let address = self.info.symbol(name).ok_or(stale(Reason::Null))?;
+            let found = self.tables.translate_kernel(phys, address).map_err(stale)?;
+            let expected = address
+                .0
+                .wrapping_sub(START_KERNEL_MAP.0)
+                .wrapping_add(self.info.phys_base());
+            if found.phys.0 != expected {
+                return Err(stale(Reason::BadValue("physical address", found.phys.0)));
+            }
+            if name == "swapper_pg_dir" && found.phys != self.tables.root {
+                return Err(stale(Reason::BadValue("page-table root", self.tables.root.0)));
+            }
+        }
+        self.validate_release(phys)
+    }
+
+    /// Compares the release in `init_uts_ns` with VMCOREINFO's.
+    fn validate_release<M: PhysMem + ?Sized>(&self, phys: &M) -> Result<(), PrepareError> {
+        let symbol = "init_uts_ns";
+        let stale = |reason| PrepareError::Stale { symbol, reason };
+        let memory = KernelMemory::new(phys, self.bare_space());
+        let base = self.info.symbol(symbol).ok_or(stale(Reason::Null))?;
+        let name = self
+            .info
+            .get("OFFSET(uts_namespace.name)")
+            .and_then(|text| text.parse::<u64>().ok())
+            .unwrap_or(0);
+        // `struct new_utsname`: sysname, nodename, release, each of __NEW_UTS_LEN + 1 = 65 bytes.
+        let release = memory
+            .cstr(base.offset(name).offset(2 * 65), 64)
+            .map_err(|error| stale(error.reason))?;
+        if release != self.info.release().as_bytes() {
+            return Err(stale(Reason::BadNode("another release stands in memory")));
+        }
+        Ok(())
+    }
+
+    /// Translation by page tables alone.
+    fn bare_space(&self) -> AddressSpace {
+        AddressSpace {
+            tables: self.tables,
+            image: Kva::NULL..Kva::NULL,
+            phys_base: self.info.phys_base(),
+            direct_map: Kva::NULL..Kva::NULL,
+        }
+    }
+}
+
+impl Prepared {
+    /// Looks everything up in the kernel the facts describe.
+    ///
+    /// # Errors
+    /// Names what cannot be found or read.
+    pub fn new<M: PhysMem + ?Sized>(phys: &M, facts: KernelFacts) -> Result<Self, PrepareError> {
+        facts.validate(phys)?;
+        let memory = KernelMemory::new(phys, facts.bare_space());
+        let tables = KallsymsTables::from_vmcoreinfo(&facts.info)
+            .map_err(|name| PrepareError::Symbol(MissingSymbol(String::from(name))))?;
+        let kallsyms = Kallsyms::read(&memory, &tables).map_err(PrepareError::Kallsyms)?;
+        let symbols = Symbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
+
+        let types = Self::load_types(&memory, &symbols)?;
+        let variable = |name, at| memory.pointer(at).map_err(|error| PrepareError::Read(name, error));
+        let direct_map =
+            variable("page_offset_base", symbols.page_offset_base)?..variable("vmalloc_base", symbols.vmalloc_base)?;
+        let vmemmap = variable("vmemmap_base", symbols.vmemmap_base)?;
+        let per_cpu = Self::load_per_cpu(&memory, &symbols)?;
+        let space = AddressSpace {
+            image: symbols.text..symbols.end,
+            direct_map,
+            ..memory.space().clone()
+        };
+        Ok(Self {
+            info: facts.info,
+            space,
+            vmemmap,
+            per_cpu,
+            kallsyms,
+            symbols,
+            types,
+            btf_len,
+        })
+    }
+
+    /// Finds the kernel that ran last in an image.
+    ///
+    /// # Errors
+    /// [`PrepareError::NoKernel`], or what is wrong with the most promising candidate.
+    pub fn find(image: &Image<'_>) -> Result<Self, PrepareError> {
+        let mut failure = PrepareError::NoKernel;
+        let mut best: Option<(u64, Self)> = None;
+        let mut tried: Vec<KernelFacts> = Vec::new();
+        for (_, info) in vmcoreinfo::find_all(image) {
+            let facts = KernelFacts::from_vmcoreinfo(info)?;
+            if tried.contains(&facts) {
+                continue;
+            }
+            tried.push(facts.clone());
+            match Self::new(image, facts).and_then(|found| Ok((found.clock(image)?, found))) {
+                Ok(found) if best.as_ref().is_none_or(|(clock, _)| found.0 > *clock) => best = Some(found),
+                Ok(_) => {}
+                // A text whose page tables lead to its own kernel says more about the image than a stale one.
+                Err(error) if !matches!(error, PrepareError::Stale { .. }) || failure == PrepareError::NoKernel => {
+                    failure = error;
+                }
+                Err(_) => {}
+            }
+        }
+        best.map(|(_, found)| found).ok_or(failure)
+    }
+
+    fn load_types<M: PhysMem + ?Sized>(memory: &KernelMemory<'_, M>, symbols: &Symbols) -> Result<Types, PrepareError> {
+        let len = symbols
+            .stop_btf
+            .0
+            .checked_sub(symbols.start_btf.0)
+            .filter(|&len| len <= MAX_BTF);
+        let len = len.ok_or(PrepareError::Value("__stop_BTF", symbols.stop_btf.0))?;
+        let copy;
+        let blob = match memory.slice(symbols.start_btf, len as usize) {
+            Some(blob) => blob,
+            None => {
+                copy = memory
+                    .bytes(symbols.start_btf, len as usize)
+                    .map_err(|error| PrepareError::Read("__start_BTF", error))?;
+                &copy
+            }
+        };
+        Ok(Types::load(&Btf::parse(blob)?)?)
+    }
+
+    fn load_per_cpu<M: PhysMem + ?Sized>(
+        memory: &KernelMemory<'_, M>,
+        symbols: &Symbols,
+    ) -> Result<Vec<u64>, PrepareError> {
+        let count = memory
+            .u32(symbols.nr_cpu_ids)
+            .map_err(|error| PrepareError::Read("nr_cpu_ids", error))?;
+        if count == 0 || count > MAX_CPUS {
+            return Err(PrepareError::Value("nr_cpu_ids", u64::from(count)));
+        }
+        (0..u64::from(count))
+            .map(|cpu| memory.u64(symbols.per_cpu_offset.offset(cpu.wrapping_mul(8))))
+            .collect::<Result<_, _>>()
+            .map_err(|error| PrepareError::Read("__per_cpu_offset", error))
+    }
+
+    /// CLOCK_REALTIME in seconds when the kernel last updated it.
+    fn clock<M: PhysMem + ?Sized>(&self, phys: &M) -> Result<u64, PrepareError> {
+        let memory = KernelMemory::new(phys, self.space.clone());
+        memory
+            .uint(
+                self.symbols.tk_core.offset(TK_CORE_TIMEKEEPER),
+                self.types.timekeeper.xtime_sec,
+            )
+            .map_err(|error| PrepareError::Read("tk_core", error))
+    }
+}
