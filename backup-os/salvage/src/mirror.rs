@@ -162,6 +162,8 @@ pub fn find_constants(btf: &Btf<'_>, groups: &[&[&str]]) -> Vec<Vec<Option<i64>>
 /// Declares mirror structures.
 ///
 /// ```
+/// use salvage::mirror::Field;
+///
 /// salvage::mirrors! {
 ///     /// A file descriptor table.
 ///     pub struct FdTable = "fdtable" {

@@ -259,7 +259,6 @@ impl Prepared {
             kallsyms,
             symbols,
             types,
-            btf_len,
         })
     }
 
