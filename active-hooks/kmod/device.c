@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * /dev/orthros, for root alone: ioctls, the region to look at, and the contents
+ * of retained frames. The interface is shared-region/src/device.rs.
+ */
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/io.h>
+#include <linux/miscdevice.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/uaccess.h>
+#include <linux/version.h>
+#include <asm/tsc.h>
+#include "orthros.h"
+
+/* One request at a time: the successor's agent is the only one in a hurry. */
+static DEFINE_MUTEX(request_lock);
+
+union request {
+	struct orthros_info info;
+	struct orthros_protect protect;
+	struct orthros_add_memory add_memory;
+	struct orthros_adopt adopt;
+	struct orthros_release release;
+	struct orthros_resume_call resume_call;
+	struct orthros_mark mark;
+	struct orthros_write_report write_report;
+	struct orthros_test test;
+	struct orthros_task_state task_state;
+};
+
+static void fill_info(struct orthros_info *info)
+{
+	*info = (struct orthros_info){
+		.abi_version = ORTHROS_ABI_VERSION,
+		.region = region.phys,
+		.successor = region_is_successor(),
+		.withheld = hotadd_withheld_count(),
+	};
+}
+
+/* Only instants of the successor, and only forward: the rest is the backup OS's. */
+static int mark(const struct orthros_mark *request)
+{
+	bool stamp = request->event != U64_MAX, move = request->phase != U64_MAX;
+
+	if (stamp && (request->event < ORTHROS_EVENT_INIT_STARTED ||
+		      request->event > ORTHROS_EVENT_COMPLETE))
+		return -EINVAL;
+	if (move && (request->phase > ORTHROS_PHASE_COMPLETE ||
+		     request->phase < word_read(successor_phase)))
+		return -EINVAL;
+	if (stamp)
+		WRITE_ONCE(region.timeline->tsc[request->event],
+			   request->tsc ?: rdtsc_ordered());
+	word_write(processes_resumed,
+		   word_read(processes_resumed) + request->resumed);
+	word_write(successor_heartbeat, word_read(successor_heartbeat) + 1);
+	if (move) {
+		/* What this kernel is now differs from what it was when loaded. */
+		if (request->phase == ORTHROS_PHASE_COMPLETE)
+			facts_publish();
+		word_write(successor_phase, request->phase);
+	}
+	return 0;
+}
+
+static int write_report(const struct orthros_write_report *request)
+{
+	if (request->length > ORTHROS_REPORT_SIZE)
+		return -EFBIG;
+	if (copy_from_user(region.base + ORTHROS_REPORT_OFFSET,
+			   u64_to_user_ptr(request->data), request->length))
+		return -EFAULT;
+	return 0;
+}
+
+static int dispatch(unsigned int command, union request *request)
+{
+	switch (command) {
+	case ORTHROS_INFO:
+		fill_info(&request->info);
+		return 0;
+	case ORTHROS_PROTECT:
+		return protect_add(&request->protect);
+	case ORTHROS_UNPROTECT:
+		return protect_remove(&request->protect);
+	case ORTHROS_ADD_MEMORY:
+		return hotadd_add(&request->add_memory);
+	case ORTHROS_ADOPT:
+		return adopt_frames(&request->adopt);
+	case ORTHROS_RELEASE:
+		return hotadd_release(&request->release);
+	case ORTHROS_RESUME:
+		return resume_call(&request->resume_call);
+	case ORTHROS_MARK:
+		return mark(&request->mark);
+	case ORTHROS_WRITE_REPORT:
+		return write_report(&request->write_report);
+	case ORTHROS_TEST:
+		return test_fail(&request->test);
+	case ORTHROS_TASK_STATE:
+		return resume_task_state(&request->task_state);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static long device_ioctl(struct file *file, unsigned int command, unsigned long argument)
+{
+	void __user *user = (void __user *)argument;
+	union request request = {};
+	size_t size = _IOC_SIZE(command);
+	long error;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (size > sizeof(request))
+		return -ENOTTY;
+	if (copy_from_user(&request, user, size))
+		return -EFAULT;
+	if (mutex_lock_interruptible(&request_lock))
+		return -EINTR;
+	error = dispatch(command, &request);
+	mutex_unlock(&request_lock);
+	/* Even a failed call tells how far it came. */
+	if (error != -ENOTTY && copy_to_user(user, &request, size))
+		return -EFAULT;
+	return error;
+}
+
+static int device_mmap(struct file *file, struct vm_area_struct *vma)
+{
+	unsigned long size = vma->vm_end - vma->vm_start;
+	u64 offset = (u64)vma->vm_pgoff << PAGE_SHIFT;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (vma->vm_flags & VM_WRITE)
+		return -EACCES;
+	if (offset >= ORTHROS_REGION_SIZE || size > ORTHROS_REGION_SIZE - offset)
+		return -EINVAL;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+	vm_flags_clear(vma, VM_MAYWRITE);
+#else
+	vma->vm_flags &= ~VM_MAYWRITE;
+#endif
+	return remap_pfn_range(vma, vma->vm_start, PHYS_PFN(region.phys + offset),
+			       size, vma->vm_page_prot);
+}
+
+/*
+ * A physical address as file position. Frames are mapped one by one: they may
+ * lie in RAM that was added, or in a window that never will be.
+ */
+static ssize_t device_read(struct file *file, char __user *user, size_t count,
+			   loff_t *position)
+{
+	size_t done = 0;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (*position < 0)
+		return -EINVAL;
+	while (done < count) {
+		u64 address = *position;
+		size_t offset = offset_in_page(address);
+		size_t part = min(count - done, PAGE_SIZE - offset);
+		unsigned long left;
+		void *frame;
+
+		if (fatal_signal_pending(current))
+			return done ?: -EINTR;
+		mutex_lock(&request_lock);
+		frame = hotadd_is_readable(PHYS_PFN(address)) ?
+				memremap(address & PAGE_MASK, PAGE_SIZE, MEMREMAP_WB) :
+				NULL;
+		left = frame ? copy_to_user(user + done, frame + offset, part) : part;
+		if (frame)
+			memunmap(frame);
+		mutex_unlock(&request_lock);
+		if (!frame)
+			return done ?: -ENXIO;
+		if (left)
+			return done ?: -EFAULT;
+		done += part;
+		*position += part;
+		cond_resched();
+	}
+	return done;
+}
+
+static const struct file_operations operations = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = device_ioctl,
+	.mmap = device_mmap,
+	.read = device_read,
+	.llseek = default_llseek,
+};
+
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "orthros",
+	.fops = &operations,
+	.mode = 0600,
+};
+
+int orthros_device_register(void)
+{
+	return misc_register(&device);
+}
+
+void orthros_device_unregister(void)
+{
+	misc_deregister(&device);
+}

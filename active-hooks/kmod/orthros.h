@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of the module owe each other. Every part has one file and one
+ * pair of functions called by main.c; nothing else is shared but the mapped
+ * region and the resolved symbols (symbols.h).
+ */
+#ifndef ORTHROS_H
+#define ORTHROS_H
+
+#include <linux/kernel.h>
+#include <linux/types.h>
+#include "region_abi.h"
+
+struct file;
+struct pt_regs;
+struct task_struct;
+
+/* main.c */
+extern bool orthros_allow_test;
+
+/* region.c: the mapping of the region, whole, cached, kernel-writable */
+struct orthros_region {
+	u64 phys;
+	void *base;
+	struct orthros_header *header;
+	struct orthros_control *control;
+	struct orthros_timeline *timeline;
+	struct orthros_facts *facts;
+	struct orthros_protect_table *protect;
+	unsigned long *retained; /* one bit for each page frame */
+};
+extern struct orthros_region region;
+#define ORTHROS_RETAINED_FRAMES (ORTHROS_RETAINED_SIZE * 8)
+
+int region_map(u64 phys);
+void region_unmap(void);
+bool region_is_successor(void);
+/* The nursery that is not part of this kernel's RAM; 0 if neither or both are. */
+u64 region_other_nursery(void);
+
+/*
+ * Words that the other side writes or watches. On x86 a plain move has the
+ * ordering of acquire and release; these keep the compiler to it.
+ */
+#define word_read(word) smp_load_acquire(&region.control->word)
+#define word_write(word, value) smp_store_release(&region.control->word, (u64)(value))
+
+/* facts.c */
+int facts_publish(void);
+void facts_withdraw(void);
+
+/* stop.c */
+int stop_register(void);
+void stop_unregister(void);
+
+/* protect.c */
+void protect_start(void);
+int protect_add(const struct orthros_protect *wish);
+int protect_remove(const struct orthros_protect *wish);
+
+/* hotadd.c */
+int hotadd_add(struct orthros_add_memory *request);
+int hotadd_release(struct orthros_release *reply);
+void hotadd_stop(void);
+u64 hotadd_withheld_count(void);
+/* Whether the frame is retained, its RAM was added, and nobody has it yet. */
+bool hotadd_is_withheld(u64 pfn);
+/* Takes one withheld frame; false if somebody was faster. */
+bool hotadd_take(u64 pfn);
+void hotadd_put_back(u64 pfn);
+/* Whether the contents of the frame may still be read for a copy. */
+bool hotadd_is_readable(u64 pfn);
+
+/* adopt.c */
+int adopt_frames(struct orthros_adopt *request);
+
+/* resume.c */
+int resume_call(const struct orthros_resume_call *request);
+int resume_task_state(const struct orthros_task_state *request);
+
+/* test.c */
+int test_fail(const struct orthros_test *request);
+void test_stop(void);
+
+/* device.c */
+int orthros_device_register(void);
+void orthros_device_unregister(void);
+
+#endif

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0 */
+/*
+ * The region and the ioctl interface, as C sees them.
+ *
+ * The definition is the Rust crate shared-region; this is a mirror of the
+ * parts that the module touches, under the same field names. A test of that
+ * crate (tests/c_header.rs) compares every field and constant, so nothing here
+ * may be changed alone. Who writes and who reads a field is said there.
+ */
+#ifndef ORTHROS_REGION_ABI_H
+#define ORTHROS_REGION_ABI_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define ORTHROS_ABI_VERSION 1
+
+/* layout.rs: bytes from the base of the region */
+#define ORTHROS_REGION_SIZE 0x10000000ULL
+#define ORTHROS_NURSERY_SIZE 0x10000000ULL
+#define ORTHROS_MAX_CPUS 256
+#define ORTHROS_HEADER_OFFSET 0x0ULL
+#define ORTHROS_HEADER_SIZE 0x1000ULL
+#define ORTHROS_CONTROL_OFFSET 0x1000ULL
+#define ORTHROS_TIMELINE_OFFSET 0x2000ULL
+#define ORTHROS_FACTS_OFFSET 0x10000ULL
+#define ORTHROS_PROTECT_OFFSET 0x20000ULL
+#define ORTHROS_PARKING_CODE_OFFSET 0x80000ULL
+#define ORTHROS_PARKING_CODE_SIZE 0x80000ULL
+#define ORTHROS_PARKING_SLOTS_OFFSET 0x100000ULL
+#define ORTHROS_REPORT_OFFSET 0x900000ULL
+#define ORTHROS_REPORT_SIZE 0x700000ULL
+#define ORTHROS_RETAINED_OFFSET 0x9000000ULL
+#define ORTHROS_RETAINED_SIZE 0x400000ULL
+
+/* header.rs */
+#define ORTHROS_HEADER_MAGIC 0x21534f524854524fULL
+#define ORTHROS_MAX_RAM_RANGES 64
+
+struct orthros_memory_range {
+	__u64 start;
+	__u64 end;
+	__u64 kind;
+};
+
+struct orthros_header {
+	__u64 magic;
+	__u32 abi_version;
+	__u32 digest;
+	__u64 base;
+	__u64 size;
+	__u64 nursery[2];
+	__u64 reserved_nursery;
+	__u64 reserved_apic_id;
+	__u64 bsp_apic_id;
+	__u64 rsdp;
+	__u64 pm_timer_port;
+	__u64 tsc_hz;
+	__u64 cpu_count;
+	__u8 cpus[ORTHROS_MAX_CPUS];
+	__u64 ram_count;
+	struct orthros_memory_range ram[ORTHROS_MAX_RAM_RANGES];
+	__u8 reserved[2192];
+};
+
+/* control.rs */
+#define ORTHROS_WATCH_OFF 0
+#define ORTHROS_WATCH_UNARMED 1
+#define ORTHROS_WATCH_ARMED 2
+#define ORTHROS_WATCH_STOPPING 3
+#define ORTHROS_WATCH_SALVAGING 4
+#define ORTHROS_WATCH_HANDING_OVER 5
+#define ORTHROS_WATCH_DEAD 6
+
+#define ORTHROS_GATE_NONE 0
+#define ORTHROS_GATE_BUSY 1
+#define ORTHROS_GATE_OPEN 2
+#define ORTHROS_GATE_FAILED 3
+#define ORTHROS_GATE_FORBIDDEN 4
+
+#define ORTHROS_DOORBELL_QUIET 0
+#define ORTHROS_DOORBELL_PANIC 1
+
+#define ORTHROS_PHASE_NONE 0
+#define ORTHROS_PHASE_MODULE 1
+#define ORTHROS_PHASE_MEMORY_ADDED 2
+#define ORTHROS_PHASE_COMPLETE 5
+
+struct orthros_control {
+	/* written by the backup OS */
+	__u64 watch_state;
+	__u64 watch_reason;
+	__u64 watcher_looks;
+	__u64 stray_vectors;
+	__u64 failover_count;
+	__u64 stop_request;
+	__u64 park_root_l4;
+	__u64 park_root_l5;
+	__u64 park_entry;
+	__u64 salvage_gate;
+	__u64 detected_tsc;
+	__u64 detected_hpet;
+	__u64 detected_pm_timer;
+	__u64 unparked_cpus;
+	__u64 successor_slot;
+	__u64 backup_reserved[17];
+	/* written by the module */
+	__u64 module_abi;
+	__u64 doorbell;
+	__u64 doorbell_tsc;
+	__u64 successor_phase;
+	__u64 successor_heartbeat;
+	__u64 commit_point;
+	__u64 processes_resumed;
+	__u64 frames_adopted;
+	__u64 frames_copied;
+	__u64 frames_refused;
+	__u64 inject_unparkable[4];
+	__u64 inject;
+	__u64 module_reserved[17];
+};
+
+/* timeline.rs */
+#define ORTHROS_TIMELINE_SLOTS 64
+#define ORTHROS_EVENT_INIT_STARTED 6
+#define ORTHROS_EVENT_MODULE_LOADED 7
+#define ORTHROS_EVENT_COMPLETE 13
+
+struct orthros_timeline {
+	__u64 tsc[ORTHROS_TIMELINE_SLOTS];
+};
+
+/* facts.rs */
+#define ORTHROS_FACTS_MAGIC 0x53544341462d524fULL
+
+struct orthros_xstate_component {
+	__u32 offset;
+	__u32 size;
+	__u32 flags;
+	__u32 reserved;
+};
+
+struct orthros_facts {
+	__u64 magic;
+	__u32 abi_version;
+	__u32 size;
+	__u64 seq;
+	__u8 release[64];
+	__u8 build_id[20];
+	__u32 pad;
+	__u64 root_table_phys;
+	__u64 la57;
+	__u64 phys_base;
+	__u64 vmcoreinfo_phys;
+	__u64 vmcoreinfo_len;
+	__u64 panic_cpu_phys;
+	__u64 panic_cpu_invalid;
+	__u64 asm_exc_nmi_phys;
+	__u64 panic_phys;
+	__u64 panic_size;
+	__u64 nr_cpu_ids;
+	__u64 xcr0;
+	__u64 xsave_size;
+	struct orthros_xstate_component xstate[32];
+	__u64 tsc_khz;
+	__u64 memory_block_size;
+	__u64 total_ram_pages;
+	__u64 published_tsc;
+	__u16 apic_id_of_cpu[ORTHROS_MAX_CPUS];
+};
+
+/* protect.rs */
+#define ORTHROS_PROTECT_ENTRIES 1024
+#define ORTHROS_PROTECT_FREE 0
+#define ORTHROS_PROTECT_PROCESS 1
+#define ORTHROS_PROTECT_COMM 2
+#define ORTHROS_PROTECT_DESCENDANTS 1
+
+struct orthros_protect_entry {
+	__u32 kind;
+	__u32 flags;
+	__u64 tgid;
+	__u64 start_boottime;
+	__u8 comm[16];
+};
+
+struct orthros_protect_table {
+	__u64 seq;
+	struct orthros_protect_entry entries[ORTHROS_PROTECT_ENTRIES];
+};
+
+/* parking.rs */
+#define ORTHROS_PARK_SLOT_SIZE 0x4000
+#define ORTHROS_PARK_XSAVE_SIZE 0x2c00
+#define ORTHROS_PARK_RUNNING 0
+#define ORTHROS_PARK_SAVING 1
+#define ORTHROS_PARK_SAVED 2
+
+struct orthros_park_slot {
+	__u64 state;
+	__u64 generation;
+	__u64 cpu;
+	__u64 current_task;
+	__u64 cr2;
+	__u64 cr3;
+	__u64 fs_base;
+	__u64 kernel_gs_base;
+	__u64 regs[21];
+	__u64 xsave_valid;
+	__u64 tsc;
+	__u64 command;
+	__u64 argument;
+	__u64 argument2;
+	__u64 nmis;
+	__u64 reserved[93];
+	__u8 xsave[ORTHROS_PARK_XSAVE_SIZE];
+	__u8 stack[0x1000];
+};
+
+/* context.rs: one run of page frames */
+#define ORTHROS_FRAME_OWN 0
+#define ORTHROS_FRAME_SHARED 1
+#define ORTHROS_FRAME_HUGE 4
+#define ORTHROS_FRAME_KSM 5
+
+struct orthros_frame_run {
+	__u64 va;
+	__u64 word;
+};
+
+/* device.rs */
+struct orthros_info {
+	__u64 abi_version;
+	__u64 region;
+	__u64 successor;
+	__u64 withheld;
+};
+
+struct orthros_protect {
+	__u32 kind;
+	__u32 flags;
+	__u64 tgid;
+	__u8 comm[16];
+};
+
+struct orthros_add_memory {
+	__u64 start;
+	__u64 size;
+	__u64 withheld;
+	__u64 given;
+	__u64 nanoseconds;
+};
+
+struct orthros_adopt {
+	__u64 pid;
+	__u64 runs;
+	__u64 count;
+	__u64 adopted;
+	__u64 copied;
+	__u64 stopped_at;
+	__u64 nanoseconds;
+};
+
+struct orthros_release {
+	__u64 released;
+	__u64 nanoseconds;
+};
+
+#define ORTHROS_RESUME_SLEEP 1
+#define ORTHROS_RESUME_FUTEX 2
+#define ORTHROS_RESUME_POLL 3
+
+struct orthros_resume_call {
+	__u64 tid;
+	__u64 kind;
+	__u64 a;
+	__u64 b;
+	__u64 expires;
+	__u64 c;
+};
+
+struct orthros_mark {
+	__u64 event;
+	__u64 phase;
+	__u64 tsc;
+	__u64 resumed;
+};
+
+struct orthros_write_report {
+	__u64 data;
+	__u64 length;
+};
+
+#define ORTHROS_TEST_PANIC 1
+#define ORTHROS_TEST_NULL_DEREFERENCE 2
+#define ORTHROS_TEST_BUG_IN_INTERRUPT 3
+#define ORTHROS_TEST_PANIC_WITH_SPINNER 4
+#define ORTHROS_TEST_INJECT 5
+#define ORTHROS_TEST_UNPARKABLE 6
+
+struct orthros_test {
+	__u64 kind;
+	__u64 cpu;
+	__u64 value;
+};
+
+struct orthros_task_state {
+	__u64 tid;
+	__u64 start_boottime;
+	__u64 utime;
+	__u64 stime;
+};
+
+#define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
+#define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
+#define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
+#define ORTHROS_ADD_MEMORY _IOWR('O', 4, struct orthros_add_memory)
+#define ORTHROS_ADOPT _IOWR('O', 5, struct orthros_adopt)
+#define ORTHROS_RELEASE _IOWR('O', 6, struct orthros_release)
+#define ORTHROS_RESUME _IOWR('O', 7, struct orthros_resume_call)
+#define ORTHROS_MARK _IOWR('O', 8, struct orthros_mark)
+#define ORTHROS_WRITE_REPORT _IOWR('O', 9, struct orthros_write_report)
+#define ORTHROS_TEST _IOWR('O', 10, struct orthros_test)
+#define ORTHROS_TASK_STATE _IOWR('O', 11, struct orthros_task_state)
+
+#endif

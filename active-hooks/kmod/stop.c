@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Hands the CPUs over when the backup OS asks for them.
+ *
+ * The request comes as an NMI with stop_request not zero. The CPU then saves
+ * what only it knows into its slot and leaves this kernel for the parking code
+ * in the region; it never comes back. Nothing here takes a lock, allocates or
+ * prints: the kernel around may be in any state.
+ *
+ * panic() is met before it has stopped the other CPUs itself: a CPU in
+ * stop_this_cpu() counts as offline and no longer answers NMIs with handlers
+ * (arch_cpu_is_offline() in exc_nmi()), and its FPU would be out of reach.
+ */
+#include <linux/panic.h>
+#include <linux/panic_notifier.h>
+#include <linux/reboot.h>
+#include <linux/sched.h>
+#include <asm/cpufeature.h>
+#include <asm/debugreg.h>
+#include <asm/fpu/xcr.h>
+#include <asm/msr.h>
+#include <asm/nmi.h>
+#include <asm/smp.h>
+#include <asm/tlbflush.h>
+#include <asm/tsc.h>
+#include "orthros.h"
+#include "symbols.h"
+
+#define HANDLER_NAME "orthros"
+/*
+ * How long panic() waits for the backup OS to stop all CPUs before it goes its
+ * own way. The watcher looks every millisecond; a virtual machine may be slow.
+ */
+#define STOP_WAIT_MS 500
+
+/* A stop that was going on when this kernel booted is not meant for it. */
+static u64 stale_request;
+static void (*native_stop)(int wait);
+static void (*native_crash_stop)(void);
+static u64 xcr0;
+
+/* leave.S */
+void __noreturn orthros_leave(u64 root, u64 entry, u64 slot);
+
+static_assert(sizeof(struct pt_regs) ==
+	      sizeof_field(struct orthros_park_slot, regs));
+static_assert(offsetof(struct orthros_park_slot, xsave) % 64 == 0);
+
+static u64 stop_requested(void)
+{
+	u64 request = word_read(stop_request);
+
+	return request == stale_request ? 0 : request;
+}
+
+/* CPUID.1:EBX[31:24], by which the slots are indexed. */
+static u32 initial_apic_id(void)
+{
+	return cpuid_ebx(1) >> 24;
+}
+
+static bool kept_from_parking(u32 apic_id)
+{
+	return word_read(inject_unparkable[apic_id / 64]) >> (apic_id % 64) & 1;
+}
+
+static u64 park_root(void)
+{
+	u64 root = pgtable_l5_enabled() ? word_read(park_root_l5) :
+					  word_read(park_root_l4);
+	u64 first = region.phys + ORTHROS_PARKING_CODE_OFFSET;
+
+	if (!PAGE_ALIGNED(root) || root < first ||
+	    root >= first + ORTHROS_PARKING_CODE_SIZE)
+		return 0;
+	return root;
+}
+
+/*
+ * The text this runs in must be mapped under the parking root for the one
+ * instruction after CR3 is loaded: both roots get the kernel's last entry,
+ * which maps kernel and module text (Documentation/arch/x86/x86_64/mm.rst).
+ */
+static int prepare_park_root(void)
+{
+	u64 root = park_root();
+	pgd_t *table;
+
+	if (!root) {
+		pr_warn("no parking page table yet: CPUs cannot be stopped by NMI\n");
+		return -ENOENT;
+	}
+	table = region.base + (root - region.phys);
+	WRITE_ONCE(table[PTRS_PER_PGD - 1],
+		   symbols.init_top_pgt[PTRS_PER_PGD - 1]);
+	return 0;
+}
+
+static void save_fpu(struct orthros_park_slot *slot)
+{
+	/* The header must be zero where XSAVE does not write it (SDM vol. 1, 13.7). */
+	memset(slot->xsave + 512, 0, 64);
+	if (xcr0)
+		asm volatile("xsave64 %0"
+			     : "+m"(slot->xsave)
+			     : "a"((u32)xcr0), "d"((u32)(xcr0 >> 32))
+			     : "memory");
+	else {
+		asm volatile("fxsave64 %0" : "+m"(slot->xsave) : : "memory");
+		*(u64 *)(slot->xsave + 512) = XFEATURE_MASK_FPSSE;
+	}
+	slot->xsave_valid = 1;
+}
+
+static void save_cpu(struct orthros_park_slot *slot, u64 request,
+		     const struct pt_regs *regs)
+{
+	smp_store_release(&slot->state, ORTHROS_PARK_SAVING);
+	slot->tsc = rdtsc_ordered();
+	slot->cpu = raw_smp_processor_id();
+	slot->current_task = (u64)current;
+	slot->cr2 = native_read_cr2();
+	slot->cr3 = __native_read_cr3();
+	slot->fs_base = __rdmsr(MSR_FS_BASE);
+	slot->kernel_gs_base = __rdmsr(MSR_KERNEL_GS_BASE);
+	memcpy(slot->regs, regs, sizeof(slot->regs));
+	save_fpu(slot);
+	slot->nmis = 0;
+	slot->generation = request;
+	smp_store_release(&slot->state, ORTHROS_PARK_SAVED);
+}
+
+/*
+ * Leaves this kernel. Does not return once a slot has been filled; returns if
+ * the backup OS has not said where to go.
+ */
+static void park(u64 request, const struct pt_regs *regs)
+{
+	u32 apic_id = initial_apic_id();
+	u64 root = park_root(), entry = word_read(park_entry);
+	u64 offset = ORTHROS_PARKING_SLOTS_OFFSET +
+		     (u64)apic_id * ORTHROS_PARK_SLOT_SIZE;
+	u64 first = region.phys + ORTHROS_PARKING_CODE_OFFSET;
+
+	if (!root || entry < first || entry >= first + ORTHROS_PARKING_CODE_SIZE ||
+	    kept_from_parking(apic_id))
+		return;
+
+	local_irq_disable();
+	save_cpu(region.base + offset, request, regs);
+	/* Breakpoints and indirect-branch tracking end with this kernel. */
+	native_set_debugreg(7, 0);
+	if (boot_cpu_has(X86_FEATURE_IBT))
+		native_wrmsrl(MSR_IA32_S_CET, 0);
+	/* The PCID in the low bits of the root is 0, as CR4.PCIDE may be set. */
+	orthros_leave(root, entry, region.phys + offset);
+}
+
+static int on_nmi(unsigned int reason, struct pt_regs *regs)
+{
+	u64 request = stop_requested();
+
+	if (request)
+		park(request, regs);
+	return NMI_DONE;
+}
+
+static void ring(void)
+{
+	word_write(doorbell_tsc, rdtsc_ordered());
+	word_write(doorbell, ORTHROS_DOORBELL_PANIC |
+			     (u64)raw_smp_processor_id() << 8);
+}
+
+/* Registers of this very place, for a CPU that parks of its own accord. */
+static noinline void park_here(u64 request)
+{
+	struct pt_regs regs = {
+		.ip = _THIS_IP_,
+		.sp = current_stack_pointer,
+		.bp = (unsigned long)__builtin_frame_address(0),
+		.cs = __KERNEL_CS,
+		.ss = __KERNEL_DS,
+		.flags = native_save_fl(),
+		.orig_ax = -1,
+	};
+
+	park(request, &regs);
+}
+
+/*
+ * panic() is about to stop the other CPUs. Ring, and wait until the backup OS
+ * asks for all CPUs, this one included; if it does not, panic() goes on.
+ */
+static void offer_cpus(void)
+{
+	u64 start = rdtsc(), limit = (u64)tsc_khz * STOP_WAIT_MS;
+
+	if (atomic_read(symbols.panic_cpu) == PANIC_CPU_INVALID)
+		return;
+	ring();
+	if (word_read(watch_state) != ORTHROS_WATCH_ARMED)
+		return;
+	while (rdtsc() - start < limit) {
+		u64 request = stop_requested();
+
+		if (request) {
+			park_here(request);
+			return;
+		}
+		cpu_relax();
+	}
+}
+
+static void offer_then_stop(int wait)
+{
+	offer_cpus();
+	native_stop(wait);
+}
+
+static void offer_then_crash_stop(void)
+{
+	offer_cpus();
+	native_crash_stop();
+}
+
+static int on_panic(struct notifier_block *block, unsigned long event, void *message)
+{
+	if ((word_read(doorbell) & 0xff) != ORTHROS_DOORBELL_PANIC)
+		ring();
+	return NOTIFY_DONE;
+}
+
+/* An orderly end is no failure: the watcher is to disarm and look away. */
+static int on_reboot(struct notifier_block *block, unsigned long event, void *command)
+{
+	facts_withdraw();
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block panic_block = {
+	.notifier_call = on_panic,
+	.priority = INT_MAX,
+};
+static struct notifier_block reboot_block = {
+	.notifier_call = on_reboot,
+	.priority = INT_MAX,
+};
+
+int stop_register(void)
+{
+	int error;
+
+	word_write(doorbell, ORTHROS_DOORBELL_QUIET);
+	stale_request = word_read(stop_request);
+	xcr0 = boot_cpu_has(X86_FEATURE_OSXSAVE) ?
+		       xgetbv(XCR_XFEATURE_ENABLED_MASK) : 0;
+	prepare_park_root();
+
+	error = register_nmi_handler(NMI_LOCAL, on_nmi, NMI_FLAG_FIRST, HANDLER_NAME);
+	if (error) {
+		pr_err("no NMI handler (%d)\n", error);
+		return error;
+	}
+	error = register_reboot_notifier(&reboot_block);
+	if (error) {
+		unregister_nmi_handler(NMI_LOCAL, HANDLER_NAME);
+		return error;
+	}
+	atomic_notifier_chain_register(&panic_notifier_list, &panic_block);
+	native_stop = smp_ops.stop_other_cpus;
+	WRITE_ONCE(smp_ops.stop_other_cpus, offer_then_stop);
+	if (smp_ops.crash_stop_other_cpus) {
+		native_crash_stop = smp_ops.crash_stop_other_cpus;
+		WRITE_ONCE(smp_ops.crash_stop_other_cpus, offer_then_crash_stop);
+	}
+	return 0;
+}
+
+void stop_unregister(void)
+{
+	if (native_crash_stop)
+		WRITE_ONCE(smp_ops.crash_stop_other_cpus, native_crash_stop);
+	WRITE_ONCE(smp_ops.stop_other_cpus, native_stop);
+	atomic_notifier_chain_unregister(&panic_notifier_list, &panic_block);
+	unregister_reboot_notifier(&reboot_block);
+	unregister_nmi_handler(NMI_LOCAL, HANDLER_NAME);
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Makes this kernel fail in a chosen way, for tests: only with allow_test=1.
+ */
+#include <linux/completion.h>
+#include <linux/cpumask.h>
+#include <linux/delay.h>
+#include <linux/err.h>
+#include <linux/hrtimer.h>
+#include <linux/kthread.h>
+#include <linux/panic.h>
+#include <linux/smp.h>
+#include <asm/smp.h>
+#include "orthros.h"
+
+#define ALL_INJECTIONS 0x3f
+/* A spinner that nobody stops gives its CPU back after this long. */
+#define SPIN_LIMIT_S 60
+
+static DECLARE_COMPLETION(spinner_runs);
+static struct hrtimer bug_timer;
+static bool bug_timer_used;
+
+static int panic_thread(void *unused)
+{
+	panic("orthros: asked for by a test");
+	return 0;
+}
+
+static int null_thread(void *unused)
+{
+	*(volatile int *)NULL = 0;
+	return 0;
+}
+
+static int spin_thread(void *unused)
+{
+	u64 start, limit = (u64)tsc_khz * 1000 * SPIN_LIMIT_S;
+
+	local_irq_disable();
+	complete(&spinner_runs);
+	start = rdtsc();
+	while (rdtsc() - start < limit)
+		cpu_relax();
+	local_irq_enable();
+	return 0;
+}
+
+static enum hrtimer_restart bug_in_timer(struct hrtimer *timer)
+{
+	BUG();
+	return HRTIMER_NORESTART;
+}
+
+static void start_bug_timer(void *unused)
+{
+	hrtimer_init(&bug_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL_PINNED_HARD);
+	bug_timer.function = bug_in_timer;
+	bug_timer_used = true;
+	hrtimer_start(&bug_timer, ms_to_ktime(1), HRTIMER_MODE_REL_PINNED_HARD);
+}
+
+static int run_on(unsigned int cpu, int (*thread)(void *), const char *name)
+{
+	struct task_struct *task = kthread_create_on_cpu(thread, NULL, cpu, name);
+
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	wake_up_process(task);
+	return 0;
+}
+
+static int panic_beside_spinner(unsigned int cpu)
+{
+	int error;
+
+	if (cpu == raw_smp_processor_id())
+		return -EINVAL;
+	reinit_completion(&spinner_runs);
+	error = run_on(cpu, spin_thread, "orthros-spin/%u");
+	if (error)
+		return error;
+	if (!wait_for_completion_timeout(&spinner_runs, HZ))
+		return -ETIMEDOUT;
+	if (cpu == raw_smp_processor_id())
+		return -EAGAIN;
+	panic("orthros: asked for by a test, while CPU %u spins", cpu);
+}
+
+static int keep_from_parking(u64 cpu)
+{
+	u32 apic_id;
+
+	if (cpu >= nr_cpu_ids || !cpu_present(cpu))
+		return -EINVAL;
+	apic_id = cpu_physical_id(cpu);
+	if (apic_id >= ORTHROS_MAX_CPUS)
+		return -EINVAL;
+	word_write(inject_unparkable[apic_id / 64],
+		   word_read(inject_unparkable[apic_id / 64]) | 1ULL << (apic_id % 64));
+	return 0;
+}
+
+int test_fail(const struct orthros_test *request)
+{
+	unsigned int cpu;
+
+	if (!orthros_allow_test)
+		return -EPERM;
+	if (request->kind == ORTHROS_TEST_INJECT) {
+		if (request->value & ~(u64)ALL_INJECTIONS)
+			return -EINVAL;
+		word_write(inject, request->value);
+		return 0;
+	}
+	if (request->kind == ORTHROS_TEST_UNPARKABLE)
+		return keep_from_parking(request->value);
+
+	cpu = request->cpu == U64_MAX ? raw_smp_processor_id() :
+					min_t(u64, request->cpu, nr_cpu_ids);
+	if (cpu >= nr_cpu_ids || !cpu_online(cpu))
+		return -EINVAL;
+	switch (request->kind) {
+	case ORTHROS_TEST_PANIC:
+		return run_on(cpu, panic_thread, "orthros-panic/%u");
+	case ORTHROS_TEST_NULL_DEREFERENCE:
+		return run_on(cpu, null_thread, "orthros-null/%u");
+	case ORTHROS_TEST_BUG_IN_INTERRUPT:
+		return smp_call_function_single(cpu, start_bug_timer, NULL, 1);
+	case ORTHROS_TEST_PANIC_WITH_SPINNER:
+		return panic_beside_spinner(cpu);
+	default:
+		return -EINVAL;
+	}
+}
+
+void test_stop(void)
+{
+	if (bug_timer_used)
+		hrtimer_cancel(&bug_timer);
+}
