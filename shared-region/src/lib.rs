@@ -17,6 +17,7 @@
 //! | [`log_ring`] | the backup OS's log |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
 //! | [`record`] | the framing of Essential Context records |
+//! | [`reasons`] | why a process cannot be kept |
 //! | [`context`] | the Essential Context itself |
 //! | [`device`] | the ioctl interface of the module's device node |
 #![no_std]
@@ -34,6 +35,7 @@ pub mod layout;
 pub mod log_ring;
 pub mod parking;
 pub mod protect;
+pub mod reasons;
 pub mod record;
 pub mod retained;
 pub mod stage;

@@ -19,6 +19,9 @@
 //! | [`kernel_memory`] | reading kernel virtual memory |
 //! | [`prepared`], [`kernel`] | the two halves |
 //! | [`containers`] | lists, trees, xarrays |
+//! | [`failover`] | the entry: a dead kernel into an Essential Context |
+//! | [`layouts`], [`globals`] | offsets and addresses that only the following need |
+//! | [`clock`], [`machine`] | clocks; what the kernel said about itself |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -35,11 +38,16 @@ extern crate self as salvage;
 pub use btf;
 
 pub mod addr;
+pub mod clock;
 pub mod containers;
 pub mod error;
+pub mod failover;
+pub mod globals;
 pub mod kallsyms;
 pub mod kernel;
 pub mod kernel_memory;
+pub mod layouts;
+pub mod machine;
 pub mod memory;
 pub mod mirror;
 pub mod paging;

@@ -135,6 +135,8 @@ pub struct Prepared {
     pub kallsyms: Kallsyms,
     /// Addresses of the variables we read.
     pub symbols: Symbols,
+    /// Addresses of what only salvage needs.
+    pub globals: crate::globals::Globals,
     /// Offsets of the members we read.
     pub types: Types,
 }
@@ -239,6 +241,7 @@ impl Prepared {
             .map_err(|name| PrepareError::Symbol(MissingSymbol(String::from(name))))?;
         let kallsyms = Kallsyms::read(&memory, &tables).map_err(PrepareError::Kallsyms)?;
         let symbols = Symbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
+        let globals = crate::globals::Globals::load(&kallsyms).map_err(PrepareError::Symbol)?;
 
         let types = Self::load_types(&memory, &symbols)?;
         let variable = |name, at| memory.pointer(at).map_err(|error| PrepareError::Read(name, error));
@@ -258,6 +261,7 @@ impl Prepared {
             per_cpu,
             kallsyms,
             symbols,
+            globals,
             types,
         })
     }

@@ -88,5 +88,7 @@ crate::mirror_set! {
         maple_arange_64: MapleArange64,
         /// `enum maple_type`.
         maple_kinds: MapleKinds,
+        /// Processes and files.
+        layouts: crate::layouts::Layouts,
     }
 }

@@ -1,0 +1,62 @@
+//! Addresses of variables and functions that only salvage itself needs. All are optional: what cannot be found costs
+//! the objects that need it.
+
+use crate::addr::Kva;
+
+crate::symbols! {
+    /// Variables and functions of the kernel.
+    pub struct Globals {
+        /// The timekeeper under construction.
+        shadow_timekeeper: Option<Kva>,
+        /// Frequency correction.
+        time_freq: Option<Kva>,
+        /// The first UTS namespace.
+        init_uts_ns: Option<Kva>,
+        /// The first user namespace.
+        init_user_ns: Option<Kva>,
+        /// The first pid namespace.
+        init_pid_ns: Option<Kva>,
+        /// The first process's namespaces.
+        init_nsproxy: Option<Kva>,
+        /// Bitmap of CPUs that run.
+        cpu_online_mask: Option<Kva> = "__cpu_online_mask",
+        /// Per CPU: the running task, up to 6.1 and from 6.15 on.
+        current_task: Option<Kva>,
+        /// Per CPU: hot data with the running task, in between.
+        pcpu_hot: Option<Kva>,
+        /// Frame number of the zero page.
+        zero_pfn: Option<Kva>,
+        /// Frame number of the huge zero page, all ones if there is none.
+        huge_zero_pfn: Option<Kva>,
+        /// Mount of shared memory without a path.
+        shm_mnt: Option<Kva>,
+        /// Function of the timer a sleeping task waits for.
+        hrtimer_wakeup: Option<Kva>,
+        /// Swap caches, by swap area.
+        swapper_spaces: Option<Kva>,
+        /// Number of swap areas.
+        nr_swapfiles: Option<Kva>,
+        /// The default cgroup hierarchy.
+        cgrp_dfl_root: Option<Kva>,
+        /// Where AppArmor keeps its label in credentials.
+        apparmor_blob_sizes: Option<Kva>,
+        /// AppArmor's first policy namespace.
+        apparmor_root_ns: Option<Kva> = "root_ns",
+        /// Where Landlock keeps its domain in credentials.
+        landlock_blob_sizes: Option<Kva>,
+        /// Number of frames that `MemTotal` shows.
+        totalram_pages: Option<Kva> = "_totalram_pages",
+        /// Per CPU: task-state segment, with the user's stack pointer of a system call that has just begun.
+        cpu_tss_rw: Option<Kva>,
+        /// First instruction of a system call.
+        entry_syscall: Option<Kva> = "entry_SYSCALL_64",
+        /// Where the registers of a system call have begun to be saved.
+        entry_syscall_saved: Option<Kva> = "entry_SYSCALL_64_after_hwframe",
+        /// First byte of the entry code.
+        entry_text_start: Option<Kva> = "__entry_text_start",
+        /// First byte after the entry code.
+        entry_text_end: Option<Kva> = "__entry_text_end",
+        /// Where a return to user mode begins that the entry code shares.
+        return_to_user: Option<Kva> = "swapgs_restore_regs_and_return_to_usermode",
+    }
+}
