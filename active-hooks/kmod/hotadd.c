@@ -1,8 +1,385 @@
 // SPDX-License-Identifier: GPL-2.0
-#include <linux/errno.h>
+/*
+ * Takes the dead kernel's RAM over, block by block, and keeps the frames whose
+ * contents must outlive it out of the page allocator.
+ *
+ * Every frame of an added range is in one of these states:
+ *   given      the page allocator has it
+ *   withheld   retained (the salvager's bitmap says so) and waiting for its
+ *              process: bit set in `withheld`
+ *   forbidden  not RAM by the firmware's map, or in a window or in low memory
+ *              that belongs to other kernels: never given, never adopted
+ * A withheld frame leaves by adoption (adopt.c) or release.
+ */
+#include <linux/bitmap.h>
+#include <linux/ioport.h>
+#include <linux/ktime.h>
+#include <linux/memory.h>
+#include <linux/memory_hotplug.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+#include <asm/e820/types.h>
 #include "orthros.h"
-int hotadd_add(struct orthros_add_memory *request) { return -EOPNOTSUPP; }
-int hotadd_release(struct orthros_release *reply) { return -EOPNOTSUPP; }
-void hotadd_stop(void) {}
-u64 hotadd_withheld_count(void) { return 0; }
-bool hotadd_is_readable(u64 pfn) { return false; }
+#include "symbols.h"
+
+/* Real-mode memory is shared out between the kernels for ever. */
+#define LOW_MEMORY_END SZ_1M
+/* Largest piece zeroed and given back at once, and between looks at the scheduler. */
+#define RELEASE_ORDER 9
+
+static unsigned long *withheld;
+static u64 withheld_frames;  /* bits in the bitmap */
+static u64 withheld_count;
+/* Once the rest has been released, retained frames may be anybody's. */
+static bool released;
+
+/* The range being added, valid while the callback is set. */
+static struct {
+	u64 first, end;            /* frames */
+	unsigned long *kept;       /* bit per frame: not for the allocator */
+	u64 withheld, given;
+} range;
+
+u64 hotadd_withheld_count(void)
+{
+	return withheld_count;
+}
+
+bool hotadd_is_withheld(u64 pfn)
+{
+	return withheld && pfn < withheld_frames && test_bit(pfn, withheld);
+}
+
+bool hotadd_take(u64 pfn)
+{
+	if (!hotadd_is_withheld(pfn))
+		return false;
+	__clear_bit(pfn, withheld);
+	withheld_count--;
+	return true;
+}
+
+void hotadd_put_back(u64 pfn)
+{
+	__set_bit(pfn, withheld);
+	withheld_count++;
+}
+
+static bool is_retained(u64 pfn)
+{
+	return word_read(salvage_gate) == ORTHROS_GATE_OPEN &&
+	       pfn < ORTHROS_RETAINED_FRAMES && test_bit(pfn, region.retained);
+}
+
+bool hotadd_is_readable(u64 pfn)
+{
+	return !released && region_is_successor() && is_retained(pfn);
+}
+
+static int make_bitmap(void)
+{
+	u64 end = 0;
+	int i;
+
+	if (withheld)
+		return 0;
+	for (i = 0; i < region.header->ram_count; i++)
+		if (region.header->ram[i].kind == E820_TYPE_RAM)
+			end = max(end, region.header->ram[i].end);
+	withheld_frames = min_t(u64, PHYS_PFN(end), ORTHROS_RETAINED_FRAMES);
+	withheld = vzalloc(BITS_TO_LONGS(withheld_frames) * sizeof(long));
+	return withheld ? 0 : -ENOMEM;
+}
+
+/* Sets or clears the bits of [start, end) bytes, as far as they lie in the range. */
+static void mark_range(u64 start, u64 end, bool kept)
+{
+	u64 first = clamp_t(u64, PFN_UP(start), range.first, range.end);
+	u64 last = clamp_t(u64, PFN_DOWN(end), range.first, range.end);
+
+	if (kept) {
+		first = clamp_t(u64, PFN_DOWN(start), range.first, range.end);
+		last = clamp_t(u64, PFN_UP(end), range.first, range.end);
+	}
+	if (first >= last)
+		return;
+	if (kept)
+		bitmap_set(range.kept, first - range.first, last - first);
+	else
+		bitmap_clear(range.kept, first - range.first, last - first);
+}
+
+static void forbid(void)
+{
+	const struct orthros_header *header = region.header;
+	int i;
+
+	bitmap_fill(range.kept, range.end - range.first);
+	for (i = 0; i < header->ram_count; i++)
+		if (header->ram[i].kind == E820_TYPE_RAM)
+			mark_range(header->ram[i].start, header->ram[i].end, false);
+	for (i = 0; i < header->ram_count; i++)
+		if (header->ram[i].kind != E820_TYPE_RAM)
+			mark_range(header->ram[i].start, header->ram[i].end, true);
+	mark_range(0, LOW_MEMORY_END, true);
+	mark_range(region.phys, region.phys + ORTHROS_REGION_SIZE, true);
+	if (region_other_nursery())
+		mark_range(region_other_nursery(),
+			   region_other_nursery() + ORTHROS_NURSERY_SIZE, true);
+}
+
+/* What remains and is retained is withheld, and kept as well. */
+static void withhold(void)
+{
+	u64 end = min(range.end, withheld_frames), pfn;
+
+	if (word_read(salvage_gate) != ORTHROS_GATE_OPEN)
+		return;
+	for (pfn = find_next_bit(region.retained, end, range.first); pfn < end;
+	     pfn = find_next_bit(region.retained, end, pfn + 1)) {
+		if (__test_and_set_bit(pfn - range.first, range.kept))
+			continue;
+		__set_bit(pfn, withheld);
+		range.withheld++;
+	}
+}
+
+/* Gives [first, end) in the largest aligned pieces. */
+static void give(u64 first, u64 end)
+{
+	while (first < end) {
+		unsigned int order = min_t(unsigned int, __fls(end - first),
+					   first ? __ffs(first) : BITS_PER_LONG - 1);
+
+		generic_online_page(pfn_to_page(first), order);
+		range.given += 1ULL << order;
+		first += 1ULL << order;
+	}
+}
+
+/* Called for each aligned piece of a block that comes online. */
+static void online_page(struct page *page, unsigned int order)
+{
+	u64 pfn = page_to_pfn(page), end = pfn + (1ULL << order);
+
+	if (pfn < range.first || end > range.end) {
+		generic_online_page(page, order);
+		return;
+	}
+	while (pfn < end) {
+		u64 stop = range.first + find_next_bit(range.kept, end - range.first,
+						       pfn - range.first);
+
+		give(pfn, stop);
+		pfn = range.first + find_next_zero_bit(range.kept, end - range.first,
+						       stop - range.first);
+	}
+}
+
+/*
+ * The firmware's reserved areas, and the dead kernel's RAM if it was hidden as
+ * such, are resources that add_memory() would collide with. The part outside
+ * the range is put back.
+ */
+static int clear_resources(u64 start, u64 end)
+{
+	struct resource *child, *next;
+
+	/* PCI has been enumerated and nothing is plugged while the agent works. */
+	for (child = iomem_resource.child; child; child = next) {
+		struct resource *tail;
+
+		next = child->sibling;
+		if (child->end < start || child->start >= end)
+			continue;
+		if (child->desc != IORES_DESC_RESERVED &&
+		    child->desc != IORES_DESC_ACPI_TABLES &&
+		    child->desc != IORES_DESC_ACPI_NV_STORAGE) {
+			pr_err("%pR \"%s\" lies in [%#llx, %#llx)\n", child,
+			       child->name, start, end);
+			return -EEXIST;
+		}
+		if (child->start < start && child->end >= end) {
+			tail = kmemdup(child, sizeof(*child), GFP_KERNEL);
+			if (!tail)
+				return -ENOMEM;
+			tail->start = end;
+			tail->parent = tail->sibling = tail->child = NULL;
+		} else {
+			tail = NULL;
+		}
+		if (remove_resource(child)) {
+			kfree(tail);
+			return -EBUSY;
+		}
+		/* Its children have moved up. */
+		next = iomem_resource.child;
+		if (tail)
+			insert_resource(&iomem_resource, tail);
+		if (child->start < start)
+			child->end = start - 1;
+		else if (child->end >= end)
+			child->start = end;
+		else
+			continue;
+		insert_resource(&iomem_resource, child);
+	}
+	return 0;
+}
+
+static int add_and_online(u64 start, u64 size)
+{
+	u64 block = memory_block_size_bytes(), at;
+	int saved = *symbols.mhp_default_online_type;
+	int error = clear_resources(start, start + size);
+
+	if (error)
+		return error;
+	error = set_online_page_callback(online_page);
+	if (error) {
+		pr_err("another driver handles the onlining of memory\n");
+		return error;
+	}
+	WRITE_ONCE(*symbols.mhp_default_online_type, MMOP_ONLINE);
+	error = add_memory(0, start, size, MHP_NONE);
+	WRITE_ONCE(*symbols.mhp_default_online_type, saved);
+	restore_online_page_callback(online_page);
+	if (error) {
+		pr_err("memory [%#llx, %#llx) cannot be added (%d)\n", start,
+		       start + size, error);
+		return error;
+	}
+	/* Blocks that do not come online are no error of add_memory(). */
+	for (at = start; at < start + size; at += block)
+		if (!pfn_to_online_page(PHYS_PFN(at))) {
+			pr_err("memory block %#llx did not come online\n", at);
+			return -EIO;
+		}
+	return 0;
+}
+
+/*
+ * A block that lies in a window is never added; with blocks larger than a
+ * window the window's part of the block is forbidden instead.
+ */
+static bool has_block_in(u64 window, u64 window_size, u64 start, u64 size)
+{
+	u64 block = memory_block_size_bytes();
+
+	return window && block <= window_size && start < window + window_size &&
+	       window < start + size;
+}
+
+static int check_request(const struct orthros_add_memory *request)
+{
+	u64 block = memory_block_size_bytes();
+	u64 gate = word_read(salvage_gate);
+
+	if (!region_is_successor() ||
+	    (gate != ORTHROS_GATE_OPEN && gate != ORTHROS_GATE_FAILED) || released)
+		return -EPERM;
+	if (!request->size || !IS_ALIGNED(request->start | request->size, block) ||
+	    request->start + request->size < request->start ||
+	    PHYS_PFN(request->start + request->size) > ORTHROS_RETAINED_FRAMES)
+		return -EINVAL;
+	if (has_block_in(region.phys, ORTHROS_REGION_SIZE, request->start, request->size) ||
+	    has_block_in(region_other_nursery(), ORTHROS_NURSERY_SIZE, request->start,
+			 request->size))
+		return -EINVAL;
+	return 0;
+}
+
+/* Takes the bits of frames back that never got a struct page. */
+static void forget_withheld(void)
+{
+	u64 pfn;
+
+	for (pfn = range.first; pfn < min(range.end, withheld_frames); pfn++)
+		if (!pfn_to_online_page(pfn) && test_bit(pfn, withheld)) {
+			__clear_bit(pfn, withheld);
+			range.withheld--;
+		}
+}
+
+int hotadd_add(struct orthros_add_memory *request)
+{
+	u64 begin = ktime_get_ns();
+	int error = check_request(request) ?: make_bitmap();
+
+	if (error)
+		return error;
+	memset(&range, 0, sizeof(range));
+	range.first = PHYS_PFN(request->start);
+	range.end = PHYS_PFN(request->start + request->size);
+	range.kept = vzalloc(BITS_TO_LONGS(range.end - range.first) * sizeof(long));
+	if (!range.kept)
+		return -ENOMEM;
+	forbid();
+	withhold();
+	word_write(commit_point, 1);
+	error = add_and_online(request->start, request->size);
+	if (error)
+		forget_withheld();
+	vfree(range.kept);
+	withheld_count += range.withheld;
+	request->withheld = range.withheld;
+	request->given = range.given;
+	request->nanoseconds = ktime_get_ns() - begin;
+	memset(&range, 0, sizeof(range));
+	return error;
+}
+
+static void release_piece(u64 first, unsigned int order)
+{
+	u64 pfn;
+
+	for (pfn = first; pfn < first + (1ULL << order); pfn++) {
+		struct page *page = pfn_to_page(pfn);
+
+		clear_page(page_address(page));
+		__ClearPageReserved(page);
+		__clear_bit(pfn, withheld);
+	}
+	generic_online_page(pfn_to_page(first), order);
+}
+
+int hotadd_release(struct orthros_release *reply)
+{
+	u64 begin = ktime_get_ns(), pfn = 0;
+
+	if (!region_is_successor())
+		return -EPERM;
+	released = true;
+	while (withheld_count) {
+		u64 end;
+
+		pfn = find_next_bit(withheld, withheld_frames, pfn);
+		if (pfn >= withheld_frames)
+			break;
+		end = find_next_zero_bit(withheld, withheld_frames, pfn);
+		while (pfn < end) {
+			unsigned int order = min_t(unsigned int, __fls(end - pfn),
+						   min_t(unsigned int, RELEASE_ORDER, __ffs(pfn)));
+
+			release_piece(pfn, order);
+			pfn += 1ULL << order;
+			withheld_count -= 1ULL << order;
+			reply->released += 1ULL << order;
+			cond_resched();
+		}
+	}
+	reply->nanoseconds = ktime_get_ns() - begin;
+	return 0;
+}
+
+/* Withheld frames stay what they are: lost to this kernel, but unharmed. */
+void hotadd_stop(void)
+{
+	if (withheld_count)
+		pr_warn("%llu retained frames were neither adopted nor released\n",
+			withheld_count);
+	vfree(withheld);
+	withheld = NULL;
+}

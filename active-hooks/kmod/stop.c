@@ -78,8 +78,8 @@ static u64 park_root(void)
 
 /*
  * The text this runs in must be mapped under the parking root for the one
- * instruction after CR3 is loaded: both roots get the kernel's last entry,
- * which maps kernel and module text (Documentation/arch/x86/x86_64/mm.rst).
+ * instruction after CR3 is loaded: the root gets the kernel's last entry, which
+ * maps kernel and module text (Documentation/arch/x86/x86_64/mm.rst).
  */
 static int prepare_park_root(void)
 {
