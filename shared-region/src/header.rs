@@ -59,8 +59,16 @@ pub struct Header {
     pub ram_count: u64,
     /// The firmware's memory map as the loader found it, in ascending order.
     pub ram: [MemoryRange; MAX_RAM_RANGES],
+    /// What the administrator asked of the loader that concerns the backup OS: bits of [`options`].
+    pub options: u64,
     /// Zero.
-    pub reserved: [u8; 2192],
+    pub reserved: [u8; 2184],
+}
+
+/// Bits of [`Header::options`].
+pub mod options {
+    /// The backup OS leaves the second serial port alone and writes to its log only.
+    pub const NO_CONSOLE: u64 = 1 << 0;
 }
 
 const _: () = assert!(core::mem::size_of::<Header>() == layout::HEADER.size as usize);

@@ -1,0 +1,149 @@
+//! The first kernel: booted by the loader, on all CPUs but the reserved one.
+
+use crate::{
+    acpi::{Changes, FirmwareMemory, Tables},
+    boot_params::Screen,
+    bzimage::BzImage,
+    memory_map::{self, kind},
+    parameters::Addition,
+    plan::{assemble, Placement, Plan, PlanError},
+    span::{lowest_free, Span},
+};
+use shared_region::header::Header;
+
+/// Which half of the region's shared parts the first kernel uses: it takes the place of a kernel in nursery 1, which is
+/// part of its RAM, so that a successor in nursery 0 finds its own half free.
+pub const HALF: usize = 1;
+/// The kernel runs where it was unpacked, so not in the way of 24-bit DMA.
+const FLOOR: u64 = 16 << 20;
+const LIMIT: u64 = 1 << 32;
+
+/// What there is to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The bzImage.
+    pub kernel: &'a [u8],
+    /// Where it lies.
+    pub kernel_at: u64,
+    /// The initramfs; it stays where it is.
+    pub initramfs: Option<Span>,
+    /// The administrator's command line.
+    pub command_line: &'a [u8],
+    /// Memory that must not be overwritten: the loader with its page tables, and the bzImage.
+    pub used: &'a [Span],
+}
+
+/// Plans the boot.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn plan(header: &Header, tables: &Tables, memory: &impl FirmwareMemory, input: &Input) -> Result<Plan, PlanError> {
+    let image = BzImage::parse(input.kernel)?;
+    let map = memory_map::first_kernel(header);
+    let initramfs = input.initramfs.unwrap_or(Span { start: 0, end: 0 });
+    let in_ram = map.iter().any(|range| {
+        range.kind == kind::RAM
+            && Span {
+                start: range.start,
+                end: range.end,
+            }
+            .contains(&initramfs)
+    });
+    if !initramfs.is_empty() && (!in_ram || initramfs.end - 1 > image.initramfs_limit()) {
+        return Err(PlanError::Initramfs(initramfs));
+    }
+    let mut used = input.used.to_vec();
+    used.push(initramfs);
+    // The kernel unpacks itself no lower than its preferred address, wherever it was put.
+    let floor = FLOOR.max(image.pref_address);
+    let load = memory_map::ram(&map)
+        .filter_map(|ram| {
+            let within = Span {
+                start: ram.start.max(floor),
+                end: ram.end.min(LIMIT),
+            };
+            lowest_free(within, image.init_size, image.alignment, &used)
+        })
+        .min()
+        .ok_or(PlanError::NoRoomForKernel {
+            needed: image.init_size,
+        })?;
+    assemble(
+        header,
+        tables,
+        memory,
+        &Placement {
+            half: HALF,
+            image_at: input.kernel_at,
+            image,
+            load,
+            initramfs,
+            map: &map,
+            command_line: input.command_line,
+            addition: Addition::First,
+            screen: Screen::Text80x25,
+            acpi: Changes::default(),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn input<'a>(kernel: &'a [u8], used: &'a [Span]) -> Input<'a> {
+        Input {
+            kernel,
+            kernel_at: 0x10_3000,
+            initramfs: Some(Span::of(0x80_0000, 0x123_4567)),
+            command_line: b"quiet",
+            used,
+        }
+    }
+
+    #[test]
+    fn the_kernel_goes_to_the_lowest_place_clear_of_modules() {
+        let (rsdp, memory) = testing::firmware(&[0, 1, 2, 3]);
+        let tables = Tables::find(&rsdp, &memory).unwrap();
+        let kernel = testing::bzimage();
+        let used = [Span::of(0x10_0000, 0x70_0000), Span::of(0x1C0_0000, 0x50_0000)];
+        let plan = plan(&testing::header(), &tables, &memory, &input(&kernel, &used)).unwrap();
+        assert_eq!(plan.kernel, Span::of(0x220_0000, 0x10_0000));
+        assert_eq!(plan.entry, 0x220_0200);
+        assert_eq!((plan.moves[0].from, plan.moves[0].to), (0x10_3400, 0x220_0000));
+        assert_eq!(plan.boot_params, 0x6800_0000 + 0x88_0000);
+        assert!(plan
+            .writes
+            .iter()
+            .any(|w| w.bytes.starts_with(b"quiet panic_on_oops=1 ") && w.bytes.ends_with(b"\0")));
+    }
+
+    #[test]
+    fn an_initramfs_in_the_reservation_is_refused() {
+        let (rsdp, memory) = testing::firmware(&[0, 1]);
+        let tables = Tables::find(&rsdp, &memory).unwrap();
+        let kernel = testing::bzimage();
+        let span = Span::of(0x6000_0000, 0x1000);
+        let input = Input {
+            initramfs: Some(span),
+            ..input(&kernel, &[])
+        };
+        assert_eq!(
+            plan(&testing::header(), &tables, &memory, &input),
+            Err(PlanError::Initramfs(span))
+        );
+    }
+
+    #[test]
+    fn no_room_is_said_with_the_size() {
+        let (rsdp, memory) = testing::firmware(&[0, 1]);
+        let tables = Tables::find(&rsdp, &memory).unwrap();
+        let kernel = testing::bzimage();
+        let used = [Span::of(0, 1 << 32)];
+        assert_eq!(
+            plan(&testing::header(), &tables, &memory, &input(&kernel, &used)),
+            Err(PlanError::NoRoomForKernel { needed: 0x10_0000 })
+        );
+    }
+}

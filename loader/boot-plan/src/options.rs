@@ -1,0 +1,89 @@
+//! The loader's own command line.
+
+use alloc::{string::String, vec::Vec};
+
+/// What to do when the backup OS does not start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Say so and stop: the administrator asked for protection.
+    #[default]
+    Halt,
+    /// Say so and boot Linux on all CPUs, unprotected, with its own command line only.
+    Boot,
+}
+
+/// The options, with their defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `fallback=boot|halt`.
+    pub fallback: Fallback,
+    /// `backup-console=on|off`: whether the backup OS writes to the second serial port.
+    pub backup_console: bool,
+    /// `inject=N`: fault injection for tests, bits of `shared_region::control::inject`.
+    pub inject: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            fallback: Fallback::Halt,
+            backup_console: true,
+            inject: 0,
+        }
+    }
+}
+
+/// A number in decimal, or in hexadecimal after `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+impl Options {
+    /// Reads a command line. What is not understood is returned and otherwise ignored: a machine must not fail to boot
+    /// for a slip of the pen.
+    pub fn parse(line: &[u8]) -> (Self, Vec<String>) {
+        let mut options = Self::default();
+        let mut unknown = Vec::new();
+        for word in line.split(|b| b.is_ascii_whitespace()).filter(|w| !w.is_empty()) {
+            let text = String::from_utf8_lossy(word);
+            match text.split_once('=') {
+                Some(("fallback", "halt")) => options.fallback = Fallback::Halt,
+                Some(("fallback", "boot")) => options.fallback = Fallback::Boot,
+                Some(("backup-console", "on")) => options.backup_console = true,
+                Some(("backup-console", "off")) => options.backup_console = false,
+                Some(("inject", value)) if number(value).is_some() => {
+                    options.inject = number(value).unwrap_or_default();
+                }
+                _ => unknown.push(text.into_owned()),
+            }
+        }
+        (options, unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_slips_are_reported() {
+        let (options, unknown) = Options::parse(b"fallback=boot  inject=0x30 backup-console=off colour=red inject=x");
+        assert_eq!(
+            options,
+            Options {
+                fallback: Fallback::Boot,
+                backup_console: false,
+                inject: 0x30
+            }
+        );
+        assert_eq!(unknown, ["colour=red", "inject=x"]);
+    }
+
+    #[test]
+    fn nothing_given_means_the_defaults() {
+        assert_eq!(Options::parse(b""), (Options::default(), Vec::new()));
+    }
+}
