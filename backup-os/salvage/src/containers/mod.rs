@@ -9,6 +9,9 @@ pub mod maple;
 pub mod rbtree;
 pub mod xarray;
 
+#[cfg(test)]
+mod tests;
+
 /// Elements a walk yields at most, unless it is told otherwise. Checked links make cycles impossible in most containers;
 /// this bounds the rest.
 pub const DEFAULT_BOUND: u64 = 1 << 24;
