@@ -214,8 +214,12 @@ pub struct ControlWords {
     pub inject_unparkable: [AtomicU64; 4],
     /// Fault injection for tests: bits of [`inject`].
     pub inject: AtomicU64,
+    /// 1 + the number of the nursery that the running kernel, a successor, has left out of its RAM and emptied of
+    /// retained frames, so that the next successor may be placed there; 0 while there is none. Release. Set before
+    /// [`SuccessorPhase::Complete`]; cleared by the backup OS when it detects the next failure.
+    pub nursery_free: AtomicU64,
     /// Room for more words of the module.
-    pub module_reserved: [AtomicU64; 17],
+    pub module_reserved: [AtomicU64; 16],
 }
 
 /// Bits of [`ControlWords::inject`].

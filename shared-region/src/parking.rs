@@ -37,8 +37,11 @@ pub enum ParkState {
 pub mod command {
     /// Wait on.
     pub const WAIT: u64 = 0;
-    /// Leave long mode's old settings behind and jump to the kernel entry in `argument`, with `boot_params` in `argument2`.
+    /// Leave long mode's old settings behind and jump to `argument` (below 4 GB) with `argument2` in RDI, under a plain
+    /// 4-level identity map of the low 4 GB.
     pub const BOOT: u64 = 1;
+    /// Written by the CPU when it has taken the command.
+    pub const TAKEN: u64 = 2;
 }
 
 /// A slot, at [`crate::layout::PARKING_SLOTS`] + local APIC id × [`SLOT_SIZE`].

@@ -14,6 +14,7 @@
 //! | [`uart`] | 16550 serial port |
 //! | [`apic`] | local APIC, xAPIC and x2APIC |
 //! | [`ioapic`], [`hpet`], [`pic`] | interrupt sources to be silenced |
+//! | [`vtd`] | DMA remapping, turned off |
 //! | [`pci`] | configuration mechanism 1 |
 //! | [`mtrr`] | memory types, lost over an INIT on some machines |
 //! | [`cmos`] | warm-reset vector |
@@ -42,6 +43,7 @@ pub mod port;
 pub mod reset;
 pub mod trampoline;
 pub mod uart;
+pub mod vtd;
 
 /// Proof that the program runs in ring 0 with the low 4 GB of physical memory mapped at their own addresses.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,232 @@
+//! The successor in its nursery: placed while the active is healthy, checked again before the jump.
+
+use crate::hash;
+use crate::platform::Firmware;
+use crate::region::Region;
+use alloc::vec::Vec;
+use boot_plan::plan::PlanError;
+use boot_plan::successor::{self, AcpiChanges};
+use machine::Ring0;
+use shared_region::header::Header;
+use shared_region::layout;
+use shared_region::stage::{digest, StageTable, StagedKernel};
+use zerocopy::FromBytes;
+
+/// A kernel placed in a nursery.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Staged-kernel slot it came from.
+    pub slot: usize,
+    /// Nursery it lies in (0 or 1).
+    pub nursery: usize,
+    /// 64-bit entry.
+    pub entry: u64,
+    /// Its `boot_params`.
+    pub boot_params: u64,
+    /// What was written: start and length.
+    pieces: Vec<(u64, u64)>,
+    digest: u64,
+}
+
+/// Why no successor can be placed.
+#[derive(Debug)]
+pub enum StageError {
+    /// No slot holds a kernel.
+    Empty,
+    /// A slot names memory outside its part of the region.
+    Bounds {
+        /// The slot.
+        slot: usize,
+        /// What it names.
+        what: &'static str,
+    },
+    /// An image is not what was staged.
+    Digest {
+        /// The slot.
+        slot: usize,
+        /// Which image.
+        what: &'static str,
+        /// As staged.
+        stored: u32,
+        /// As it is now.
+        computed: u32,
+    },
+    /// The kernel cannot be started as a successor.
+    Plan(PlanError),
+    /// The plan writes where it may not.
+    Outside {
+        /// First byte.
+        start: u64,
+        /// Bytes.
+        length: u64,
+    },
+}
+
+impl core::fmt::Display for StageError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Empty => write!(f, "no kernel is staged"),
+            Self::Bounds { slot, what } => write!(f, "staged kernel {slot}: the {what} lies outside its slot"),
+            Self::Digest {
+                slot,
+                what,
+                stored,
+                computed,
+            } => write!(
+                f,
+                "staged kernel {slot}: digest of the {what} is {computed:#010x}, staged was {stored:#010x}"
+            ),
+            Self::Plan(error) => error.fmt(f),
+            Self::Outside { start, length } => {
+                write!(
+                    f,
+                    "staged kernel: {length} bytes at {start:#x} lie outside nursery and region"
+                )
+            }
+        }
+    }
+}
+
+/// Checks a slot's images. Returns kernel and initramfs.
+fn images(region: Region, index: usize, slot: &StagedKernel) -> Result<(&'static [u8], &'static [u8]), StageError> {
+    let part = layout::staged_slot(index);
+    let (start, end) = (region.address(part), region.base() + part.end());
+    let read = |what, at: u64, length: u64, stored| {
+        let inside = at >= start && at.checked_add(length).is_some_and(|to| to <= end);
+        // SAFETY: staged images are written only by this program, and by the loader before it.
+        let bytes = unsafe { region.bytes(at, length) }.filter(|_| inside);
+        let bytes = bytes.ok_or(StageError::Bounds { slot: index, what })?;
+        let computed = digest(bytes);
+        if computed != stored {
+            return Err(StageError::Digest {
+                slot: index,
+                what,
+                stored,
+                computed,
+            });
+        }
+        Ok(bytes)
+    };
+    Ok((
+        read("kernel", slot.kernel, slot.kernel_len, slot.kernel_digest)?,
+        read("initramfs", slot.initramfs, slot.initramfs_len, slot.initramfs_digest)?,
+    ))
+}
+
+/// Places the staged kernel in the given nursery, which nobody uses: the current slot's, or the other one's if that is
+/// damaged.
+///
+/// # Errors
+/// [`StageError`] of the current slot, if neither can be placed.
+pub fn place(ring0: Ring0, region: Region, header: &Header, nursery: usize) -> Result<Placed, StageError> {
+    let table = region.copy(layout::STAGE_TABLE);
+    let Ok((table, _)) = StageTable::read_from_prefix(&table) else {
+        return Err(StageError::Empty);
+    };
+    let current = (table.current & 1) as usize;
+    let mut first = None;
+    for index in [current, 1 - current] {
+        let slot = &table.slots[index];
+        if slot.valid != 1 {
+            continue;
+        }
+        match place_slot(ring0, region, header, nursery, (index, slot)) {
+            Ok(placed) => return Ok(placed),
+            Err(error) => {
+                log::warn!("stage: {error}");
+                first.get_or_insert(error);
+            }
+        }
+    }
+    Err(first.unwrap_or(StageError::Empty))
+}
+
+fn place_slot(
+    ring0: Ring0,
+    region: Region,
+    header: &Header,
+    nursery: usize,
+    (index, slot): (usize, &StagedKernel),
+) -> Result<Placed, StageError> {
+    let (kernel, _) = images(region, index, slot)?;
+    let firmware = Firmware::new(ring0);
+    let tables = firmware
+        .tables(header.rsdp)
+        .map_err(|error| StageError::Plan(error.into()))?;
+    let changes = AcpiChanges::default();
+    let plan = successor::plan(header, &tables, &firmware, slot, kernel, nursery, changes).map_err(StageError::Plan)?;
+    for warning in &plan.warnings {
+        log::warn!("stage: {warning}");
+    }
+    let pieces: Vec<(u64, u64)> = plan
+        .moves
+        .iter()
+        .map(|piece| (piece.to, piece.length))
+        .chain(
+            plan.writes
+                .iter()
+                .map(|piece| (piece.address, piece.bytes.len() as u64)),
+        )
+        .collect();
+    if let Some(&(start, length)) = pieces.iter().find(|&&piece| !may_write(region, header, nursery, piece)) {
+        return Err(StageError::Outside { start, length });
+    }
+    // SAFETY: 1. the sources are images in the region (`images` checked their bounds), the targets the reserved nursery
+    // and the parts of the region that are the successor's (`may_write`); all are mapped. 2. Nobody else uses any of them,
+    // and no reference into the targets exists.
+    unsafe {
+        for piece in &plan.moves {
+            core::ptr::copy(piece.from as *const u8, piece.to as *mut u8, piece.length as usize);
+        }
+        for piece in &plan.writes {
+            core::ptr::copy_nonoverlapping(piece.bytes.as_ptr(), piece.address as *mut u8, piece.bytes.len());
+        }
+    }
+    let mut placed = Placed {
+        slot: index,
+        nursery,
+        entry: plan.entry,
+        boot_params: plan.boot_params,
+        pieces,
+        digest: 0,
+    };
+    placed.digest = placed.compute_digest();
+    Ok(placed)
+}
+
+/// Whether a piece of a successor lies in its nursery or in a part of the region meant for it.
+fn may_write(region: Region, header: &Header, nursery: usize, (start, length): (u64, u64)) -> bool {
+    let within = |from: u64, size: u64| start >= from && length <= size && start - from <= size - length;
+    within(header.nursery[nursery], layout::NURSERY_SIZE)
+        || [layout::ACPI, layout::BOOT_PARAMS]
+            .into_iter()
+            .any(|part| within(region.address(part), part.size))
+}
+
+impl Placed {
+    /// Whether everything is still as it was placed.
+    pub fn is_intact(&self) -> bool {
+        self.compute_digest() == self.digest
+    }
+
+    fn compute_digest(&self) -> u64 {
+        self.pieces.iter().fold(hash::start(), |digest, &(start, length)| {
+            // SAFETY: 1. mapped: the pieces were checked by `may_write`. 2. Nobody writes there until the successor runs,
+            // and then nobody asks; a wild write of the active is what this looks for, and changes the sum.
+            hash::extend(digest, unsafe {
+                core::slice::from_raw_parts(start as *const u8, length as usize)
+            })
+        })
+    }
+}
+
+impl core::fmt::Display for Placed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let bytes: u64 = self.pieces.iter().map(|&(_, length)| length).sum();
+        write!(
+            f,
+            "kernel of slot {} placed in nursery {}: {bytes} bytes, entry {:#x}, boot_params {:#x}, digest {:016x}",
+            self.slot, self.nursery, self.entry, self.boot_params, self.digest
+        )
+    }
+}

@@ -1,0 +1,267 @@
+//! The way of a failover, from the moment the active is found dead until its successor needs nothing more.
+//!
+//! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
+
+use crate::rescue::{self, Failure};
+use crate::stop::Stop;
+use crate::watch::{Armed, Backup};
+use crate::{console, epitaph, launch, quiesce, stage, timer};
+use core::sync::atomic::Ordering;
+use failover::life::Input;
+use failover::stop::Cpu;
+use failover::successor::{Limits, Verdict, Watch};
+use machine::clock::{self, PmTimer};
+use machine::hpet;
+use shared_region::control::{inject, SalvageGate, SuccessorPhase};
+use shared_region::timeline::{Event, EVENTS};
+
+impl Backup {
+    /// Takes over from a dead active. Returns when the successor has taken over everything, or not at all.
+    ///
+    /// # Safety
+    /// The active is dead.
+    pub unsafe fn take_over(&mut self, armed: Armed) {
+        self.note_detection();
+        self.step(Input::ActiveDied);
+        let generation = self.life.failovers;
+        // SAFETY: the active is dead: the caller's promise.
+        unsafe { self.stop(&armed, generation) };
+        let stopped_tsc = clock::tsc();
+        self.region.stamp_at(Event::Stopped, stopped_tsc);
+        self.step(Input::Stopped);
+        // The module of the successor has an NMI handler too, and must not park in it.
+        self.region.control().stop_request.store(0, Ordering::Release);
+
+        quiesce::everything(self.ring0, &self.clock, &self.platform);
+        self.region.stamp(Event::Quiesced);
+
+        // SAFETY: every CPU of the active is parked, no device masters the bus, and the gate is shut: the value is
+        // dropped before it opens.
+        let frozen = unsafe { rescue::frozen(self.region, &armed.ram) };
+        let hashing = self.region.control().inject.load(Ordering::Relaxed) & inject::HASH_MEMORY != 0;
+        let before = hashing.then(|| rescue::hash(&frozen));
+
+        self.start_successor();
+        let watch_start = clock::tsc();
+        let mut watch = Watch::new(Limits::default(), 0, self.heartbeat());
+
+        let failure = Failure {
+            facts: &armed.facts,
+            generation,
+            stopped_tsc,
+            failover: generation,
+        };
+        // SAFETY: 1. `frozen` lives on behind this call. 2. The gate is shut.
+        let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &armed.prepared, &failure) };
+        let gate = match saved {
+            Ok(saved) => {
+                log::info!(
+                    "salvage: {} bytes of Essential Context, {:?}",
+                    saved.bytes,
+                    saved.summary
+                );
+                if saved.truncated {
+                    log::warn!("salvage: the Essential Context area is full, records were left out");
+                }
+                SalvageGate::Open
+            }
+            Err(error) => {
+                log::error!("salvage: failed: {error}");
+                SalvageGate::Failed
+            }
+        };
+        if let Some(before) = before {
+            self.await_phase(&mut watch, watch_start, SuccessorPhase::Module);
+            let after = rescue::hash(&frozen);
+            log::info!(
+                "hash: old memory before the jump {:016x} over {} bytes",
+                before.0,
+                before.1
+            );
+            log::info!(
+                "hash: old memory at the gate     {:016x} over {} bytes",
+                after.0,
+                after.1
+            );
+        }
+        drop(frozen);
+        self.region.stamp(Event::Salvaged);
+        self.region.control().salvage_gate.store(gate as u64, Ordering::Release);
+        self.step(Input::Salvaged);
+        console::hurry(false);
+
+        self.await_phase(&mut watch, watch_start, SuccessorPhase::Complete);
+        self.log_timeline();
+        self.placed = None;
+        self.step(Input::HandedOver);
+        self.swap_nurseries();
+    }
+
+    /// Notes the instant on every clock, and clears what the last failover left.
+    fn note_detection(&self) {
+        let (control, region) = (self.region.control(), self.region);
+        let tsc = clock::tsc();
+        let counter = self.platform.hpet.map_or(0, |base| hpet::counter(self.ring0, base));
+        let pm_timer = match self.platform.pm_timer_port {
+            0 => 0,
+            port => u64::from(PmTimer::new(self.ring0, port).read()),
+        };
+        console::hurry(true);
+        control.detected_tsc.store(tsc, Ordering::Relaxed);
+        control.detected_hpet.store(counter, Ordering::Relaxed);
+        control.detected_pm_timer.store(pm_timer, Ordering::Relaxed);
+        for word in &region.timeline().tsc {
+            word.store(0, Ordering::Relaxed);
+        }
+        let (rang, rang_tsc) = (
+            control.doorbell.load(Ordering::Acquire),
+            control.doorbell_tsc.load(Ordering::Relaxed),
+        );
+        if rang & 0xFF != 0 && rang_tsc != 0 && rang_tsc < tsc {
+            region.stamp_at(Event::Failed, rang_tsc);
+        }
+        region.stamp_at(Event::Detected, tsc);
+        // The dead module does not write its words any more; the successor's finds them as at power-on.
+        for word in [
+            &control.module_abi,
+            &control.doorbell,
+            &control.doorbell_tsc,
+            &control.successor_phase,
+            &control.successor_heartbeat,
+            &control.commit_point,
+            &control.processes_resumed,
+            &control.frames_adopted,
+            &control.frames_copied,
+            &control.frames_refused,
+            &control.nursery_free,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
+        control.unparked_cpus.store(0, Ordering::Relaxed);
+        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
+        log::info!(
+            "failover: the active is dead: doorbell {:#x}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
+            rang
+        );
+    }
+
+    /// Stops every CPU, or gives the machine up.
+    ///
+    /// # Safety
+    /// The active is dead.
+    unsafe fn stop(&mut self, armed: &Armed, generation: u64) {
+        let stop = Stop {
+            ring0: self.ring0,
+            clock: self.clock,
+            region: self.region,
+            parking: &self.parking,
+            header: &self.header,
+            ram: &armed.ram,
+            facts: &armed.facts,
+        };
+        // SAFETY: the caller's promise.
+        let cpus = unsafe { stop.run(generation) };
+        let running: alloc::vec::Vec<&Cpu> = cpus.iter().filter(|cpu| cpu.stopped_by.is_none()).collect();
+        if running.is_empty() {
+            return;
+        }
+        let control = self.region.control();
+        control.unparked_cpus.store(running.len() as u64, Ordering::Relaxed);
+        control
+            .salvage_gate
+            .store(SalvageGate::Forbidden as u64, Ordering::Release);
+        self.step(Input::NotStopped);
+        epitaph::give_up(format_args!(
+            "{} of {} CPUs could not be parked, first of them apic {}: no memory was added, no disk written",
+            running.len(),
+            cpus.len(),
+            running[0].apic_id
+        ))
+    }
+
+    /// Checks the placed successor, places it anew if it was written to, and sends the bootstrap processor into it.
+    fn start_successor(&mut self) {
+        let nursery = self.life.reserved_nursery;
+        let intact = self.placed.as_ref().filter(|placed| placed.is_intact());
+        if intact.is_none() {
+            log::warn!("stage: the placed successor was written to; placing it anew");
+            match stage::place(self.ring0, self.region, &self.header, nursery) {
+                Ok(placed) => self.placed = Some(placed),
+                Err(error) => self.lose(format_args!("no successor can be started: {error}")),
+            }
+        }
+        let Some(placed) = &self.placed else {
+            self.lose(format_args!("no successor is placed"));
+        };
+        self.region
+            .control()
+            .successor_slot
+            .store(placed.slot as u64, Ordering::Relaxed);
+        let jump = (placed.entry, placed.boot_params);
+        let bsp = self.header.bsp_apic_id as u8;
+        // SAFETY: 1. every CPU is parked. 2. The placed kernel's digest is right.
+        let started = unsafe { launch::start(self.ring0, &self.clock, self.region, bsp, jump, self.mtrrs) };
+        if let Err(timeout) = started {
+            self.lose(format_args!("no successor can be started: {timeout}"));
+        }
+        log::info!("launch: cpu apic {bsp} entered the successor at {:#x}", jump.0);
+    }
+
+    fn heartbeat(&self) -> u64 {
+        self.region.control().successor_heartbeat.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the successor has come to a phase; gives the machine up if it does not.
+    fn await_phase(&mut self, watch: &mut Watch, start: u64, phase: SuccessorPhase) {
+        while watch.phase() < phase {
+            timer::sleep();
+            self.count_look();
+            let word = self.region.control().successor_phase.load(Ordering::Acquire);
+            match watch.look(rescue::since(&self.clock, start), word, self.heartbeat()) {
+                Verdict::Going => {}
+                Verdict::Reached(reached) => log::info!("successor: {reached:?}"),
+                Verdict::BootTimeout => self.lose(format_args!("the successor did not report in time")),
+                Verdict::HeartbeatTimeout(at) => self.lose(format_args!("the successor stopped moving in {at:?}")),
+                Verdict::PhaseTimeout(at) => self.lose(format_args!("the successor did not get past {at:?} in time")),
+            }
+        }
+    }
+
+    /// The successor did not make it.
+    fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
+        self.step(Input::SuccessorDied);
+        let committed = self.region.control().commit_point.load(Ordering::Acquire) != 0;
+        let point = if committed { "after" } else { "before" };
+        epitaph::give_up(format_args!("{why}, {point} the commit point"))
+    }
+
+    /// One line with every instant, in nanoseconds after the detection.
+    fn log_timeline(&self) {
+        use core::fmt::Write;
+        let words = &self.region.timeline().tsc;
+        let stamp = |event: Event| words[event as usize].load(Ordering::Acquire);
+        let zero = stamp(Event::Detected);
+        let mut line = alloc::string::String::new();
+        for (event, name) in EVENTS {
+            let tsc = stamp(event);
+            if tsc != 0 {
+                let ns = |from: u64, to: u64| self.clock.nanoseconds(to - from);
+                let _ = if tsc < zero {
+                    write!(line, " {name} -{}", ns(tsc, zero))
+                } else {
+                    write!(line, " {name} {}", ns(zero, tsc))
+                };
+            }
+        }
+        log::info!("timeline:{line} ns");
+    }
+
+    /// Makes the other window the reservation.
+    fn swap_nurseries(&mut self) {
+        self.header.reserved_nursery = self.life.reserved_nursery as u64;
+        self.header.digest = self.header.compute_digest();
+        // SAFETY: after the loader only this program writes the header; readers check its digest.
+        unsafe { self.region.put_header(&self.header) };
+        log::info!("watch: nursery {} is the reservation now", self.header.reserved_nursery);
+    }
+}

@@ -1,0 +1,233 @@
+//! The watcher: what the reserved core does while nothing is wrong.
+//!
+//! It sleeps, wakes at each tick, and looks: at the facts while it is not armed, at `panic_cpu` and the doorbell when it
+//! is. It reads the active's memory and writes nothing but words of its own in the region. It never touches the PCI
+//! configuration ports, which the active uses in two steps.
+
+use crate::memory::{ActiveRam, LiveMemory};
+use crate::parking::Parking;
+use crate::platform::Platform;
+use crate::region::Region;
+use crate::stage::{self, Placed};
+use crate::{interrupts, rescue, timer};
+use core::sync::atomic::Ordering;
+use failover::life::{Input, Life, Start};
+use machine::clock::Clock;
+use machine::mtrr::Mtrrs;
+use machine::Ring0;
+use salvage::addr::PhysAddr;
+use salvage::memory::PhysMem;
+use salvage::prepared::{PrepareError, Prepared};
+use shared_region::control::WatchReason;
+use shared_region::facts::{self, Facts, FactsError};
+use shared_region::header::Header;
+use shared_region::layout;
+use shared_region::timeline::Event;
+
+/// Ticks between two attempts at arming.
+const RETRY_TICKS: u64 = 100;
+/// Doorbell value in the low byte of the word.
+const DOORBELL: u64 = 0xFF;
+
+/// Everything the backup OS has found out about the machine.
+pub struct Backup {
+    /// Ring 0.
+    pub ring0: Ring0,
+    /// Time.
+    pub clock: Clock,
+    /// The region.
+    pub region: Region,
+    /// The machine, as the loader wrote it down.
+    pub header: Header,
+    /// The parking code.
+    pub parking: Parking,
+    /// Timers and interrupt controllers.
+    pub platform: Platform,
+    /// Memory types as the firmware set them.
+    pub mtrrs: Option<Mtrrs>,
+    /// What it is doing.
+    pub life: Life,
+    /// The successor in its nursery.
+    pub placed: Option<Placed>,
+}
+
+/// What is known about an active that is being watched.
+pub struct Armed {
+    /// As its module published them.
+    pub facts: Facts,
+    /// As salvage looked them up.
+    pub prepared: Prepared,
+    /// Its memory.
+    pub ram: ActiveRam,
+    live: LiveMemory,
+    seq: u64,
+}
+
+/// Why it is not armed, for the words and for the log.
+struct Refusal {
+    reason: WatchReason,
+    message: alloc::string::String,
+}
+
+fn refusal(reason: WatchReason, message: impl core::fmt::Display) -> Refusal {
+    Refusal {
+        reason,
+        message: alloc::format!("{message}"),
+    }
+}
+
+impl Backup {
+    /// Watches until the active dies.
+    pub fn watch(&mut self) -> Armed {
+        let mut said = None;
+        loop {
+            let armed = loop {
+                match self.arm() {
+                    Ok(armed) => break armed,
+                    Err(refusal) => {
+                        self.step(Input::NotReady(refusal.reason));
+                        if said.as_ref() != Some(&refusal.message) {
+                            log::info!("watch: not armed: {}", refusal.message);
+                            said = Some(refusal.message);
+                        }
+                    }
+                }
+                for _ in 0..RETRY_TICKS {
+                    timer::sleep();
+                    self.count_look();
+                }
+            };
+            said = None;
+            self.step(Input::Ready(Start::Cold));
+            self.region.stamp(Event::Armed);
+            log::info!(
+                "watch: armed: Linux {}, page tables at {:#x}, {} CPUs, successor in nursery {} at {:#x}",
+                armed.facts.release(),
+                armed.facts.root_table_phys,
+                self.header.cpus().len(),
+                self.life.reserved_nursery,
+                self.header.nursery[self.life.reserved_nursery],
+            );
+            loop {
+                timer::sleep();
+                self.count_look();
+                if self.is_dead(&armed) {
+                    return armed;
+                }
+                if !self.facts_stand(&armed) {
+                    log::info!("watch: the facts have changed");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Moves the life on and publishes it. An input that cannot happen is logged and changes nothing.
+    pub fn step(&mut self, input: Input) {
+        let Some(next) = self.life.after(input) else {
+            log::error!("watch: {input:?} cannot happen in state {:?}", self.life.state);
+            return;
+        };
+        self.life = next;
+        let control = self.region.control();
+        control.watch_reason.store(next.reason as u64, Ordering::Relaxed);
+        control.failover_count.store(next.failovers, Ordering::Relaxed);
+        control.watch_state.store(next.state as u64, Ordering::Release);
+    }
+
+    /// Counts a look, and what came uninvited.
+    pub fn count_look(&self) {
+        let control = self.region.control();
+        control.watcher_looks.fetch_add(1, Ordering::Relaxed);
+        control.stray_vectors.store(interrupts::stray(), Ordering::Relaxed);
+    }
+
+    fn is_dead(&self, armed: &Armed) -> bool {
+        let doorbell = self.region.control().doorbell.load(Ordering::Acquire);
+        let panic_cpu = armed.live.read_u32(armed.facts.panic_cpu_phys);
+        let panicking = panic_cpu.is_some_and(|cpu| cpu != armed.facts.panic_cpu_invalid as u32);
+        panicking || doorbell & DOORBELL != 0
+    }
+
+    /// Whether the module still says what it said.
+    fn facts_stand(&self, armed: &Armed) -> bool {
+        let word = |offset: usize| {
+            let address = self.region.address(layout::FACTS) + offset as u64;
+            machine::mmio::read64(self.ring0, address)
+        };
+        word(core::mem::offset_of!(Facts, magic)) == facts::MAGIC
+            && word(core::mem::offset_of!(Facts, seq)) == armed.seq
+    }
+
+    fn arm(&mut self) -> Result<Armed, Refusal> {
+        if self.life.failovers > 0 && !self.nursery_is_free() {
+            return Err(refusal(
+                WatchReason::HandOver,
+                format_args!("nursery {} is not free yet", self.life.reserved_nursery),
+            ));
+        }
+        let facts = Facts::parse(&self.region.copy(layout::FACTS)).map_err(|error| {
+            let reason = match error {
+                FactsError::Missing | FactsError::Busy => WatchReason::NoFacts,
+                FactsError::Version { .. } => WatchReason::FactsVersion,
+                FactsError::Field(_) => WatchReason::FactsInvalid,
+            };
+            refusal(reason, error)
+        })?;
+        let ram = ActiveRam::new(&self.header, self.life.reserved_nursery);
+        // SAFETY: the header's RAM is mapped at its own addresses (`map_everything`).
+        let live = unsafe { LiveMemory::new(ram.clone()) };
+        self.check_addresses(&facts, &live)?;
+        let prepared = rescue::prepare(&live, &facts).map_err(|error| {
+            let reason = match error {
+                PrepareError::Btf(_) => WatchReason::Btf,
+                _ => WatchReason::FactsInvalid,
+            };
+            refusal(reason, error)
+        })?;
+        // The kernel's own text is what a patched instruction stream goes on in.
+        let mut entry = [0; 8];
+        live.read(PhysAddr(facts.root_table_phys + 511 * 8), &mut entry)
+            .map_err(|_| refusal(WatchReason::FactsInvalid, "facts: the page-table root is not RAM"))?;
+        self.parking.map_kernel_text(facts.la57 == 1, u64::from_le_bytes(entry));
+
+        let nursery = self.life.reserved_nursery;
+        if self.placed.as_ref().is_none_or(|placed| placed.nursery != nursery) {
+            let placed = stage::place(self.ring0, self.region, &self.header, nursery)
+                .map_err(|error| refusal(WatchReason::Stage, error))?;
+            log::info!("stage: {placed}");
+            self.placed = Some(placed);
+        }
+        Ok(Armed {
+            seq: facts.seq,
+            facts,
+            prepared,
+            ram,
+            live,
+        })
+    }
+
+    fn nursery_is_free(&self) -> bool {
+        let free = self.region.control().nursery_free.load(Ordering::Acquire);
+        free == 1 + self.life.reserved_nursery as u64
+    }
+
+    /// The addresses the watcher and the ladder use must be RAM, and the active not dead already.
+    fn check_addresses(&self, facts: &Facts, live: &LiveMemory) -> Result<(), Refusal> {
+        let field = |name| refusal(WatchReason::FactsInvalid, FactsError::Field(name));
+        let panic_cpu = live
+            .read_u32(facts.panic_cpu_phys)
+            .ok_or_else(|| field("panic_cpu_phys"))?;
+        if panic_cpu != facts.panic_cpu_invalid as u32 {
+            return Err(field("panic_cpu_invalid"));
+        }
+        let mut byte = [0];
+        for (name, address) in [
+            ("asm_exc_nmi_phys", facts.asm_exc_nmi_phys),
+            ("panic_phys", facts.panic_phys),
+        ] {
+            live.read(PhysAddr(address), &mut byte).map_err(|_| field(name))?;
+        }
+        Ok(())
+    }
+}

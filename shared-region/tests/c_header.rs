@@ -1,0 +1,224 @@
+//! The module's C mirror of the region (`active-hooks/kmod/region_abi.h`) against the definition in this crate.
+//!
+//! Every field of every structure that the module shares becomes a `_Static_assert` on its offset and size, every
+//! constant one on its value; the C compiler then judges. The macros take the structures apart without `..`, so a
+//! field that was added here and not there does not compile.
+
+use shared_region::{context, control, device, facts, header, layout, parking, protect, timeline};
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+/// Asserts size and every field's offset and size of `struct $c`.
+macro_rules! structure {
+    ($out:ident, $rust:path, $c:literal, { $($field:ident),* $(,)? }) => {{
+        #[allow(dead_code)]
+        fn all_fields_are_named(value: &$rust) {
+            let $rust { $($field: _),* } = value;
+        }
+        fn size_of_field<T, F>(_: impl Fn(&T) -> &F) -> usize {
+            core::mem::size_of::<F>()
+        }
+        assertion(&mut $out, &format!("sizeof(struct {})", $c), core::mem::size_of::<$rust>() as u64);
+        $(
+            assertion(
+                &mut $out,
+                &format!("offsetof(struct {}, {})", $c, stringify!($field)),
+                core::mem::offset_of!($rust, $field) as u64,
+            );
+            assertion(
+                &mut $out,
+                &format!("sizeof(((struct {} *)0)->{})", $c, stringify!($field)),
+                size_of_field(|value: &$rust| &value.$field) as u64,
+            );
+        )*
+    }};
+}
+
+fn assertion(out: &mut String, expression: &str, value: u64) {
+    writeln!(
+        out,
+        "_Static_assert({expression} == {value:#x}ULL, \"{expression} is {value:#x} in Rust\");"
+    )
+    .unwrap();
+}
+
+fn structures(out: &mut String) {
+    let mut text = String::new();
+    structure!(text, header::MemoryRange, "orthros_memory_range", { start, end, kind });
+    structure!(text, header::Header, "orthros_header", {
+        magic, abi_version, digest, base, size, nursery, reserved_nursery, reserved_apic_id, bsp_apic_id, rsdp,
+        pm_timer_port, tsc_hz, cpu_count, cpus, ram_count, ram, reserved,
+    });
+    structure!(text, control::ControlWords, "orthros_control", {
+        watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
+        park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
+        successor_slot, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
+        commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
+        module_reserved,
+    });
+    structure!(text, timeline::Timeline, "orthros_timeline", { tsc });
+    structure!(text, facts::XstateComponent, "orthros_xstate_component", { offset, size, flags, reserved });
+    structure!(text, facts::Facts, "orthros_facts", {
+        magic, abi_version, size, seq, release, build_id, pad, root_table_phys, la57, phys_base, vmcoreinfo_phys,
+        vmcoreinfo_len, panic_cpu_phys, panic_cpu_invalid, asm_exc_nmi_phys, panic_phys, panic_size, nr_cpu_ids, xcr0,
+        xsave_size, xstate, tsc_khz, memory_block_size, total_ram_pages, published_tsc, apic_id_of_cpu,
+    });
+    structure!(text, protect::ProtectEntry, "orthros_protect_entry", { kind, flags, tgid, start_boottime, comm });
+    structure!(text, protect::ProtectTable, "orthros_protect_table", { seq, entries });
+    structure!(text, parking::ParkSlot, "orthros_park_slot", {
+        state, generation, cpu, current_task, cr2, cr3, fs_base, kernel_gs_base, regs, xsave_valid, tsc, command,
+        argument, argument2, nmis, reserved, xsave, stack,
+    });
+    structure!(text, context::FrameRun, "orthros_frame_run", { va, word });
+    structure!(text, device::Info, "orthros_info", { abi_version, region, successor, withheld });
+    structure!(text, device::Protect, "orthros_protect", { kind, flags, tgid, comm });
+    structure!(text, device::AddMemory, "orthros_add_memory", { start, size, withheld, given, nanoseconds });
+    structure!(text, device::Adopt, "orthros_adopt", { pid, runs, count, adopted, copied, stopped_at, nanoseconds });
+    structure!(text, device::Release, "orthros_release", { released, nanoseconds });
+    structure!(text, device::ResumeCall, "orthros_resume_call", { tid, kind, a, b, expires, c });
+    structure!(text, device::Mark, "orthros_mark", { event, phase, tsc, resumed });
+    structure!(text, device::WriteReport, "orthros_write_report", { data, length });
+    structure!(text, device::Test, "orthros_test", { kind, cpu, value });
+    structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
+    out.push_str(&text);
+}
+
+fn constants(out: &mut String) {
+    use control::{Doorbell, SalvageGate, SuccessorPhase, WatchState};
+    use timeline::Event;
+
+    let values = [
+        ("ABI_VERSION", u64::from(shared_region::ABI_VERSION)),
+        ("REGION_SIZE", layout::REGION_SIZE),
+        ("NURSERY_SIZE", layout::NURSERY_SIZE),
+        ("MAX_CPUS", layout::MAX_CPUS as u64),
+        ("HEADER_OFFSET", layout::HEADER.offset),
+        ("HEADER_SIZE", layout::HEADER.size),
+        ("CONTROL_OFFSET", layout::CONTROL.offset),
+        ("TIMELINE_OFFSET", layout::TIMELINE.offset),
+        ("FACTS_OFFSET", layout::FACTS.offset),
+        ("PROTECT_OFFSET", layout::PROTECT.offset),
+        ("PARKING_CODE_OFFSET", layout::PARKING_CODE.offset),
+        ("PARKING_CODE_SIZE", layout::PARKING_CODE.size),
+        ("PARKING_SLOTS_OFFSET", layout::PARKING_SLOTS.offset),
+        ("REPORT_OFFSET", layout::REPORT.offset),
+        ("REPORT_SIZE", layout::REPORT.size),
+        ("RETAINED_OFFSET", layout::RETAINED.offset),
+        ("RETAINED_SIZE", layout::RETAINED.size),
+        ("HEADER_MAGIC", header::MAGIC),
+        ("MAX_RAM_RANGES", header::MAX_RAM_RANGES as u64),
+        ("WATCH_OFF", WatchState::Off as u64),
+        ("WATCH_UNARMED", WatchState::Unarmed as u64),
+        ("WATCH_ARMED", WatchState::Armed as u64),
+        ("WATCH_STOPPING", WatchState::Stopping as u64),
+        ("WATCH_SALVAGING", WatchState::Salvaging as u64),
+        ("WATCH_HANDING_OVER", WatchState::HandingOver as u64),
+        ("WATCH_DEAD", WatchState::Dead as u64),
+        ("GATE_NONE", SalvageGate::None as u64),
+        ("GATE_BUSY", SalvageGate::Busy as u64),
+        ("GATE_OPEN", SalvageGate::Open as u64),
+        ("GATE_FAILED", SalvageGate::Failed as u64),
+        ("GATE_FORBIDDEN", SalvageGate::Forbidden as u64),
+        ("DOORBELL_QUIET", Doorbell::Quiet as u64),
+        ("DOORBELL_PANIC", Doorbell::Panic as u64),
+        ("PHASE_NONE", SuccessorPhase::None as u64),
+        ("PHASE_MODULE", SuccessorPhase::Module as u64),
+        ("PHASE_MEMORY_ADDED", SuccessorPhase::MemoryAdded as u64),
+        ("PHASE_COMPLETE", SuccessorPhase::Complete as u64),
+        ("TIMELINE_SLOTS", timeline::SLOTS as u64),
+        ("EVENT_INIT_STARTED", Event::InitStarted as u64),
+        ("EVENT_MODULE_LOADED", Event::ModuleLoaded as u64),
+        ("EVENT_COMPLETE", Event::Complete as u64),
+        ("FACTS_MAGIC", facts::MAGIC),
+        ("PROTECT_ENTRIES", protect::MAX_ENTRIES as u64),
+        ("PROTECT_FREE", u64::from(protect::kind::FREE)),
+        ("PROTECT_PROCESS", u64::from(protect::kind::PROCESS)),
+        ("PROTECT_COMM", u64::from(protect::kind::COMM)),
+        ("PROTECT_DESCENDANTS", u64::from(protect::flags::DESCENDANTS)),
+        ("PARK_SLOT_SIZE", parking::SLOT_SIZE as u64),
+        ("PARK_XSAVE_SIZE", parking::XSAVE_SIZE as u64),
+        ("PARK_RUNNING", parking::ParkState::Running as u64),
+        ("PARK_SAVING", parking::ParkState::Saving as u64),
+        ("PARK_SAVED", parking::ParkState::Saved as u64),
+        ("FRAME_OWN", context::frame_kind::OWN),
+        ("FRAME_SHARED", context::frame_kind::SHARED),
+        ("FRAME_HUGE", context::frame_kind::HUGE),
+        ("FRAME_KSM", context::frame_kind::KSM),
+        ("RESUME_SLEEP", device::resume_kind::SLEEP),
+        ("RESUME_FUTEX", device::resume_kind::FUTEX),
+        ("RESUME_POLL", device::resume_kind::POLL),
+        ("TEST_PANIC", device::test_kind::PANIC),
+        ("TEST_NULL_DEREFERENCE", device::test_kind::NULL_DEREFERENCE),
+        ("TEST_BUG_IN_INTERRUPT", device::test_kind::BUG_IN_INTERRUPT),
+        ("TEST_PANIC_WITH_SPINNER", device::test_kind::PANIC_WITH_SPINNER),
+        ("TEST_INJECT", device::test_kind::INJECT),
+        ("TEST_UNPARKABLE", device::test_kind::UNPARKABLE),
+        ("INFO", device::INFO),
+        ("PROTECT", device::PROTECT),
+        ("UNPROTECT", device::UNPROTECT),
+        ("ADD_MEMORY", device::ADD_MEMORY),
+        ("ADOPT", device::ADOPT),
+        ("RELEASE", device::RELEASE),
+        ("RESUME", device::RESUME),
+        ("MARK", device::MARK),
+        ("WRITE_REPORT", device::WRITE_REPORT),
+        ("TEST", device::TEST),
+        ("TASK_STATE", device::TASK_STATE),
+    ];
+    for (name, value) in values {
+        assertion(out, &format!("ORTHROS_{name}"), value);
+    }
+}
+
+/// The compiler's messages about a C source, empty if it has none.
+fn compile(source: &str) -> String {
+    let kmod = Path::new(env!("CARGO_MANIFEST_DIR")).join("../active-hooks/kmod");
+    let mut gcc = Command::new("gcc")
+        .args(["-fsyntax-only", "-std=gnu11", "-Wall", "-Werror", "-x", "c", "-"])
+        .arg("-I")
+        .arg(kmod)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("gcc is needed to check the C header");
+    gcc.stdin.take().unwrap().write_all(source.as_bytes()).unwrap();
+    let output = gcc.wait_with_output().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.success(), messages.is_empty(), "{messages}");
+    messages
+}
+
+#[test]
+fn the_c_header_has_the_same_layout() {
+    let mut source = String::from("#include <stddef.h>\n#include \"region_abi.h\"\n");
+    structures(&mut source);
+    constants(&mut source);
+    assert_eq!(compile(&source), "");
+}
+
+#[test]
+fn every_constant_of_the_c_header_is_compared() {
+    let header = include_str!("../../active-hooks/kmod/region_abi.h");
+    let mut compared = String::new();
+    constants(&mut compared);
+    for line in header.lines() {
+        let Some(name) = line.strip_prefix("#define ORTHROS_").and_then(|rest| rest.split_whitespace().next()) else {
+            continue;
+        };
+        assert!(
+            name == "REGION_ABI_H" || compared.contains(&format!("(ORTHROS_{name} ==")),
+            "ORTHROS_{name} is not compared with Rust"
+        );
+    }
+}
+
+#[test]
+fn a_difference_is_found() {
+    let mut source = String::from("#include <stddef.h>\n#include \"region_abi.h\"\n");
+    assertion(&mut source, "offsetof(struct orthros_facts, seq)", 17);
+    assert!(compile(&source).contains("is 0x11 in Rust"));
+}
