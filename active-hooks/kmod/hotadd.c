@@ -345,6 +345,17 @@ static void release_piece(u64 first, unsigned int order)
 	generic_online_page(pfn_to_page(first), order);
 }
 
+/* No frame in the other window is needed any more: the next kernel may boot there. */
+static void free_other_nursery(void)
+{
+	u64 other = region_other_nursery();
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(region.header->nursery); i++)
+		if (other && region.header->nursery[i] == other)
+			word_write(nursery_free, i + 1);
+}
+
 int hotadd_release(struct orthros_release *reply)
 {
 	u64 begin = ktime_get_ns(), pfn = 0;
@@ -370,6 +381,7 @@ int hotadd_release(struct orthros_release *reply)
 			cond_resched();
 		}
 	}
+	free_other_nursery();
 	reply->nanoseconds = ktime_get_ns() - begin;
 	return 0;
 }

@@ -33,6 +33,7 @@ static void reset_words(void)
 	for (i = 0; i < ARRAY_SIZE(region.control->inject_unparkable); i++)
 		word_write(inject_unparkable[i], 0);
 	word_write(inject, 0);
+	word_write(nursery_free, 0);
 	word_write(successor_heartbeat, 0);
 	word_write(processes_resumed, 0);
 	word_write(frames_adopted, 0);

@@ -60,7 +60,8 @@ struct orthros_header {
 	__u8 cpus[ORTHROS_MAX_CPUS];
 	__u64 ram_count;
 	struct orthros_memory_range ram[ORTHROS_MAX_RAM_RANGES];
-	__u8 reserved[2192];
+	__u64 options;
+	__u8 reserved[2184];
 };
 
 /* control.rs */
@@ -117,7 +118,8 @@ struct orthros_control {
 	__u64 frames_refused;
 	__u64 inject_unparkable[4];
 	__u64 inject;
-	__u64 module_reserved[17];
+	__u64 nursery_free;
+	__u64 module_reserved[16];
 };
 
 /* timeline.rs */
@@ -212,7 +214,12 @@ struct orthros_park_slot {
 	__u64 argument;
 	__u64 argument2;
 	__u64 nmis;
-	__u64 reserved[93];
+	__u64 parked_rip;
+	__u64 parked_rsp;
+	__u64 parked_cr3;
+	__u64 parked_gdt;
+	__u64 parked_idt;
+	__u64 reserved[88];
 	__u8 xsave[ORTHROS_PARK_XSAVE_SIZE];
 	__u8 stack[0x1000];
 };

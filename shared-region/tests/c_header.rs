@@ -51,14 +51,14 @@ fn structures(out: &mut String) {
     structure!(text, header::MemoryRange, "orthros_memory_range", { start, end, kind });
     structure!(text, header::Header, "orthros_header", {
         magic, abi_version, digest, base, size, nursery, reserved_nursery, reserved_apic_id, bsp_apic_id, rsdp,
-        pm_timer_port, tsc_hz, cpu_count, cpus, ram_count, ram, reserved,
+        pm_timer_port, tsc_hz, cpu_count, cpus, ram_count, ram, options, reserved,
     });
     structure!(text, control::ControlWords, "orthros_control", {
         watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
         park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
         successor_slot, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
-        module_reserved,
+        nursery_free, module_reserved,
     });
     structure!(text, timeline::Timeline, "orthros_timeline", { tsc });
     structure!(text, facts::XstateComponent, "orthros_xstate_component", { offset, size, flags, reserved });
@@ -71,7 +71,7 @@ fn structures(out: &mut String) {
     structure!(text, protect::ProtectTable, "orthros_protect_table", { seq, entries });
     structure!(text, parking::ParkSlot, "orthros_park_slot", {
         state, generation, cpu, current_task, cr2, cr3, fs_base, kernel_gs_base, regs, xsave_valid, tsc, command,
-        argument, argument2, nmis, reserved, xsave, stack,
+        argument, argument2, nmis, parked_rip, parked_rsp, parked_cr3, parked_gdt, parked_idt, reserved, xsave, stack,
     });
     structure!(text, context::FrameRun, "orthros_frame_run", { va, word });
     structure!(text, device::Info, "orthros_info", { abi_version, region, successor, withheld });
@@ -206,7 +206,10 @@ fn every_constant_of_the_c_header_is_compared() {
     let mut compared = String::new();
     constants(&mut compared);
     for line in header.lines() {
-        let Some(name) = line.strip_prefix("#define ORTHROS_").and_then(|rest| rest.split_whitespace().next()) else {
+        let Some(name) = line
+            .strip_prefix("#define ORTHROS_")
+            .and_then(|rest| rest.split_whitespace().next())
+        else {
             continue;
         };
         assert!(
