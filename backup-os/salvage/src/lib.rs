@@ -19,6 +19,7 @@
 //! | [`kernel_memory`] | reading kernel virtual memory |
 //! | [`prepared`], [`kernel`] | the two halves |
 //! | [`containers`] | lists, trees, xarrays |
+//! | [`printk`], [`modules`] | the log; loadable modules |
 //! | [`failover`] | the entry: a dead kernel into an Essential Context |
 //! | [`layouts`], [`globals`] | offsets and addresses that only the following need |
 //! | [`clock`], [`machine`] | clocks; what the kernel said about itself |
@@ -50,8 +51,10 @@ pub mod layouts;
 pub mod machine;
 pub mod memory;
 pub mod mirror;
+pub mod modules;
 pub mod paging;
 pub mod prepared;
+pub mod printk;
 pub mod symbols;
 pub mod tables;
 pub mod types;

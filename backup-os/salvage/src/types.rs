@@ -88,6 +88,10 @@ crate::mirror_set! {
         maple_arange_64: MapleArange64,
         /// `enum maple_type`.
         maple_kinds: MapleKinds,
+        /// The log.
+        printk: crate::printk::PrintkTypes,
+        /// Modules.
+        modules: crate::modules::ModuleTypes,
         /// Processes and files.
         layouts: crate::layouts::Layouts,
     }

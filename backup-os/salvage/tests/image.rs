@@ -6,7 +6,9 @@
 use salvage::addr::Pfn;
 use salvage::kernel::Kernel;
 use salvage::memory::Image;
+use salvage::modules::modules;
 use salvage::prepared::Prepared;
+use salvage::printk::log;
 use std::path::PathBuf;
 
 fn images() -> Vec<(PathBuf, Vec<u8>)> {
@@ -48,5 +50,18 @@ fn kernels_are_found_and_prepared() {
         let page = kernel.pfn_to_page(Pfn(0x100));
         assert_eq!(kernel.page_to_pfn(page), Ok(Pfn(0x100)));
         assert_eq!(kernel.cpu_count(), prepared.per_cpu.len());
+
+        let log: Vec<_> = log(&kernel).expect("the log can be read").collect();
+        let log: Vec<_> = log.into_iter().map(|record| record.expect("every record can be read")).collect();
+        assert!(log.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "records follow one another");
+        assert!(log[0].text.starts_with(b"Linux version "), "the log begins with the banner");
+        let panic = b"Kernel panic - not syncing: ";
+        assert!(log.iter().any(|record| record.text.starts_with(panic)), "the log tells of the panic");
+
+        for module in modules(&kernel) {
+            let module = module.expect("every module can be read");
+            println!("  {} {} {}", module.name, module.base, module.size);
+            assert!(module.live && module.size > 0);
+        }
     }
 }
