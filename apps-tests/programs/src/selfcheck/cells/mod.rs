@@ -1,0 +1,48 @@
+//! The cells, one file for each resource.
+
+mod clocks;
+mod event_files;
+mod files;
+mod fork_memory;
+mod identity;
+mod limits;
+mod memory;
+mod memory_flags;
+mod pipes;
+mod places;
+mod process_tree;
+mod restrictions;
+mod shared_memory;
+mod signals;
+mod threads;
+mod timers;
+
+use crate::cell::Cell;
+
+/// Every cell, in the order of the table.
+pub fn all() -> impl Iterator<Item = &'static Cell> {
+    let lists: [&'static [Cell]; 16] = [
+        memory::CELLS,
+        memory_flags::CELLS,
+        fork_memory::CELLS,
+        shared_memory::CELLS,
+        threads::CELLS,
+        identity::CELLS,
+        process_tree::CELLS,
+        limits::CELLS,
+        restrictions::CELLS,
+        signals::CELLS,
+        files::CELLS,
+        pipes::CELLS,
+        event_files::CELLS,
+        timers::CELLS,
+        clocks::CELLS,
+        places::CELLS,
+    ];
+    lists.into_iter().flatten()
+}
+
+/// The cell of a name.
+pub fn find(name: &str) -> Option<&'static Cell> {
+    all().find(|cell| cell.name == name)
+}

@@ -1,0 +1,115 @@
+//! The list of cells and the coverage table.
+
+use crate::cells;
+use crate::place::Place;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Fields of the Essential Context that no cell observes, each with its reason.
+pub const NOT_OBSERVED: &[(&str, &str)] = &[
+    ("Machine.release", "names the dead kernel; shown by the report"),
+    ("Machine.build_id", "names the dead kernel; shown by the report"),
+    (
+        "Machine.hostname",
+        "a property of the machine; compared by the scenarios",
+    ),
+    (
+        "Machine.domainname",
+        "a property of the machine; compared by the scenarios",
+    ),
+    ("Machine.cpus", "a property of the machine; compared by the scenarios"),
+    (
+        "Machine.total_ram_pages",
+        "a property of the machine; compared by the scenarios",
+    ),
+    ("Machine.xcr0", "tells how to read `Thread.xstate`"),
+    ("Clock.tsc", "the instant the other clocks belong to"),
+    ("Clock.tsc_hz", "the unit of `Clock.tsc`"),
+    (
+        "Clock.frequency",
+        "a correction below what a cell can measure in seconds",
+    ),
+    ("Process.mm", "an id that ties records together"),
+    ("Process.tty", "a process with a controlling terminal is refused"),
+    ("PosixTimer.overrun", "depends on the instant the signal is taken"),
+    ("Thread.unusual", "a process with any of these is refused"),
+    ("Sched.deadline", "needs bandwidth that a test guest does not reserve"),
+    ("Creds.lsm", "the guests run without a policy"),
+    ("Creds.foreign_user_ns", "a process in one is refused"),
+    ("Creds.keyrings", "a process with any is refused"),
+    ("Mapping.backing", "listed by its values"),
+    ("Mapping.pkey", "the emulated CPU has no protection keys"),
+    ("Mapping.unusual", "a process with any of these is refused"),
+    ("Backing.Unsupported", "a process with one is refused"),
+    ("OpenFile.what", "listed by its values"),
+    ("OpenFileKind.Unsupported", "a process with one is refused"),
+    ("OpenFileKind.Console", "standard output of the cells, where it is one"),
+    ("Inode.number", "an id by which the file is found again"),
+    ("Inode.generation", "an id by which the file is found again"),
+    ("Inode.device", "an id by which the file is found again"),
+    ("Inode.fstype", "an id by which the file is found again"),
+    ("Inode.uid", "seen with `Inode.mode` by files/dirty"),
+    ("Inode.gid", "seen with `Inode.mode` by files/dirty"),
+    ("SharedMemory.swapped", "the guests have no swap"),
+    ("frame_kind.KSM", "ksmd does not run in the guests; copied like SHARED"),
+];
+
+/// The cells, one a line, or as a JSON array.
+pub fn list(json: bool) -> String {
+    if json {
+        let list: Vec<_> = cells::all()
+            .map(|cell| {
+                serde_json::json!({
+                    "name": cell.name,
+                    "what": cell.what,
+                    "covers": cell.covers,
+                    "caught": cell.caught,
+                })
+            })
+            .collect();
+        let places: Vec<_> = Place::ALL.iter().map(|place| place.name()).collect();
+        let not_observed: Vec<_> = NOT_OBSERVED.iter().map(|(field, _)| field).collect();
+        let all = serde_json::json!({"cells": list, "places": places, "not_observed": not_observed});
+        return format!("{all:#}\n");
+    }
+    cells::all().fold(String::new(), |text, cell| text + cell.name + "\n")
+}
+
+/// The coverage table in Markdown.
+pub fn coverage() -> String {
+    let mut text = String::from(
+        "# Coverage of the self-checking programs\n\n\
+         Written by `selfcheck --coverage`; a test compares this file with the program.\n\n\
+         A cell is a resource in a state; it is caught where the table says, or, where that says *any*, at the place\n\
+         given by `--at`: ",
+    );
+    let places: Vec<_> = Place::ALL.iter().map(|place| format!("`{}`", place.name())).collect();
+    text += &places.join(", ");
+    text += ".\nEvery cell has a mutation (`--mutate`) under which it has to fail.\n\n## Cells\n\n\
+             | cell | caught in | checks |\n|---|---|---|\n";
+    let mut fields: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for cell in cells::all() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} |",
+            cell.name,
+            cell.caught.unwrap_or("any"),
+            cell.what
+        );
+        for field in cell.covers {
+            fields.entry(field).or_default().push(cell.name);
+        }
+    }
+    text += "\n## Record fields\n\nWhich cells observe which field of the Essential Context.\n\n\
+             | field | cells |\n|---|---|\n";
+    for (field, cells) in fields {
+        let cells: Vec<_> = cells.iter().map(|cell| format!("`{cell}`")).collect();
+        let _ = writeln!(text, "| `{field}` | {} |", cells.join(", "));
+    }
+    text += "\n## Fields that no cell observes\n\n| field | why |\n|---|---|\n";
+    for (field, reason) in NOT_OBSERVED {
+        let _ = writeln!(text, "| `{field}` | {reason} |");
+    }
+    text
+}
