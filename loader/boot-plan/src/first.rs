@@ -4,12 +4,16 @@ use crate::{
     acpi::{Changes, FirmwareMemory, Tables},
     boot_params::Screen,
     bzimage::BzImage,
-    memory_map::{self, kind},
-    parameters::Addition,
-    plan::{assemble, Placement, Plan, PlanError},
+    memory_map,
+    parameters::{Addition, CommandLine},
+    plan::{assemble, protected, Placement, Plan, PlanError},
     span::{lowest_free, Span},
 };
-use shared_region::header::Header;
+use alloc::vec::Vec;
+use shared_region::{
+    header::{Header, MemoryRange},
+    layout,
+};
 
 /// Which half of the region's shared parts the first kernel uses: it takes the place of a kernel in nursery 1, which is
 /// part of its RAM, so that a successor in nursery 0 finds its own half free.
@@ -33,22 +37,41 @@ pub struct Input<'a> {
     pub used: &'a [Span],
 }
 
-/// Plans the boot.
+/// Plans the boot beside the backup OS.
 ///
 /// # Errors
 /// [`PlanError`].
 pub fn plan(header: &Header, tables: &Tables, memory: &impl FirmwareMemory, input: &Input) -> Result<Plan, PlanError> {
-    let image = BzImage::parse(input.kernel)?;
     let map = memory_map::first_kernel(header);
+    let place = place(input, &map)?;
+    let line = (input.command_line, Addition::First);
+    protected(header, tables, memory, &place, line, Changes::default())
+}
+
+/// Plans a boot without the backup OS: the firmware's own ACPI tables, the command line as it is, and all memory but
+/// the two parts of the region that boot_params and the copy of the RSDP structure lie in.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn plan_unprotected(header: &Header, input: &Input) -> Result<Plan, PlanError> {
+    let parts = Span {
+        start: header.base.saturating_add(layout::ACPI.offset),
+        end: header.base.saturating_add(layout::BOOT_PARAMS.end()),
+    };
+    let map = memory_map::for_first(header.ram(), memory_map::ALL_LOW_MEMORY, &[parts]);
+    let place = place(input, &map)?;
+    let line = CommandLine {
+        bytes: input.command_line.to_vec(),
+        warnings: Vec::new(),
+    };
+    assemble(header, &place, header.rsdp, line)
+}
+
+/// Finds a place for the kernel, and checks that of the initramfs.
+fn place<'a>(input: &Input<'a>, map: &'a [MemoryRange]) -> Result<Placement<'a>, PlanError> {
+    let image = BzImage::parse(input.kernel)?;
     let initramfs = input.initramfs.unwrap_or(Span { start: 0, end: 0 });
-    let in_ram = map.iter().any(|range| {
-        range.kind == kind::RAM
-            && Span {
-                start: range.start,
-                end: range.end,
-            }
-            .contains(&initramfs)
-    });
+    let in_ram = memory_map::ram(map).any(|ram| ram.contains(&initramfs));
     if !initramfs.is_empty() && (!in_ram || initramfs.end - 1 > image.initramfs_limit()) {
         return Err(PlanError::Initramfs(initramfs));
     }
@@ -56,7 +79,7 @@ pub fn plan(header: &Header, tables: &Tables, memory: &impl FirmwareMemory, inpu
     used.push(initramfs);
     // The kernel unpacks itself no lower than its preferred address, wherever it was put.
     let floor = FLOOR.max(image.pref_address);
-    let load = memory_map::ram(&map)
+    let load = memory_map::ram(map)
         .filter_map(|ram| {
             let within = Span {
                 start: ram.start.max(floor),
@@ -68,23 +91,15 @@ pub fn plan(header: &Header, tables: &Tables, memory: &impl FirmwareMemory, inpu
         .ok_or(PlanError::NoRoomForKernel {
             needed: image.init_size,
         })?;
-    assemble(
-        header,
-        tables,
-        memory,
-        &Placement {
-            half: HALF,
-            image_at: input.kernel_at,
-            image,
-            load,
-            initramfs,
-            map: &map,
-            command_line: input.command_line,
-            addition: Addition::First,
-            screen: Screen::Text80x25,
-            acpi: Changes::default(),
-        },
-    )
+    Ok(Placement {
+        half: HALF,
+        image_at: input.kernel_at,
+        image,
+        load,
+        initramfs,
+        map,
+        screen: Screen::Text80x25,
+    })
 }
 
 #[cfg(test)]
@@ -117,6 +132,21 @@ mod tests {
             .writes
             .iter()
             .any(|w| w.bytes.starts_with(b"quiet panic_on_oops=1 ") && w.bytes.ends_with(b"\0")));
+    }
+
+    #[test]
+    fn without_the_backup_os_linux_gets_everything_but_its_boot_parameters() {
+        let kernel = testing::bzimage();
+        let header = testing::header();
+        let plan = plan_unprotected(&header, &input(&kernel, &[])).unwrap();
+        let page = &plan.writes[0].bytes;
+        let entries = (0..usize::from(page[0x1E8])).map(|i| &page[0x2D0 + 20 * i..][..20]);
+        let ram: u64 = entries
+            .filter(|e| e[16] == 1)
+            .map(|e| u64::from_le_bytes(e[8..16].try_into().unwrap()))
+            .sum();
+        assert_eq!(ram, memory_map::ram_bytes(header.ram()) - (2 << 20));
+        assert_eq!(plan.writes[1].bytes, b"quiet\0");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`modules`] | which module is what, and is it what it says? |
 //! | [`memory_map`], [`windows`] | what RAM is there, and where do the region and the nurseries go? |
 //! | [`bzimage`] | how does this kernel want to be loaded? |
+//! | [`elf`] | what does the backup OS's file look like in memory? |
 //! | [`acpi`] | which CPUs, timers and reset register; tables without the reserved core |
 //! | [`parameters`] | what is added to the kernel's command line, and why |
 //! | [`boot_params`] | the zero page |
@@ -28,6 +29,7 @@ pub mod acpi;
 pub mod boot_params;
 mod bytes;
 pub mod bzimage;
+pub mod elf;
 pub mod first;
 pub mod memory_map;
 pub mod modules;

@@ -17,6 +17,8 @@ pub mod kind {
 
 /// Below this, memory is divided among the kernels by [`layout::low_range`].
 const LOW_MEMORY_END: u64 = 0xA_0000;
+/// The low range of a kernel that shares low memory with nobody.
+pub const ALL_LOW_MEMORY: (u64, u64) = (0, LOW_MEMORY_END);
 /// The BIOS's read-only copy. Left out of the maps: a reserved range that touches one starting below 1 MB is marked
 /// busy as a whole (`e820__reserve_resources`, arch/x86/kernel/e820.c), and then /dev/mem and memremap refuse it.
 const BIOS_ROM: Span = Span {

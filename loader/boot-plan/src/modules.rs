@@ -9,8 +9,8 @@
 //! | `successor-initramfs` | its initramfs, with orthros-init |
 
 use crate::{
-    bytes::u16_at,
     bzimage::{BzImage, BzImageError},
+    elf::{ElfError, Image},
     multiboot::Module,
     span::Span,
 };
@@ -61,8 +61,8 @@ pub enum ModuleError {
     Empty(Role),
     /// It is no kernel this loader can start.
     Kernel(Role, BzImageError),
-    /// The backup OS is no 64-bit position-independent x86 ELF.
-    NotElf,
+    /// The backup OS is no file this loader can load.
+    BackupOs(ElfError),
     /// It is no initramfs the kernel knows (cpio, or a known compression).
     NotInitramfs(Role),
 }
@@ -79,7 +79,7 @@ impl core::fmt::Display for ModuleError {
             ),
             Self::Empty(role) => write!(f, "module `{}` is empty", role.word()),
             Self::Kernel(role, why) => write!(f, "module `{}`: {why}", role.word()),
-            Self::NotElf => write!(f, "module `backup-os` is not a position-independent x86_64 ELF file"),
+            Self::BackupOs(why) => write!(f, "module `backup-os`: {why}"),
             Self::NotInitramfs(role) => write!(
                 f,
                 "module `{}` is neither a cpio archive nor compressed in a way Linux knows",
@@ -166,16 +166,10 @@ pub fn check(role: Role, bytes: &[u8]) -> Result<(), ModuleError> {
         Role::Kernel | Role::SuccessorKernel => BzImage::parse(bytes)
             .map(|_| ())
             .map_err(|why| ModuleError::Kernel(role, why)),
-        Role::BackupOs if is_backup_os(bytes) => Ok(()),
-        Role::BackupOs => Err(ModuleError::NotElf),
+        Role::BackupOs => Image::parse(bytes).map(|_| ()).map_err(ModuleError::BackupOs),
         Role::Initramfs | Role::SuccessorInitramfs if is_initramfs(bytes) => Ok(()),
         Role::Initramfs | Role::SuccessorInitramfs => Err(ModuleError::NotInitramfs(role)),
     }
-}
-
-/// ELF64, little-endian, ET_DYN, x86-64 (System V ABI, "ELF Header").
-fn is_backup_os(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"\x7FELF\x02\x01") && u16_at(bytes, 16) == Some(3) && u16_at(bytes, 18) == Some(62)
 }
 
 /// cpio "newc" with or without checksums, or a compression of `lib/decompress.c`.
@@ -252,7 +246,10 @@ mod tests {
             check(Role::SuccessorInitramfs, b"<!DOCTYPE html>"),
             Err(ModuleError::NotInitramfs(Role::SuccessorInitramfs))
         );
-        assert_eq!(check(Role::BackupOs, b"\x7FELF\x01"), Err(ModuleError::NotElf));
+        assert_eq!(
+            check(Role::BackupOs, b"\x7FELF\x01"),
+            Err(ModuleError::BackupOs(ElfError::NotSupported))
+        );
         assert!(matches!(
             check(Role::Kernel, b"070701"),
             Err(ModuleError::Kernel(Role::Kernel, _))

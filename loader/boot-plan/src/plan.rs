@@ -1,10 +1,10 @@
 //! What has to be done to memory before a kernel is entered.
 
 use crate::{
-    acpi::{copy_tables, AcpiError, Changes, Copies, FirmwareMemory, Tables},
+    acpi::{copy_tables, AcpiError, Changes, FirmwareMemory, Tables},
     boot_params::{BootParams, Screen},
     bzimage::{BzImage, BzImageError, ENTRY_64},
-    parameters::{self, Addition, CommandLineError, Facts, Warning},
+    parameters::{self, Addition, CommandLine, CommandLineError, Facts, Warning},
     span::Span,
 };
 use alloc::vec::Vec;
@@ -148,32 +148,33 @@ pub(crate) struct Placement<'a> {
     pub initramfs: Span,
     /// e820.
     pub map: &'a [MemoryRange],
-    /// The administrator's command line.
-    pub command_line: &'a [u8],
-    /// Which of our parameters are added.
-    pub addition: Addition,
     /// The screen as it was left.
     pub screen: Screen,
-    /// Changes to the ACPI tables beyond leaving the reserved core out.
-    pub acpi: Changes<'a>,
 }
 
-/// Turns decisions into moves and writes. The caller adds what concerns the initramfs.
-pub(crate) fn assemble(
+/// Plans a kernel that does not know of the reserved core: its own ACPI tables, and our parameters on its command line.
+pub(crate) fn protected(
     header: &Header,
     tables: &Tables,
     memory: &impl FirmwareMemory,
     place: &Placement,
+    (command_line, addition): (&[u8], Addition),
+    acpi: Changes,
 ) -> Result<Plan, PlanError> {
     let changes = Changes {
         reserved: header.reserved_apic_id as u32,
         bootstrap: header.bsp_apic_id as u32,
-        ..place.acpi
+        ..acpi
     };
-    let Copies { rsdp, writes: acpi, .. } =
-        copy_tables(tables, memory, &changes, half(header, layout::ACPI, place.half))?;
+    let copies = copy_tables(tables, memory, &changes, half(header, layout::ACPI, place.half))?;
+    let line = parameters::append(command_line, &Facts::of(header), addition)?;
+    let mut plan = assemble(header, place, copies.rsdp, line)?;
+    plan.writes.extend(copies.writes);
+    Ok(plan)
+}
 
-    let line = parameters::append(place.command_line, &Facts::of(header), place.addition)?;
+/// Turns decisions into moves and writes. The caller adds what concerns the initramfs.
+pub(crate) fn assemble(header: &Header, place: &Placement, rsdp: u64, line: CommandLine) -> Result<Plan, PlanError> {
     if line.bytes.len() as u64 > place.image.cmdline_size {
         return Err(CommandLineError::TooLong {
             length: line.bytes.len(),
@@ -193,25 +194,16 @@ pub(crate) fn assemble(
         screen: place.screen,
     }
     .build()?;
-
     let mut command_line = line.bytes;
     command_line.push(0);
-    let mut writes = acpi;
-    writes.push(Write {
-        address: area.start,
-        bytes: boot_params,
-    });
-    writes.push(Write {
-        address: command_line_at,
-        bytes: command_line,
-    });
+    let writes = [(area.start, boot_params), (command_line_at, command_line)];
     Ok(Plan {
         moves: alloc::vec![Move {
             from: place.image_at.saturating_add(place.image.kernel_offset),
             to: place.load,
             length: place.image.kernel_length,
         }],
-        writes,
+        writes: writes.map(|(address, bytes)| Write { address, bytes }).into(),
         kernel: Span::of(place.load, place.image.init_size),
         entry: place.load + ENTRY_64,
         boot_params: area.start,

@@ -6,7 +6,7 @@ use crate::{
     bzimage::BzImage,
     memory_map,
     parameters::Addition,
-    plan::{assemble, Move, Placement, Plan, PlanError},
+    plan::{protected, Move, Placement, Plan, PlanError},
     span::Span,
 };
 use shared_region::{header::Header, layout, stage::StagedKernel, PAGE_SIZE};
@@ -72,27 +72,22 @@ pub fn plan(
         return Err(PlanError::Initramfs(initramfs));
     }
     let map = memory_map::successor(header, index);
-    let mut plan = assemble(
-        header,
-        tables,
-        memory,
-        &Placement {
-            half: index,
-            image_at: staged.kernel,
-            image,
-            load,
-            initramfs,
-            map: &map,
-            command_line: staged.cmdline(),
-            addition: Addition::Successor,
-            screen: Screen::Unknown,
-            acpi: Changes {
-                replaced: acpi.replaced,
-                added: acpi.added,
-                ..Changes::default()
-            },
-        },
-    )?;
+    let place = Placement {
+        half: index,
+        image_at: staged.kernel,
+        image,
+        load,
+        initramfs,
+        map: &map,
+        screen: Screen::Unknown,
+    };
+    let changes = Changes {
+        replaced: acpi.replaced,
+        added: acpi.added,
+        ..Changes::default()
+    };
+    let line = (staged.cmdline(), Addition::Successor);
+    let mut plan = protected(header, tables, memory, &place, line, changes)?;
     plan.moves.push(Move {
         from: staged.initramfs,
         to: initramfs.start,

@@ -1,0 +1,160 @@
+//! Fills the region in: header, stage table, and everything else empty.
+
+use crate::{console::say, inventory::Inventory, physical::Physical};
+use boot_plan::span::Span;
+use core::mem::offset_of;
+use shared_region::{
+    control::ControlWords,
+    header::{self, Header, MemoryRange},
+    layout::{self, Part},
+    stage::{self, StageTable, StagedKernel, CMDLINE_SIZE},
+    ABI_VERSION, PAGE_SIZE,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Where the copy of the firmware's RSDP structure lies: the last page of the ACPI part, behind the tables.
+const RSDP_COPY: u64 = layout::ACPI.end() - PAGE_SIZE;
+/// Parts whose every byte has a meaning from the start. The others are written before they are read, but for their
+/// first page, where a header of an earlier life of the machine must not be found.
+const CLEARED: u64 = layout::BACKUP_IMAGE.offset;
+
+/// Why the region cannot be filled in.
+#[derive(Debug)]
+pub enum RegionError {
+    /// The successor's kernel and initramfs are too large.
+    StageFull { need: u64, room: u64 },
+    /// Its command line is too long.
+    CommandLine { length: usize },
+}
+
+impl core::fmt::Display for RegionError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::StageFull { need, room } => write!(
+                f,
+                "modules `successor-kernel` and `successor-initramfs` need {} KB together, {} KB are reserved for them",
+                need.div_ceil(1024),
+                room / 1024
+            ),
+            Self::CommandLine { length } => write!(
+                f,
+                "module `successor-kernel`: command line of {length} bytes, {} are allowed",
+                CMDLINE_SIZE - 1
+            ),
+        }
+    }
+}
+
+impl core::error::Error for RegionError {}
+
+/// The span of a part.
+pub fn part(base: u64, part: Part) -> Span {
+    Span::of(base + part.offset, part.size)
+}
+
+/// Fills the region in and returns its header.
+///
+/// # Errors
+/// [`RegionError`].
+pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, RegionError> {
+    let base = inventory.windows.region;
+    clear(physical, base);
+    let table = stage(physical, inventory)?;
+    let header = header(inventory);
+    let inject = base + layout::CONTROL.offset + offset_of!(ControlWords, inject) as u64;
+    let writes: [(u64, &[u8]); 4] = [
+        (base + RSDP_COPY, inventory.rsdp),
+        (base + layout::STAGE_TABLE.offset, table.as_bytes()),
+        (inject, inventory.options.inject.as_bytes()),
+        (base + layout::HEADER.offset, header.as_bytes()),
+    ];
+    for (address, bytes) in writes {
+        // SAFETY: inside the region, which was chosen clear of the loader and of all modules.
+        unsafe { physical.write(address, bytes) };
+    }
+    Ok(header)
+}
+
+fn clear(physical: &Physical, base: u64) {
+    let whole = Span::of(base, CLEARED);
+    let first_pages = [layout::BACKUP_HEAP, layout::STAGED_1, layout::CONTEXT, layout::STANDBY]
+        .map(|part| Span::of(base + part.offset, PAGE_SIZE));
+    let bitmap = part(base, layout::RETAINED);
+    for span in first_pages.into_iter().chain([whole, bitmap]) {
+        // SAFETY: inside the region, which was chosen clear of the loader and of all modules.
+        unsafe { physical.clear(span) };
+    }
+}
+
+/// Copies the successor's modules into slot 0.
+fn stage(physical: &Physical, inventory: &Inventory) -> Result<StageTable, RegionError> {
+    let slot = part(inventory.windows.region, layout::staged_slot(0));
+    let kernel = inventory.modules.successor_kernel;
+    let initramfs = inventory.modules.successor_initramfs.span;
+    let kernel_room = kernel.span.len().next_multiple_of(PAGE_SIZE);
+    let need = kernel_room + initramfs.len();
+    if need > slot.len() {
+        return Err(RegionError::StageFull { need, room: slot.len() });
+    }
+    let mut cmdline = [0; CMDLINE_SIZE];
+    let length = kernel.arguments.len();
+    if length >= CMDLINE_SIZE {
+        return Err(RegionError::CommandLine { length });
+    }
+    cmdline[..length].copy_from_slice(kernel.arguments);
+
+    let place = |from: Span, to: u64| {
+        // SAFETY: inside the slot (checked above); the region was chosen clear of the loader and of all modules.
+        unsafe { physical.copy(from.start, to, from.len()) };
+        // SAFETY: nothing writes to the slot while the digest is computed.
+        stage::digest(unsafe { physical.slice(Span::of(to, from.len())) })
+    };
+    let initramfs_at = slot.start + kernel_room;
+    let staged = StagedKernel {
+        valid: 1,
+        kernel: slot.start,
+        kernel_len: kernel.span.len(),
+        initramfs: initramfs_at,
+        initramfs_len: initramfs.len(),
+        kernel_digest: place(kernel.span, slot.start),
+        initramfs_digest: place(initramfs, initramfs_at),
+        cmdline,
+    };
+    say!(
+        "staged for the first failover: kernel {} KB, initramfs {} KB",
+        kernel.span.len() / 1024,
+        initramfs.len() / 1024
+    );
+    Ok(StageTable {
+        current: 0,
+        slots: [staged, StagedKernel::new_zeroed()],
+    })
+}
+
+fn header(inventory: &Inventory) -> Header {
+    let mut header = Header::new_zeroed();
+    header.magic = header::MAGIC;
+    header.abi_version = ABI_VERSION;
+    header.base = inventory.windows.region;
+    header.size = layout::REGION_SIZE;
+    header.nursery = inventory.windows.nursery;
+    header.reserved_nursery = 0;
+    header.reserved_apic_id = u64::from(inventory.cpus.reserved);
+    header.bsp_apic_id = inventory.cpus.linux.first().copied().map_or(0, u64::from);
+    header.rsdp = inventory.windows.region + RSDP_COPY;
+    header.pm_timer_port = u64::from(inventory.pm_timer);
+    header.tsc_hz = inventory.clock.hz();
+    header.cpu_count = inventory.cpus.linux.len() as u64;
+    for (slot, &id) in header.cpus.iter_mut().zip(&inventory.cpus.linux) {
+        *slot = id;
+    }
+    header.ram_count = inventory.memory.len() as u64;
+    for (slot, &range) in header.ram.iter_mut().zip(&inventory.memory) {
+        *slot = MemoryRange { ..range };
+    }
+    if !inventory.options.backup_console {
+        header.options |= header::options::NO_CONSOLE;
+    }
+    header.digest = header.compute_digest();
+    header
+}
