@@ -1,0 +1,390 @@
+//! Creates the processes in the order of the tree, each with its memory, descriptors and threads.
+
+use super::{
+    arena::Arena,
+    batch::Batch,
+    clock::Elapsed,
+    descriptors,
+    high::High,
+    host::Host,
+    memory,
+    objects::Objects,
+    process::Built,
+    tracee::Tracee,
+    tree::{Node, Tree},
+    vdso::{self, Vdso},
+    world::{Member, World},
+    OrRefuse, Refusal, Restored,
+};
+use crate::sys::{self, CloneArgs, Tid};
+use shared_region::context::Id;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+};
+use zerocopy::IntoBytes;
+
+/// Flags of a thread (include/uapi/linux/sched.h).
+const THREAD: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM;
+const RSEQ_UNREGISTER: u64 = 1;
+/// `wait` status of a process that was killed.
+const KILLED: u32 = libc::SIGKILL as u32;
+
+/// The processes under construction.
+pub struct Builder<'a> {
+    /// The records.
+    pub world: &'a World<'a>,
+    /// The holder of frames.
+    pub host: &'a dyn Host,
+    /// Time since the dead kernel's last instant.
+    pub elapsed: Elapsed,
+    /// What the processes refer to.
+    pub objects: Objects,
+    /// Where calls are injected.
+    pub arena: Arena,
+    /// This kernel's vDSO.
+    pub vdso: Vdso,
+    /// Whether this kernel is the same build as the dead one.
+    pub same_kernel: bool,
+    /// What is built.
+    pub built: BTreeMap<u32, Built>,
+    /// What is not, and why.
+    pub refused: BTreeMap<u32, Refusal>,
+    /// Leaders of sessions and groups whose own leader is not restored; killed at the end.
+    pub stand_ins: BTreeMap<u32, Tracee>,
+    executables: BTreeMap<Id, High>,
+    epolls: BTreeSet<Id>,
+}
+
+/// Who calls clone.
+#[derive(Clone, Copy, Debug)]
+enum Creator {
+    /// The agent itself.
+    Agent,
+    /// A process that becomes the parent.
+    Parent(u32),
+    /// A stand-in session leader that is the agent's child; the new process becomes its sibling.
+    StandIn(u32),
+    /// A process whose session is wanted, but not as parent.
+    Session(u32),
+}
+
+impl<'a> Builder<'a> {
+    /// Nothing built yet.
+    pub fn new(
+        world: &'a World<'a>,
+        host: &'a dyn Host,
+        elapsed: Elapsed,
+        objects: Objects,
+        arena: Arena,
+        refused: BTreeMap<u32, Refusal>,
+    ) -> Restored<Self> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Ok(Self {
+            world,
+            host,
+            elapsed,
+            objects,
+            arena,
+            vdso: Vdso::of_this_kernel()?,
+            same_kernel: release.trim() == world.machine.release,
+            built: BTreeMap::new(),
+            refused,
+            stand_ins: BTreeMap::new(),
+            executables: BTreeMap::new(),
+            epolls: BTreeSet::new(),
+        })
+    }
+
+    /// Opens everything a process refers to.
+    pub fn prepare(&mut self, member: &Member) -> Restored<()> {
+        let process = &member.record;
+        if process.zombie {
+            return Ok(());
+        }
+        if let Some(table) = self.world.tables.get(&process.files) {
+            for &(fd, id, _) in &table.descriptors {
+                self.prepare_file(id)
+                    .map_err(|refusal| Refusal::new(format!("fd {fd}"), refusal))?;
+            }
+        }
+        if let Some(space) = self.world.spaces.get(&process.mm) {
+            memory::check(space)?;
+            memory::prepare(space, &mut self.objects, self.world, self.host)?;
+            if space.record.exe_inode == 0 && !self.executables.contains_key(&process.mm) {
+                let name = || format!("executable {}", String::from_utf8_lossy(&space.record.exe));
+                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+                let path = OsStr::from_bytes(&space.record.exe);
+                let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).or_refuse(name)?;
+                self.executables
+                    .insert(process.mm, High::raise(fd, self.objects.base())?);
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_file(&mut self, id: Id) -> Restored<()> {
+        self.objects.ensure(self.world, self.host, &self.elapsed, id)?;
+        let watches = match self.world.files.get(&id).map(|file| &file.what) {
+            Some(shared_region::context::OpenFileKind::Epoll { watches }) => watches,
+            _ => return Ok(()),
+        };
+        watches
+            .iter()
+            .filter(|watch| watch.file != id)
+            .try_for_each(|watch| self.objects.ensure(self.world, self.host, &self.elapsed, watch.file))
+    }
+
+    /// Builds every process of the tree.
+    pub fn build_all(&mut self, tree: &Tree) {
+        let mut roots: std::collections::VecDeque<u32> = tree.roots.iter().copied().collect();
+        while let Some(root) = roots.pop_front() {
+            let creator = tree.nodes.get(&root).map(|node| self.creator_of_root(node));
+            if let Some(Ok(creator)) = creator {
+                self.build(tree, root, creator, &mut roots);
+            } else if let Some(Err(refusal)) = creator {
+                self.refused.insert(root, refusal);
+            }
+        }
+    }
+
+    fn creator_of_root(&mut self, node: &Node) -> Restored<Creator> {
+        let Some(session) = node.born_in else {
+            return Ok(Creator::Agent);
+        };
+        if self.built.contains_key(&session) {
+            return Ok(Creator::Session(session));
+        }
+        if !self.stand_ins.contains_key(&session) {
+            let stand_in = self.create(session, 0, Creator::Agent)?;
+            let mut batch = Batch::new(&mut self.arena, &stand_in);
+            batch.call("session", libc::SYS_setsid, [])?;
+            batch.finish()?;
+            self.stand_ins.insert(session, stand_in);
+        }
+        Ok(Creator::StandIn(session))
+    }
+
+    /// Builds a process and its children. The children of one that fails come to `roots`.
+    fn build(&mut self, tree: &Tree, id: u32, creator: Creator, roots: &mut std::collections::VecDeque<u32>) {
+        let (Some(node), Some(member)) = (tree.nodes.get(&id), self.world.processes.get(&id)) else {
+            return;
+        };
+        if let Err(refusal) = self.bear(id, member, node, creator) {
+            self.refuse(id, refusal);
+            roots.extend(&node.children);
+            return;
+        }
+        if !self.built.contains_key(&id) {
+            return;
+        }
+        let (early, late): (Vec<u32>, Vec<u32>) = node.children.iter().partition(|child| {
+            let wanted = tree.nodes.get(child).and_then(|child| child.born_in);
+            node.leads_session && wanted.is_some_and(|session| session != id)
+        });
+        for child in early {
+            self.build(tree, child, Creator::Parent(id), roots);
+        }
+        if node.leads_session {
+            if let Err(refusal) = self.lead_session(id) {
+                self.refuse(id, refusal);
+                roots.extend(&late);
+                return;
+            }
+        }
+        for child in late {
+            self.build(tree, child, Creator::Parent(id), roots);
+        }
+        self.bury_refused_children(id);
+        if let Err(refusal) = self.furnish(id, member) {
+            self.refuse(id, refusal);
+        }
+    }
+
+    /// Creates a process and gives it empty memory and its descriptors; a zombie dies at once.
+    fn bear(&mut self, id: u32, member: &Member, node: &Node, creator: Creator) -> Restored<()> {
+        let process = &member.record;
+        let tracee = self.create(id, process.exit_signal, creator)?;
+        if process.zombie {
+            return tracee.end(&mut self.arena, process.exit_status);
+        }
+        let session = node.born_in.unwrap_or(0);
+        self.built.insert(id, Built::new(tracee, session));
+        let (Some(built), Some(space), Some(table)) = (
+            self.built.get(&id),
+            self.world.spaces.get(&process.mm),
+            self.world.tables.get(&process.files),
+        ) else {
+            return Err(Refusal::new("records", "address space or file table is missing"));
+        };
+        let leader = built.leader()?;
+        let way = vdso::decide(space, &self.vdso, self.same_kernel, self.host)?;
+        let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
+        let arena = (self.arena.base(), self.arena.end());
+        let mut batch = Batch::new(&mut self.arena, leader);
+        if rseq != 0 {
+            let arguments = [rseq.into(), length.into(), RSEQ_UNREGISTER.into(), signature.into()];
+            batch.call("rseq of the agent", libc::SYS_rseq, arguments)?;
+        }
+        batch.call("thread", libc::SYS_set_tid_address, [0u64.into()])?;
+        memory::clear(&mut batch, arena)?;
+        vdso::map(&mut batch, &way)?;
+        // Before the mappings: an executable that is mapped cannot be replaced, not even by itself.
+        let exe = self.executables.get(&process.mm).map(High::number);
+        memory::bounds(&mut batch, space, &mut self.objects, self.world, self.host, exe)?;
+        memory::map(&mut batch, space, &mut self.objects, self.world, self.host)?;
+        descriptors::clear(&mut batch, &self.objects)?;
+        descriptors::watch(&mut batch, table, self.world, &self.objects, &mut self.epolls)?;
+        descriptors::place(&mut batch, table, &self.objects)?;
+        batch.finish()?;
+        vdso::verify(&way, leader, &self.vdso)
+    }
+
+    fn lead_session(&mut self, id: u32) -> Restored<()> {
+        let Some(built) = self.built.get_mut(&id) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new(&mut self.arena, built.leader()?);
+        batch.expect("session", libc::SYS_setsid, [], super::batch::Expect::Value(id.into()))?;
+        batch.finish()?;
+        built.session = id;
+        Ok(())
+    }
+
+    /// Fills the memory and makes the other threads. No child is forked after this.
+    fn furnish(&mut self, id: u32, member: &Member) -> Restored<()> {
+        let (Some(built), Some(space)) = (self.built.get_mut(&id), self.world.spaces.get(&member.record.mm)) else {
+            return Ok(());
+        };
+        for runs in memory::contents(space) {
+            let adopted = self.host.adopt(id, runs)?;
+            built.adopted += adopted.in_place;
+            built.copied += adopted.copied;
+        }
+        let mut batch = Batch::new(&mut self.arena, built.leader()?);
+        memory::lock(&mut batch, space)?;
+        descriptors::drop_inherited(&mut batch, &self.objects)?;
+        batch.finish()?;
+        for thread in member.threads.iter().skip(1) {
+            let tracee = clone(&mut self.arena, built.leader()?, thread.tid, THREAD, 0)?;
+            built.threads.push(tracee);
+        }
+        Ok(())
+    }
+
+    /// A child that is refused is seen by its parent as killed, so that nobody waits for it for ever.
+    fn bury_refused_children(&mut self, id: u32) {
+        let dead: Vec<u32> = self
+            .refused
+            .keys()
+            .copied()
+            .filter(|child| {
+                let member = self.world.processes.get(child);
+                member.is_some_and(|member| member.record.ppid == id)
+            })
+            .collect();
+        for child in dead {
+            let grave = self
+                .create(child, libc::SIGCHLD as u32, Creator::Parent(id))
+                .and_then(|tracee| tracee.end(&mut self.arena, KILLED));
+            if let (Ok(()), Some(built)) = (grave, self.built.get_mut(&id)) {
+                built.bereaved = true;
+                built
+                    .remarks
+                    .push(format!("child {child} is not restored; it is seen as killed"));
+            }
+        }
+    }
+
+    /// Gives a process up: what is built of it is killed.
+    pub fn refuse(&mut self, id: u32, refusal: Refusal) {
+        if let Some(built) = self.built.remove(&id) {
+            built.kill();
+        }
+        self.refused.insert(id, refusal);
+    }
+
+    fn create(&mut self, id: u32, exit_signal: u32, creator: Creator) -> Restored<Tracee> {
+        let leader_of = |built: &BTreeMap<u32, Built>, id: u32| -> Restored<Tid> {
+            let built = built.get(&id).ok_or_else(|| Refusal::new("parent", "it is gone"))?;
+            Ok(built.leader()?.tid())
+        };
+        match creator {
+            Creator::Agent => {
+                sys::spawn_paused(id as Tid, exit_signal).map_err(|error| taken(id, error))?;
+                Tracee::seize(id as Tid)
+            }
+            Creator::Parent(parent) => {
+                let parent = Tracee::borrowed(leader_of(&self.built, parent)?);
+                clone(&mut self.arena, &parent, id, 0, exit_signal)
+            }
+            Creator::StandIn(session) => {
+                let stand_in = self
+                    .stand_ins
+                    .get(&session)
+                    .ok_or_else(|| Refusal::new("session", "its stand-in is gone"))?;
+                clone(&mut self.arena, stand_in, id, libc::CLONE_PARENT, 0)
+            }
+            Creator::Session(session) => {
+                let leader = Tracee::borrowed(leader_of(&self.built, session)?);
+                let between = clone(&mut self.arena, &leader, 0, 0, 0)?;
+                let wanted = clone(&mut self.arena, &between, id, 0, exit_signal);
+                dismiss(&mut self.arena, between, Some(&leader))?;
+                wanted
+            }
+        }
+    }
+}
+
+/// Ends a helper process. If a process under construction is its parent, that process collects it.
+pub fn dismiss(arena: &mut Arena, helper: Tracee, parent: Option<&Tracee>) -> Restored<()> {
+    let id = helper.tid();
+    Built::new(helper, 0).kill();
+    let Some(parent) = parent else { return Ok(()) };
+    let mut batch = Batch::new(arena, parent);
+    let arguments = [id.into(), 0u64.into(), libc::__WALL.into(), 0u64.into()];
+    batch.call("helper process", libc::SYS_wait4, arguments)?;
+    batch.finish()
+}
+
+/// Lets a tracee create a process or thread with this id, or any id if it is 0.
+pub fn clone(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_signal: u32) -> Restored<Tracee> {
+    arena.clear();
+    let set_tid = arena.put((id as Tid).as_bytes());
+    let arguments = CloneArgs {
+        flags: flags as u32 as u64,
+        exit_signal: exit_signal.into(),
+        set_tid: if id == 0 { 0 } else { set_tid },
+        set_tid_size: u64::from(id != 0),
+        ..CloneArgs::default()
+    };
+    let address = arena.put(arguments.as_bytes());
+    arena.push([
+        libc::SYS_clone3 as u64,
+        address,
+        size_of::<CloneArgs>() as u64,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    let child = creator.run_clone(arena).map_err(|refusal| taken(id, refusal.why))?;
+    if id != 0 && child.tid() != id as Tid {
+        return Err(Refusal::new(
+            format!("id {id}"),
+            format!("the kernel gave {}", child.tid()),
+        ));
+    }
+    Ok(child)
+}
+
+fn taken(id: u32, error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(format!("id {id}"), error)
+}

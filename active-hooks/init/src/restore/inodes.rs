@@ -1,0 +1,224 @@
+//! Files and shared-memory objects that open files and mappings refer to.
+
+use super::{
+    high::High,
+    host::Host,
+    world::{Content, World},
+    OrRefuse, Refusal, Restored,
+};
+use rustix::{
+    fs::{fstat, ftruncate, memfd_create, open, FileType, MemfdFlags, Mode, OFlags},
+    io::pwrite,
+    mm::{mmap_anonymous, munmap, MapFlags, ProtFlags},
+};
+use shared_region::{
+    context::{FrameRun, Id, Inode, SharedMemory},
+    PAGE_SIZE,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::Path,
+};
+
+/// Pages moved from frames to a file in one go.
+const COPY_PAGES: u64 = 256;
+
+/// Where an object can be opened.
+#[derive(Debug)]
+enum Place {
+    /// Under a name.
+    Named(Vec<u8>),
+    /// Without a name, through a descriptor of the agent.
+    Held(High),
+}
+
+/// Every inode and shared-memory object, opened when first needed.
+#[derive(Debug, Default)]
+pub struct Inodes {
+    places: BTreeMap<Id, Place>,
+    maps: BTreeMap<(Id, bool), High>,
+    rewritten: BTreeSet<Id>,
+}
+
+impl Inodes {
+    /// `rewritten` names the inodes whose file was put back under its name, perhaps with another inode number.
+    pub fn new(rewritten: BTreeSet<Id>) -> Self {
+        Self {
+            rewritten,
+            ..Self::default()
+        }
+    }
+
+    /// Opens an object anew with O_* `flags`.
+    pub fn open(&mut self, world: &World, host: &dyn Host, base: u32, id: Id, flags: OFlags) -> Restored<OwnedFd> {
+        self.locate(world, host, base, id)?;
+        let (path, what) = match self.places.get(&id) {
+            Some(Place::Named(path)) => (path.clone(), String::from_utf8_lossy(path).into_owned()),
+            Some(Place::Held(held)) => (held.magic_path().into_bytes(), format!("nameless file {id:#x}")),
+            None => return Err(Refusal::new(format!("inode {id:#x}"), "it was not found")),
+        };
+        open(OsStr::from_bytes(&path), flags | OFlags::CLOEXEC, Mode::empty()).or_refuse(|| what)
+    }
+
+    /// A descriptor to map an object by.
+    pub fn for_mapping(&mut self, world: &World, host: &dyn Host, base: u32, id: Id, writable: bool) -> Restored<u32> {
+        if let Some(high) = self.maps.get(&(id, writable)) {
+            return Ok(high.number());
+        }
+        let flags = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let high = High::raise(self.open(world, host, base, id, flags)?, base)?;
+        let number = high.number();
+        self.maps.insert((id, writable), high);
+        Ok(number)
+    }
+
+    fn locate(&mut self, world: &World, host: &dyn Host, base: u32, id: Id) -> Restored<()> {
+        if self.places.contains_key(&id) {
+            return Ok(());
+        }
+        let place = if let Some(inode) = world.inodes.get(&id) {
+            if inode.record.path.is_empty() {
+                Place::Held(High::raise(revive(inode, host)?, base)?)
+            } else {
+                self.check(id, &inode.record)?;
+                Place::Named(inode.record.path.clone())
+            }
+        } else if let Some(shared) = world.shared.get(&id) {
+            Place::Held(High::raise(share(shared, host)?, base)?)
+        } else {
+            return Err(Refusal::new(format!("inode {id:#x}"), "there is no record of it"));
+        };
+        self.places.insert(id, place);
+        Ok(())
+    }
+
+    /// The file under the name must be the one the process had.
+    fn check(&self, id: Id, inode: &Inode) -> Restored<()> {
+        let name = || String::from_utf8_lossy(&inode.path).into_owned();
+        let path = Path::new(OsStr::from_bytes(&inode.path));
+        let found = rustix::fs::stat(path).or_refuse(name)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::from_raw_mode(inode.mode) {
+            return Err(Refusal::new(name(), "it is of another type now"));
+        }
+        let numbered = !matches!(inode.fstype.as_slice(), b"tmpfs" | b"devtmpfs" | b"ramfs" | b"overlay");
+        if numbered && found.st_ino != inode.number && !self.rewritten.contains(&id) {
+            return Err(Refusal::new(name(), "another file has its name now"));
+        }
+        Ok(())
+    }
+}
+
+/// A deleted file, made again without a name from its cached pages.
+fn revive(inode: &Content<'_, Inode>, host: &dyn Host) -> Restored<OwnedFd> {
+    let record = &inode.record;
+    let name = || format!("deleted file {}", String::from_utf8_lossy(&record.last_path));
+    if FileType::from_raw_mode(record.mode) != FileType::RegularFile {
+        return Err(Refusal::new(name(), "it is not a regular file"));
+    }
+    if !record.fully_cached {
+        return Err(Refusal::new(name(), "not all of it was in memory"));
+    }
+    let last = record
+        .last_path
+        .strip_suffix(b" (deleted)")
+        .unwrap_or(&record.last_path);
+    let directory = Path::new(OsStr::from_bytes(last)).parent().unwrap_or(Path::new("/"));
+    let mode = Mode::from_raw_mode(record.mode & 0o7777);
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let fd = open(directory, flags, mode).or_refuse(name)?;
+    fill(&fd, inode.runs(), record.size, host).map_err(|refusal| Refusal::new(name(), refusal))?;
+    let owner = (
+        rustix::fs::Uid::from_raw(record.uid),
+        rustix::fs::Gid::from_raw(record.gid),
+    );
+    rustix::fs::fchown(&fd, Some(owner.0), Some(owner.1)).or_refuse(name)?;
+    rustix::fs::fchmod(&fd, mode).or_refuse(name)?;
+    Ok(fd)
+}
+
+/// A shared-memory object, made again.
+fn share(shared: &Content<'_, SharedMemory>, host: &dyn Host) -> Restored<OwnedFd> {
+    let record = &shared.record;
+    let name = || format!("shared memory {}", String::from_utf8_lossy(&record.name));
+    if record.swapped != 0 {
+        return Err(Refusal::new(
+            name(),
+            format!("{} pages were swapped out", record.swapped),
+        ));
+    }
+    let text = record.name.strip_suffix(b" (deleted)").unwrap_or(&record.name);
+    let fd = if let Some(memfd) = text.strip_prefix(b"/memfd:") {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = memfd_create(OsStr::from_bytes(memfd), flags).or_refuse(name)?;
+        ftruncate(&fd, record.size).or_refuse(name)?;
+        fd
+    } else if text == b"/dev/zero" {
+        nameless(record.size).or_refuse(name)?
+    } else {
+        return Err(Refusal::new(
+            name(),
+            "only anonymous shared memory and memfds can be made again",
+        ));
+    };
+    fill(&fd, shared.runs(), record.size, host).map_err(|refusal| Refusal::new(name(), refusal))?;
+    Ok(fd)
+}
+
+/// Shared anonymous memory has no descriptor of its own: it is mapped once and opened through `map_files`.
+fn nameless(size: u64) -> rustix::io::Result<OwnedFd> {
+    let length = size.next_multiple_of(PAGE_SIZE) as usize;
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs no memory of this process.
+    let at = unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            length,
+            prot,
+            MapFlags::SHARED | MapFlags::NORESERVE,
+        )
+    }?;
+    let (start, end) = (at as usize, at as usize + length);
+    let path = format!("/proc/self/map_files/{start:x}-{end:x}");
+    let fd = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    // SAFETY: mapped above, and nothing refers to it.
+    unsafe { munmap(at, length) }?;
+    fd
+}
+
+/// Writes frames to where they belong in a file of `size` bytes.
+pub fn fill(fd: &OwnedFd, runs: impl Iterator<Item = FrameRun>, size: u64, host: &dyn Host) -> Restored<()> {
+    if fstat(fd).or_refuse(|| "size")?.st_size as u64 != size {
+        ftruncate(fd, size).or_refuse(|| "size")?;
+    }
+    let mut buffer = vec![0u8; (COPY_PAGES * PAGE_SIZE) as usize];
+    for run in runs {
+        let mut page = 0;
+        while page < run.pages() {
+            let offset = run.va.saturating_add(page * PAGE_SIZE);
+            if offset >= size {
+                break;
+            }
+            let pages = (run.pages() - page).min(COPY_PAGES);
+            let bytes = &mut buffer[..(pages * PAGE_SIZE) as usize];
+            host.read_frames(run.pfn() + page, bytes)?;
+            let wanted = (bytes.len() as u64).min(size - offset) as usize;
+            write_all(fd, &bytes[..wanted], offset)?;
+            page += pages;
+        }
+    }
+    Ok(())
+}
+
+fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Restored<()> {
+    while !bytes.is_empty() {
+        let written = pwrite(fd, bytes, offset).or_refuse(|| format!("writing at {offset}"))?;
+        if written == 0 {
+            return Err(Refusal::new(format!("writing at {offset}"), "the file takes no more"));
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}

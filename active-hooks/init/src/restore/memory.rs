@@ -1,0 +1,346 @@
+//! The mappings of a process, empty at first; their contents come by adoption.
+
+use super::{
+    batch::{Arg, Batch},
+    host::Host,
+    objects::Objects,
+    world::{Space, World},
+    OrRefuse, Refusal, Restored,
+};
+use shared_region::context::{Backing, FrameRun, Mapping};
+use zerocopy::{Immutable, IntoBytes};
+
+/// First address after user memory with 4-level paging (`TASK_SIZE_MAX`).
+pub const USER_END: u64 = 0x7FFF_FFFF_F000;
+
+const PR_SET_VMA: u64 = 0x5356_4D41;
+const PR_SET_VMA_ANON_NAME: u64 = 0;
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+const PR_SET_THP_DISABLE: u64 = 41;
+const MLOCK_ONFAULT: u64 = 1;
+
+/// Flags of a mapping that `mmap` takes as they are.
+const KEPT_FLAGS: u32 = (libc::MAP_GROWSDOWN | libc::MAP_NORESERVE) as u32;
+
+/// `struct prctl_mm_map` (include/uapi/linux/prctl.h).
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct MmMap {
+    bounds: [u64; 11],
+    auxv: u64,
+    auxv_size: u32,
+    exe_fd: u32,
+}
+
+fn name(mapping: &Mapping) -> String {
+    format!("mapping {:x}-{:x}", mapping.start, mapping.end)
+}
+
+/// Whether a mapping is one that this module makes.
+pub fn is_ordinary(mapping: &Mapping) -> bool {
+    !matches!(mapping.backing, Backing::Vdso | Backing::Vvar)
+}
+
+/// What cannot be mapped is found before anything is built.
+pub fn check(space: &Space<'_>) -> Restored<()> {
+    for mapping in &space.mappings {
+        if mapping.backing == Backing::Unsupported {
+            let why = format!("its kind is not supported (flags {:#x})", mapping.unusual);
+            return Err(Refusal::new(name(mapping), why));
+        }
+        if mapping.pkey != 0 {
+            return Err(Refusal::new(name(mapping), format!("protection key {}", mapping.pkey)));
+        }
+        if mapping.start >= mapping.end || mapping.end > USER_END {
+            return Err(Refusal::new(name(mapping), "its addresses are out of range"));
+        }
+    }
+    for pair in space.mappings.windows(2) {
+        if pair[0].end > pair[1].start {
+            return Err(Refusal::new(name(&pair[1]), "it overlaps its neighbour"));
+        }
+    }
+    Ok(())
+}
+
+/// Opens what a process maps, so that it can be inherited.
+pub fn prepare(space: &Space<'_>, objects: &mut Objects, world: &World, host: &dyn Host) -> Restored<()> {
+    for mapping in space.mappings.iter().filter(|mapping| mapping.inode != 0) {
+        objects
+            .for_mapping(world, host, mapping.inode, needs_write(mapping))
+            .map_err(|refusal| Refusal::new(name(mapping), refusal))?;
+    }
+    if let Some((inode, writable)) = executable(space) {
+        objects.for_mapping(world, host, inode, writable)?;
+    }
+    Ok(())
+}
+
+/// A shared mapping of a file opened for writing can be made writable later.
+fn needs_write(mapping: &Mapping) -> bool {
+    match mapping.backing {
+        Backing::SharedMemory => true,
+        Backing::FileShared => mapping.writable_file,
+        _ => false,
+    }
+}
+
+fn executable(space: &Space<'_>) -> Option<(u64, bool)> {
+    (space.record.exe_inode != 0).then_some((space.record.exe_inode, false))
+}
+
+/// Takes away everything but the arena.
+pub fn clear(batch: &mut Batch<'_>, arena: (u64, u64)) -> Restored<()> {
+    batch.call("old memory", libc::SYS_munmap, [0u64.into(), arena.0.into()])?;
+    let rest = USER_END - arena.1;
+    batch.call("old memory", libc::SYS_munmap, [arena.1.into(), rest.into()])
+}
+
+/// Makes the mappings.
+pub fn map(
+    batch: &mut Batch<'_>,
+    space: &Space<'_>,
+    objects: &mut Objects,
+    world: &World,
+    host: &dyn Host,
+) -> Restored<()> {
+    for mapping in space.mappings.iter().filter(|mapping| is_ordinary(mapping)) {
+        let length = mapping.end - mapping.start;
+        let (sharing, fd) = match mapping.backing {
+            Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, u64::MAX),
+            Backing::FilePrivate => (libc::MAP_PRIVATE, 0),
+            _ => (libc::MAP_SHARED, 0),
+        };
+        let fd = match fd {
+            0 => u64::from(objects.for_mapping(world, host, mapping.inode, needs_write(mapping))?),
+            none => none,
+        };
+        let flags = (sharing | libc::MAP_FIXED_NOREPLACE) as u32 | (mapping.map_flags & KEPT_FLAGS);
+        let offset = if mapping.inode == 0 { 0 } else { mapping.offset };
+        batch.expect(
+            name(mapping),
+            libc::SYS_mmap,
+            [
+                mapping.start.into(),
+                length.into(),
+                mapping.prot.into(),
+                flags.into(),
+                fd.into(),
+                offset.into(),
+            ],
+            super::batch::Expect::Value(mapping.start),
+        )?;
+        for &advice in &mapping.advice {
+            batch.call(
+                format!("advice {advice} on {}", name(mapping)),
+                libc::SYS_madvise,
+                [mapping.start.into(), length.into(), advice.into()],
+            )?;
+        }
+        if !mapping.name.is_empty() {
+            let text = [mapping.name.as_slice(), &[0]].concat();
+            batch.call(
+                format!("name of {}", name(mapping)),
+                libc::SYS_prctl,
+                [
+                    PR_SET_VMA.into(),
+                    PR_SET_VMA_ANON_NAME.into(),
+                    mapping.start.into(),
+                    length.into(),
+                    Arg::Bytes(&text),
+                ],
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The frames that become anonymous memory: all but the pages of the vDSO, which [`super::vdso`] takes care of.
+/// Each item is a piece of a payload, as long as possible.
+pub fn contents<'s, 'a>(space: &'s Space<'a>) -> impl Iterator<Item = &'a [u8]> + 's {
+    let kernels: Vec<(u64, u64)> = space
+        .mappings
+        .iter()
+        .filter(|mapping| !is_ordinary(mapping))
+        .map(|mapping| (mapping.start, mapping.end))
+        .collect();
+    let is_kernels = move |run: &[u8]| {
+        FrameRun::iter(run).any(|run| kernels.iter().any(|&(start, end)| (start..end).contains(&run.va)))
+    };
+    space.frames.iter().flat_map(move |payload| {
+        let mut pieces = Vec::new();
+        let mut start = 0;
+        for (index, run) in payload.chunks_exact(FrameRun::SIZE).enumerate() {
+            if is_kernels(run) {
+                let at = index * FrameRun::SIZE;
+                pieces.push(&payload[start..at]);
+                start = at + FrameRun::SIZE;
+            }
+        }
+        pieces.push(&payload[start..]);
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
+    })
+}
+
+/// Locks what was locked. To be done when the contents are there, so that nothing is faulted in before.
+pub fn lock(batch: &mut Batch<'_>, space: &Space<'_>) -> Restored<()> {
+    let locked = |mapping: &&Mapping| mapping.map_flags & libc::MAP_LOCKED as u32 != 0;
+    for mapping in space.mappings.iter().filter(locked) {
+        let on_fault = if mapping.lock_on_fault { MLOCK_ONFAULT } else { 0 };
+        let length = mapping.end - mapping.start;
+        batch.call(
+            format!("lock on {}", name(mapping)),
+            libc::SYS_mlock2,
+            [mapping.start.into(), length.into(), on_fault.into()],
+        )?;
+    }
+    if space.record.def_flags != 0 {
+        batch.call("mlockall", libc::SYS_mlockall, [space.record.def_flags.into()])?;
+    }
+    if space.record.thp_disable {
+        batch.call(
+            "huge page setting",
+            libc::SYS_prctl,
+            [
+                PR_SET_THP_DISABLE.into(),
+                1u64.into(),
+                0u64.into(),
+                0u64.into(),
+                0u64.into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Sets where code, data, heap, stack, arguments and environment lie, the auxiliary vector and the executable.
+pub fn bounds(
+    batch: &mut Batch<'_>,
+    space: &Space<'_>,
+    objects: &mut Objects,
+    world: &World,
+    host: &dyn Host,
+    exe: Option<u32>,
+) -> Restored<()> {
+    let exe_fd = match executable(space) {
+        Some((inode, writable)) => objects.for_mapping(world, host, inode, writable)?,
+        None => exe.unwrap_or(u32::MAX),
+    };
+    let auxv = trimmed(&space.record.auxv);
+    let map = MmMap {
+        bounds: space.record.bounds,
+        auxv: 0,
+        auxv_size: (auxv.len() * 8) as u32,
+        exe_fd,
+    };
+    let size = size_of::<MmMap>() as u64;
+    let linked = Arg::Linked {
+        outer: map.as_bytes(),
+        at: 88,
+        inner: auxv.as_bytes(),
+    };
+    batch.call(
+        "bounds of the address space",
+        libc::SYS_prctl,
+        [PR_SET_MM.into(), PR_SET_MM_MAP.into(), linked, size.into(), 0u64.into()],
+    )
+}
+
+/// Kernels have room for different numbers of entries: what follows AT_NULL is cut.
+fn trimmed(auxv: &[u64]) -> &[u64] {
+    let end = auxv.chunks_exact(2).position(|pair| pair[0] == 0);
+    &auxv[..end.map_or(auxv.len() & !1, |index| 2 * index + 2)]
+}
+
+/// Where the arena can go: a hole that no address space uses, and that this process does not use either.
+pub fn find_hole<'a>(spaces: impl Iterator<Item = &'a Space<'a>>, size: u64) -> Restored<u64> {
+    let mut taken: Vec<(u64, u64)> = spaces
+        .flat_map(|space| space.mappings.iter())
+        .map(|mapping| (mapping.start, mapping.end))
+        .collect();
+    taken.extend(
+        maps_of(std::process::id())?
+            .into_iter()
+            .map(|area| (area.start, area.end)),
+    );
+    taken.sort_unstable();
+    let mut hole = LOWEST_HOLE;
+    for (start, end) in taken {
+        // Stacks grow downwards into what lies before them: keep away.
+        if start.saturating_sub(STACK_ROOM) >= hole + size {
+            break;
+        }
+        hole = hole.max(end.next_multiple_of(0x1000) + STACK_ROOM);
+    }
+    if hole + size < USER_END {
+        Ok(hole)
+    } else {
+        Err(Refusal::new("arena", "no address is free in every process"))
+    }
+}
+
+const LOWEST_HOLE: u64 = 0x10_0000_0000;
+const STACK_ROOM: u64 = 0x1000_0000;
+
+/// A line of `/proc/PID/maps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// First address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// What the kernel calls it.
+    pub name: String,
+}
+
+/// The memory map of a process as the kernel tells it.
+pub fn maps_of(pid: u32) -> Restored<Vec<Area>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/maps")).or_refuse(|| "memory map")?;
+    Ok(text.lines().filter_map(parse_area).collect())
+}
+
+fn parse_area(line: &str) -> Option<Area> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    Some(Area {
+        start: u64::from_str_radix(start, 16).ok()?,
+        end: u64::from_str_radix(end, 16).ok()?,
+        name: words.nth(4).unwrap_or_default().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_is_cut_behind_its_end() {
+        assert_eq!(trimmed(&[6, 4096, 0, 0, 0, 0]), [6, 4096, 0, 0]);
+        assert_eq!(trimmed(&[6, 4096, 7]), [6, 4096]);
+    }
+
+    #[test]
+    fn overlapping_mappings_are_refused() {
+        let mapping = |start, end| Mapping {
+            start,
+            end,
+            ..Mapping::default()
+        };
+        let space = Space {
+            mappings: vec![mapping(0x1000, 0x3000), mapping(0x2000, 0x4000)],
+            ..Space::default()
+        };
+        assert!(check(&space).unwrap_err().why.contains("overlaps"));
+    }
+
+    #[test]
+    fn an_area_is_read_with_its_name() {
+        let area = parse_area("7ffc1000-7ffc3000 r-xp 00000000 00:00 0    [vdso]").unwrap();
+        assert_eq!(
+            (area.start, area.end, area.name.as_str()),
+            (0x7ffc_1000, 0x7ffc_3000, "[vdso]")
+        );
+    }
+}

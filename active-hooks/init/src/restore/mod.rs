@@ -1,0 +1,234 @@
+//! The restore agent: from records to running processes.
+//!
+//! What we know on entry: the file systems are mounted as the processes saw them and the agent's root is theirs; the
+//! clocks go on; the pid counter is past every saved id; the agent is single-threaded and root.
+//!
+//! What we are responsible for: every process is restored whole or not at all, and none runs before all are built.
+//! What goes wrong with one process costs that process and names the reason.
+//!
+//! The order: [`world`] reads the records, [`objects`] opens what processes refer to, [`build`] creates the processes
+//! in the order that [`tree`] found, and each is filled in by the modules named after the kinds of state.
+
+pub mod arena;
+pub mod batch;
+pub mod build;
+pub mod clock;
+pub mod creds;
+pub mod descriptors;
+pub mod groups;
+pub mod high;
+pub mod host;
+pub mod inodes;
+pub mod memory;
+pub mod objects;
+pub mod pipes;
+pub mod process;
+pub mod refusal;
+pub mod restrictions;
+pub mod signals;
+pub mod threads;
+pub mod timers;
+pub mod tracee;
+pub mod tree;
+pub mod vdso;
+pub mod world;
+
+pub use refusal::{OrRefuse, Refusal, Restored};
+
+use self::{
+    arena::Arena,
+    build::Builder,
+    clock::Elapsed,
+    host::Host,
+    inodes::Inodes,
+    objects::Objects,
+    process::{Built, Finish},
+    threads::ClockOffsets,
+    tree::Tree,
+    world::World,
+};
+use shared_region::context::{Id, OpenFileKind, Outcome, Process};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the agent is told beside the records.
+#[derive(Clone, Debug, Default)]
+pub struct Setting {
+    /// Inodes whose file was put back under its name.
+    pub rewritten: BTreeSet<Id>,
+    /// Offsets of CLOCK_MONOTONIC and CLOCK_BOOTTIME in this time namespace, in nanoseconds.
+    pub offsets: ClockOffsets,
+    /// Processes that are refused for a reason found before, with it.
+    pub refused: BTreeMap<u32, Refusal>,
+}
+
+/// The processes, ready to run, and those that are not.
+pub struct Ready {
+    built: BTreeMap<u32, Built>,
+    refused: BTreeMap<u32, Refusal>,
+}
+
+/// Builds every process that can be restored. None of them runs before [`Ready::release`].
+///
+/// # Errors
+/// Only what keeps every process from being restored; what concerns one of them is in the outcomes.
+pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restored<Ready> {
+    crate::sys::block_child_signal();
+    let base = lowest_free_descriptor(world);
+    let room = u64::from(base) + (world.files.len() + 2 * world.inodes.len() + 2 * world.shared.len()) as u64 + 4096;
+    let limit = crate::sys::limit(libc::RLIMIT_NOFILE).or_refuse(|| "descriptors of the agent")?;
+    let set_limit = |soft: u64, hard: u64| {
+        crate::sys::set_limit(0, libc::RLIMIT_NOFILE, soft, hard).or_refuse(|| "descriptors of the agent")
+    };
+    set_limit(room.max(limit.0), room.max(limit.1))?;
+    let ready = restore_with(world, host, setting, base);
+    set_limit(limit.0, limit.1)?;
+    ready
+}
+
+fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
+    let arena = Arena::new(memory::find_hole(world.spaces.values(), arena::SIZE as u64)?)?;
+    let objects = Objects::new(base, Inodes::new(setting.rewritten.clone()));
+    let elapsed = Elapsed::since(world.machine.clock);
+    let mut refused = setting.refused.clone();
+    refuse_by_record(world, &mut refused);
+    let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
+
+    for (&id, member) in &world.processes {
+        if builder.refused.contains_key(&id) {
+            continue;
+        }
+        if let Err(refusal) = process::check(member, world).and_then(|()| builder.prepare(member)) {
+            builder.refused.insert(id, refusal);
+        }
+    }
+    let wanted: Vec<&Process> = world
+        .processes
+        .iter()
+        .filter(|(id, _)| !builder.refused.contains_key(id))
+        .map(|(_, member)| &member.record)
+        // The zombie of a parent that is not restored has nobody to collect it.
+        .filter(|process| !process.zombie || world.processes.contains_key(&process.ppid))
+        .collect();
+    let tree = Tree::plan(wanted.into_iter());
+    builder.refused.extend(tree.refused.iter().cloned());
+    builder.build_all(&tree);
+    groups::arrange(&mut builder);
+    finish(&mut builder, setting, creds::Own::now()?);
+    let Builder {
+        mut arena,
+        built,
+        refused,
+        stand_ins,
+        ..
+    } = builder;
+    for (_, stand_in) in stand_ins {
+        build::dismiss(&mut arena, stand_in, None)?;
+    }
+    Ok(Ready { built, refused })
+}
+
+fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
+    let mut owners = BTreeSet::new();
+    let ids: Vec<u32> = builder.built.keys().copied().collect();
+    for id in ids {
+        let context = Finish {
+            world: builder.world,
+            host: builder.host,
+            elapsed: &builder.elapsed,
+            offsets: setting.offsets,
+            own,
+        };
+        let (Some(built), Some(member)) = (builder.built.get_mut(&id), builder.world.processes.get(&id)) else {
+            continue;
+        };
+        let finished = process::finish(&mut builder.arena, built, member, &context, &mut owners);
+        if let Err(refusal) = finished {
+            builder.refuse(id, refusal);
+        }
+    }
+}
+
+/// Refuses what the salvager, or the reading of its records, has found incomplete.
+fn refuse_by_record(world: &World<'_>, refused: &mut BTreeMap<u32, Refusal>) {
+    for (id, lost) in world.lost.iter().filter(|(_, lost)| lost.fatal) {
+        refused.insert(*id, Refusal::new(&lost.object, &lost.reason));
+    }
+    for (owner, why) in &world.unreadable {
+        for (&id, member) in &world.processes {
+            let process = &member.record;
+            let concerned = [u64::from(id), process.mm, process.files];
+            if *owner == 0 || concerned.contains(owner) || refers_to(world, process, *owner) {
+                refused.insert(id, Refusal::new("records", why));
+            }
+        }
+    }
+}
+
+/// Whether a process has an open file or mapping whose id this is.
+fn refers_to(world: &World<'_>, process: &Process, id: Id) -> bool {
+    let files = world.tables.get(&process.files);
+    let opened = files.is_some_and(|table| table.descriptors.iter().any(|&(_, file, _)| file == id));
+    let space = world.spaces.get(&process.mm);
+    opened || space.is_some_and(|space| space.mappings.iter().any(|mapping| mapping.inode == id))
+}
+
+/// The first descriptor number that no process uses, nor an epoll set remembers.
+fn lowest_free_descriptor(world: &World<'_>) -> u32 {
+    let used = world
+        .tables
+        .values()
+        .flat_map(|table| table.descriptors.iter().map(|&(fd, ..)| fd));
+    let watched = world.files.values().flat_map(|file| match &file.what {
+        OpenFileKind::Epoll { watches } => watches.as_slice(),
+        _ => &[],
+    });
+    let highest = used.chain(watched.map(|watch| watch.fd)).max().unwrap_or(0);
+    highest.saturating_add(1).max(LOWEST_BASE)
+}
+
+/// Descriptors of the agent's own stay below this.
+const LOWEST_BASE: u32 = 64;
+
+impl Ready {
+    /// How many processes are ready.
+    pub fn len(&self) -> usize {
+        self.built.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.built.is_empty()
+    }
+
+    /// Lets every process run, and tells what became of each.
+    pub fn release(self, world: &World<'_>) -> BTreeMap<u32, Outcome> {
+        let mut outcomes = BTreeMap::new();
+        let comm = |id: &u32| world.processes.get(id).map_or_else(String::new, world::Member::comm);
+        for (id, built) in self.built {
+            let mut outcome = Outcome {
+                comm: comm(&id),
+                resumed: true,
+                remarks: built.remarks,
+                adopted: built.adopted,
+                copied: built.copied,
+            };
+            for thread in built.threads {
+                if let Err(refusal) = thread.release() {
+                    outcome.remarks.push(refusal.to_string());
+                }
+            }
+            outcomes.insert(id, outcome);
+        }
+        for (id, refusal) in self.refused {
+            outcomes.insert(
+                id,
+                Outcome {
+                    comm: comm(&id),
+                    remarks: vec![refusal.to_string()],
+                    ..Outcome::default()
+                },
+            );
+        }
+        outcomes
+    }
+}

@@ -1,0 +1,223 @@
+//! Open files: each is opened once, in the agent, and shared from there.
+
+use super::{
+    clock::{interval_and_value, Elapsed},
+    high::{self, High},
+    host::Host,
+    inodes::Inodes,
+    pipes::HeldPipe,
+    world::World,
+    OrRefuse, Refusal, Restored,
+};
+use rustix::{
+    event::{eventfd, EventfdFlags},
+    fs::{fstat, open, seek, Mode, OFlags, SeekFrom},
+};
+use shared_region::context::{Id, OpenFile, OpenFileKind};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+/// Flags that only say how a file is opened and are not kept by the kernel.
+const OPEN_ONLY: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::TRUNC);
+
+/// The open files of the dead kernel, by id.
+#[derive(Debug)]
+pub struct Objects {
+    base: u32,
+    files: BTreeMap<Id, High>,
+    pipes: BTreeMap<Id, HeldPipe>,
+    /// Files and shared-memory objects.
+    pub inodes: Inodes,
+}
+
+impl Objects {
+    /// Nothing opened yet; descriptors will be at `base` or above.
+    pub fn new(base: u32, inodes: Inodes) -> Self {
+        Self {
+            base,
+            files: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            inodes,
+        }
+    }
+
+    /// The lowest number at which the agent keeps descriptors for others.
+    pub fn base(&self) -> u32 {
+        self.base
+    }
+
+    /// Number of an open file's descriptor, if it was opened.
+    pub fn number(&self, id: Id) -> Option<u32> {
+        self.files.get(&id).map(High::number)
+    }
+
+    /// Number of a descriptor by which an inode can be mapped.
+    pub fn for_mapping(&mut self, world: &World, host: &dyn Host, inode: Id, writable: bool) -> Restored<u32> {
+        self.inodes.for_mapping(world, host, self.base, inode, writable)
+    }
+
+    /// Opens a file if it is not open yet.
+    pub fn ensure(&mut self, world: &World, host: &dyn Host, elapsed: &Elapsed, id: Id) -> Restored<()> {
+        if self.files.contains_key(&id) {
+            return Ok(());
+        }
+        let file = world
+            .files
+            .get(&id)
+            .ok_or_else(|| Refusal::new(format!("open file {id:#x}"), "there is no record of it"))?;
+        let fd = self.open(world, host, elapsed, file)?;
+        let fd = High::raise(fd, self.base)?;
+        self.files.insert(id, fd);
+        Ok(())
+    }
+
+    fn open(&mut self, world: &World, host: &dyn Host, elapsed: &Elapsed, file: &OpenFile) -> Restored<OwnedFd> {
+        let flags = OFlags::from_bits_retain(file.flags).difference(OPEN_ONLY) | OFlags::CLOEXEC | OFlags::NOCTTY;
+        match &file.what {
+            OpenFileKind::Unsupported(kind) => {
+                Err(Refusal::new(path_text(file), format!("a {kind} cannot be restored")))
+            }
+            OpenFileKind::Regular { inode } => {
+                let fd = self.inodes.open(world, host, self.base, *inode, flags)?;
+                at_position(fd, file)
+            }
+            OpenFileKind::Directory => at_position(open_path(file, flags | OFlags::DIRECTORY)?, file),
+            OpenFileKind::Device { rdev } | OpenFileKind::Console { rdev } => device(file, flags, *rdev),
+            OpenFileKind::Path => open_path(file, flags | OFlags::PATH),
+            OpenFileKind::Pipe { inode } => self.pipe(world, *inode)?.end(file.flags),
+            OpenFileKind::EventFd { count, semaphore } => event_fd(*count, *semaphore, flags),
+            OpenFileKind::Epoll { .. } => rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)
+                .or_refuse(|| "epoll descriptor"),
+            OpenFileKind::TimerFd {
+                clock,
+                value,
+                interval,
+                ticks,
+                settime_flags,
+            } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
+            OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
+        }
+    }
+
+    fn pipe(&mut self, world: &World, inode: Id) -> Restored<&mut HeldPipe> {
+        use std::collections::btree_map::Entry;
+        match self.pipes.entry(inode) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let content = world
+                    .pipes
+                    .get(&inode)
+                    .ok_or_else(|| Refusal::new("pipe", "there is no record of it"))?;
+                Ok(entry.insert(HeldPipe::make(content, self.base)?))
+            }
+        }
+    }
+}
+
+fn path_text(file: &OpenFile) -> String {
+    String::from_utf8_lossy(&file.path).into_owned()
+}
+
+fn open_path(file: &OpenFile, flags: OFlags) -> Restored<OwnedFd> {
+    open(OsStr::from_bytes(&file.path), flags, Mode::empty()).or_refuse(|| path_text(file))
+}
+
+fn at_position(fd: OwnedFd, file: &OpenFile) -> Restored<OwnedFd> {
+    if file.position != 0 {
+        seek(&fd, SeekFrom::Start(file.position)).or_refuse(|| path_text(file))?;
+    }
+    Ok(fd)
+}
+
+/// A device is opened by its name, which must still be that device.
+fn device(file: &OpenFile, flags: OFlags, rdev: u64) -> Restored<OwnedFd> {
+    let fd = open_path(file, flags)?;
+    let found = fstat(&fd).or_refuse(|| path_text(file))?.st_rdev;
+    let wanted = rustix::fs::makedev((rdev >> 20) as u32, (rdev & 0xF_FFFF) as u32);
+    if found != wanted {
+        return Err(Refusal::new(path_text(file), "it is another device now"));
+    }
+    Ok(fd)
+}
+
+fn event_fd(count: u64, semaphore: bool, flags: OFlags) -> Restored<OwnedFd> {
+    let mut options = EventfdFlags::CLOEXEC;
+    options.set(EventfdFlags::SEMAPHORE, semaphore);
+    options.set(EventfdFlags::NONBLOCK, flags.contains(OFlags::NONBLOCK));
+    let fd = eventfd(0, options).or_refuse(|| "eventfd")?;
+    if count != 0 {
+        rustix::io::write(&fd, &count.to_ne_bytes()).or_refuse(|| "eventfd counter")?;
+    }
+    Ok(fd)
+}
+
+/// `TFD_IOC_SET_TICKS`: `_IOW('T', 0, __u64)` (include/uapi/linux/timerfd.h).
+const TFD_IOC_SET_TICKS: libc::Ioctl = 0x4008_5400;
+const TFD_TIMER_ABSTIME: u32 = 1;
+
+fn timer_fd(
+    elapsed: &Elapsed,
+    flags: OFlags,
+    clock: i32,
+    (value, interval): (u64, u64),
+    ticks: u64,
+    settime_flags: u32,
+) -> Restored<OwnedFd> {
+    let what = || "timerfd";
+    let options = libc::TFD_CLOEXEC | (flags & OFlags::NONBLOCK).bits() as i32;
+    // SAFETY: takes numbers and returns a new descriptor.
+    let fd = owned(unsafe { libc::timerfd_create(clock, options) }).or_refuse(what)?;
+    if value != 0 {
+        let absolute = settime_flags & TFD_TIMER_ABSTIME != 0;
+        let first = match (absolute, clock) {
+            (false, _) => elapsed.remaining(value),
+            (true, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_ALARM) => elapsed.then.realtime as u64 + value,
+            (true, libc::CLOCK_BOOTTIME | libc::CLOCK_BOOTTIME_ALARM) => elapsed.then.boottime + value,
+            (true, _) => elapsed.then.monotonic + value,
+        };
+        let setting = interval_and_value(interval, first, 1);
+        // SAFETY: the setting is a live `struct itimerspec` (two timespecs, 32 bytes); the old one is not asked for.
+        let result = unsafe {
+            libc::timerfd_settime(
+                fd.as_raw_fd(),
+                settime_flags as i32,
+                setting.as_ptr().cast(),
+                std::ptr::null_mut(),
+            )
+        };
+        checked(result).or_refuse(what)?;
+    }
+    if ticks != 0 {
+        // SAFETY: the ioctl reads a 64-bit number from the address, which is live.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), TFD_IOC_SET_TICKS, std::ptr::from_ref(&ticks)) };
+        checked(result).or_refuse(|| "timerfd expirations")?;
+    }
+    Ok(fd)
+}
+
+fn signal_fd(mask: u64, flags: OFlags) -> Restored<OwnedFd> {
+    let options = libc::SFD_CLOEXEC | (flags & OFlags::NONBLOCK).bits() as i32;
+    // SAFETY: the kernel reads 8 bytes of mask from the address, which is live.
+    let result = unsafe { libc::syscall(libc::SYS_signalfd4, -1, std::ptr::from_ref(&mask), 8, options) };
+    owned(result as i32).or_refuse(|| "signalfd")
+}
+
+fn checked(result: i32) -> io::Result<i32> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn owned(result: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a descriptor that a call just returned belongs to the caller alone.
+    checked(result).map(|fd| unsafe { high::own(fd) })
+}

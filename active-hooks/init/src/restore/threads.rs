@@ -1,0 +1,245 @@
+//! What belongs to one thread: registration with the kernel, scheduling, names, interrupted calls.
+
+use super::{
+    batch::{Arg, Batch},
+    creds,
+    host::Host,
+    restrictions, Refusal, Restored,
+};
+use shared_region::{
+    context::{Resume, Thread},
+    device::{resume_kind, ResumeCall},
+};
+use std::{fs::File, os::unix::fs::FileExt};
+use zerocopy::{Immutable, IntoBytes};
+
+const PR_SET_PDEATHSIG: u64 = 1;
+const PR_SET_NAME: u64 = 15;
+const PR_SET_TIMERSLACK: u64 = 29;
+const SCHED_FLAG_RESET_ON_FORK: u64 = 1;
+const IOPRIO_WHO_PROCESS: u64 = 1;
+const ROBUST_HEAD_SIZE: u64 = 24;
+/// SS_AUTODISARM (include/uapi/linux/signal.h); SS_ONSTACK is not for the caller to set.
+const SS_KEPT: u32 = 1 << 31 | 2;
+/// Offset of `rseq_cs` in `struct rseq` (include/uapi/linux/rseq.h).
+const RSEQ_CS: u64 = 8;
+
+/// `struct sched_attr`, first version (include/uapi/linux/sched/types.h).
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    deadline: [u64; 3],
+}
+
+/// What cannot be restored is found before anything is built.
+pub fn check(thread: &Thread) -> Restored<()> {
+    creds::check(&thread.creds)?;
+    restrictions::check(&thread.seccomp)?;
+    if !thread.unusual.is_empty() {
+        return Err(Refusal::new(
+            format!("thread {}", thread.tid),
+            thread.unusual.join(", "),
+        ));
+    }
+    Ok(())
+}
+
+/// Registers with the kernel what the thread's library registered. Its memory must be there.
+pub fn registrations(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
+    let tid = thread.tid;
+    batch.call(
+        format!("robust list of thread {tid}"),
+        libc::SYS_set_robust_list,
+        [thread.robust_list.into(), ROBUST_HEAD_SIZE.into()],
+    )?;
+    batch.call(
+        format!("thread {tid}"),
+        libc::SYS_set_tid_address,
+        [thread.clear_child_tid.into()],
+    )?;
+    let (address, size, flags) = thread.sigaltstack;
+    let stack = [address, u64::from(flags & SS_KEPT), size];
+    batch.call(
+        format!("signal stack of thread {tid}"),
+        libc::SYS_sigaltstack,
+        [Arg::Bytes(stack.as_bytes()), 0u64.into()],
+    )?;
+    let (area, length, signature) = thread.rseq;
+    if area != 0 {
+        batch.call(
+            format!("rseq of thread {tid}"),
+            libc::SYS_rseq,
+            [area.into(), length.into(), 0u64.into(), signature.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// The critical section a thread was in, if any: registering clears it, and the thread must be led out of it.
+pub fn rseq_section(pid: u32, thread: &Thread) -> Option<u64> {
+    let (area, ..) = thread.rseq;
+    let mut word = [0; 8];
+    if area == 0 {
+        return None;
+    }
+    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    memory.read_exact_at(&mut word, area + RSEQ_CS).ok()?;
+    Some(u64::from_le_bytes(word)).filter(|section| *section != 0)
+}
+
+/// Puts a critical section back; the kernel then aborts it on the way to user mode, as after any preemption.
+pub fn put_rseq_section(pid: u32, thread: &Thread, section: u64) -> Restored<()> {
+    let written = File::options()
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))
+        .and_then(|memory| memory.write_all_at(&section.to_le_bytes(), thread.rseq.0 + RSEQ_CS));
+    written.map_err(|error| Refusal::new(format!("rseq of thread {}", thread.tid), error))
+}
+
+/// Name, scheduling and the like.
+pub fn attributes(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
+    let tid = thread.tid;
+    let name = [thread.comm.as_slice(), &[0]].concat();
+    batch.call(
+        format!("name of thread {tid}"),
+        libc::SYS_prctl,
+        [PR_SET_NAME.into(), Arg::Bytes(&name)],
+    )?;
+    scheduling(batch, thread)?;
+    if thread.ioprio != 0 {
+        batch.call(
+            format!("I/O priority of thread {tid}"),
+            libc::SYS_ioprio_set,
+            [IOPRIO_WHO_PROCESS.into(), 0u64.into(), thread.ioprio.into()],
+        )?;
+    }
+    if thread.timer_slack != 0 {
+        batch.call(
+            format!("timer slack of thread {tid}"),
+            libc::SYS_prctl,
+            [PR_SET_TIMERSLACK.into(), thread.timer_slack.into()],
+        )?;
+    }
+    batch.call(
+        format!("personality of thread {tid}"),
+        libc::SYS_personality,
+        [thread.personality.into()],
+    )?;
+    let (mode, nodes) = &thread.mempolicy;
+    if *mode != 0 {
+        let bits = nodes.len() as u64 * 64 + 1;
+        batch.call(
+            format!("memory policy of thread {tid}"),
+            libc::SYS_set_mempolicy,
+            [(*mode).into(), Arg::Bytes(nodes.as_bytes()), bits.into()],
+        )?;
+    }
+    Ok(())
+}
+
+fn scheduling(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
+    let sched = &thread.sched;
+    let (runtime, deadline, period) = sched.deadline;
+    let attributes = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        policy: sched.policy,
+        flags: if sched.reset_on_fork {
+            SCHED_FLAG_RESET_ON_FORK
+        } else {
+            0
+        },
+        nice: sched.nice,
+        priority: sched.rt_priority,
+        deadline: [runtime, deadline, period],
+    };
+    let what = || format!("scheduling of thread {}", thread.tid);
+    batch.call(
+        what(),
+        libc::SYS_sched_setattr,
+        [0u64.into(), Arg::Bytes(attributes.as_bytes()), 0u64.into()],
+    )?;
+    let affinity = thread.affinity.as_bytes();
+    if affinity.iter().all(|&byte| byte == 0) {
+        return Ok(());
+    }
+    let size = affinity.len() as u64;
+    batch.call(
+        what(),
+        libc::SYS_sched_setaffinity,
+        [0u64.into(), size.into(), Arg::Bytes(affinity)],
+    )
+}
+
+/// Restrictions and credentials, and what a change of credentials resets.
+pub fn restrict(batch: &mut Batch<'_>, thread: &Thread, own: creds::Own) -> Restored<()> {
+    restrictions::install(batch, &thread.seccomp)?;
+    creds::set(batch, &thread.creds, own)?;
+    restrictions::no_new_privs(batch, thread)?;
+    if thread.pdeath_signal != 0 {
+        batch.call(
+            format!("death signal of thread {}", thread.tid),
+            libc::SYS_prctl,
+            [PR_SET_PDEATHSIG.into(), thread.pdeath_signal.into()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Offsets of the process's clocks from the kernel's own: CLOCK_MONOTONIC, CLOCK_BOOTTIME, in nanoseconds.
+pub type ClockOffsets = (i64, i64);
+
+/// Prepares an interrupted call to go on when the thread does.
+pub fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restored<()> {
+    let kernel_time = |clock: i32, expires: u64| match clock {
+        libc::CLOCK_MONOTONIC => expires.saturating_add_signed(-offsets.0),
+        libc::CLOCK_BOOTTIME => expires.saturating_add_signed(-offsets.1),
+        _ => expires,
+    };
+    let tid = u64::from(thread.tid);
+    let call = match thread.resume {
+        Resume::Registers => return Ok(()),
+        Resume::Sleep { clock, expires, remain } => ResumeCall {
+            tid,
+            kind: resume_kind::SLEEP,
+            a: clock as u64,
+            b: remain,
+            expires: kernel_time(clock, expires),
+            c: 0,
+        },
+        Resume::Futex {
+            uaddr,
+            val,
+            flags,
+            bitset,
+            expires,
+        } => {
+            let clock = if flags & libc::FUTEX_CLOCK_REALTIME as u32 != 0 {
+                libc::CLOCK_REALTIME
+            } else {
+                libc::CLOCK_MONOTONIC
+            };
+            ResumeCall {
+                tid,
+                kind: resume_kind::FUTEX,
+                a: val.into(),
+                b: uaddr,
+                expires: kernel_time(clock, expires),
+                c: u64::from(flags) | u64::from(bitset) << 32,
+            }
+        }
+        Resume::Poll { fds, count, expires } => ResumeCall {
+            tid,
+            kind: resume_kind::POLL,
+            a: count.into(),
+            b: fds,
+            expires: kernel_time(libc::CLOCK_MONOTONIC, expires),
+            c: 0,
+        },
+    };
+    host.resume_call(call)
+}

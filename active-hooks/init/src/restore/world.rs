@@ -1,0 +1,199 @@
+//! The records of a stream, put in order: who owns what.
+//!
+//! Nothing is judged here beyond what the framing says: a record that cannot be read costs the process it belongs to.
+
+use shared_region::{
+    context::{
+        AddressSpace, FileTable, FrameRun, Id, Inode, Lost, Machine, Mapping, Mount, OpenFile, Pipe, Process,
+        SharedMemory, Summary, Thread,
+    },
+    record::{flags, Kind, Record, RecordError, Stream},
+};
+use std::collections::BTreeMap;
+
+/// The version of every record kind this agent reads.
+const RECORD_VERSION: u16 = 1;
+
+/// An address space with what lies in it.
+#[derive(Debug, Default)]
+pub struct Space<'a> {
+    /// Its record.
+    pub record: AddressSpace,
+    /// Its mappings in ascending order.
+    pub mappings: Vec<Mapping>,
+    /// Payloads of its `Frames` records.
+    pub frames: Vec<&'a [u8]>,
+}
+
+impl Space<'_> {
+    /// Every run of its frames.
+    pub fn runs(&self) -> impl Iterator<Item = FrameRun> + '_ {
+        self.frames.iter().flat_map(|payload| FrameRun::iter(payload))
+    }
+}
+
+/// A process with its threads, the leader first.
+#[derive(Debug, Default)]
+pub struct Member {
+    /// Its record.
+    pub record: Process,
+    /// Its threads.
+    pub threads: Vec<Thread>,
+}
+
+impl Member {
+    /// Name of its leader, for messages.
+    pub fn comm(&self) -> String {
+        self.threads
+            .first()
+            .map_or_else(String::new, |leader| String::from_utf8_lossy(&leader.comm).into_owned())
+    }
+}
+
+/// A file or shared-memory object with its cached pages.
+#[derive(Debug, Default)]
+pub struct Content<'a, R> {
+    /// Its record.
+    pub record: R,
+    /// Payloads of its `Frames` records; `va` in them is the offset in bytes.
+    pub frames: Vec<&'a [u8]>,
+}
+
+impl<R> Content<'_, R> {
+    /// Every run of its frames.
+    pub fn runs(&self) -> impl Iterator<Item = FrameRun> + '_ {
+        self.frames.iter().flat_map(|payload| FrameRun::iter(payload))
+    }
+}
+
+/// A pipe with its unread data.
+#[derive(Debug, Default)]
+pub struct PipeContent<'a> {
+    /// Its record.
+    pub record: Pipe,
+    /// Unread bytes.
+    pub data: Vec<&'a [u8]>,
+}
+
+/// Everything a stream holds.
+#[derive(Debug, Default)]
+pub struct World<'a> {
+    /// The dead kernel.
+    pub machine: Machine,
+    /// Its mounts.
+    pub mounts: Vec<Mount>,
+    /// Processes by id.
+    pub processes: BTreeMap<u32, Member>,
+    /// Address spaces.
+    pub spaces: BTreeMap<Id, Space<'a>>,
+    /// File tables.
+    pub tables: BTreeMap<Id, FileTable>,
+    /// Open files.
+    pub files: BTreeMap<Id, OpenFile>,
+    /// Inodes.
+    pub inodes: BTreeMap<Id, Content<'a, Inode>>,
+    /// Shared-memory objects.
+    pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
+    /// Pipes.
+    pub pipes: BTreeMap<Id, PipeContent<'a>>,
+    /// What the salvager could not save, with the process it costs.
+    pub lost: Vec<(u32, Lost)>,
+    /// The salvager's count.
+    pub summary: Summary,
+    /// Owners of records that could not be understood and must be, with the reason.
+    pub unreadable: Vec<(Id, String)>,
+}
+
+impl<'a> World<'a> {
+    /// Reads a stream. A torn or unknown record is remembered with its owner; it never ends the reading of others.
+    pub fn read(stream: &Stream<'a>) -> Self {
+        let mut world = Self::default();
+        for record in stream.records() {
+            match record {
+                Ok(record) => {
+                    if let Err(why) = world.take(&record) {
+                        world.unreadable.push((record.owner, why));
+                    }
+                }
+                Err(error) => world.unreadable.push((0, error.to_string())),
+            }
+        }
+        for member in world.processes.values_mut() {
+            let tgid = member.record.tgid;
+            member.threads.sort_by_key(|thread| (thread.tid != tgid, thread.tid));
+        }
+        for space in world.spaces.values_mut() {
+            space.mappings.sort_by_key(|mapping| mapping.start);
+        }
+        world
+    }
+
+    fn take(&mut self, record: &Record<'a>) -> Result<(), String> {
+        let owner = record.owner;
+        if record.version != RECORD_VERSION {
+            return Err(format!(
+                "record of kind {} has version {}, expected {RECORD_VERSION}",
+                record.kind.0, record.version
+            ));
+        }
+        let text = |error: RecordError| error.to_string();
+        match record.kind {
+            Kind::Machine => self.machine = record.decode().map_err(text)?,
+            Kind::Mount => self.mounts.push(record.decode().map_err(text)?),
+            Kind::Process => self.member(owner).record = record.decode().map_err(text)?,
+            Kind::Thread => {
+                let thread = record.decode().map_err(text)?;
+                self.member(owner).threads.push(thread);
+            }
+            Kind::AddressSpace => self.spaces.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::Mapping => {
+                let mapping = record.decode().map_err(text)?;
+                self.spaces.entry(owner).or_default().mappings.push(mapping);
+            }
+            Kind::Frames => self.take_frames(owner, record.payload)?,
+            Kind::FileTable => {
+                self.tables.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::OpenFile => {
+                self.files.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::Inode => self.inodes.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::Bytes => match self.pipes.get_mut(&owner) {
+                Some(pipe) => pipe.data.push(record.payload),
+                None => return Err("bytes that belong to no pipe".into()),
+            },
+            Kind::Lost => self
+                .lost
+                .push((u32::try_from(owner).unwrap_or(0), record.decode().map_err(text)?)),
+            Kind::Summary => self.summary = record.decode().map_err(text)?,
+            Kind::Evidence | Kind::Outcome => {}
+            other if record.flags & flags::MUST_UNDERSTAND != 0 => {
+                return Err(format!("record of unknown kind {} that must be understood", other.0));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_frames(&mut self, owner: Id, payload: &'a [u8]) -> Result<(), String> {
+        let frames = if let Some(space) = self.spaces.get_mut(&owner) {
+            &mut space.frames
+        } else if let Some(inode) = self.inodes.get_mut(&owner) {
+            &mut inode.frames
+        } else if let Some(shared) = self.shared.get_mut(&owner) {
+            &mut shared.frames
+        } else {
+            return Err("frames that belong to nothing".into());
+        };
+        frames.push(payload);
+        Ok(())
+    }
+
+    fn member(&mut self, owner: Id) -> &mut Member {
+        self.processes
+            .entry(u32::try_from(owner).unwrap_or(u32::MAX))
+            .or_default()
+    }
+}

@@ -1,0 +1,322 @@
+//! The system-call edge: ptrace, clone3 and waiting, with checked arguments and `io::Error`s.
+//!
+//! Everything here acts on other processes or on kernel objects; nothing but [`spawn_paused`] touches this process's
+//! own memory beyond its arguments.
+
+use std::{
+    io, ptr,
+    time::{Duration, Instant},
+};
+
+/// A process or thread id.
+pub type Tid = libc::pid_t;
+
+/// `struct user_regs_struct` in the order of the records: r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi
+/// orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs (arch/x86/include/asm/user_64.h).
+pub type Registers = [u64; 27];
+
+/// `struct clone_args` up to `set_tid_size` (include/uapi/linux/sched.h).
+#[derive(Clone, Copy, Debug, Default, zerocopy::IntoBytes, zerocopy::Immutable)]
+#[repr(C)]
+pub struct CloneArgs {
+    /// CLONE_*.
+    pub flags: u64,
+    /// Where a pidfd is put.
+    pub pidfd: u64,
+    /// CLONE_CHILD_SETTID address.
+    pub child_tid: u64,
+    /// CLONE_PARENT_SETTID address.
+    pub parent_tid: u64,
+    /// Signal sent to the parent at exit.
+    pub exit_signal: u64,
+    /// Lowest byte of the stack; 0 keeps the stack pointer.
+    pub stack: u64,
+    /// Bytes of the stack.
+    pub stack_size: u64,
+    /// Thread pointer for CLONE_SETTLS.
+    pub tls: u64,
+    /// Address of an array of ids, one for each pid namespace from the innermost out.
+    pub set_tid: u64,
+    /// Entries in it.
+    pub set_tid_size: u64,
+}
+
+/// What a waited-for tracee did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Exited with this `wait` status.
+    Exited(i32),
+    /// About to receive this signal.
+    Signal(i32),
+    /// In a system-call stop (PTRACE_O_TRACESYSGOOD).
+    Syscall,
+    /// In a PTRACE_EVENT_* stop.
+    Event(i32),
+}
+
+fn check(result: libc::c_long) -> io::Result<i64> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Issues a ptrace request whose address and data are plain numbers.
+fn ptrace(request: libc::c_uint, tid: Tid, address: u64, data: u64) -> io::Result<i64> {
+    // SAFETY: (1) the requests used with this function take `address` and `data` as numbers, or as pointers that the
+    // callers below take from live references of the right size; (2) they change the tracee, never this process.
+    check(unsafe { libc::ptrace(request, tid, address, data) })
+}
+
+/// Attaches to a thread without stopping it.
+pub fn seize(tid: Tid, options: i32) -> io::Result<()> {
+    ptrace(libc::PTRACE_SEIZE, tid, 0, options as u64).map(drop)
+}
+
+/// Sets PTRACE_O_* options of a stopped tracee.
+pub fn set_options(tid: Tid, options: i32) -> io::Result<()> {
+    ptrace(libc::PTRACE_SETOPTIONS, tid, 0, options as u64).map(drop)
+}
+
+/// Stops a seized tracee.
+pub fn interrupt(tid: Tid) -> io::Result<()> {
+    ptrace(libc::PTRACE_INTERRUPT, tid, 0, 0).map(drop)
+}
+
+/// Lets a stopped tracee run, without a signal.
+pub fn cont(tid: Tid) -> io::Result<()> {
+    ptrace(libc::PTRACE_CONT, tid, 0, 0).map(drop)
+}
+
+/// Lets a tracee that is stopped on its way to a signal receive this one.
+pub fn cont_with(tid: Tid, signal: i32) -> io::Result<()> {
+    ptrace(libc::PTRACE_CONT, tid, 0, signal as u64).map(drop)
+}
+
+/// Lets a stopped tracee run to the next entry to or exit from a system call.
+pub fn cont_to_syscall(tid: Tid) -> io::Result<()> {
+    ptrace(libc::PTRACE_SYSCALL, tid, 0, 0).map(drop)
+}
+
+/// Lets go of a stopped tracee; it runs on with the registers it has.
+pub fn detach(tid: Tid) -> io::Result<()> {
+    ptrace(libc::PTRACE_DETACH, tid, 0, 0).map(drop)
+}
+
+/// The message of the last event stop: the new thread's id after a clone or fork event.
+pub fn event_message(tid: Tid) -> io::Result<u64> {
+    let mut message = 0u64;
+    ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, ptr::from_mut(&mut message) as u64)?;
+    Ok(message)
+}
+
+const NT_PRSTATUS: u64 = 1;
+const NT_X86_XSTATE: u64 = 0x202;
+
+/// General registers of a stopped tracee.
+pub fn registers(tid: Tid) -> io::Result<Registers> {
+    let mut registers = Registers::default();
+    let mut vector = libc::iovec {
+        iov_base: registers.as_mut_ptr().cast(),
+        iov_len: size_of::<Registers>(),
+    };
+    let vector = ptr::from_mut(&mut vector) as u64;
+    ptrace(libc::PTRACE_GETREGSET, tid, NT_PRSTATUS, vector)?;
+    Ok(registers)
+}
+
+/// Sets the general registers of a stopped tracee.
+pub fn set_registers(tid: Tid, registers: &Registers) -> io::Result<()> {
+    let mut vector = libc::iovec {
+        iov_base: registers.as_ptr().cast_mut().cast(),
+        iov_len: size_of::<Registers>(),
+    };
+    let vector = ptr::from_mut(&mut vector) as u64;
+    ptrace(libc::PTRACE_SETREGSET, tid, NT_PRSTATUS, vector).map(drop)
+}
+
+/// The extended state of a stopped tracee, in the standard XSAVE format.
+pub fn xstate(tid: Tid) -> io::Result<Vec<u8>> {
+    let mut area = vec![0u8; 0x4000];
+    let mut vector = libc::iovec {
+        iov_base: area.as_mut_ptr().cast(),
+        iov_len: area.len(),
+    };
+    let address = ptr::from_mut(&mut vector) as u64;
+    ptrace(libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, address)?;
+    area.truncate(vector.iov_len);
+    Ok(area)
+}
+
+/// Sets the extended state of a stopped tracee.
+pub fn set_xstate(tid: Tid, area: &[u8]) -> io::Result<()> {
+    let mut vector = libc::iovec {
+        iov_base: area.as_ptr().cast_mut().cast(),
+        iov_len: area.len(),
+    };
+    let vector = ptr::from_mut(&mut vector) as u64;
+    ptrace(libc::PTRACE_SETREGSET, tid, NT_X86_XSTATE, vector).map(drop)
+}
+
+const PTRACE_GETSIGMASK: libc::c_uint = 0x420A;
+const PTRACE_SETSIGMASK: libc::c_uint = 0x420B;
+const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420F;
+
+/// The blocked signals of a stopped tracee.
+pub fn signal_mask(tid: Tid) -> io::Result<u64> {
+    let mut mask = 0u64;
+    ptrace(PTRACE_GETSIGMASK, tid, 8, ptr::from_mut(&mut mask) as u64)?;
+    Ok(mask)
+}
+
+/// Sets the blocked signals of a stopped tracee.
+pub fn set_signal_mask(tid: Tid, mask: u64) -> io::Result<()> {
+    ptrace(PTRACE_SETSIGMASK, tid, 8, ptr::from_ref(&mask) as u64).map(drop)
+}
+
+/// The rseq registration of a stopped tracee: address, length, signature.
+pub fn rseq(tid: Tid) -> io::Result<(u64, u32, u32)> {
+    // struct ptrace_rseq_configuration (include/uapi/linux/ptrace.h): u64 pointer, u32 size, signature, flags, pad.
+    let mut words = [0u64; 3];
+    let size = size_of_val(&words) as u64;
+    ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, size, words.as_mut_ptr() as u64)?;
+    Ok((words[0], words[1] as u32, (words[1] >> 32) as u32))
+}
+
+fn decode(status: i32) -> Stop {
+    if !libc::WIFSTOPPED(status) {
+        return Stop::Exited(status);
+    }
+    let signal = libc::WSTOPSIG(status);
+    match status >> 16 {
+        0 if signal == libc::SIGTRAP | 0x80 => Stop::Syscall,
+        0 => Stop::Signal(signal),
+        event => Stop::Event(event),
+    }
+}
+
+/// Waits until a thread stops or exits, at most until `deadline`.
+///
+/// # Errors
+/// `TimedOut` at the deadline; ECHILD if the thread is neither a child nor a tracee.
+pub fn wait(tid: Tid, deadline: Instant) -> io::Result<Stop> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a live integer; the call writes nothing else.
+        let waited = unsafe { libc::waitpid(tid, &mut status, libc::__WALL | libc::WNOHANG) };
+        if waited == tid {
+            return Ok(decode(status));
+        }
+        if waited < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        wait_for_child_signal(left.min(Duration::from_millis(20)));
+    }
+}
+
+/// Blocks SIGCHLD in this thread, so that [`wait`] can sleep until one comes.
+pub fn block_child_signal() {
+    // SAFETY: both calls only touch the live set and the calling thread's mask.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut());
+    }
+}
+
+fn wait_for_child_signal(longest: Duration) {
+    let timeout = libc::timespec {
+        tv_sec: longest.as_secs() as libc::time_t,
+        tv_nsec: longest.subsec_nanos().into(),
+    };
+    // SAFETY: the set and the time-out are live for the call; no information is asked for.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::sigtimedwait(&set, ptr::null_mut(), &timeout);
+    }
+}
+
+/// Sends a signal.
+pub fn kill(pid: Tid, signal: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// Sets a resource limit of a process.
+pub fn set_limit(pid: Tid, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: the limit lives until the call returns; the old one is not asked for.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            resource,
+            ptr::from_ref(&limit),
+            ptr::null_mut::<u8>(),
+        )
+    })
+    .map(drop)
+}
+
+/// A resource limit of this process: soft, hard.
+pub fn limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit lives until the call returns, which fills it in; none is set.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            ptr::null::<u8>(),
+            ptr::from_mut(&mut limit),
+        )
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Keeps a process from writing a core file.
+pub fn no_core_dump(pid: Tid) -> io::Result<()> {
+    set_limit(pid, libc::RLIMIT_CORE, 0, 0)
+}
+
+/// Creates a copy of this process with the given id that does nothing but wait for signals. It is not traced yet.
+///
+/// # Errors
+/// EEXIST if the id is taken, EPERM without CAP_CHECKPOINT_RESTORE.
+pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<()> {
+    let arguments = CloneArgs {
+        exit_signal: exit_signal.into(),
+        set_tid: ptr::from_ref(&pid) as u64,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
+    // SAFETY: (1) the arguments and the id live until the call returns; (2) without CLONE_VM the child has memory of
+    // its own; (3) the child calls nothing but pause() until it is killed or its state replaced, so locks that other
+    // threads may have held at this instant do not matter to it.
+    unsafe {
+        let size = size_of::<CloneArgs>();
+        if check(libc::syscall(libc::SYS_clone3, ptr::from_ref(&arguments), size))? == 0 {
+            loop {
+                libc::syscall(libc::SYS_pause);
+            }
+        }
+    }
+    Ok(())
+}

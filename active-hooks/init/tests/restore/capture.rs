@@ -1,0 +1,581 @@
+//! Takes a live process apart into records, through ptrace and `/proc`, and kills it. What the salvager reads from a
+//! dead kernel's memory is read here from a living one.
+
+use crate::frames::Frames;
+use orthros_init::sys::{self, Registers, Tid};
+use shared_region::{
+    context::{
+        AddressSpace, Backing, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping, OpenFile, OpenFileKind,
+        Pipe, Process, Sched, SharedMemory, SigAction, Thread,
+    },
+    record::{Kind, Writer},
+};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::{FileExt, MetadataExt},
+    time::{Duration, Instant},
+};
+
+const RAX: usize = 10;
+const ORIG_RAX: usize = 15;
+const RIP: usize = 16;
+const RSP: usize = 19;
+
+/// A record on its way into a stream.
+type Push = Box<dyn Fn(&mut Writer<'_>)>;
+
+/// Everything captured so far.
+pub struct Capture {
+    records: Vec<Push>,
+    /// The pages.
+    pub frames: Frames,
+    clock: Clock,
+    inodes: BTreeMap<u64, ()>,
+    pipes: BTreeMap<u64, ()>,
+    files: Vec<(u64, Tid, u32)>,
+    masks: BTreeMap<Tid, u64>,
+}
+
+/// Stops a thread; returns its blocked signals.
+fn attach(tid: Tid) -> u64 {
+    sys::seize(tid, 0).unwrap();
+    sys::interrupt(tid).unwrap();
+    sys::wait(tid, Instant::now() + Duration::from_secs(5)).unwrap();
+    let mask = sys::signal_mask(tid).unwrap();
+    // A signal must not come between the calls that are injected.
+    sys::set_signal_mask(tid, !0).unwrap();
+    mask
+}
+
+fn read(pid: Tid, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
+}
+
+fn tids(pid: Tid) -> Vec<Tid> {
+    let mut tids: Vec<Tid> = fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    tids.sort_by_key(|tid| (*tid != pid, *tid));
+    tids
+}
+
+/// Issues a call in a stopped thread, and returns its result and `data` as it left them. `gate` is the address of a
+/// `syscall` instruction in its memory.
+fn inject(gate: u64, tid: Tid, number: i64, arguments: impl Fn(u64) -> [u64; 6], data: &mut [u8]) -> i64 {
+    let saved = sys::registers(tid).unwrap();
+    let memory = File::options()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{tid}/mem"))
+        .unwrap();
+    let at = (saved[RSP] - 0x800) & !15;
+    let mut old = vec![0; data.len()];
+    memory.read_exact_at(&mut old, at).unwrap();
+    memory.write_all_at(data, at).unwrap();
+    let mut registers = saved;
+    registers[RIP] = gate;
+    registers[RAX] = number as u64;
+    for (index, value) in [14, 13, 12, 7, 9, 8].into_iter().zip(arguments(at)) {
+        registers[index] = value;
+    }
+    registers[ORIG_RAX] = u64::MAX;
+    let mut code = [0; 2];
+    memory.read_exact_at(&mut code, registers[RIP]).unwrap();
+    assert_eq!(code, [0x0F, 0x05], "the leader is stopped in a system call");
+    sys::set_registers(tid, &registers).unwrap();
+    for _ in 0..2 {
+        sys::cont_to_syscall(tid).unwrap();
+        sys::wait(tid, Instant::now() + Duration::from_secs(5)).unwrap();
+    }
+    let result = sys::registers(tid).unwrap()[RAX] as i64;
+    memory.read_exact_at(data, at).unwrap();
+    memory.write_all_at(&old, at).unwrap();
+    sys::set_registers(tid, &saved).unwrap();
+    result
+}
+
+/// Translates an interrupted call into its restart from the start.
+fn restarted(mut registers: Registers) -> Registers {
+    if registers[ORIG_RAX] as i64 >= 0 && matches!(-(registers[RAX] as i64), 512..=514 | 516) {
+        registers[RAX] = registers[ORIG_RAX];
+        registers[RIP] -= 2;
+    }
+    registers
+}
+
+fn status_field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    u64::from_str_radix(line.split_ascii_whitespace().nth(1).unwrap(), 16).unwrap()
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes
+        .chunks_exact(8)
+        .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap()))
+        .collect()
+}
+
+impl Capture {
+    /// Nothing captured.
+    pub fn new() -> Self {
+        use orthros_init::restore::clock::now;
+        use rustix::time::ClockId;
+        Self {
+            records: Vec::new(),
+            frames: Frames::default(),
+            clock: Clock {
+                monotonic: now(ClockId::Monotonic),
+                boottime: now(ClockId::Boottime),
+                realtime: now(ClockId::Realtime) as i64,
+                ..Clock::default()
+            },
+            inodes: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            files: Vec::new(),
+            masks: BTreeMap::new(),
+        }
+    }
+
+    fn push<T: serde::Serialize + 'static>(&mut self, kind: Kind, owner: u64, value: T) {
+        self.records
+            .push(Box::new(move |writer| writer.push(kind, 1, 0, owner, &value).unwrap()));
+    }
+
+    fn push_bytes(&mut self, kind: Kind, owner: u64, bytes: Vec<u8>) {
+        self.records.push(Box::new(move |writer| {
+            writer.push_bytes(kind, 1, 0, owner, &bytes).unwrap()
+        }));
+    }
+
+    /// Stops a process for good. All are stopped before the first is captured, as by a failure.
+    pub fn stop(&mut self, pid: Tid) {
+        let masks = tids(pid).into_iter().map(|tid| (tid, attach(tid)));
+        self.masks.extend(masks);
+    }
+
+    /// Captures a stopped process.
+    pub fn process(&mut self, pid: Tid) {
+        let tids = tids(pid);
+        // The leader waits for a question, or for room in a pipe.
+        let gate = sys::registers(pid).unwrap()[RIP] - 2;
+        for &tid in &tids {
+            self.thread(gate, pid, tid);
+        }
+        self.process_record(gate, pid);
+        self.space(pid);
+        self.table(pid);
+    }
+
+    fn thread(&mut self, gate: u64, pid: Tid, tid: Tid) {
+        let status = read(tid, "status");
+        let mut stack = [0; 24];
+        inject(gate, tid, libc::SYS_sigaltstack, |at| [0, at, 0, 0, 0, 0], &mut stack);
+        let stack = words(&stack);
+        let mut robust = [0; 16];
+        inject(
+            gate,
+            tid,
+            libc::SYS_get_robust_list,
+            |at| [0, at, at + 8, 0, 0, 0],
+            &mut robust,
+        );
+        let mut address = [0; 8];
+        inject(gate, tid, libc::SYS_prctl, |at| [40, at, 0, 0, 0, 0], &mut address);
+        let mut affinity = [0; 8];
+        inject(
+            gate,
+            tid,
+            libc::SYS_sched_getaffinity,
+            |at| [0, 8, at, 0, 0, 0],
+            &mut affinity,
+        );
+        let nice = inject(gate, tid, libc::SYS_getpriority, |_| [0; 6], &mut []);
+        let slack = inject(gate, tid, libc::SYS_prctl, |_| [30, 0, 0, 0, 0, 0], &mut []);
+        let ids = |name: &str| -> [u32; 4] {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            let ids: Vec<u32> = line
+                .split_ascii_whitespace()
+                .skip(1)
+                .map(|id| id.parse().unwrap())
+                .collect();
+            ids.try_into().unwrap()
+        };
+        let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
+        let thread = Thread {
+            tid: tid as u32,
+            tgid: pid as u32,
+            comm: read(tid, "comm").trim_end().into(),
+            regs: restarted(sys::registers(tid).unwrap()),
+            xstate: sys::xstate(tid).unwrap(),
+            blocked: self.masks[&tid],
+            pending_mask: status_field(&status, "SigPnd"),
+            sigaltstack: (stack[0], stack[2], stack[1] as u32),
+            robust_list: words(&robust)[0],
+            clear_child_tid: words(&address)[0],
+            rseq: sys::rseq(tid).unwrap(),
+            sched: Sched {
+                nice: 20 - nice as i32,
+                ..Sched::default()
+            },
+            affinity: words(&affinity),
+            creds: Creds {
+                uid: ids("Uid:"),
+                gid: ids("Gid:"),
+                groups: groups.split_ascii_whitespace().map(|id| id.parse().unwrap()).collect(),
+                caps: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| status_field(&status, name)),
+                ..Creds::default()
+            },
+            no_new_privs: status_field(&status, "NoNewPrivs") != 0,
+            timer_slack: slack as u64,
+            ..Thread::default()
+        };
+        self.push(Kind::Thread, pid as u64, thread);
+    }
+
+    fn process_record(&mut self, gate: u64, pid: Tid) {
+        let stat = read(pid, "stat");
+        let stat: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
+        let number = |index: usize| stat[index].parse().unwrap();
+        let mut sigactions = Vec::new();
+        for signal in 1..=64u64 {
+            let mut action = [0; 32];
+            inject(
+                gate,
+                pid,
+                libc::SYS_rt_sigaction,
+                |at| [signal, 0, at, 8, 0, 0],
+                &mut action,
+            );
+            let action = words(&action);
+            sigactions.push(SigAction {
+                handler: action[0],
+                flags: action[1],
+                restorer: action[2],
+                mask: action[3],
+            });
+        }
+        let mut itimers = [(0, 0); 3];
+        for (which, timer) in itimers.iter_mut().enumerate() {
+            let mut setting = [0; 32];
+            inject(
+                gate,
+                pid,
+                libc::SYS_getitimer,
+                |at| [which as u64, at, 0, 0, 0, 0],
+                &mut setting,
+            );
+            let [s, us, vs, vus] = words(&setting).try_into().unwrap();
+            *timer = (vs * 1_000_000_000 + vus * 1000, s * 1_000_000_000 + us * 1000);
+        }
+        let link = |name: &str| -> Vec<u8> {
+            let path = fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
+            path.to_str().unwrap().as_bytes().to_vec()
+        };
+        let rlimits = (0..16)
+            .map(|resource| {
+                let mut limit = [0; 16];
+                inject(
+                    gate,
+                    pid,
+                    libc::SYS_prlimit64,
+                    |at| [0, resource, 0, at, 0, 0],
+                    &mut limit,
+                );
+                (words(&limit)[0], words(&limit)[1])
+            })
+            .collect();
+        let umask = read(pid, "status");
+        let umask = umask
+            .lines()
+            .find_map(|line| line.strip_prefix("Umask:"))
+            .unwrap()
+            .trim()
+            .to_owned();
+        let process = Process {
+            tgid: pid as u32,
+            ppid: number(1),
+            pgid: number(2),
+            sid: number(3),
+            exit_signal: libc::SIGCHLD as u32,
+            mm: pid as u64 + 0x1_0000_0000,
+            files: pid as u64 + 0x2_0000_0000,
+            cwd: link("cwd"),
+            root: link("root"),
+            umask: u32::from_str_radix(&umask, 8).unwrap(),
+            rlimits,
+            sigactions,
+            pending_mask: status_field(&read(pid, "status"), "ShdPnd"),
+            itimers,
+            coredump_filter: u32::from_str_radix(read(pid, "coredump_filter").trim(), 16).unwrap(),
+            ..Process::default()
+        };
+        self.push(Kind::Process, pid as u64, process);
+    }
+
+    fn space(&mut self, pid: Tid) {
+        let owner = pid as u64 + 0x1_0000_0000;
+        let stat = read(pid, "stat");
+        let stat: Vec<u64> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_ascii_whitespace()
+            .map(|word| word.parse().unwrap_or(0))
+            .collect();
+        let maps = read(pid, "maps");
+        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        let pagemap = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+        let mut mappings = Vec::new();
+        let mut runs = Vec::new();
+        let mut record = AddressSpace {
+            exe: fs::read_link(format!("/proc/{pid}/exe"))
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .into(),
+            auxv: words(&fs::read(format!("/proc/{pid}/auxv")).unwrap()),
+            dumpable: 1,
+            ..AddressSpace::default()
+        };
+        let mut brk = stat[44];
+        for line in maps.lines() {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            let (start, end) = words[0].split_once('-').unwrap();
+            let (start, end) = (
+                u64::from_str_radix(start, 16).unwrap(),
+                u64::from_str_radix(end, 16).unwrap(),
+            );
+            let name = words.get(5).copied().unwrap_or("");
+            let mut mapping = Mapping {
+                start,
+                end,
+                prot: words[1][..3]
+                    .bytes()
+                    .zip([1, 2, 4])
+                    .filter(|(b, _)| *b != b'-')
+                    .map(|(_, p)| p)
+                    .sum(),
+                ..Mapping::default()
+            };
+            let shared = words[1].ends_with('s');
+            match name {
+                "[vsyscall]" => continue,
+                "[vdso]" => {
+                    record.vdso = start;
+                    mapping.backing = Backing::Vdso;
+                }
+                name if name.starts_with("[vvar") => {
+                    record.vvar_size += end - start;
+                    mapping.backing = Backing::Vvar;
+                }
+                "[heap]" => brk = end,
+                "[stack]" => mapping.map_flags = libc::MAP_GROWSDOWN as u32,
+                name if name.starts_with('/') => {
+                    mapping.offset = u64::from_str_radix(words[2], 16).unwrap();
+                    mapping.inode = self.inode(name, &words, &memory, start, end);
+                    mapping.backing = match (shared, name) {
+                        (true, "/dev/zero") => Backing::SharedMemory,
+                        (true, _) => Backing::FileShared,
+                        (false, _) => Backing::FilePrivate,
+                    };
+                    mapping.writable_file = shared;
+                }
+                _ => {}
+            }
+            for page in (start..end).step_by(0x1000) {
+                let mut entry = [0; 8];
+                pagemap.read_exact_at(&mut entry, page / 0x1000 * 8).unwrap();
+                let present = entry[7] >> 5;
+                let anonymous = present & 0b100 != 0 && present & 0b001 == 0;
+                if mapping.backing == Backing::Vdso || anonymous && mapping.backing != Backing::Vvar && !shared {
+                    let mut bytes = [0; 4096];
+                    memory.read_exact_at(&mut bytes, page).unwrap();
+                    runs.extend(FrameRun::new(page, self.frames.keep(bytes), 1, 0).to_bytes());
+                }
+            }
+            mappings.push(mapping);
+        }
+        // /proc/PID/stat from its third field on: start and end of code, start of stack, then data, brk, arguments.
+        record.bounds = [
+            stat[23], stat[24], stat[42], stat[43], stat[44], brk, stat[25], stat[45], stat[46], stat[47], stat[48],
+        ];
+        self.push(Kind::AddressSpace, owner, record);
+        for mapping in mappings {
+            self.push(Kind::Mapping, owner, mapping);
+        }
+        self.push_bytes(Kind::Frames, owner, runs);
+    }
+
+    fn inode(&mut self, name: &str, words: &[&str], memory: &File, start: u64, end: u64) -> u64 {
+        let number: u64 = words[4].parse().unwrap();
+        if self.inodes.insert(number, ()).is_some() {
+            return number;
+        }
+        if name == "/dev/zero" {
+            let mut runs = Vec::new();
+            for page in (start..end).step_by(0x1000) {
+                let mut bytes = [0; 4096];
+                memory.read_exact_at(&mut bytes, page).unwrap();
+                runs.extend(FrameRun::new(page - start, self.frames.keep(bytes), 1, 3).to_bytes());
+            }
+            let shared = SharedMemory {
+                size: end - start,
+                name: name.into(),
+                ..SharedMemory::default()
+            };
+            self.push(Kind::SharedMemory, number, shared);
+            self.push_bytes(Kind::Frames, number, runs);
+        } else {
+            self.named_inode(name, number);
+        }
+        number
+    }
+
+    fn named_inode(&mut self, path: &str, number: u64) {
+        let metadata = fs::metadata(path).unwrap();
+        let inode = Inode {
+            path: path.into(),
+            number,
+            mode: metadata.mode(),
+            size: metadata.size(),
+            nlink: 1,
+            ..Inode::default()
+        };
+        self.push(Kind::Inode, number, inode);
+    }
+
+    fn table(&mut self, pid: Tid) {
+        let mut descriptors = Vec::new();
+        let mut entries: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+            .collect();
+        entries.sort_unstable();
+        for fd in entries {
+            let info = read(pid, &format!("fdinfo/{fd}"));
+            let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let flags = u32::from_str_radix(field("flags:").unwrap(), 8).unwrap();
+            let known = self
+                .files
+                .iter()
+                .find(|(_, other, number)| same_file(*other, *number, pid, fd));
+            let id = match known {
+                Some((id, ..)) => *id,
+                None => {
+                    let id = 0x3_0000_0000 + self.files.len() as u64;
+                    let file = self.file(pid, fd, flags, &field);
+                    self.files.push((id, pid, fd));
+                    self.push(Kind::OpenFile, id, file);
+                    id
+                }
+            };
+            descriptors.push((fd, id, flags & libc::O_CLOEXEC as u32 != 0));
+        }
+        self.push(Kind::FileTable, pid as u64 + 0x2_0000_0000, FileTable { descriptors });
+    }
+
+    fn file<'f>(&mut self, pid: Tid, fd: u32, flags: u32, field: &dyn Fn(&str) -> Option<&'f str>) -> OpenFile {
+        let link = format!("/proc/{pid}/fd/{fd}");
+        let path = fs::read_link(&link).unwrap().to_str().unwrap().to_owned();
+        let metadata = fs::metadata(&link).unwrap();
+        let what = match path.as_str() {
+            "anon_inode:[eventfd]" => OpenFileKind::EventFd {
+                count: u64::from_str_radix(field("eventfd-count:").unwrap(), 16).unwrap(),
+                semaphore: false,
+            },
+            "anon_inode:[timerfd]" => OpenFileKind::TimerFd {
+                clock: field("clockid:").unwrap().parse().unwrap(),
+                ticks: field("ticks:").unwrap().parse().unwrap(),
+                settime_flags: 0,
+                value: time_pair(field("it_value:").unwrap()),
+                interval: time_pair(field("it_interval:").unwrap()),
+            },
+            "anon_inode:[eventpoll]" => OpenFileKind::Epoll { watches: Vec::new() },
+            path if path.starts_with("pipe:") => {
+                self.pipe(&link, metadata.ino());
+                OpenFileKind::Pipe { inode: metadata.ino() }
+            }
+            path if path.starts_with("/dev/") => OpenFileKind::Device {
+                rdev: u64::from(rustix::fs::major(metadata.rdev())) << 20
+                    | u64::from(rustix::fs::minor(metadata.rdev())),
+            },
+            path => {
+                if self.inodes.insert(metadata.ino(), ()).is_none() {
+                    self.named_inode(path, metadata.ino());
+                }
+                OpenFileKind::Regular { inode: metadata.ino() }
+            }
+        };
+        OpenFile {
+            what,
+            flags,
+            position: field("pos:").unwrap().parse().unwrap(),
+            path: path.into(),
+            ..OpenFile::default()
+        }
+    }
+
+    fn pipe(&mut self, link: &str, inode: u64) {
+        if self.pipes.insert(inode, ()).is_some() {
+            return;
+        }
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut data = Vec::new();
+        let mut end = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(link)
+            .unwrap();
+        // A writer keeps it open, so the end of the data shows as an error.
+        let _ = end.read_to_end(&mut data);
+        self.push(Kind::Pipe, inode, Pipe::default());
+        self.push_bytes(Kind::Bytes, inode, data);
+    }
+
+    /// The records as a stream.
+    pub fn stream(&self) -> Vec<u8> {
+        let mut area = vec![0; 64 << 20];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        let release = read(1, "../sys/kernel/osrelease");
+        let machine = Machine {
+            release: release.trim().into(),
+            clock: self.clock,
+            ..Machine::default()
+        };
+        writer.push(Kind::Machine, 1, 0, 0, &machine).unwrap();
+        self.records.iter().for_each(|push| push(&mut writer));
+        let used = writer.finish();
+        area.truncate(used);
+        area
+    }
+
+    /// Kills the captured processes and waits until they are gone.
+    pub fn kill(&self, pids: &[Tid]) {
+        for &pid in pids {
+            let threads = tids(pid);
+            sys::kill(pid, libc::SIGKILL).unwrap();
+            for tid in threads.into_iter().rev() {
+                while let Ok(stop) = sys::wait(tid, Instant::now() + Duration::from_secs(5)) {
+                    if matches!(stop, sys::Stop::Exited(_)) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `(seconds, nanoseconds)` as fdinfo prints it, in nanoseconds.
+fn time_pair(text: &str) -> u64 {
+    let (seconds, rest) = text.trim_matches(['(', ')']).split_once(',').unwrap();
+    seconds.trim().parse::<u64>().unwrap() * 1_000_000_000 + rest.trim().parse::<u64>().unwrap()
+}
+
+fn same_file(a: Tid, fd_a: u32, b: Tid, fd_b: u32) -> bool {
+    const KCMP_FILE: i32 = 0;
+    // SAFETY: takes numbers only.
+    unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_FILE, fd_a, fd_b) == 0 }
+}

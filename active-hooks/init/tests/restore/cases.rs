@@ -1,0 +1,160 @@
+//! The cases.
+
+use crate::capture::Capture;
+use orthros_init::{
+    restore::{self, world::World, Setting},
+    sys::Tid,
+};
+use shared_region::{context::Outcome, record::Stream};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// Name and function of every case.
+pub const ALL: [(&str, fn()); 4] = [
+    ("memory_timer_and_handler_go_on", memory_timer_and_handler_go_on),
+    ("threads_keep_their_registers", threads_keep_their_registers),
+    ("a_pipe_between_parent_and_child", a_pipe_between_parent_and_child),
+    ("files_keep_offset_and_sharing", files_keep_offset_and_sharing),
+];
+
+/// Runs a case in a process with a single thread, which may adopt orphans.
+pub fn in_a_process_of_its_own(case: fn()) -> bool {
+    // SAFETY: this process has one thread, so the child may do anything; it ends without returning.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: takes numbers only.
+        unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+        let passed = std::panic::catch_unwind(case).is_ok();
+        std::process::exit(i32::from(!passed));
+    }
+    let mut status = 0;
+    // SAFETY: `status` is live.
+    unsafe { libc::waitpid(child, &mut status, 0) };
+    status == 0
+}
+
+/// A program under test with the pipes to talk to it.
+struct Subject {
+    pid: Tid,
+    /// The process as it was first started; the capture collects it.
+    _first: Child,
+    ask: File,
+    hear: BufReader<File>,
+}
+
+impl Subject {
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        // SAFETY: setsid() is safe between fork and exec. Without a session of its own the leader of the program's
+        // session would be alive, outside of what is restored.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() < 0 {
+                    Err(std::io::Error::last_os_error())
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        let mut child = command
+            .args(["--program", name])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create("/dev/null").unwrap())
+            .spawn()
+            .unwrap();
+        let ask = File::from(OwnedFd::from(child.stdin.take().unwrap()));
+        let hear = File::from(OwnedFd::from(child.stdout.take().unwrap()));
+        let mut subject = Self {
+            pid: child.id() as Tid,
+            _first: child,
+            ask,
+            hear: BufReader::new(hear),
+        };
+        assert_eq!(subject.line(), "ready");
+        std::thread::sleep(Duration::from_millis(20));
+        subject
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.hear.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn ask(&mut self) -> String {
+        self.ask.write_all(b"?").unwrap();
+        self.line()
+    }
+
+    /// Captures these processes, kills them and restores them. The pipes to the first are new afterwards: their
+    /// other ends were ours and are not restored.
+    fn through_failure(&mut self, pids: &[Tid]) -> BTreeMap<u32, Outcome> {
+        let mut capture = Capture::new();
+        pids.iter().for_each(|&pid| capture.stop(pid));
+        pids.iter().for_each(|&pid| capture.process(pid));
+        capture.kill(pids);
+        let stream = capture.stream();
+        let stream = Stream::open(&stream).unwrap();
+        let world = World::read(&stream);
+        assert!(world.unreadable.is_empty(), "{:?}", world.unreadable);
+        let ready = restore::restore(&world, &capture.frames, &Setting::default()).unwrap();
+        for (name, number) in [("ask", 0), ("hear", 1)] {
+            let path = format!("/proc/{}/fd/{number}", self.pid);
+            let end = File::options().read(name == "hear").write(name == "ask").open(path);
+            match (name, end) {
+                ("ask", Ok(end)) => self.ask = end,
+                ("hear", Ok(end)) => self.hear = BufReader::new(end),
+                (_, Err(error)) => eprintln!("{name}: {error}"),
+                _ => {}
+            }
+        }
+        let outcomes = ready.release(&world);
+        for (pid, outcome) in &outcomes {
+            assert!(outcome.resumed, "{pid}: {:?}", outcome.remarks);
+            assert!(outcome.remarks.is_empty(), "{pid}: {:?}", outcome.remarks);
+        }
+        outcomes
+    }
+}
+
+fn memory_timer_and_handler_go_on() {
+    let mut subject = Subject::start("counter", &[]);
+    let pid = subject.pid;
+    assert_eq!(subject.ask(), format!("1 true {pid}"));
+    let outcomes = subject.through_failure(&[pid]);
+    assert!(outcomes[&(pid as u32)].adopted > 1900);
+    assert_eq!(subject.ask(), format!("2 true {pid}"));
+}
+
+fn threads_keep_their_registers() {
+    let mut subject = Subject::start("threads", &[]);
+    let pid = subject.pid;
+    subject.through_failure(&[pid]);
+    assert_eq!(subject.ask(), "true");
+}
+
+fn a_pipe_between_parent_and_child() {
+    let mut subject = Subject::start("family", &[]);
+    let pid = subject.pid;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child = children.trim().parse().unwrap();
+    subject.through_failure(&[pid, child]);
+    assert_eq!(subject.ask(), format!("true true {}", 7 << 8));
+}
+
+fn files_keep_offset_and_sharing() {
+    let path = std::env::temp_dir().join(format!("orthros-restore-{}", std::process::id()));
+    let mut subject = Subject::start("file", &[path.to_str().unwrap()]);
+    subject.through_failure(&[subject.pid]);
+    let answer = subject.ask();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(answer, "before after shared");
+}

@@ -1,0 +1,173 @@
+//! The programs under test. Each tells over its standard output what it has seen; a question comes as a byte on its
+//! standard input.
+
+use std::{
+    io::{Read, Write},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Runs a program; it never returns.
+pub fn run(name: &str, arguments: &[String]) -> ! {
+    match name {
+        "counter" => counter(),
+        "threads" => threads(),
+        "family" => family(),
+        "file" => file(&arguments[0]),
+        other => panic!("no program {other}"),
+    }
+    std::process::exit(0);
+}
+
+fn answer(text: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").unwrap();
+    out.flush().unwrap();
+}
+
+/// Waits for a question; ends the program when nobody is left to ask.
+fn question() -> u8 {
+    let mut byte = [0];
+    match std::io::stdin().lock().read(&mut byte) {
+        Ok(1) => byte[0],
+        _ => std::process::exit(0),
+    }
+}
+
+/// Memory, a signal handler, an interval timer, the clock.
+fn counter() {
+    static TICKS: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn tick(_: i32) {
+        TICKS.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the handler only moves an atomic counter; the structures live for the calls.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = tick as extern "C" fn(i32) as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+        let every = libc::timeval {
+            tv_sec: 0,
+            tv_usec: 5000,
+        };
+        let timer = libc::itimerval {
+            it_interval: every,
+            it_value: every,
+        };
+        libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
+    }
+    let pages: Vec<u64> = (0..1_000_000).map(|i| i * 0x9E37_79B9).collect();
+    let started = Instant::now();
+    let mut count = 0;
+    answer("ready");
+    loop {
+        question();
+        let before = TICKS.load(Ordering::Relaxed);
+        while TICKS.load(Ordering::Relaxed) < before + 3 {
+            std::thread::yield_now();
+        }
+        let good = pages.iter().zip(0..).all(|(page, i)| *page == i * 0x9E37_79B9);
+        count += 1;
+        assert!(started.elapsed() < Duration::from_secs(600));
+        answer(&format!("{count} {good} {}", std::process::id()));
+    }
+}
+
+/// Threads that compute in vector registers and sleep on futexes.
+fn threads() {
+    static GO: AtomicU64 = AtomicU64::new(0);
+    let workers: Vec<_> = (0..6u32)
+        .map(|worker| {
+            std::thread::spawn(move || {
+                let mut lanes = [f64::from(worker); 8];
+                let mut rounds = 0u64;
+                while GO.load(Ordering::Acquire) == 0 {
+                    for lane in &mut lanes {
+                        *lane = *lane * 1.000_000_1 + 1.0;
+                    }
+                    rounds += 1;
+                    if worker % 2 == 0 {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                let mut expected = f64::from(worker);
+                for _ in 0..rounds {
+                    expected = expected * 1.000_000_1 + 1.0;
+                }
+                lanes.iter().all(|lane| lane.to_bits() == expected.to_bits())
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(50));
+    answer("ready");
+    question();
+    GO.store(1, Ordering::Release);
+    let good = workers.into_iter().all(|worker| worker.join().unwrap());
+    answer(&format!("{good}"));
+    question();
+}
+
+/// A child behind a pipe, with data on the way.
+fn family() {
+    let mut pipe = [0; 2];
+    // SAFETY: the array has room for two descriptors; after the fork both sides call only functions that are safe
+    // in a process with one thread.
+    let child = unsafe {
+        libc::pipe(pipe.as_mut_ptr());
+        libc::fork()
+    };
+    let [read, write] = pipe;
+    if child == 0 {
+        // SAFETY: closes a descriptor that nobody else in this process uses.
+        unsafe { libc::close(read) };
+        let mut next = 0u64;
+        loop {
+            let bytes = next.to_le_bytes();
+            // SAFETY: writes eight live bytes.
+            if unsafe { libc::write(write, bytes.as_ptr().cast(), 8) } != 8 {
+                std::process::exit(7);
+            }
+            next += 1;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { libc::close(write) };
+    std::thread::sleep(Duration::from_millis(100));
+    answer("ready");
+    question();
+    let mut good = true;
+    for expected in 0..50_000u64 {
+        let mut bytes = [0; 8];
+        // SAFETY: reads into eight live bytes.
+        good &= unsafe { libc::read(read, bytes.as_mut_ptr().cast(), 8) } == 8;
+        good &= u64::from_le_bytes(bytes) == expected;
+    }
+    let mut status = 0;
+    // SAFETY: closes our end, which ends the child; `status` is live.
+    let waited = unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::close(read);
+        libc::waitpid(child, &mut status, 0)
+    };
+    answer(&format!("{good} {} {status}", waited == child));
+    question();
+}
+
+/// A file that is half written, shared memory, an eventfd.
+fn file(path: &str) {
+    let mut file = std::fs::File::options()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let twin = file.try_clone().unwrap();
+    file.write_all(b"before ").unwrap();
+    answer("ready");
+    question();
+    file.write_all(b"after ").unwrap();
+    let mut twin = twin;
+    twin.write_all(b"shared").unwrap();
+    answer(&std::fs::read_to_string(path).unwrap());
+    question();
+}
