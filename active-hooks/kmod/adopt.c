@@ -8,7 +8,8 @@
  * table, new-anon reverse map, LRU, rss counter. The address space is locked for
  * writing, so nothing else can put a page into the gap between check and entry.
  *
- * The work goes by spans: pages of one page table, in one mapping, of one kind.
+ * Pages are gathered into a batch as long as they lie side by side in one page
+ * table and one mapping, wherever their frames are; a batch is put in at once.
  */
 #include <linux/io.h>
 #include <linux/ktime.h>
@@ -25,20 +26,22 @@
 #include "symbols.h"
 
 /* Runs read from the caller at once. */
-#define RUNS_AT_ONCE 128
+#define RUNS_AT_ONCE 256
 
 struct adoption {
 	struct mm_struct *mm;
 	struct vm_area_struct *vma;
-	unsigned long first;                /* address of pages[0] */
-	struct page *pages[PTRS_PER_PTE];
 	u64 adopted, copied;
-};
-
-struct frame_span {
-	unsigned long address;
-	u64 pfn;
+	/* The batch: pages side by side from `first` on. */
+	unsigned long first;
 	unsigned int count;
+	struct {
+		u64 pfn;
+		struct page *page;
+		u32 run;            /* index of its run among those at hand */
+		bool copy;
+	} batch[PTRS_PER_PTE];
+	u32 failed_run;
 };
 
 /* A withheld frame is made to look like a page that was just allocated. */
@@ -59,16 +62,6 @@ static void unclaim(struct page *page)
 	__SetPageReserved(page);
 }
 
-static void count_managed(struct page *first, struct page *last, unsigned int count)
-{
-	if (page_zone(first) == page_zone(last)) {
-		adjust_managed_page_count(first, count);
-		return;
-	}
-	while (count--)
-		adjust_managed_page_count(first + count, 1);
-}
-
 static void count_rss(struct mm_struct *mm, long pages)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
@@ -87,14 +80,24 @@ static int charge(struct page *page, struct mm_struct *mm)
 
 static int expect_empty(pte_t *pte, unsigned long address, void *data)
 {
-	return pte_none(*pte) ? 0 : -EEXIST;
+	struct adoption *adoption = data;
+
+	if (pte_none(*pte))
+		return 0;
+	adoption->count = (address - adoption->first) >> PAGE_SHIFT;
+	return -EEXIST;
+}
+
+static int touch_table(pte_t *pte, unsigned long address, void *data)
+{
+	return 0;
 }
 
 static int install(pte_t *pte, unsigned long address, void *data)
 {
 	struct adoption *adoption = data;
 	struct vm_area_struct *vma = adoption->vma;
-	struct page *page = adoption->pages[(address - adoption->first) >> PAGE_SHIFT];
+	struct page *page = adoption->batch[(address - adoption->first) >> PAGE_SHIFT].page;
 	pte_t entry = pte_mkyoung(pte_mkdirty(mk_pte(page, vma->vm_page_prot)));
 
 #if KERNEL_HAS_FOLIO_RMAP
@@ -132,52 +135,29 @@ static pmd_t *find_pmd(struct mm_struct *mm, unsigned long address)
 }
 
 /*
- * Makes sure that the page table is there and its entries for the span empty;
- * from then on installing cannot fail.
+ * Makes sure that the page table is there and its entries for the batch empty;
+ * from then on installing cannot fail. Cuts the batch off before the first
+ * entry that is taken.
  */
-static int prepare_table(struct adoption *adoption, const struct frame_span *span)
+static int prepare_table(struct adoption *adoption)
 {
-	pmd_t *pmd = find_pmd(adoption->mm, span->address);
+	pmd_t *pmd = find_pmd(adoption->mm, adoption->first);
+	int error;
 
 	if (pmd && !pmd_none(*pmd)) {
 		/* A huge page, or one on its way to swap or another node. */
-		if (pmd_bad(*pmd))
+		if (pmd_bad(*pmd)) {
+			adoption->count = 0;
 			return -EEXIST;
-		return apply_to_page_range(adoption->mm, span->address,
-					   (unsigned long)span->count << PAGE_SHIFT,
-					   expect_empty, NULL);
-	}
-	return apply_to_page_range(adoption->mm, span->address, PAGE_SIZE,
-				   expect_empty, NULL);
-}
-
-static int adopt_in_place(struct adoption *adoption, const struct frame_span *span)
-{
-	unsigned int i;
-	int error = prepare_table(adoption, span);
-
-	if (error)
-		return error;
-	for (i = 0; i < span->count; i++) {
-		struct page *page = pfn_to_page(span->pfn + i);
-
-		claim(page);
-		error = charge(page, adoption->mm);
-		if (error) {
-			unclaim(page);
-			break;
 		}
-		hotadd_take(span->pfn + i);
-		adoption->pages[i] = page;
+		return apply_to_page_range(adoption->mm, adoption->first,
+					   (unsigned long)adoption->count << PAGE_SHIFT,
+					   expect_empty, adoption);
 	}
-	if (!i)
-		return error;
-	adoption->first = span->address;
-	count_managed(adoption->pages[0], adoption->pages[i - 1], i);
-	apply_to_page_range(adoption->mm, span->address, (unsigned long)i << PAGE_SHIFT,
-			    install, adoption);
-	count_rss(adoption->mm, i);
-	adoption->adopted += i;
+	error = apply_to_page_range(adoption->mm, adoption->first, PAGE_SIZE,
+				    touch_table, NULL);
+	if (error)
+		adoption->count = 0;
 	return error;
 }
 
@@ -199,48 +179,99 @@ static struct page *copy_frame(u64 pfn)
 	return page;
 }
 
-static int adopt_copy(struct adoption *adoption, const struct frame_span *span)
+/* Gets page `index` of the batch ready to be mapped. */
+static int ready_page(struct adoption *adoption, unsigned int index)
 {
-	unsigned int i;
-	int error = prepare_table(adoption, span);
+	typeof(adoption->batch[0]) *entry = &adoption->batch[index];
+	int error;
 
-	if (error)
-		return error;
-	for (i = 0; i < span->count; i++) {
-		struct page *page = copy_frame(span->pfn + i);
-
-		if (!page) {
-			error = -ENOMEM;
-			break;
-		}
-		error = charge(page, adoption->mm);
-		if (error) {
-			__free_page(page);
-			break;
-		}
-		adoption->pages[i] = page;
+	if (entry->copy) {
+		entry->page = copy_frame(entry->pfn);
+		if (!entry->page)
+			return -ENOMEM;
+	} else {
+		entry->page = pfn_to_page(entry->pfn);
+		claim(entry->page);
 	}
-	if (!i)
-		return error;
-	adoption->first = span->address;
-	apply_to_page_range(adoption->mm, span->address, (unsigned long)i << PAGE_SHIFT,
-			    install, adoption);
-	count_rss(adoption->mm, i);
-	adoption->copied += i;
+	error = charge(entry->page, adoption->mm);
+	if (error && entry->copy)
+		__free_page(entry->page);
+	else if (error)
+		unclaim(entry->page);
 	return error;
 }
 
-/* Whether the frame has to be copied: shared with others, or in memory that is not this kernel's. */
-static int must_copy(u64 pfn, u64 kind)
+/* Counts the pages of the batch, those in place as RAM of this kernel as well. */
+static void count_pages(struct adoption *adoption)
+{
+	struct page *page = NULL;
+	long in_place = 0;
+	unsigned int i;
+
+	for (i = 0; i < adoption->count; i++) {
+		if (adoption->batch[i].copy) {
+			adoption->copied++;
+			continue;
+		}
+		if (page && page_zone(page) != page_zone(adoption->batch[i].page)) {
+			adjust_managed_page_count(page, in_place);
+			in_place = 0;
+		}
+		page = adoption->batch[i].page;
+		in_place++;
+		adoption->adopted++;
+	}
+	if (in_place)
+		adjust_managed_page_count(page, in_place);
+	count_rss(adoption->mm, adoption->count);
+}
+
+/* Puts the batch in; what an error keeps out goes back to the withheld frames. */
+static int flush(struct adoption *adoption)
+{
+	unsigned int i, gathered = adoption->count;
+	int error;
+
+	if (!gathered)
+		return 0;
+	error = prepare_table(adoption);
+	for (i = 0; i < adoption->count; i++) {
+		int unready = ready_page(adoption, i);
+
+		if (unready) {
+			error = unready;
+			adoption->count = i;
+		}
+	}
+	if (adoption->count) {
+		count_pages(adoption);
+		apply_to_page_range(adoption->mm, adoption->first,
+				    (unsigned long)adoption->count << PAGE_SHIFT,
+				    install, adoption);
+	}
+	if (adoption->count < gathered)
+		adoption->failed_run = adoption->batch[adoption->count].run;
+	for (i = adoption->count; i < gathered; i++)
+		if (!adoption->batch[i].copy)
+			hotadd_put_back(adoption->batch[i].pfn);
+	adoption->count = 0;
+	cond_resched();
+	return error;
+}
+
+/*
+ * Takes a frame for its page: 0 in place, 1 to be copied (shared with others, or
+ * in memory that is not this kernel's), or why not.
+ */
+static int take_frame(u64 pfn, u64 kind)
 {
 	if (kind == ORTHROS_FRAME_OWN || kind == ORTHROS_FRAME_HUGE) {
-		if (hotadd_is_withheld(pfn))
-			return false;
-		if (!pfn_to_online_page(pfn) && hotadd_is_readable(pfn))
-			return true;
-		return -EPERM;
+		if (hotadd_take(pfn))
+			return 0;
+		if (pfn_to_online_page(pfn))
+			return -EPERM;
 	}
-	return hotadd_is_readable(pfn) ? true : -EPERM;
+	return hotadd_is_readable(pfn) ? 1 : -EPERM;
 }
 
 static int prepare_mapping(struct adoption *adoption, unsigned long address)
@@ -262,51 +293,78 @@ static int prepare_mapping(struct adoption *adoption, unsigned long address)
 	return 0;
 }
 
-/* Pages from here that are in one page table, one mapping and one state. */
-static unsigned int span_length(const struct adoption *adoption,
-				unsigned long address, u64 pfn, u64 pages, u64 kind,
-				int copy)
+static int add_page(struct adoption *adoption, unsigned long address, u64 pfn,
+		    u64 kind, u32 run)
 {
-	u64 limit = min_t(u64, pages, (pmd_addr_end(address, adoption->vma->vm_end) -
-				       address) >> PAGE_SHIFT);
-	u64 count = 1;
+	struct vm_area_struct *vma = adoption->vma;
+	typeof(adoption->batch[0]) *entry;
+	int copy, error;
 
-	while (count < limit && must_copy(pfn + count, kind) == copy)
-		count++;
-	return count;
+	if (adoption->count &&
+	    (address != adoption->first + ((unsigned long)adoption->count << PAGE_SHIFT) ||
+	     IS_ALIGNED(address, PMD_SIZE) || address >= vma->vm_end)) {
+		error = flush(adoption);
+		if (error)
+			return error;
+	}
+	adoption->failed_run = run;
+	if (!adoption->count) {
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		error = prepare_mapping(adoption, address);
+		if (error)
+			return error;
+		adoption->first = address;
+	}
+	copy = take_frame(pfn, kind);
+	if (copy < 0)
+		return copy;
+	entry = &adoption->batch[adoption->count++];
+	entry->pfn = pfn;
+	entry->run = run;
+	entry->copy = copy;
+	return 0;
 }
 
-static int adopt_run(struct adoption *adoption, const struct orthros_frame_run *run)
+static int add_run(struct adoption *adoption, const struct orthros_frame_run *run,
+		   u32 index)
 {
 	u64 kind = run->word & 0xf, pages = (run->word >> 4 & 0xfffff) + 1;
 	u64 pfn = run->word >> 24, address = run->va;
+	int error = 0;
 
+	adoption->failed_run = index;
 	if (kind != ORTHROS_FRAME_OWN && kind != ORTHROS_FRAME_HUGE &&
 	    kind != ORTHROS_FRAME_SHARED && kind != ORTHROS_FRAME_KSM)
 		return -EINVAL;
 	if (!IS_ALIGNED(address, PAGE_SIZE) || address >= TASK_SIZE_MAX ||
 	    pages > (TASK_SIZE_MAX - address) >> PAGE_SHIFT)
 		return -EINVAL;
-	while (pages) {
-		struct frame_span span = { .address = address, .pfn = pfn };
-		int copy = must_copy(pfn, kind);
-		int error = copy < 0 ? copy : prepare_mapping(adoption, address);
-
-		if (error)
-			return error;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		span.count = span_length(adoption, address, pfn, pages, kind, copy);
-		error = copy ? adopt_copy(adoption, &span) :
-			       adopt_in_place(adoption, &span);
-		if (error)
-			return error;
-		address += (u64)span.count << PAGE_SHIFT;
-		pfn += span.count;
-		pages -= span.count;
-		cond_resched();
+	while (pages-- && !error) {
+		error = add_page(adoption, address, pfn++, kind, index);
+		address += PAGE_SIZE;
 	}
-	return 0;
+	return error;
+}
+
+/* Some runs under one lock; failed_run tells where it stopped. */
+static int adopt_some(struct adoption *adoption, const struct orthros_frame_run *runs,
+		      u32 count)
+{
+	int error = 0, late;
+	u32 i;
+
+	if (mmap_write_lock_killable(adoption->mm)) {
+		adoption->failed_run = 0;
+		return -EINTR;
+	}
+	adoption->vma = NULL;
+	for (i = 0; i < count && !error; i++)
+		error = add_run(adoption, &runs[i], i);
+	/* The pages before the failing one are good; if not, they failed first. */
+	late = flush(adoption);
+	mmap_write_unlock(adoption->mm);
+	return late ?: error;
 }
 
 static int adopt_runs(struct adoption *adoption, struct orthros_adopt *request)
@@ -314,32 +372,21 @@ static int adopt_runs(struct adoption *adoption, struct orthros_adopt *request)
 	const struct orthros_frame_run __user *user = u64_to_user_ptr(request->runs);
 	struct orthros_frame_run *runs;
 	int error = 0;
-	u64 at;
 
 	runs = kmalloc_array(RUNS_AT_ONCE, sizeof(*runs), GFP_KERNEL);
 	if (!runs)
 		return -ENOMEM;
-	for (at = 0; at < request->count && !error; ) {
-		u64 i, batch = min_t(u64, request->count - at, RUNS_AT_ONCE);
+	while (request->stopped_at < request->count && !error) {
+		u32 some = min_t(u64, request->count - request->stopped_at, RUNS_AT_ONCE);
 
 		/* Before the lock: the caller may hand over its own memory. */
-		if (copy_from_user(runs, user + at, batch * sizeof(*runs))) {
+		if (copy_from_user(runs, user + request->stopped_at, some * sizeof(*runs))) {
 			error = -EFAULT;
 			break;
 		}
-		if (mmap_write_lock_killable(adoption->mm)) {
-			error = -EINTR;
-			break;
-		}
-		adoption->vma = NULL;
-		for (i = 0; i < batch; i++, at++) {
-			error = adopt_run(adoption, &runs[i]);
-			if (error)
-				break;
-		}
-		mmap_write_unlock(adoption->mm);
+		error = adopt_some(adoption, runs, some);
+		request->stopped_at += error ? adoption->failed_run : some;
 	}
-	request->stopped_at = at;
 	kfree(runs);
 	return error;
 }
@@ -368,12 +415,12 @@ int adopt_frames(struct orthros_adopt *request)
 	request->adopted = request->copied = request->stopped_at = 0;
 	if (!region_is_successor() || word_read(salvage_gate) != ORTHROS_GATE_OPEN)
 		return -EPERM;
-	adoption = kzalloc(sizeof(*adoption), GFP_KERNEL);
+	adoption = kvzalloc(sizeof(*adoption), GFP_KERNEL);
 	if (!adoption)
 		return -ENOMEM;
 	adoption->mm = target_mm(request->pid);
 	if (!adoption->mm) {
-		kfree(adoption);
+		kvfree(adoption);
 		return -ESRCH;
 	}
 	error = adopt_runs(adoption, request);
@@ -383,6 +430,6 @@ int adopt_frames(struct orthros_adopt *request)
 	request->nanoseconds = ktime_get_ns() - begin;
 	word_write(frames_adopted, word_read(frames_adopted) + adoption->adopted);
 	word_write(frames_copied, word_read(frames_copied) + adoption->copied);
-	kfree(adoption);
+	kvfree(adoption);
 	return error;
 }
