@@ -70,12 +70,6 @@ impl Agent {
         })
     }
 
-    /// Goes on after the whole machine was set back to an earlier state: whatever came
-    /// until now is forgotten.
-    pub fn forget(&mut self) {
-        self.position = self.serial.position();
-    }
-
     /// Gives a command without waiting for its end, for those that never answer.
     ///
     /// # Errors

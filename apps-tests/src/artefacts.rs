@@ -46,21 +46,31 @@ impl Artefacts {
         built(self.guest.join(name))
     }
 
-    /// All programs of the test suite, by name.
+    /// All test programs, as the package `test-programs` declares them.
     ///
     /// # Errors
-    /// When the build folder cannot be read.
+    /// When cargo cannot say or one was not built.
     pub fn test_programs(&self, paths: &Paths) -> Result<Vec<PathBuf>> {
+        let metadata = exec::text(
+            Command::new("cargo")
+                .args(["metadata", "--no-deps", "--format-version=1"])
+                .current_dir(paths.root.join("apps-tests/programs")),
+        )?;
+        let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+        let items = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
         let mut programs = Vec::new();
-        for entry in fs::read_dir(paths.root.join("apps-tests/programs/src/bin"))
-            .into_iter()
-            .flatten()
+        for package in items(&metadata["packages"])
+            .iter()
+            .filter(|package| package["name"] == "test-programs")
         {
-            let path = entry?.path();
-            let name = path.file_stem().context("a program has a name")?;
-            programs.push(built(self.guest.join(name))?);
+            for target in items(&package["targets"])
+                .iter()
+                .filter(|target| target["kind"][0] == "bin")
+            {
+                let name = target["name"].as_str().context("cargo names its targets")?;
+                programs.push(built(self.guest.join(name))?);
+            }
         }
-        programs.sort();
         Ok(programs)
     }
 

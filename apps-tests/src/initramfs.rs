@@ -42,7 +42,7 @@ pub struct Parts {
 /// When a part is missing or a wanted module is neither built in nor packaged.
 pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
     let mut key = Key::default()
-        .text("initramfs 1")
+        .text("initramfs 3")
         .text(&kernel.release)
         .file(&parts.init)?
         .file(&parts.busybox)?;
@@ -54,12 +54,12 @@ pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
         .join("initramfs")
         .join(format!("{}-{}.cpio", kernel.series, key.finish()));
     cache::once(&path, |scratch| {
-        let archive = build(kernel, parts)?;
+        let archive = build(kernel, parts, scratch)?;
         fs::write(scratch, archive).with_context(|| format!("cannot write {}", scratch.display()))
     })
 }
 
-fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
+fn build(kernel: &Kernel, parts: &Parts, beside: &Path) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut archive = Archive::default();
     for dir in [
@@ -79,7 +79,7 @@ fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
     }
     archive.character_device("dev/console", 5, 1);
     archive.character_device("dev/null", 1, 3);
-    archive.file("init", 0o755, &read(&parts.init)?);
+    archive.file("init", 0o755, &stripped(&parts.init, beside)?);
     archive.file("bin/busybox", 0o755, &read(&parts.busybox)?);
     archive.link("bin/sh", "busybox");
     let mut order = String::new();
@@ -91,9 +91,30 @@ fn build(kernel: &Kernel, parts: &Parts) -> Result<Vec<u8>> {
     }
     archive.file("lib/orthros/modules", 0o644, order.as_bytes());
     if let Some(module) = &parts.module {
-        archive.file("lib/orthros/orthros.ko", 0o644, &read(module)?);
+        archive.file("lib/orthros/orthros.ko", 0o644, &stripped(module, beside)?);
     }
     Ok(archive.finish())
+}
+
+/// A program or module without its debug information, which is most of it; the
+/// symbols that a module is linked by stay. A script is taken as it is. `beside` names a
+/// place for scratch files.
+fn stripped(path: &Path, beside: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Ok(bytes);
+    }
+    let copy = beside.with_extension("stripped");
+    exec::quiet(
+        Command::new("strip")
+            .arg("--strip-debug")
+            .arg("-o")
+            .arg(&copy)
+            .arg(path),
+    )?;
+    let bytes = fs::read(&copy)?;
+    cache::remove(&copy)?;
+    Ok(bytes)
 }
 
 /// The wanted modules that are not built in, each after those it needs.

@@ -81,6 +81,7 @@ fn powers_off(kernel: &Kernel, busybox: &Path, scratch: &Path) -> Result<bool> {
         ports: Vec::new(),
         reboot: false,
         memory: None,
+        state: None,
         extra: Vec::new(),
     };
     let ended = Qemu::start(&config, &dir.join("logs"))?.wait_end(DEADLINE);

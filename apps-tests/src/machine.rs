@@ -40,6 +40,26 @@ pub struct Plan {
     pub qemu: Vec<String>,
 }
 
+impl Plan {
+    /// The plain plan: Orthros with all its defaults.
+    #[must_use]
+    pub const fn new(active: Series, successor: Series, dir: PathBuf) -> Self {
+        Self {
+            active,
+            successor,
+            dir,
+            stock: false,
+            init: None,
+            loader_options: String::new(),
+            kernel_parameters: String::new(),
+            accelerator: None,
+            memory_file: false,
+            reboot: false,
+            qemu: Vec::new(),
+        }
+    }
+}
+
 /// A running guest with its agent.
 pub struct Machine {
     /// The process and its serial lines.
@@ -50,6 +70,7 @@ pub struct Machine {
     pub active: Kernel,
     /// The kernel that takes over.
     pub successor: Kernel,
+    config: Config,
 }
 
 /// Debian's static busybox on the host, used inside the guest.
@@ -90,6 +111,7 @@ impl Machine {
             ports: scenario.guest.ports.clone(),
             reboot: plan.reboot,
             memory: plan.memory_file.then(|| plan.dir.join("memory")),
+            state: None,
             extra: plan.qemu.clone(),
         };
         let qemu = Qemu::start(&config, &plan.dir)?;
@@ -99,7 +121,32 @@ impl Machine {
             agent,
             active,
             successor,
+            config,
         })
+    }
+
+    /// Saves the machine's state, to go on from with [`Machine::go_back`].
+    ///
+    /// # Errors
+    /// When QEMU cannot.
+    pub fn save(&mut self, state: &str) -> Result<()> {
+        self.qemu.save_state(state)?;
+        self.config.state = Some(state.to_owned());
+        Ok(())
+    }
+
+    /// Ends the machine and starts it anew from the saved state, with its logs in `dir`.
+    ///
+    /// # Errors
+    /// When nothing was saved or QEMU does not start.
+    pub fn go_back(&mut self, dir: &Path) -> Result<()> {
+        if self.config.state.is_none() {
+            bail!("no state of the machine was saved");
+        }
+        self.qemu.end();
+        self.qemu = Qemu::start(&self.config, dir)?;
+        self.agent = Agent::new(self.qemu.agent.clone());
+        Ok(())
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Config {
     pub reboot: bool,
     /// A file to hold the guest's RAM, to be read from outside.
     pub memory: Option<PathBuf>,
+    /// Go on from this state saved in the first disk instead of starting the firmware.
+    pub state: Option<String>,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -175,7 +177,9 @@ impl Qemu {
             .map(drop)
     }
 
-    /// Saves the whole machine inside its first disk, to be gone back to.
+    /// Saves the whole machine inside its first disk. Another process can go on from
+    /// there; this one cannot go back, because QEMU lets the time-stamp counter of one
+    /// process only grow.
     ///
     /// # Errors
     /// When QEMU cannot.
@@ -184,22 +188,19 @@ impl Qemu {
             .monitor(&format!("savevm {name}"), Duration::from_secs(600))
             .map(drop)
     }
+}
 
-    /// Goes back to a saved machine and lets it run.
-    ///
-    /// # Errors
-    /// When there is no such state or it does not fit.
-    pub fn load_state(&mut self, name: &str) -> Result<()> {
-        self.qmp.command("stop", json!({}), Duration::from_secs(30))?;
-        self.qmp.monitor(&format!("loadvm {name}"), Duration::from_secs(600))?;
-        self.qmp.command("cont", json!({}), Duration::from_secs(30)).map(drop)
+impl Qemu {
+    /// Kills the process, so that its disks are free for another.
+    pub fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
@@ -365,6 +366,9 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
         .collect();
     add("-netdev", format!("user,id=net{forwards}"));
     add("-device", "virtio-net-pci,netdev=net,romfile=".into());
+    if let Some(state) = &config.state {
+        add("-loadvm", state.clone());
+    }
     list.push("-nodefaults".into());
     list.extend(config.extra.iter().cloned());
     list

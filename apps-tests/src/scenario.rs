@@ -28,6 +28,11 @@ pub struct Scenario {
     pub steps: Vec<Step>,
     /// What decides.
     pub verdict: Verdict,
+    /// Pairs of kernels that the short test run takes, active first; the long one takes all.
+    #[serde(default)]
+    pub quick: Vec<(Series, Series)>,
+    /// Variations of the first step that the long test run goes through.
+    pub sweep: Option<Sweep>,
     /// The folder it was read from.
     #[serde(skip)]
     pub dir: PathBuf,
@@ -141,6 +146,21 @@ pub struct Step {
     pub timeout: u64,
 }
 
+/// Runs that differ only in when and how the first step strikes: they start from one
+/// saved state of the machine.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sweep {
+    /// Instants in milliseconds after readiness.
+    pub after_ms: Vec<u64>,
+    /// So many more instants at random, all earlier than `random_below_ms`.
+    pub random: u32,
+    /// End of the random instants in milliseconds.
+    pub random_below_ms: u64,
+    /// Ways to bring the event about; each is combined with each instant. Empty: the step's own.
+    pub injections: Vec<String>,
+}
+
 /// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -219,6 +239,14 @@ impl Scenario {
         if self.steps.is_empty() {
             bail!("there is no [[step]]");
         }
+        if let Some(sweep) = &self.sweep {
+            if !self.clients.is_empty() {
+                bail!("[sweep] starts from a saved state, to which clients cannot be set back");
+            }
+            if sweep.random > 0 && sweep.random_below_ms == 0 {
+                bail!("[sweep] random needs random_below_ms");
+            }
+        }
         if self.verdict.guest.is_none() && !self.verdict.clients {
             bail!("[verdict] decides nothing: give `guest`, or `clients = true`");
         }
@@ -238,6 +266,45 @@ impl Scenario {
         }
         Ok(())
     }
+}
+
+impl Sweep {
+    /// All variations of a step. The random instants follow from the seed alone.
+    #[must_use]
+    pub fn variations(&self, step: &Step, seed: u64) -> Vec<Step> {
+        let mut instants = self.after_ms.clone();
+        let mut state = seed;
+        for _ in 0..self.random {
+            instants.push(next_random(&mut state) % self.random_below_ms.max(1));
+        }
+        if instants.is_empty() {
+            instants.push(step.after_ms);
+        }
+        let mut ways: Vec<Option<String>> = self.injections.iter().cloned().map(Some).collect();
+        if ways.is_empty() {
+            ways.push(step.injection.clone());
+        }
+        let mut steps = Vec::new();
+        for injection in &ways {
+            for after_ms in &instants {
+                steps.push(Step {
+                    after_ms: *after_ms,
+                    injection: injection.clone(),
+                    ..step.clone()
+                });
+            }
+        }
+        steps
+    }
+}
+
+/// SplitMix64: one step of a sequence that any language can repeat from the seed.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut value = *state;
+    value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
 }
 
 #[cfg(test)]
@@ -274,6 +341,22 @@ mod tests {
             let error = format!("{:#}", read(&LEAST.replace(from, to)).unwrap_err());
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn a_sweep_combines_and_repeats() {
+        let step = read(LEAST).unwrap().steps.remove(0);
+        let sweep = Sweep {
+            after_ms: vec![5],
+            random: 3,
+            random_below_ms: 100,
+            injections: vec!["a".into(), "b".into()],
+        };
+        let steps = sweep.variations(&step, 42);
+        assert_eq!(steps.len(), 8);
+        assert!(steps.iter().all(|step| step.after_ms < 100));
+        let again: Vec<u64> = sweep.variations(&step, 42).iter().map(|step| step.after_ms).collect();
+        assert_eq!(again, steps.iter().map(|step| step.after_ms).collect::<Vec<_>>());
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 mod boot;
 mod build;
+mod scenario;
+mod shell;
+mod test;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -9,6 +12,9 @@ use harness::paths::Paths;
 use std::path::PathBuf;
 
 /// Builds Orthros, runs it in QEMU on stock Debian kernels, and checks it from outside.
+///
+/// Without a subcommand: a demonstration. A program with 8 threads and 1 GB of memory
+/// in use lives through a kernel panic.
 #[derive(Parser)]
 #[command(name = "orthros-harness", version)]
 pub struct Arguments {
@@ -16,13 +22,19 @@ pub struct Arguments {
     #[arg(long, global = true)]
     target_dir: Option<PathBuf>,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Build everything that a guest needs
     Build(build::Options),
+    /// Run one scenario from boot to verdict
+    Scenario(scenario::Options),
+    /// Run the tests
+    Test(test::Options),
+    /// Type commands into a guest
+    Shell(shell::Options),
     /// Boot a guest, optionally panic it, and keep all logs
     Boot(Box<boot::Options>),
 }
@@ -34,8 +46,12 @@ enum Command {
 pub fn run(arguments: Arguments) -> Result<bool> {
     let paths = Paths::find(arguments.target_dir)?;
     match arguments.command {
-        Command::Build(options) => build::run(&paths, &options),
-        Command::Boot(options) => boot::run(&paths, &options),
+        None => scenario::demo(&paths),
+        Some(Command::Build(options)) => build::run(&paths, &options),
+        Some(Command::Scenario(options)) => scenario::run(&paths, &options),
+        Some(Command::Test(options)) => test::run(&paths, options),
+        Some(Command::Shell(options)) => shell::run(&paths, &options),
+        Some(Command::Boot(options)) => boot::run(&paths, &options),
     }
 }
 

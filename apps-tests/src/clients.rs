@@ -1,0 +1,100 @@
+//! Programs on the host that use the guest while it fails and recovers.
+
+use crate::report::ClientResult;
+use crate::scenario::Scenario;
+use anyhow::{bail, Context, Result};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The running clients of a scenario. Dropping them kills what still runs.
+pub struct Clients {
+    running: Vec<(String, Child)>,
+    done: PathBuf,
+}
+
+impl Clients {
+    /// Starts all of them, each with its output in `client-<n>.log`.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start(scenario: &Scenario, ports: &[(u16, u16)], logs: &Path) -> Result<Self> {
+        let done = logs.join("steps-done");
+        let mut clients = Self {
+            running: Vec::new(),
+            done: done.clone(),
+        };
+        for (number, client) in scenario.clients.iter().enumerate() {
+            let log = File::create(logs.join(format!("client-{}.log", number + 1)))?;
+            let mut command = Command::new("setpriv");
+            command
+                .args(["--pdeathsig", "KILL", "sh", "-c", &client.command])
+                .current_dir(&scenario.dir)
+                .env("STEPS_DONE", &done)
+                .envs(
+                    ports
+                        .iter()
+                        .map(|(guest, host)| (format!("PORT_{guest}"), host.to_string())),
+                )
+                .stdin(Stdio::null())
+                .stderr(log.try_clone()?)
+                .stdout(log);
+            let child = command
+                .spawn()
+                .with_context(|| format!("cannot start the client `{}`", client.command))?;
+            clients.running.push((client.command.clone(), child));
+        }
+        Ok(clients)
+    }
+
+    /// Fails if a client has given up already.
+    ///
+    /// # Errors
+    /// When one has ended with a status other than 0.
+    pub fn check(&mut self) -> Result<()> {
+        for (command, child) in &mut self.running {
+            if let Some(status) = child.try_wait()? {
+                if !status.success() {
+                    bail!("the client `{command}` ended with {status}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the clients that the last step is over and waits for their ends.
+    ///
+    /// # Errors
+    /// When the file that tells them cannot be written.
+    pub fn finish(&mut self, within: Duration) -> Result<Vec<ClientResult>> {
+        fs::write(&self.done, "")?;
+        let deadline = Instant::now() + within;
+        let mut results = Vec::new();
+        for (command, child) in &mut self.running {
+            let status = loop {
+                if let Some(status) = child.try_wait()? {
+                    break status.code();
+                }
+                if Instant::now() > deadline {
+                    break None;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            };
+            results.push(ClientResult {
+                command: command.clone(),
+                status,
+            });
+        }
+        Ok(results)
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

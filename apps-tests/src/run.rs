@@ -1,0 +1,310 @@
+//! One scenario from boot to verdict.
+
+use crate::agent::Hello;
+use crate::artefacts::Artefacts;
+use crate::clients::Clients;
+use crate::machine::{Machine, Plan};
+use crate::paths::Paths;
+use crate::progress;
+use crate::report::{Report, StepResult};
+use crate::scenario::{Check, Event, Scenario, Step};
+use anyhow::{bail, Context, Result};
+use regex::Regex;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// For a machine to boot, GRUB and an emulated CPU included.
+const BOOT: Duration = Duration::from_secs(240);
+/// For a command that does next to nothing.
+const SHORT: Duration = Duration::from_secs(60);
+/// Name of the saved machine state.
+const READY: &str = "ready";
+
+/// A guest that has booted and whose protected program is ready to be disturbed.
+pub struct Ready<'a> {
+    scenario: &'a Scenario,
+    plan: &'a Plan,
+    machine: Machine,
+    hello: Hello,
+    logs: PathBuf,
+}
+
+impl<'a> Ready<'a> {
+    /// Boots, prepares, starts the protected program and waits until it is ready.
+    ///
+    /// # Errors
+    /// When any of it fails; the run's logs tell more.
+    pub fn start(paths: &Paths, artefacts: &Artefacts, scenario: &'a Scenario, plan: &'a Plan) -> Result<Self> {
+        let step = progress::Step::start(format!("{}: {} → {}", scenario.name(), plan.active, plan.successor));
+        let mut machine = Machine::start(paths, artefacts, scenario, plan)?;
+        step.at("booting");
+        let hello = machine.agent.wait_ready(BOOT).context("the guest did not come up")?;
+        if hello.release != machine.active.release {
+            bail!(
+                "the guest runs kernel {} instead of {}",
+                hello.release,
+                machine.active.release
+            );
+        }
+        step.at("starting the protected program");
+        for command in &scenario.protect.prepare {
+            machine
+                .agent
+                .check(command, Duration::from_secs(scenario.protect.ready.timeout))?;
+        }
+        protect(&mut machine, scenario, plan.stock)?;
+        wait_for(&mut machine, &scenario.protect.ready).context("the protected program did not get ready")?;
+        Ok(Self {
+            scenario,
+            plan,
+            machine,
+            hello,
+            logs: plan.dir.clone(),
+        })
+    }
+
+    /// Keeps this state, to come back to with [`Ready::again`].
+    ///
+    /// # Errors
+    /// When QEMU fails.
+    pub fn save(&mut self) -> Result<()> {
+        self.machine.save(READY)
+    }
+
+    /// Goes back to the kept state, with the logs of what follows in `dir`.
+    ///
+    /// # Errors
+    /// When QEMU fails.
+    pub fn again(&mut self, dir: &Path) -> Result<()> {
+        self.machine.go_back(dir)?;
+        self.logs = dir.to_path_buf();
+        Ok(())
+    }
+
+    /// Runs the steps and the verdict from the ready state.
+    pub fn run(&mut self, steps: &[Step], seed: u64) -> Report {
+        let start = Instant::now();
+        let mut report = Report::new(self.scenario, self.plan, seed);
+        report.active.clone_from(&self.machine.active.release);
+        report.successor.clone_from(&self.machine.successor.release);
+        report.logs = self.logs.display().to_string();
+        let result = self.go(steps, &mut report);
+        report.seconds = start.elapsed().as_secs_f64();
+        report.passed = result.is_ok();
+        report.failure = result.err().map(|error| format!("{error:#}"));
+        report
+    }
+
+    fn go(&mut self, steps: &[Step], report: &mut Report) -> Result<()> {
+        let shown = progress::Step::start(format!("{}: steps and verdict", self.scenario.name()));
+        let console = self.machine.qemu.console.position();
+        let mut clients = Clients::start(self.scenario, &self.machine.qemu.ports, &self.logs)?;
+        report.moment(self.machine.qemu.start.elapsed(), "ready");
+        let mut boot_id = self.hello.boot_id.clone();
+        for step in steps {
+            for _ in 0..step.repeat {
+                shown.at(&format!("{:?}", step.event));
+                std::thread::sleep(Duration::from_millis(step.after_ms));
+                self.step(step, &mut boot_id, report)?;
+                clients.check()?;
+            }
+        }
+        shown.at("verdict");
+        self.verdict(&mut clients, report)?;
+        self.no_complaint(console)
+    }
+
+    /// Brings a failure about and waits for the successor's user space.
+    fn step(&mut self, step: &Step, boot_id: &mut String, report: &mut Report) -> Result<()> {
+        let machine = &mut self.machine;
+        let asked = machine.qemu.start.elapsed();
+        let injection = step.injection.clone().unwrap_or_else(|| "sysrq".into());
+        report.moment(asked, format!("{:?} ({injection})", step.event));
+        let mut result = StepResult {
+            event: step.event,
+            injection,
+            asked: asked.as_secs_f64(),
+            up: None,
+            release: None,
+        };
+        if step.event == Event::Panic {
+            match &step.injection {
+                None => machine.agent.send("echo c >/proc/sysrq-trigger")?,
+                Some(how) => machine.agent.send(&format!("orthros-ctl panic-test {how}"))?,
+            }
+            let answer = machine.agent.wait_ready(Duration::from_secs(step.timeout));
+            report.steps.push(result.clone());
+            let hello = answer.context("no successor came up")?;
+            report.moment(hello.at, format!("user space of {}", hello.release));
+            result.up = Some(hello.at.as_secs_f64());
+            result.release = Some(hello.release.clone());
+            report.steps.pop();
+            if hello.boot_id == *boot_id {
+                bail!("the agent restarted, but the kernel is the old one: nothing panicked");
+            }
+            let expected = match step.successor {
+                Some(series) => hello.release.starts_with(&format!("{series}.")),
+                None => hello.release == machine.successor.release,
+            };
+            if !expected {
+                bail!(
+                    "kernel {} took over instead of {}",
+                    hello.release,
+                    machine.successor.release
+                );
+            }
+            *boot_id = hello.boot_id;
+        }
+        report.steps.push(result);
+        Ok(())
+    }
+
+    fn verdict(&mut self, clients: &mut Clients, report: &mut Report) -> Result<()> {
+        let verdict = &self.scenario.verdict;
+        let within = Duration::from_secs(verdict.timeout);
+        // The report is fetched first: it is wanted most when the verdict fails.
+        if !self.plan.stock {
+            if let Ok(outcome) = self.machine.agent.run("orthros-ctl report --json", SHORT) {
+                report.orthros = serde_json::from_str(&outcome.output).ok();
+            }
+            if let Ok(outcome) = self.machine.agent.run("orthros-ctl report", SHORT) {
+                report.orthros_text = Some(outcome.output);
+            }
+        }
+        let guest = verdict
+            .guest
+            .as_ref()
+            .map(|command| self.machine.agent.run(command, within))
+            .transpose()?;
+        report.clients = clients.finish(within)?;
+        report.moment(self.machine.qemu.start.elapsed(), "verdict");
+        if let Some(outcome) = guest {
+            report.guest = Some(outcome.output.clone());
+            if outcome.status != 0 {
+                bail!("the guest's verdict is {}: {}", outcome.status, outcome.output.trim());
+            }
+        }
+        if verdict.clients {
+            if let Some(client) = report.clients.iter().find(|client| client.status != Some(0)) {
+                let end = client.status.map_or("had to be killed".into(), |status| {
+                    format!("ended with status {status}")
+                });
+                bail!("the client `{}` {end}", client.command);
+            }
+        }
+        Ok(())
+    }
+
+    /// The successor must not have complained about its own state, whatever the verdict.
+    fn no_complaint(&self, console: usize) -> Result<()> {
+        let lines = self.machine.qemu.console.lines(console);
+        let successor = lines
+            .iter()
+            .rposition(|line| line.text.contains("Linux version "))
+            .unwrap_or(0);
+        let complaint = Regex::new(r"BUG: |WARNING: |Oops: |Bad page|bad (pte|page)|EXT4-fs error|general protection")?;
+        // Lockups and stalls only say how busy the host is under emulation. Without a
+        // failover there is no successor, and the active's console is judged.
+        let bad = |text: &str| complaint.is_match(text) && !text.contains("lockup");
+        match lines[successor..].iter().find(|line| bad(&line.text)) {
+            None => Ok(()),
+            Some(line) => bail!("the kernel complained on its console: {}", line.text.trim()),
+        }
+    }
+}
+
+/// Starts what is to be protected.
+fn protect(machine: &mut Machine, scenario: &Scenario, stock: bool) -> Result<()> {
+    let under = if stock { "" } else { "orthros-ctl protect -- " };
+    if let Some(command) = &scenario.protect.command {
+        let quoted = command.replace('\'', r"'\''");
+        let line = format!("cd / && setsid {under}sh -c '{quoted}' </dev/null >>/var/log/scenario.log 2>&1 &");
+        machine.agent.check(&line, SHORT)?;
+    }
+    if let Some(unit) = &scenario.protect.unit {
+        machine.agent.check(&format!("systemctl start {unit}"), SHORT)?;
+        if !stock {
+            let list = format!("orthros-ctl protect $(cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs)");
+            machine.agent.check(&list, SHORT)?;
+        }
+    }
+    Ok(())
+}
+
+fn wait_for(machine: &mut Machine, check: &Check) -> Result<()> {
+    let deadline = Instant::now() + check.within();
+    if let Some(pattern) = &check.console {
+        return machine
+            .qemu
+            .console
+            .wait_for(0, &Regex::new(pattern)?, check.within())
+            .map(drop);
+    }
+    let command = check.command.as_deref().context("a check has a command or a pattern")?;
+    loop {
+        let outcome = machine.agent.run(command, check.within())?;
+        if outcome.status == 0 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let log = machine.agent.run("tail -n 20 /var/log/scenario.log", SHORT)?.output;
+            bail!(
+                "`{command}` failed for {:.0?}; the program's last output:\n{log}",
+                check.within()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// Runs a scenario once: boot, steps, verdict. A machine that does not even get ready
+/// gives a report as well.
+///
+/// # Errors
+/// When the report cannot be written.
+pub fn once(paths: &Paths, artefacts: &Artefacts, scenario: &Scenario, plan: &Plan, seed: u64) -> Result<Report> {
+    let start = Instant::now();
+    let mut report = match Ready::start(paths, artefacts, scenario, plan) {
+        Ok(mut ready) => ready.run(&scenario.steps, seed),
+        Err(error) => {
+            let mut report = Report::new(scenario, plan, seed);
+            report.failure = Some(format!("{error:#}"));
+            report
+        }
+    };
+    report.seconds = start.elapsed().as_secs_f64();
+    report.write(&plan.dir.join("result.json"))?;
+    Ok(report)
+}
+
+/// Boots once and runs every variation of the scenario's sweep from the same saved
+/// state. The numbers of the results follow the order of the variations.
+///
+/// # Errors
+/// When a report cannot be written.
+pub fn sweep(paths: &Paths, artefacts: &Artefacts, scenario: &Scenario, plan: &Plan, seed: u64) -> Result<Vec<Report>> {
+    let first = scenario.steps.first().context("a scenario has steps")?;
+    let variations = scenario.sweep.clone().unwrap_or_default().variations(first, seed);
+    let mut ready = match Ready::start(paths, artefacts, scenario, plan).and_then(|mut ready| {
+        ready.save()?;
+        Ok(ready)
+    }) {
+        Ok(ready) => ready,
+        Err(error) => {
+            let mut report = Report::new(scenario, plan, seed);
+            report.failure = Some(format!("{error:#}"));
+            return Ok(vec![report]);
+        }
+    };
+    let mut reports = Vec::new();
+    for (number, variation) in variations.into_iter().enumerate() {
+        let mut steps = scenario.steps.clone();
+        steps[0] = variation;
+        let dir = plan.dir.join(format!("variation-{number}"));
+        ready.again(&dir)?;
+        let report = ready.run(&steps, seed);
+        report.write(&dir.join("result.json"))?;
+        reports.push(report);
+    }
+    Ok(reports)
+}

@@ -1,0 +1,270 @@
+//! The test run: checks, then scenarios; short by default, or the whole matrix.
+
+use crate::artefacts::{self, Artefacts};
+use crate::checks;
+use crate::kernels::{Kernel, Series};
+use crate::machine::Plan;
+use crate::paths::Paths;
+use crate::report::Report;
+use crate::results::{Outcome, Results};
+use crate::run;
+use crate::scenario::Scenario;
+use anyhow::{bail, Context, Result};
+use std::fs;
+use std::str::FromStr;
+use std::time::Instant;
+
+/// A part of a test run: test number n belongs to shard n mod `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    of: usize,
+}
+
+impl FromStr for Shard {
+    type Err = anyhow::Error;
+
+    /// Reads `I/N` with I from 1 to N.
+    fn from_str(text: &str) -> Result<Self> {
+        let (index, of) = text.split_once('/').context("a shard is written I/N")?;
+        let (index, of): (usize, usize) = (index.parse()?, of.parse()?);
+        if index == 0 || index > of {
+            bail!("shard {index}/{of}: the first number goes from 1 to the second");
+        }
+        Ok(Self { index: index - 1, of })
+    }
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The whole matrix instead of the short run.
+    pub all: bool,
+    /// Only a part of it.
+    pub shard: Option<Shard>,
+    /// Only tests whose name contains this.
+    pub only: Option<String>,
+    /// Seed of random instants.
+    pub seed: u64,
+}
+
+/// One test.
+enum Test {
+    Check(checks::Check),
+    Scenario {
+        scenario: Box<Scenario>,
+        active: Series,
+        successor: Series,
+        sweep: bool,
+    },
+}
+
+impl Test {
+    fn name(&self) -> String {
+        match self {
+            Self::Check((name, _)) => (*name).to_owned(),
+            Self::Scenario {
+                scenario,
+                active,
+                successor,
+                sweep,
+            } => {
+                format!(
+                    "{} {active}→{successor}{}",
+                    scenario.name(),
+                    if *sweep { " sweep" } else { "" }
+                )
+            }
+        }
+    }
+}
+
+/// Numbers of tests that passed and failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Passed, earlier passes of the same tree included.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+}
+
+/// Runs tests, printing a line for each and the totals at the end.
+///
+/// # Errors
+/// When the run itself breaks down; failing tests are no error.
+pub fn run(paths: &Paths, options: &Options) -> Result<Totals> {
+    let tests = list(paths, options)?;
+    let results = Results::open(paths)?;
+    println!("{} tests, seed {}", tests.len(), options.seed);
+    let mut totals = Totals::default();
+    // Scenarios come last and need everything built; a tree that does not compile fails
+    // each of them, and the first says why.
+    let mut built: Option<std::result::Result<Artefacts, String>> = None;
+    for test in tests {
+        let name = test.name();
+        if options.all && results.passed(&name) {
+            println!("PASS {name} (earlier)");
+            totals.passed += 1;
+            continue;
+        }
+        let start = Instant::now();
+        for (name, result) in one(paths, &test, &name, options.seed, &mut built)? {
+            let outcome = Outcome {
+                name,
+                passed: result.is_none(),
+                seconds: start.elapsed().as_secs_f64(),
+                seed: options.seed,
+                failure: result,
+            };
+            show(&outcome);
+            results.add(&outcome)?;
+            if outcome.passed {
+                totals.passed += 1;
+            } else {
+                totals.failed += 1;
+            }
+        }
+    }
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    Ok(totals)
+}
+
+/// Names and failures of one test: several for a sweep.
+fn one(
+    paths: &Paths,
+    test: &Test,
+    name: &str,
+    seed: u64,
+    built: &mut Option<std::result::Result<Artefacts, String>>,
+) -> Result<Vec<(String, Option<String>)>> {
+    let (scenario, active, successor, sweep) = match test {
+        Test::Check((_, check)) => {
+            return Ok(vec![(
+                name.to_owned(),
+                check(paths).err().map(|error| format!("{error:#}")),
+            )]);
+        }
+        Test::Scenario {
+            scenario,
+            active,
+            successor,
+            sweep,
+        } => (scenario, *active, *successor, *sweep),
+    };
+    let artefacts = built.get_or_insert_with(|| build(paths).map_err(|error| format!("{error:#}")));
+    let artefacts = match artefacts {
+        Ok(artefacts) => artefacts,
+        Err(error) => return Ok(vec![(name.to_owned(), Some(format!("nothing to run: {error}")))]),
+    };
+    let dir = paths.target.join("runs").join(name.replace(['→', ' '], "-"));
+    crate::cache::remove(&dir)?;
+    let plan = Plan::new(active, successor, dir);
+    let reports = if sweep {
+        run::sweep(paths, artefacts, scenario, &plan, seed)?
+    } else {
+        vec![run::once(paths, artefacts, scenario, &plan, seed)?]
+    };
+    if reports.iter().all(|report| report.passed) {
+        // Discs and disks are big; the logs stay.
+        for entry in fs::read_dir(&plan.dir)?.filter_map(std::result::Result::ok) {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|ext| ext == "iso" || ext == "qcow2")
+            {
+                crate::cache::remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(reports
+        .iter()
+        .enumerate()
+        .map(|(number, report)| (label(name, report, sweep, number), failure(report)))
+        .collect())
+}
+
+fn label(name: &str, report: &Report, sweep: bool, number: usize) -> String {
+    match report.steps.first() {
+        Some(step) if sweep => format!("{name} {number} ({})", step.injection),
+        _ => name.to_owned(),
+    }
+}
+
+fn failure(report: &Report) -> Option<String> {
+    report
+        .failure
+        .as_ref()
+        .map(|failure| format!("{failure}\nlogs: {}", report.logs))
+}
+
+fn build(paths: &Paths) -> Result<Artefacts> {
+    let kernels = Series::ALL
+        .map(|series| Kernel::find(paths, series))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    artefacts::build(paths, &kernels)
+}
+
+fn show(outcome: &Outcome) {
+    let word = if outcome.passed { "PASS" } else { "FAIL" };
+    println!("{word} {} ({:.1} s)", outcome.name, outcome.seconds);
+    for line in outcome.failure.iter().flat_map(|failure| failure.lines()) {
+        println!("     {line}");
+    }
+}
+
+/// The tests in their order: checks, then scenarios by name.
+fn list(paths: &Paths, options: &Options) -> Result<Vec<Test>> {
+    let mut tests: Vec<Test> = checks::ALL.into_iter().map(Test::Check).collect();
+    let mut dirs = fs::read_dir(paths.root.join("apps-tests/scenarios"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    dirs.sort();
+    for dir in dirs {
+        let scenario = Scenario::read(&dir)?;
+        let every = Series::ALL
+            .iter()
+            .flat_map(|active| Series::ALL.map(|successor| (*active, successor)));
+        let pairs: Vec<(Series, Series)> = if options.all {
+            every.collect()
+        } else {
+            scenario.quick.clone()
+        };
+        for (active, successor) in pairs {
+            let test = |sweep| Test::Scenario {
+                scenario: Box::new(scenario.clone()),
+                active,
+                successor,
+                sweep,
+            };
+            tests.push(test(false));
+            if options.all && scenario.sweep.is_some() {
+                tests.push(test(true));
+            }
+        }
+    }
+    if let Some(only) = &options.only {
+        tests.retain(|test| test.name().contains(only.as_str()));
+    }
+    if let Some(shard) = options.shard {
+        let mut number = 0;
+        tests.retain(|_| {
+            number += 1;
+            (number - 1) % shard.of == shard.index
+        });
+    }
+    Ok(tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards() {
+        assert_eq!("2/3".parse::<Shard>().unwrap(), Shard { index: 1, of: 3 });
+        for wrong in ["0/3", "4/3", "1", "a/b"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+}
