@@ -214,7 +214,10 @@ pub fn grow_heap(bytes: usize) -> Result<usize> {
 
 /// Memory that was added by [`grow_heap`], as atomics.
 pub fn heap_word(address: usize) -> &'static AtomicU64 {
-    assert!(address.is_multiple_of(8) && address + 8 <= program_break(), "not in the heap");
+    assert!(
+        address.is_multiple_of(8) && address + 8 <= program_break(),
+        "not in the heap"
+    );
     // SAFETY: (1) aligned and below the break, which is never lowered by this program; (2) the cells access what they
     // added by `grow_heap` only, and always atomically.
     unsafe { &*(address as *const AtomicU64) }
