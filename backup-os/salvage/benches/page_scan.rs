@@ -27,7 +27,11 @@ fn build(step: u64) -> Vec<u8> {
         put(&mut image, 0x2000 + table * 8, (0x3000 + table * 0x1000) | TABLE);
     }
     for page in 0..PAGES {
-        let frame = if step == 1 { page * 7919 % PAGES } else { page / step * 7919 % PAGES * step + page % step };
+        let frame = if step == 1 {
+            page * 7919 % PAGES
+        } else {
+            page / step * 7919 % PAGES * step + page % step
+        };
         put(&mut image, 0x3000 + page * 8, (frame << 12) | PAGE);
     }
     image
@@ -50,7 +54,10 @@ fn median(mut run: impl FnMut()) -> Duration {
 }
 
 fn main() {
-    let tables = PageTables { root: PhysAddr(0), levels: Levels::Four };
+    let tables = PageTables {
+        root: PhysAddr(0),
+        levels: Levels::Four,
+    };
     let bytes = build(1);
     let image = Image::flat(&bytes);
     let looked = median(|| {
@@ -67,7 +74,11 @@ fn main() {
         assert_eq!(black_box(present), PAGES);
     });
     println!("entries looked at:     {:.3} ms/GiB", looked.as_secs_f64() * 1e3);
-    for (step, name) in [(1, "runs of one page: "), (2, "runs of two pages:"), (512, "runs of 2 MB:     ")] {
+    for (step, name) in [
+        (1, "runs of one page: "),
+        (2, "runs of two pages:"),
+        (512, "runs of 2 MB:     "),
+    ] {
         let bytes = build(step);
         let image = Image::flat(&bytes);
         let time = median(|| {

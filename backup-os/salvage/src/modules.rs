@@ -78,7 +78,10 @@ pub fn modules<'k, M: PhysMem + ?Sized>(
     kernel: &'k Kernel<'_, M>,
 ) -> impl Iterator<Item = Result<Loaded, WalkError>> + use<'k, M> {
     let list = kernel.types.modules.module.list;
-    kernel.list(kernel.symbols.modules, list).bounded(MAX_MODULES).map(|module| read(kernel, module?))
+    kernel
+        .list(kernel.symbols.modules, list)
+        .bounded(MAX_MODULES)
+        .map(|module| read(kernel, module?))
 }
 
 fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, address: Kva) -> Result<Loaded, WalkError> {
@@ -108,5 +111,11 @@ fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, address: Kva) -> Result<Loa
     };
     let state = kernel.mem.uint(address, types.module.state).about(object)?;
     let name = String::from_utf8_lossy(&name).into_owned();
-    Ok(Loaded { address, name, base, size, live: state == u64::from(types.kinds.live) })
+    Ok(Loaded {
+        address,
+        name,
+        base,
+        size,
+        live: state == u64::from(types.kinds.live),
+    })
 }

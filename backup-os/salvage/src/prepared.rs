@@ -54,6 +54,8 @@ crate::symbols! {
         prb: Kva,
         /// The CPU that panics, −1 if none.
         panic_cpu: Kva,
+        /// First frame number after RAM.
+        max_pfn: Option<Kva>,
     }
 }
 

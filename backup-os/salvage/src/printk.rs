@@ -176,14 +176,18 @@ impl<M: PhysMem + ?Sized> Log<'_, '_, M> {
     fn record(&self, id: u64) -> Result<Option<Record>, WalkError> {
         let object = "prb_desc";
         let place = id & self.count_mask;
-        let desc = self.descs.offset(place.wrapping_mul(u64::from(self.types.desc.struct_size)));
+        let desc = self
+            .descs
+            .offset(place.wrapping_mul(u64::from(self.types.desc.struct_size)));
         let state = self.memory.uint(desc, self.types.desc.state_var).about(object)?;
         let (number, state) = (state & ID_MASK, (state >> 62) as u32);
         let states = &self.types.states;
         if number != id || (state != states.committed && state != states.finalized) {
             return Ok(None);
         }
-        let info = self.infos.offset(place.wrapping_mul(u64::from(self.types.info.struct_size)));
+        let info = self
+            .infos
+            .offset(place.wrapping_mul(u64::from(self.types.info.struct_size)));
         let about = |field| self.memory.uint(info, field).about("printk_info");
         let begin = self.memory.uint(desc, self.types.desc.begin).about(object)?;
         let next = self.memory.uint(desc, self.types.desc.next).about(object)?;
@@ -222,7 +226,10 @@ impl<M: PhysMem + ?Sized> Log<'_, '_, M> {
             return Ok(None);
         }
         let len = room.saturating_sub(BLOCK_HEAD).min(len);
-        self.memory.bytes(block.offset(BLOCK_HEAD), len as usize).about("prb_data_block").map(Some)
+        self.memory
+            .bytes(block.offset(BLOCK_HEAD), len as usize)
+            .about("prb_data_block")
+            .map(Some)
     }
 }
 

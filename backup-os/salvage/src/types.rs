@@ -92,6 +92,8 @@ crate::mirror_set! {
         printk: crate::printk::PrintkTypes,
         /// Modules.
         modules: crate::modules::ModuleTypes,
+        /// Tasks as they are shown.
+        overview: crate::overview::OverviewTypes,
         /// Processes and files.
         layouts: crate::layouts::Layouts,
     }

@@ -52,11 +52,23 @@ fn kernels_are_found_and_prepared() {
         assert_eq!(kernel.cpu_count(), prepared.per_cpu.len());
 
         let log: Vec<_> = log(&kernel).expect("the log can be read").collect();
-        let log: Vec<_> = log.into_iter().map(|record| record.expect("every record can be read")).collect();
-        assert!(log.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq), "records follow one another");
-        assert!(log[0].text.starts_with(b"Linux version "), "the log begins with the banner");
+        let log: Vec<_> = log
+            .into_iter()
+            .map(|record| record.expect("every record can be read"))
+            .collect();
+        assert!(
+            log.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq),
+            "records follow one another"
+        );
+        assert!(
+            log[0].text.starts_with(b"Linux version "),
+            "the log begins with the banner"
+        );
         let panic = b"Kernel panic - not syncing: ";
-        assert!(log.iter().any(|record| record.text.starts_with(panic)), "the log tells of the panic");
+        assert!(
+            log.iter().any(|record| record.text.starts_with(panic)),
+            "the log tells of the panic"
+        );
 
         for module in modules(&kernel) {
             let module = module.expect("every module can be read");

@@ -16,11 +16,21 @@ fn tables(levels: Levels, indices: &[u64], leaf: u64, leaf_levels_up: usize) -> 
     let depth = indices.len() - leaf_levels_up;
     for (level, index) in indices.iter().take(depth).enumerate() {
         let table = ROOT + level as u64 * 0x1000;
-        let entry = if level + 1 == depth { leaf } else { (table + 0x1000) | TABLE };
+        let entry = if level + 1 == depth {
+            leaf
+        } else {
+            (table + 0x1000) | TABLE
+        };
         memory.write_u64(PhysAddr(table + index * 8), entry);
     }
     memory.write_u64(PhysAddr(0xFFFF_F000), 0);
-    (memory, PageTables { root: PhysAddr(ROOT), levels })
+    (
+        memory,
+        PageTables {
+            root: PhysAddr(ROOT),
+            levels,
+        },
+    )
 }
 
 /// What a scan meets, copied.
@@ -35,9 +45,10 @@ fn scan(memory: &SparseMemory, tables: &PageTables, start: u64, end: u64) -> Res
     let mut met = Vec::new();
     tables.scan(memory, Uva(start), Uva(end), &mut |leaf| {
         met.push(match leaf {
-            Leaf::Table { start, entries } => {
-                Met::Table(start.0, entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect())
-            }
+            Leaf::Table { start, entries } => Met::Table(
+                start.0,
+                entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect(),
+            ),
             Leaf::Huge { start, entry, size } => Met::Huge(start.0, entry.0, size),
             Leaf::Lost { start, end, table } => Met::Lost(start.0, end.0, table.0),
         });
@@ -72,7 +83,10 @@ fn five_levels_lead_to_a_huge_page() {
 fn a_table_outside_ram_is_named() {
     let (mut memory, tables) = tables(Levels::Four, &[0, 0, 0, 0], PAGE, 0);
     memory.write_u64(PhysAddr(0x2000), 0x7_0000_0000 | TABLE);
-    assert_eq!(tables.translate(&memory, 0x1000), Err(Reason::NotRam(PhysAddr(0x7_0000_0000))));
+    assert_eq!(
+        tables.translate(&memory, 0x1000),
+        Err(Reason::NotRam(PhysAddr(0x7_0000_0000)))
+    );
     assert_eq!(
         scan(&memory, &tables, 0x1000, 0x5000).unwrap(),
         [Met::Lost(0x1000, 0x5000, 0x7_0000_0000)]
@@ -85,7 +99,10 @@ fn a_scan_shows_entries_of_the_range_only() {
     memory.write_u64(PhysAddr(0x4000 + 4 * 8), 0x6000 | PAGE);
     memory.write_u64(PhysAddr(0x4000 + 6 * 8), 0x7000 | PAGE);
     let met = scan(&memory, &tables, 0x3ABC, 0x6001).unwrap();
-    assert_eq!(met, [Met::Table(0x3000, vec![0x5000 | PAGE, 0x6000 | PAGE, 0, 0x7000 | PAGE])]);
+    assert_eq!(
+        met,
+        [Met::Table(0x3000, vec![0x5000 | PAGE, 0x6000 | PAGE, 0, 0x7000 | PAGE])]
+    );
     assert_eq!(scan(&memory, &tables, 0x6000, 0x6000).unwrap(), []);
     assert_eq!(scan(&memory, &tables, 0x40_0000, 0x60_0000).unwrap(), []);
 }
@@ -115,7 +132,10 @@ fn tables_that_refer_to_themselves_end_the_scan() {
     for index in 0..512 {
         memory.write_u64(PhysAddr(ROOT + index * 8), ROOT | TABLE);
     }
-    let tables = PageTables { root: PhysAddr(ROOT), levels: Levels::Five };
+    let tables = PageTables {
+        root: PhysAddr(ROOT),
+        levels: Levels::Five,
+    };
     let mut met = 0;
     let result = tables.scan(&memory, Uva(0), Uva(u64::MAX), &mut |_| met += 1);
     assert_eq!(result, Err(TooManyTables(2)));
@@ -155,8 +175,17 @@ fn equal_neighbours_are_one_run() {
         ]
     );
     assert!(matches!(found[0].sort, Sort::Mapped { first: Pfn(5), .. }));
-    assert_eq!(found[2], Run { start: Uva(0x1_3000), pages: 2, sort: Sort::None });
-    let Sort::Swap(entry) = found[3].sort else { panic!("a swap entry") };
+    assert_eq!(
+        found[2],
+        Run {
+            start: Uva(0x1_3000),
+            pages: 2,
+            sort: Sort::None
+        }
+    );
+    let Sort::Swap(entry) = found[3].sort else {
+        panic!("a swap entry")
+    };
     assert_eq!((entry.swap().kind, entry.swap().offset), (2, 77));
     assert!(matches!(found[5].sort, Sort::Mapped { first: Pfn(9), .. }));
 }

@@ -1,0 +1,87 @@
+//! What is shown.
+//!
+//! Each section stands in a file of its own: a structure that serializes, a function that gathers it, and its text. To
+//! add one, write such a file and add it to [`Report`], to [`Report::gather`], to [`Report::write_text`] and to
+//! [`crate::cli::Section`].
+
+mod kernel;
+mod log;
+mod modules;
+mod problems;
+mod tasks;
+
+use crate::cli::{Args, Section};
+use crate::image::Opened;
+use problems::Problems;
+use salvage::kernel::Kernel;
+use salvage::memory::Image;
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Version of the JSON. It grows when a member changes its meaning or goes, not when one is added.
+const FORMAT: u32 = 1;
+
+/// The kernel all sections read.
+type Dead<'a> = Kernel<'a, Image<'a>>;
+
+/// Everything that was asked for.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    format: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<kernel::KernelSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<Vec<tasks::TaskEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modules: Option<Vec<modules::ModuleEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<Vec<log::LogEntry>>,
+    problems: Problems,
+}
+
+impl Report {
+    /// Reads everything that was asked for.
+    pub fn gather(opened: &Opened<'_>, args: &Args) -> Self {
+        let dead = Kernel::new(&opened.image, &opened.prepared);
+        let mut problems = Problems::default();
+        let wants = |section| args.shows(section);
+        Self {
+            format: FORMAT,
+            kernel: wants(Section::Kernel).then(|| kernel::gather(&dead, &mut problems)),
+            tasks: wants(Section::Tasks).then(|| tasks::gather(&dead, &mut problems)),
+            modules: wants(Section::Modules).then(|| modules::gather(&dead, &mut problems)),
+            log: wants(Section::Log).then(|| log::gather(&dead, args.log_tail, &mut problems)),
+            problems,
+        }
+    }
+
+    /// Whether everything that was asked for could be read.
+    pub fn is_whole(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Writes the report for people.
+    pub fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
+        if let Some(section) = &self.kernel {
+            kernel::write_text(section, out)?;
+        }
+        if let Some(section) = &self.tasks {
+            tasks::write_text(section, out)?;
+        }
+        if let Some(section) = &self.modules {
+            modules::write_text(section, out)?;
+        }
+        if let Some(section) = &self.log {
+            log::write_text(section, out)?;
+        }
+        self.problems.write_text(out)
+    }
+}
+
+/// Text from the kernel, with what is not printable made visible.
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { '\u{FFFD}' } else { c })
+        .collect()
+}
