@@ -123,7 +123,11 @@ fn remapping_units(dmar: &[u8]) -> Vec<u64> {
             break;
         };
         let base = base.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte));
-        if u16::from_le_bytes([kind0, kind1]) == HARDWARE_UNIT && base != 0 && base < 1 << 32 && base.is_multiple_of(4096) {
+        if u16::from_le_bytes([kind0, kind1]) == HARDWARE_UNIT
+            && base != 0
+            && base < 1 << 32
+            && base.is_multiple_of(4096)
+        {
             units.push(base);
         }
         rest = rest.get(length..).unwrap_or_default();
@@ -135,7 +139,7 @@ impl core::fmt::Display for Platform {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
             f,
-            "PM timer port {:#x}, HPET {:#x?}, IOAPICs {:#x?}, DMA remapping units {:#x?}, reset register {}",
+            "PM timer port {:#x}, HPET {:#x}, IOAPICs {:x?}, DMA remapping units {:x?}, reset register {}",
             self.pm_timer_port,
             self.hpet.unwrap_or(0),
             self.ioapics,

@@ -71,7 +71,7 @@ impl Stop<'_> {
         let start = clock::tsc();
         loop {
             let now = self.clock.nanoseconds(clock::tsc().wrapping_sub(start)) / 1000;
-            match ladder.step(now, |index| self.seen(cpus[index], generation)) {
+            match ladder.step(now, |index| self.seen(cpus[index])) {
                 Step::Wait => core::hint::spin_loop(),
                 Step::Done => break,
                 // SAFETY: the caller's promise.
@@ -84,14 +84,14 @@ impl Stop<'_> {
         ladder.cpus().to_vec()
     }
 
-    fn seen(&self, apic_id: u8, generation: u64) -> Seen {
+    fn seen(&self, apic_id: u8) -> Seen {
         let slot = self.region.slot(apic_id);
         match slot.state.load(Ordering::Acquire) {
             state if state == ParkState::Parked as u64 => match self.parking.prove(apic_id) {
                 Ok(()) => Seen::Parked,
                 Err(_) => Seen::Running,
             },
-            _ if slot.generation.load(Ordering::Relaxed) != generation => Seen::Running,
+            // The slots were cleared before the request, so what is in them belongs to it.
             state if state == ParkState::Saved as u64 => Seen::Saved,
             state if state == ParkState::Saving as u64 => Seen::Saving,
             _ => Seen::Running,

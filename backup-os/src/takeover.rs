@@ -21,7 +21,7 @@ impl Backup {
     /// # Safety
     /// The active is dead.
     pub unsafe fn take_over(&mut self, armed: Armed) {
-        self.note_detection();
+        self.note_detection(armed.panicking_since);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;
         // SAFETY: the active is dead: the caller's promise.
@@ -98,7 +98,7 @@ impl Backup {
     }
 
     /// Notes the instant on every clock, and clears what the last failover left.
-    fn note_detection(&self) {
+    fn note_detection(&self, panicking_since: u64) {
         let (control, region) = (self.region.control(), self.region);
         let tsc = clock::tsc();
         let counter = self.platform.hpet.map_or(0, |base| hpet::counter(self.ring0, base));
@@ -113,12 +113,18 @@ impl Backup {
         for word in &region.timeline().tsc {
             word.store(0, Ordering::Relaxed);
         }
-        let (rang, rang_tsc) = (
-            control.doorbell.load(Ordering::Acquire),
-            control.doorbell_tsc.load(Ordering::Relaxed),
-        );
-        if rang & 0xFF != 0 && rang_tsc != 0 && rang_tsc < tsc {
-            region.stamp_at(Event::Failed, rang_tsc);
+        let rang = control.doorbell.load(Ordering::Acquire);
+        let rang_tsc = match rang {
+            0 => 0,
+            _ => control.doorbell_tsc.load(Ordering::Relaxed),
+        };
+        // Whichever was first.
+        let failed = [panicking_since, rang_tsc]
+            .into_iter()
+            .filter(|&at| at != 0 && at < tsc)
+            .min();
+        if let Some(failed) = failed {
+            region.stamp_at(Event::Failed, failed);
         }
         region.stamp_at(Event::Detected, tsc);
         // The dead module does not write its words any more; the successor's finds them as at power-on.
@@ -140,8 +146,8 @@ impl Backup {
         control.unparked_cpus.store(0, Ordering::Relaxed);
         control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
         log::info!(
-            "failover: the active is dead: doorbell {:#x}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
-            rang
+            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
+            if panicking_since == 0 { "not seen taken" } else { "taken" }
         );
     }
 

@@ -12,7 +12,7 @@ use crate::stage::{self, Placed};
 use crate::{interrupts, rescue, timer};
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Life, Start};
-use machine::clock::Clock;
+use machine::clock::{self, Clock};
 use machine::mtrr::Mtrrs;
 use machine::Ring0;
 use salvage::addr::PhysAddr;
@@ -26,8 +26,11 @@ use shared_region::timeline::Event;
 
 /// Ticks between two attempts at arming.
 const RETRY_TICKS: u64 = 100;
-/// Doorbell value in the low byte of the word.
+/// The doorbell's own byte in its word.
 const DOORBELL: u64 = 0xFF;
+/// How long a kernel that panics has for its last words, in microseconds: `panic()` first takes `panic_cpu`, then prints
+/// the message and the stack, then comes to where the module rings. A kernel that hangs in between does not ring.
+const LAST_WORDS_US: u64 = 50_000;
 
 /// Everything the backup OS has found out about the machine.
 pub struct Backup {
@@ -59,6 +62,8 @@ pub struct Armed {
     pub prepared: Prepared,
     /// Its memory.
     pub ram: ActiveRam,
+    /// TSC when `panic_cpu` was first seen taken, 0 if it was not.
+    pub panicking_since: u64,
     live: LiveMemory,
     seq: u64,
 }
@@ -81,7 +86,7 @@ impl Backup {
     pub fn watch(&mut self) -> Armed {
         let mut said = None;
         loop {
-            let armed = loop {
+            let mut armed = loop {
                 match self.arm() {
                     Ok(armed) => break armed,
                     Err(refusal) => {
@@ -111,7 +116,7 @@ impl Backup {
             loop {
                 timer::sleep();
                 self.count_look();
-                if self.is_dead(&armed) {
+                if self.is_dead(&mut armed) {
                     return armed;
                 }
                 if !self.facts_stand(&armed) {
@@ -142,11 +147,18 @@ impl Backup {
         control.stray_vectors.store(interrupts::stray(), Ordering::Relaxed);
     }
 
-    fn is_dead(&self, armed: &Armed) -> bool {
-        let doorbell = self.region.control().doorbell.load(Ordering::Acquire);
+    fn is_dead(&self, armed: &mut Armed) -> bool {
+        if self.region.control().doorbell.load(Ordering::Acquire) & DOORBELL != 0 {
+            return true;
+        }
         let panic_cpu = armed.live.read_u32(armed.facts.panic_cpu_phys);
-        let panicking = panic_cpu.is_some_and(|cpu| cpu != armed.facts.panic_cpu_invalid as u32);
-        panicking || doorbell & DOORBELL != 0
+        if panic_cpu.is_none_or(|cpu| cpu == armed.facts.panic_cpu_invalid as u32) {
+            return false;
+        }
+        if armed.panicking_since == 0 {
+            armed.panicking_since = clock::tsc();
+        }
+        rescue::since(&self.clock, armed.panicking_since) > LAST_WORDS_US
     }
 
     /// Whether the module still says what it said.
@@ -203,6 +215,7 @@ impl Backup {
             facts,
             prepared,
             ram,
+            panicking_since: 0,
             live,
         })
     }
