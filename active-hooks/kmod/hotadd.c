@@ -18,7 +18,6 @@
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
-#include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include <asm/e820/types.h>
 #include "orthros.h"
@@ -26,8 +25,8 @@
 
 /* Real-mode memory is shared out between the kernels for ever. */
 #define LOW_MEMORY_END SZ_1M
-/* Largest piece zeroed and given back at once, and between looks at the scheduler. */
-#define RELEASE_ORDER 9
+/* Largest piece given to the allocator at once: a page block, within its limits. */
+#define PIECE_ORDER pageblock_order
 
 static unsigned long *withheld;
 static u64 withheld_frames;  /* bits in the bitmap */
@@ -35,12 +34,9 @@ static u64 withheld_count;
 /* Once the rest has been released, retained frames may be anybody's. */
 static bool released;
 
-/* The range being added, valid while the callback is set. */
-static struct {
-	u64 first, end;            /* frames */
-	unsigned long *kept;       /* bit per frame: not for the allocator */
-	u64 withheld, given;
-} range;
+/* The range being added. */
+static struct frame_range range;
+static u64 range_withheld, range_given;
 
 u64 hotadd_withheld_count(void)
 {
@@ -142,7 +138,7 @@ static void withhold(void)
 		if (__test_and_set_bit(pfn - range.first, range.kept))
 			continue;
 		__set_bit(pfn, withheld);
-		range.withheld++;
+		range_withheld++;
 	}
 }
 
@@ -151,23 +147,16 @@ static void give(u64 first, u64 end)
 {
 	while (first < end) {
 		unsigned int order = min_t(unsigned int, __fls(end - first),
-					   first ? __ffs(first) : BITS_PER_LONG - 1);
+					   min_t(unsigned int, __ffs(first), PIECE_ORDER));
 
 		generic_online_page(pfn_to_page(first), order);
-		range.given += 1ULL << order;
+		range_given += 1ULL << order;
 		first += 1ULL << order;
 	}
 }
 
-/* Called for each aligned piece of a block that comes online. */
-static void online_page(struct page *page, unsigned int order)
+static void give_unkept(u64 pfn, u64 end)
 {
-	u64 pfn = page_to_pfn(page), end = pfn + (1ULL << order);
-
-	if (pfn < range.first || end > range.end) {
-		generic_online_page(page, order);
-		return;
-	}
 	while (pfn < end) {
 		u64 stop = range.first + find_next_bit(range.kept, end - range.first,
 						       pfn - range.first);
@@ -178,62 +167,22 @@ static void online_page(struct page *page, unsigned int order)
 	}
 }
 
-/*
- * The firmware's reserved areas, and the dead kernel's RAM if it was hidden as
- * such, are resources that add_memory() would collide with. The part outside
- * the range is put back.
- */
-static int clear_resources(u64 start, u64 end)
+/* Called for each aligned piece of a block that comes online. */
+static void online_page(struct page *page, unsigned int order)
 {
-	struct resource *child, *next;
+	u64 pfn = page_to_pfn(page), end = pfn + (1ULL << order);
 
-	/* PCI has been enumerated and nothing is plugged while the agent works. */
-	for (child = iomem_resource.child; child; child = next) {
-		struct resource *tail;
-
-		next = child->sibling;
-		if (child->end < start || child->start >= end)
-			continue;
-		if (child->desc != IORES_DESC_RESERVED &&
-		    child->desc != IORES_DESC_ACPI_TABLES &&
-		    child->desc != IORES_DESC_ACPI_NV_STORAGE) {
-			pr_err("%pR \"%s\" lies in [%#llx, %#llx)\n", child,
-			       child->name, start, end);
-			return -EEXIST;
-		}
-		if (child->start < start && child->end >= end) {
-			tail = kmemdup(child, sizeof(*child), GFP_KERNEL);
-			if (!tail)
-				return -ENOMEM;
-			tail->start = end;
-			tail->parent = tail->sibling = tail->child = NULL;
-		} else {
-			tail = NULL;
-		}
-		if (remove_resource(child)) {
-			kfree(tail);
-			return -EBUSY;
-		}
-		/* Its children have moved up. */
-		next = iomem_resource.child;
-		if (tail)
-			insert_resource(&iomem_resource, tail);
-		if (child->start < start)
-			child->end = start - 1;
-		else if (child->end >= end)
-			child->start = end;
-		else
-			continue;
-		insert_resource(&iomem_resource, child);
-	}
-	return 0;
+	if (pfn < range.first || end > range.end)
+		generic_online_page(page, order);
+	else
+		give_unkept(pfn, end);
 }
 
 static int add_and_online(u64 start, u64 size)
 {
 	u64 block = memory_block_size_bytes(), at;
 	int saved = *symbols.mhp_default_online_type;
-	int error = clear_resources(start, start + size);
+	int error = resources_clear(start, start + size);
 
 	if (error)
 		return error;
@@ -299,33 +248,77 @@ static void forget_withheld(void)
 	for (pfn = range.first; pfn < min(range.end, withheld_frames); pfn++)
 		if (!pfn_to_online_page(pfn) && test_bit(pfn, withheld)) {
 			__clear_bit(pfn, withheld);
-			range.withheld--;
+			range_withheld--;
 		}
+}
+
+/* Whether this kernel has a part of the block already. */
+static bool is_present(u64 start)
+{
+	return pfn_to_online_page(PHYS_PFN(start)) != NULL;
+}
+
+/* Before frames are withheld, so that withheld ones are mapped as well. */
+static int open_present_blocks(u64 start, u64 end)
+{
+	u64 block = memory_block_size_bytes(), at;
+	int error;
+
+	for (at = start; at < end; at += block) {
+		error = is_present(at) ?
+			fill_open(&range, PHYS_PFN(at), PHYS_PFN(at + block)) : 0;
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int add_blocks(u64 start, u64 end)
+{
+	u64 block = memory_block_size_bytes(), stop;
+	int error = 0;
+
+	for (; start < end && !error; start = stop) {
+		bool present = is_present(start);
+
+		stop = start + block;
+		while (stop < end && is_present(stop) == present)
+			stop += block;
+		if (present)
+			give_unkept(PHYS_PFN(start), PHYS_PFN(stop));
+		else
+			error = add_and_online(start, stop - start);
+	}
+	return error;
 }
 
 int hotadd_add(struct orthros_add_memory *request)
 {
-	u64 begin = ktime_get_ns();
+	u64 begin = ktime_get_ns(), start = request->start, end = start + request->size;
 	int error = check_request(request) ?: make_bitmap();
 
 	if (error)
 		return error;
-	memset(&range, 0, sizeof(range));
-	range.first = PHYS_PFN(request->start);
-	range.end = PHYS_PFN(request->start + request->size);
+	range_withheld = range_given = 0;
+	range.first = PHYS_PFN(start);
+	range.end = PHYS_PFN(end);
 	range.kept = vzalloc(BITS_TO_LONGS(range.end - range.first) * sizeof(long));
 	if (!range.kept)
 		return -ENOMEM;
 	forbid();
-	withhold();
-	word_write(commit_point, 1);
-	error = add_and_online(request->start, request->size);
-	if (error)
-		forget_withheld();
+	fill_keep_own(&range);
+	error = open_present_blocks(start, end);
+	if (!error) {
+		word_write(commit_point, 1);
+		withhold();
+		error = add_blocks(start, end);
+		if (error)
+			forget_withheld();
+	}
 	vfree(range.kept);
-	withheld_count += range.withheld;
-	request->withheld = range.withheld;
-	request->given = range.given;
+	withheld_count += range_withheld;
+	request->withheld = range_withheld;
+	request->given = range_given;
 	request->nanoseconds = ktime_get_ns() - begin;
 	memset(&range, 0, sizeof(range));
 	return error;
@@ -372,7 +365,7 @@ int hotadd_release(struct orthros_release *reply)
 		end = find_next_zero_bit(withheld, withheld_frames, pfn);
 		while (pfn < end) {
 			unsigned int order = min_t(unsigned int, __fls(end - pfn),
-						   min_t(unsigned int, RELEASE_ORDER, __ffs(pfn)));
+						   min_t(unsigned int, PIECE_ORDER, __ffs(pfn)));
 
 			release_piece(pfn, order);
 			pfn += 1ULL << order;

@@ -71,6 +71,18 @@ void hotadd_put_back(u64 pfn);
 /* Whether the contents of the frame may still be read for a copy. */
 bool hotadd_is_readable(u64 pfn);
 
+/* resources.c */
+int resources_clear(u64 start, u64 end);
+int resources_enter_ram(u64 start, u64 end);
+
+/* fill.c */
+struct frame_range {
+	u64 first, end;        /* frames */
+	unsigned long *kept;   /* bit per frame: not for the page allocator */
+};
+void fill_keep_own(const struct frame_range *range);
+int fill_open(const struct frame_range *range, u64 first, u64 end);
+
 /* adopt.c */
 int adopt_frames(struct orthros_adopt *request);
 

@@ -20,6 +20,7 @@ DEFINE_STATIC_CALL_RET0(orthros_anon_vma_prepare, proto_anon_vma_prepare);
 DEFINE_STATIC_CALL_RET0(orthros_mem_cgroup_charge, proto_mem_cgroup_charge);
 DEFINE_STATIC_CALL_NULL(orthros_add_new_anon_rmap, proto_add_new_anon_rmap);
 DEFINE_STATIC_CALL_NULL(orthros_add_lru, proto_add_lru);
+DEFINE_STATIC_CALL_RET0(orthros_init_memory_mapping, proto_init_memory_mapping);
 
 struct orthros_symbols symbols;
 
@@ -34,6 +35,7 @@ struct function {
 static const struct function functions[] = {
 	FUNCTION(orthros_anon_vma_prepare, "__anon_vma_prepare"),
 	FUNCTION(orthros_mem_cgroup_charge, "__mem_cgroup_charge"),
+	FUNCTION(orthros_init_memory_mapping, "init_memory_mapping"),
 #if KERNEL_HAS_FOLIO_RMAP
 	FUNCTION(orthros_add_new_anon_rmap, "folio_add_new_anon_rmap"),
 	FUNCTION(orthros_add_lru, "folio_add_lru_vma"),
@@ -64,6 +66,8 @@ static struct expected_function expected_functions[] = {
 	{ "kallsyms_lookup_name", "long unsigned int(char*)" },
 	{ "__anon_vma_prepare", "int(vm_area_struct*)" },
 	{ "__mem_cgroup_charge", "int(folio*,mm_struct*,gfp_t)" },
+	{ "init_memory_mapping",
+	  "long unsigned int(long unsigned int,long unsigned int,pgprot_t)" },
 #if KERNEL_HAS_FOLIO_RMAP
 	{ "folio_add_new_anon_rmap",
 	  "void(folio*,vm_area_struct*,long unsigned int,rmap_t)" },

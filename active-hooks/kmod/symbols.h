@@ -34,6 +34,10 @@ void proto_add_lru(struct page *page, struct vm_area_struct *vma);
 DECLARE_STATIC_CALL(orthros_add_new_anon_rmap, proto_add_new_anon_rmap);
 DECLARE_STATIC_CALL(orthros_add_lru, proto_add_lru);
 
+unsigned long proto_init_memory_mapping(unsigned long start, unsigned long end,
+					pgprot_t prot);
+DECLARE_STATIC_CALL(orthros_init_memory_mapping, proto_init_memory_mapping);
+
 /* Variables and places in the kernel's text. */
 struct orthros_symbols {
 	pgd_t *init_top_pgt;
