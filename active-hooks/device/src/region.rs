@@ -1,7 +1,7 @@
 //! The region as a read-only mapping.
 
 use crate::DeviceError;
-use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
+use rustix::mm::{mmap, munmap, Advice, MapFlags, ProtFlags};
 use shared_region::{
     control::{ControlWords, SalvageGate},
     layout::{self, Part, REGION_SIZE},
@@ -37,6 +37,10 @@ impl Region {
             )
         }
         .map_err(|errno| DeviceError::Map(errno.into()))?;
+        // Children have no use for it, and copying its page tables is most of what a fork would cost. Without effect if
+        // the kernel refuses.
+        // SAFETY: the range was mapped just now; the advice changes no memory of this process.
+        let _ = unsafe { rustix::mm::madvise(base, REGION_SIZE as usize, Advice::LinuxDontFork) };
         let base = NonNull::new(base.cast()).ok_or_else(|| DeviceError::Map(rustix::io::Errno::NOMEM.into()))?;
         Ok(Self { base })
     }

@@ -2,9 +2,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`boot`] | what any first program does: mounts, modules, the root file system, the distribution's init |
+//! | [`takeover`] | what a successor does besides: memory, clocks, files, processes, the report |
 //! | [`restore`] | rebuilds processes from the Essential Context through stable system calls |
-//! | [`sys`] | the system-call edge: the only unsafe code outside it is the arena's mapping |
+//! | [`sys`] | ptrace, clone3 and waiting |
 #![warn(missing_docs)]
 
+pub mod boot;
 pub mod restore;
 pub mod sys;
+pub mod takeover;

@@ -233,6 +233,31 @@ pub fn block_child_signal() {
     }
 }
 
+/// Unblocks every signal in this thread.
+pub fn unblock_all_signals() {
+    // SAFETY: both calls only touch the live set and the calling thread's mask.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
+    }
+}
+
+/// Starts a copy of this process that runs `work` and ends. This process must have one thread.
+pub fn in_background(work: impl FnOnce()) -> io::Result<()> {
+    // SAFETY: with one thread no lock is held by anybody else, so the child may go on with this process's state; it
+    // ends without returning into the caller.
+    unsafe {
+        match libc::fork() {
+            0 => {
+                work();
+                libc::_exit(0)
+            }
+            pid => check(pid.into()).map(drop),
+        }
+    }
+}
+
 fn wait_for_child_signal(longest: Duration) {
     let timeout = libc::timespec {
         tv_sec: longest.as_secs() as libc::time_t,

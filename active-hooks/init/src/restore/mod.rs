@@ -232,3 +232,16 @@ impl Ready {
         outcomes
     }
 }
+
+/// The outcomes when nothing could be restored at all.
+pub fn all_refused(world: &World<'_>, refusal: &Refusal) -> BTreeMap<u32, Outcome> {
+    let outcome = |(id, member): (&u32, &world::Member)| {
+        let outcome = Outcome {
+            comm: member.comm(),
+            remarks: vec![refusal.to_string()],
+            ..Outcome::default()
+        };
+        (*id, outcome)
+    };
+    world.processes.iter().map(outcome).collect()
+}

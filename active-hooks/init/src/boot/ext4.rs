@@ -1,0 +1,91 @@
+//! As much of an ext4 superblock as tells a file system by its label or UUID (fs/ext4/ext4.h).
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+const SUPERBLOCK: u64 = 1024;
+const MAGIC: (usize, u16) = (56, 0xEF53);
+const UUID: usize = 104;
+const LABEL: usize = 120;
+
+/// What names an ext2, ext3 or ext4 file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// In the form of 8-4-4-4-12 lower-case hexadecimal digits.
+    pub uuid: String,
+    /// Volume name.
+    pub label: String,
+}
+
+/// Reads the names from a block device or image.
+///
+/// # Errors
+/// `InvalidData` if it holds no such file system.
+pub fn names(path: &Path) -> io::Result<Names> {
+    let mut block = [0; 256];
+    File::open(path)?.read_exact_at(&mut block, SUPERBLOCK)?;
+    parse(&block).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn parse(block: &[u8; 256]) -> Option<Names> {
+    if u16::from_le_bytes([block[MAGIC.0], block[MAGIC.0 + 1]]) != MAGIC.1 {
+        return None;
+    }
+    let mut uuid = String::new();
+    for (index, byte) in block[UUID..UUID + 16].iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            uuid.push('-');
+        }
+        uuid.push_str(&format!("{byte:02x}"));
+    }
+    let label: Vec<u8> = block[LABEL..LABEL + 16]
+        .iter()
+        .copied()
+        .take_while(|&byte| byte != 0)
+        .collect();
+    Some(Names {
+        uuid,
+        label: String::from_utf8_lossy(&label).into_owned(),
+    })
+}
+
+/// The block device that holds the file system `wanted` picks.
+pub fn find(wanted: impl Fn(&Names) -> bool) -> Option<PathBuf> {
+    let devices = std::fs::read_dir("/sys/class/block").ok()?;
+    devices
+        .filter_map(|entry| Some(Path::new("/dev").join(entry.ok()?.file_name())))
+        .find(|device| names(device).is_ok_and(|names| wanted(&names)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> [u8; 256] {
+        let mut block = [0; 256];
+        block[56..58].copy_from_slice(&0xEF53u16.to_le_bytes());
+        for (index, byte) in block[UUID..UUID + 16].iter_mut().enumerate() {
+            *byte = index as u8 * 0x11;
+        }
+        block[LABEL..LABEL + 4].copy_from_slice(b"root");
+        block
+    }
+
+    #[test]
+    fn names_are_read() {
+        let names = parse(&block()).unwrap();
+        assert_eq!(names.uuid, "00112233-4455-6677-8899-aabbccddeeff");
+        assert_eq!(names.label, "root");
+    }
+
+    #[test]
+    fn another_magic_is_no_file_system() {
+        let mut block = block();
+        block[56] = 0;
+        assert_eq!(parse(&block), None);
+    }
+}

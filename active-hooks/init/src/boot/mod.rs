@@ -1,0 +1,59 @@
+//! What any first program of an initramfs does.
+
+pub mod cmdline;
+pub mod emergency;
+pub mod ext4;
+pub mod log;
+pub mod modules;
+pub mod mounts;
+pub mod root;
+pub mod switch;
+
+use crate::takeover::{self, Role};
+use anyhow::{Context, Result};
+use cmdline::Cmdline;
+use std::{convert::Infallible, fs};
+
+/// Where the root file system is mounted before it becomes the root.
+pub const SYSROOT: &str = "/sysroot";
+/// User space of every armed kernel starts at this process id, so that ids of daemons do not meet those of the early
+/// programs of a successor.
+const FIRST_USER_PID: u32 = 2000;
+const DEFAULT_INIT: &str = "/sbin/init";
+
+/// Boots; returns only with an error.
+///
+/// # Errors
+/// What keeps the distribution's init from being started, by name.
+pub fn run() -> Result<Infallible> {
+    let started = takeover::clock::tsc();
+    mounts::early().context("cannot mount the kernel's own file systems")?;
+    let cmdline = Cmdline::of_this_kernel().context("cannot read /proc/cmdline")?;
+    modules::load_list(modules::LIST);
+    let device = modules::load_orthros(&cmdline);
+    let role = Role::find(device, started);
+
+    let mut takeover = takeover::prepare(role)?;
+    root::mount(&cmdline, SYSROOT)?;
+    let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;
+    start_pids_at(FIRST_USER_PID);
+    takeover.complete();
+
+    let init = cmdline
+        .value("orthros.init")
+        .or_else(|| cmdline.value("init"))
+        .unwrap_or(DEFAULT_INIT);
+    switch::exec(old_root, init).with_context(|| format!("cannot start {init}"))
+}
+
+/// Moves the pid counter so that the next id is at least `first`.
+pub fn start_pids_at(first: u32) {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    let last = fs::read_to_string(LAST).ok().and_then(|text| text.trim().parse().ok());
+    if last.is_some_and(|last: u32| last >= first) {
+        return;
+    }
+    if let Err(error) = fs::write(LAST, (first - 1).to_string()) {
+        log::warning(format_args!("process ids do not start at {first}: {LAST}: {error}"));
+    }
+}

@@ -1,0 +1,223 @@
+//! What a successor does besides booting: it takes over from the kernel that died.
+//!
+//! What we know on entry: the module is loaded and says that this kernel is a successor. What we are responsible for:
+//! nothing is added and no disk is written before the salvage gate is open; from then on every step is marked, so that
+//! the backup OS knows how far it may trust us; and the machine boots on, whatever cannot be taken over.
+
+pub mod blocks;
+pub mod clock;
+pub mod files;
+pub mod gate;
+pub mod mounts;
+pub mod report;
+
+use crate::{
+    boot::{self, log},
+    restore::{self, world::World, Setting},
+};
+use anyhow::{bail, Result};
+use orthros_device::{Device, Region};
+use shared_region::{
+    control::{SalvageGate, SuccessorPhase},
+    device::Mark,
+    record::Stream,
+    timeline::Event,
+};
+
+/// What this boot is.
+pub enum Role {
+    /// An ordinary one: nothing is taken over.
+    Ordinary,
+    /// The successor of a kernel that died.
+    Successor {
+        /// The module.
+        device: Device,
+        /// The region.
+        region: Region,
+        /// TSC when this program started.
+        started: u64,
+    },
+}
+
+impl Role {
+    /// Asks the module.
+    pub fn find(device: Option<Device>, started: u64) -> Self {
+        let Some(device) = device else { return Self::Ordinary };
+        let successor = device.info().map(|info| info.successor != 0);
+        match (successor, device.region()) {
+            (Ok(true), Ok(region)) => Self::Successor {
+                device,
+                region,
+                started,
+            },
+            (Ok(false), _) => Self::Ordinary,
+            (Err(error), _) | (_, Err(error)) => {
+                log::error(format_args!("{error}; nothing is taken over"));
+                Self::Ordinary
+            }
+        }
+    }
+}
+
+/// A takeover under way: memory and clocks are there, file systems and processes are not.
+pub struct Takeover {
+    inner: Option<Inner>,
+}
+
+struct Inner {
+    device: Device,
+    region: Region,
+    offsets: (i64, i64),
+}
+
+/// Everything before the root file system is mounted: gate, memory, clocks, ids.
+///
+/// # Errors
+/// Only if the boot must not go on.
+pub fn prepare(role: Role) -> Result<Takeover> {
+    let Role::Successor {
+        device,
+        region,
+        started,
+    } = role
+    else {
+        return Ok(Takeover { inner: None });
+    };
+    stamp_at(&device, Event::InitStarted, started);
+    stamp(&device, Event::ModuleLoaded);
+    let gate = gate::wait(&region);
+    log::info(format_args!("salvage gate: {gate:?}"));
+    match gate {
+        SalvageGate::Open | SalvageGate::Failed => {}
+        SalvageGate::Forbidden => {
+            gate::rest_until_reset();
+            bail!("a CPU of the dead kernel could not be parked: nothing may be added and no disk written");
+        }
+        SalvageGate::None | SalvageGate::Busy => {
+            log::error(format_args!(
+                "nothing is taken over; the old kernel's memory stays out of use"
+            ));
+            return Ok(Takeover { inner: None });
+        }
+    }
+    stamp(&device, Event::GatePassed);
+    blocks::add(&device, &region);
+    phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
+
+    let mut offsets = (0, 0);
+    match region.context().map(Stream::open) {
+        Ok(Ok(stream)) => {
+            let machine = World::read(&stream).machine;
+            offsets = clock::go_on(&machine.clock);
+            boot::start_pids_at(machine.last_pid.saturating_add(1));
+            set_names(&machine);
+        }
+        Ok(Err(error)) => log::error(format_args!("Essential Context: {error}; no process is restored")),
+        Err(error) => log::error(format_args!("{error}; no process is restored")),
+    }
+    Ok(Takeover {
+        inner: Some(Inner {
+            device,
+            region,
+            offsets,
+        }),
+    })
+}
+
+impl Takeover {
+    /// Everything after the root directory is the old system's: files, processes, the report, what is left over.
+    pub fn complete(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let Inner { device, region, .. } = &inner;
+        match region.context().map(Stream::open) {
+            Ok(Ok(stream)) => inner.restore(&stream),
+            // Told in `prepare`.
+            _ => phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
+        }
+        phase(device, None, SuccessorPhase::Resumed, 0);
+        let left_over = crate::sys::in_background(|| {
+            if let Err(error) = device.release() {
+                log::error(format_args!("{error}; frames nobody claimed stay out of use"));
+            }
+            phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
+        });
+        if let Err(error) = left_over {
+            log::error(format_args!("frames nobody claimed stay out of use: {error}"));
+        }
+    }
+}
+
+impl Inner {
+    fn restore(&self, stream: &Stream<'_>) {
+        let device = &self.device;
+        let world = World::read(stream);
+        mounts::bring_back(&world);
+        let put_back = files::put_back(&world, device);
+        phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
+
+        let setting = Setting {
+            rewritten: put_back.rewritten,
+            offsets: self.offsets,
+            ..Setting::default()
+        };
+        let outcomes = match restore::restore(&world, device, &setting) {
+            Ok(ready) => {
+                stamp(device, Event::FirstResumed);
+                let count = ready.len() as u64;
+                let outcomes = ready.release(&world);
+                phase(device, Some(Event::AllResumed), SuccessorPhase::Resumed, count);
+                outcomes
+            }
+            Err(refusal) => restore::all_refused(&world, &refusal),
+        };
+        report::tell(&outcomes);
+        if let Err(error) = report::store(device, stream, &outcomes, &put_back.remarks) {
+            log::error(format_args!("the report is not stored: {error:#}"));
+        }
+    }
+}
+
+fn stamp(device: &Device, event: Event) {
+    stamp_at(device, event, 0);
+}
+
+fn stamp_at(device: &Device, event: Event, tsc: u64) {
+    mark(
+        device,
+        Mark {
+            event: event as u64,
+            phase: u64::MAX,
+            tsc,
+            resumed: 0,
+        },
+    );
+}
+
+fn phase(device: &Device, event: Option<Event>, phase: SuccessorPhase, resumed: u64) {
+    mark(
+        device,
+        Mark {
+            event: event.map_or(u64::MAX, |event| event as u64),
+            phase: phase as u64,
+            tsc: 0,
+            resumed,
+        },
+    );
+}
+
+fn mark(device: &Device, mark: Mark) {
+    if let Err(error) = device.mark(mark) {
+        log::warning(format_args!("{error}"));
+    }
+}
+
+fn set_names(machine: &shared_region::context::Machine) {
+    for (file, name) in [("hostname", &machine.hostname), ("domainname", &machine.domainname)] {
+        if name.is_empty() {
+            continue;
+        }
+        if let Err(error) = std::fs::write(format!("/proc/sys/kernel/{file}"), name) {
+            log::warning(format_args!("{file} {name}: {error}"));
+        }
+    }
+}

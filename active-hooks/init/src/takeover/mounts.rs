@@ -1,0 +1,52 @@
+//! Mounts that protected processes could see, besides the root.
+
+use crate::{boot::log, restore::world::World};
+use rustix::mount::{mount, MountFlags};
+use shared_region::context::Mount;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
+
+/// File systems that come from the initramfs, or that the real init brings.
+const CARRIED: [&[u8]; 4] = [b"proc", b"sysfs", b"devtmpfs", b"rootfs"];
+
+/// Mounts them again, parents first. What cannot be mounted is told; whoever needs it is refused by its path.
+pub fn bring_back(world: &World<'_>) {
+    let mut mounts: Vec<&Mount> = world.mounts.iter().collect();
+    mounts.sort_by_key(|mount| mount.mountpoint.len());
+    for record in mounts {
+        let at = Path::new(OsStr::from_bytes(&record.mountpoint));
+        if CARRIED.contains(&record.fstype.as_slice()) || at == Path::new("/") || is_mounted(at) {
+            continue;
+        }
+        if let Err(error) = bring_back_one(record, at) {
+            log::warning(format_args!("mount {}: {error}", at.display()));
+        }
+    }
+}
+
+fn bring_back_one(record: &Mount, at: &Path) -> Result<(), String> {
+    if record.root != b"/" && !record.root.is_empty() {
+        return Err("only a part of its file system was mounted there".into());
+    }
+    fs::create_dir_all(at).map_err(|error| error.to_string())?;
+    let flags = MountFlags::from_bits_truncate(record.flags as u32)
+        & (MountFlags::RDONLY
+            | MountFlags::NOSUID
+            | MountFlags::NODEV
+            | MountFlags::NOEXEC
+            | MountFlags::NOATIME
+            | MountFlags::NODIRATIME
+            | MountFlags::RELATIME);
+    let source = OsStr::from_bytes(&record.source);
+    let fstype = OsStr::from_bytes(&record.fstype);
+    // The mode of a fresh tmpfs is that of /tmp already.
+    mount(source, at, fstype, flags, None).map_err(|error| error.to_string())
+}
+
+fn is_mounted(at: &Path) -> bool {
+    let Ok(text) = fs::read_to_string("/proc/self/mountinfo") else {
+        return false;
+    };
+    text.lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .any(|mountpoint| Path::new(mountpoint) == at)
+}
