@@ -12,6 +12,7 @@ use core::{error::Error, mem::offset_of};
 use machine::{
     apic::LocalApic,
     cpu, mmio,
+    mtrr::Mtrrs,
     paging::{self, Table},
     trampoline::{self, Start},
     Ring0,
@@ -60,11 +61,18 @@ pub fn start(ring0: Ring0, physical: &Physical, inventory: &Inventory, header: &
     let entry = load(physical, inventory, area)?;
     let tables = area.end - TABLES_SIZE;
     map(physical, tables)?;
+    // Leaked: the core may still be on its way when the wait for it is given up.
+    let orders: &'static Orders = Box::leak(Box::new(Orders {
+        entry,
+        stack: tables,
+        region: header.base,
+        memory_types: Mtrrs::save(ring0),
+    }));
     let start = Start {
         cr3: u32::try_from(tables)?,
         stack: tables,
-        entry,
-        argument: header.base,
+        entry: arrive as *const () as u64,
+        argument: core::ptr::from_ref(orders) as u64,
     };
     // SAFETY: 1. no CPU but this one runs. 2. The loader does not use the page. 3. The tables map the low 4 GB.
     unsafe { start.install(ring0) };
@@ -79,6 +87,43 @@ pub fn start(ring0: Ring0, physical: &Physical, inventory: &Inventory, header: &
     })?;
     say!("backup OS runs on core {id}");
     Ok(())
+}
+
+/// What the reserved core is told.
+struct Orders {
+    entry: u64,
+    stack: u64,
+    region: u64,
+    memory_types: Option<Mtrrs>,
+}
+
+/// The reserved core's way from the trampoline into the backup OS.
+///
+/// We know on entry what the trampoline promises; we owe the memory types the firmware gave to the boot CPU, which some
+/// machines forget at an INIT: without them nothing is cached.
+extern "C" fn arrive(orders: &Orders) -> ! {
+    // SAFETY: 1. and 2. are the trampoline's promise. 3. This core touches nothing but its own registers.
+    let ring0 = unsafe { Ring0::assume() };
+    if let Some(types) = &orders.memory_types {
+        if !types.in_force(ring0) {
+            // SAFETY: saved on this machine; interrupts are off.
+            unsafe { types.restore(ring0) };
+        }
+    }
+    // SAFETY: `entry` is that of the image loaded for this place, and `stack` the end of free memory behind it; this
+    // function's frame is not needed any more.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, {stack}",
+            "xor ebp, ebp",
+            "push 0",
+            "jmp {entry}",
+            stack = in(reg) orders.stack,
+            entry = in(reg) orders.entry,
+            in("rdi") orders.region,
+            options(noreturn),
+        )
+    }
 }
 
 /// Puts the image in place and returns the address of its entry.

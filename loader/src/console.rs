@@ -50,7 +50,7 @@ impl Screen {
 
 struct Console {
     uart: Option<Uart>,
-    screen: Screen,
+    screen: Option<Screen>,
 }
 
 impl Write for Console {
@@ -58,7 +58,9 @@ impl Write for Console {
         if let Some(uart) = &mut self.uart {
             uart.write_str(text)?;
         }
-        text.bytes().for_each(|byte| self.screen.put(byte));
+        if let Some(screen) = &mut self.screen {
+            text.bytes().for_each(|byte| screen.put(byte));
+        }
         Ok(())
     }
 }
@@ -69,8 +71,15 @@ static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 pub fn open(ring0: Ring0) {
     *CONSOLE.lock() = Some(Console {
         uart: Uart::new(ring0, COM1),
-        screen: Screen::new(),
+        screen: Some(Screen::new()),
     });
+}
+
+/// Gives the text screen up: it shows pixels.
+pub fn close_screen() {
+    if let Some(console) = CONSOLE.lock().as_mut() {
+        console.screen = None;
+    }
 }
 
 /// Writes a line.
@@ -81,7 +90,9 @@ pub fn line(text: fmt::Arguments) {
         // Neither device reports errors: what cannot be shown is lost.
         let _ = console.write_fmt(text);
         let _ = console.write_str("\n");
-        console.screen.show();
+        if let Some(screen) = &console.screen {
+            screen.show();
+        }
     }
 }
 

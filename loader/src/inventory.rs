@@ -1,9 +1,13 @@
 //! What machine this is and what GRUB brought: everything that is looked at before anything is changed.
 
-use crate::{console::say, physical::Physical};
+use crate::{
+    console::{self, say},
+    physical::Physical,
+};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use boot_plan::{
     acpi::{AcpiError, Cpus, Fadt, Madt, Tables},
+    boot_params::Screen,
     memory_map,
     modules::{self, Modules, Role},
     multiboot::{self, Information, MultibootError},
@@ -27,6 +31,8 @@ const MEASURE_US: u32 = 50_000;
 pub struct Inventory {
     /// The loader's options.
     pub options: Options,
+    /// What the screen shows.
+    pub screen: Screen,
     /// Boot modules.
     pub modules: Modules<'static>,
     /// The firmware's memory map.
@@ -108,6 +114,12 @@ impl Inventory {
     /// The reason, for the administrator.
     pub fn take(ring0: Ring0, physical: &Physical, magic: u32, address: u32) -> Result<Self, Box<dyn Error>> {
         let info = Information::parse(information(physical, magic, address)?)?;
+        let screen = if info.graphical {
+            console::close_screen();
+            Screen::Unknown
+        } else {
+            Screen::Text80x25
+        };
         let (options, unknown) = Options::parse(info.command_line);
         for option in unknown {
             say!("warning: unknown option `{option}` on the loader's command line is ignored");
@@ -136,6 +148,7 @@ impl Inventory {
         let clock = Clock::new(PmTimer::new(ring0, pm_timer).measure_tsc(MEASURE_US)?);
         Ok(Self {
             options,
+            screen,
             modules,
             memory,
             windows,

@@ -59,6 +59,7 @@ fn with_input<T>(physical: &Physical, inventory: &Inventory, plan: impl FnOnce(&
         kernel_at: kernel.span.start,
         initramfs: inventory.modules.initramfs.map(|module| module.span),
         command_line: kernel.arguments,
+        screen: inventory.screen,
         used: &[own_memory(), kernel.span],
     })
 }

@@ -1,12 +1,14 @@
 //! Fills the region in: header, stage table, and everything else empty.
 
 use crate::{console::say, inventory::Inventory, physical::Physical};
+use alloc::string::String;
 use boot_plan::span::Span;
 use core::mem::offset_of;
 use shared_region::{
     control::ControlWords,
     header::{self, Header, MemoryRange},
     layout::{self, Part},
+    log_ring::{self, LogRing},
     stage::{self, StageTable, StagedKernel, CMDLINE_SIZE},
     ABI_VERSION, PAGE_SIZE,
 };
@@ -14,9 +16,11 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Where the copy of the firmware's RSDP structure lies: the last page of the ACPI part, behind the tables.
 const RSDP_COPY: u64 = layout::ACPI.end() - PAGE_SIZE;
-/// Parts whose every byte has a meaning from the start. The others are written before they are read, but for their
-/// first page, where a header of an earlier life of the machine must not be found.
+/// Every byte of the parts up to here has a meaning from the start. The others are written before they are read, but for
+/// their first page, where a header of an earlier life of the machine must not be found.
 const CLEARED: u64 = layout::BACKUP_IMAGE.offset;
+/// Bytes of an earlier life's epitaph that are shown; about a screen.
+const SHOWN: usize = 2048;
 
 /// Why the region cannot be filled in.
 #[derive(Debug)]
@@ -58,7 +62,12 @@ pub fn part(base: u64, part: Part) -> Span {
 /// [`RegionError`].
 pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, RegionError> {
     let base = inventory.windows.region;
-    clear(physical, base);
+    let kept: &[Part] = if earlier_life(physical, base) {
+        &[layout::EPITAPH, layout::REPORT]
+    } else {
+        &[]
+    };
+    clear(physical, base, kept);
     let table = stage(physical, inventory)?;
     let header = header(inventory);
     let inject = base + layout::CONTROL.offset + offset_of!(ControlWords, inject) as u64;
@@ -75,14 +84,40 @@ pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, Region
     Ok(header)
 }
 
-fn clear(physical: &Physical, base: u64) {
-    let whole = Span::of(base, CLEARED);
-    let first_pages = [layout::BACKUP_HEAP, layout::STAGED_1, layout::CONTEXT, layout::STANDBY]
-        .map(|part| Span::of(base + part.offset, PAGE_SIZE));
-    let bitmap = part(base, layout::RETAINED);
-    for span in first_pages.into_iter().chain([whole, bitmap]) {
+/// Whether the region holds what an earlier life of this machine left before a reset. If that life ended with an
+/// epitaph, it is shown.
+fn earlier_life(physical: &Physical, base: u64) -> bool {
+    // SAFETY: (both slices) inside the region, which nobody writes before this function returns.
+    let slice = |part: Part| unsafe { physical.slice(self::part(base, part)) };
+    if Header::parse(slice(layout::HEADER)).is_err() {
+        return false;
+    }
+    let (head, text) = slice(layout::EPITAPH).split_at(log_ring::HEADER_SIZE);
+    let word = |at: usize| head[at..].first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let written = word(offset_of!(LogRing, written));
+    if word(offset_of!(LogRing, capacity)) == text.len() as u64 && written != 0 {
+        let text = log_ring::unroll(text, written);
+        let tail = text.get(text.len().saturating_sub(SHOWN)..).unwrap_or_default();
+        say!("the last life of this machine ended with:");
+        for line in String::from_utf8_lossy(tail).lines() {
+            say!("  {line}");
+        }
+    }
+    true
+}
+
+fn clear(physical: &Physical, base: u64, kept: &[Part]) {
+    let first_pages = [layout::BACKUP_HEAP, layout::STAGED_1, layout::CONTEXT, layout::STANDBY].map(|part| Part {
+        size: PAGE_SIZE,
+        ..part
+    });
+    let whole = layout::PARTS
+        .into_iter()
+        .filter(|part| part.end() <= CLEARED || *part == layout::RETAINED)
+        .filter(|part| !kept.contains(part));
+    for cleared in whole.chain(first_pages) {
         // SAFETY: inside the region, which was chosen clear of the loader and of all modules.
-        unsafe { physical.clear(span) };
+        unsafe { physical.clear(part(base, cleared)) };
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Input<'a> {
     pub initramfs: Option<Span>,
     /// The administrator's command line.
     pub command_line: &'a [u8],
+    /// What the screen shows.
+    pub screen: Screen,
     /// Memory that must not be overwritten: the loader with its page tables, and the bzImage.
     pub used: &'a [Span],
 }
@@ -98,7 +100,7 @@ fn place<'a>(input: &Input<'a>, map: &'a [MemoryRange]) -> Result<Placement<'a>,
         load,
         initramfs,
         map,
-        screen: Screen::Text80x25,
+        screen: input.screen,
     })
 }
 
@@ -113,6 +115,7 @@ mod tests {
             kernel_at: 0x10_3000,
             initramfs: Some(Span::of(0x80_0000, 0x123_4567)),
             command_line: b"quiet",
+            screen: Screen::Text80x25,
             used,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     acpi::rsdp::RSDP_MAX,
-    bytes::{u32_at, u64_at, until_nul},
+    bytes::{u32_at, u64_at, u8_at, until_nul},
     span::Span,
 };
 use alloc::vec::Vec;
@@ -18,6 +18,7 @@ mod tag {
     pub const COMMAND_LINE: u32 = 1;
     pub const MODULE: u32 = 3;
     pub const MEMORY_MAP: u32 = 6;
+    pub const FRAMEBUFFER: u32 = 8;
     pub const ACPI_OLD: u32 = 14;
     pub const ACPI_NEW: u32 = 15;
 }
@@ -42,6 +43,8 @@ pub struct Information<'a> {
     pub memory: Vec<MemoryRange>,
     /// Copy of the firmware's RSDP structure; the newer one if there are two.
     pub rsdp: Option<&'a [u8]>,
+    /// The screen shows pixels, not text.
+    pub graphical: bool,
 }
 
 /// Why the information cannot be used.
@@ -152,6 +155,8 @@ impl<'a> Information<'a> {
                     });
                 }
             }
+            // Behind address, pitch, width, height and bits per pixel: the type, of which 2 is EGA text.
+            tag::FRAMEBUFFER => self.graphical = u8_at(body, 21).ok_or(error)? != 2,
             tag::ACPI_NEW => self.rsdp = Some(body.get(..RSDP_MAX.min(body.len())).unwrap_or(body)),
             tag::ACPI_OLD if self.rsdp.is_none() => self.rsdp = Some(body),
             _ => {}
@@ -209,6 +214,15 @@ mod tests {
             .rsdp_old(&[1; 20])
             .finish();
         assert_eq!(Information::parse(&bytes).unwrap().rsdp, Some(&[2u8; 36][..]));
+    }
+
+    #[test]
+    fn text_and_pixels_are_told_apart() {
+        for (kind, graphical) in [(1, true), (2, false)] {
+            let bytes = MultibootBuilder::new().memory(&[(0, 1, 1)]).framebuffer(kind).finish();
+            assert_eq!(Information::parse(&bytes).unwrap().graphical, graphical);
+        }
+        assert!(!Information::parse(&sample()).unwrap().graphical);
     }
 
     #[test]

@@ -305,58 +305,97 @@ fn decimal(text: &[u8]) -> Option<u64> {
     core::str::from_utf8(text).ok()?.parse().ok()
 }
 
+/// A command line as the kernel sees it.
+struct Line<'a> {
+    line: &'a [u8],
+    /// The kernel's words.
+    words: Vec<core::ops::Range<usize>>,
+    /// Where init's part begins, at its `--`.
+    split: usize,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Self {
+        let mut words = words(line);
+        let dashes = words.iter().position(|range| line.get(range.clone()) == Some(b"--"));
+        let split = match dashes {
+            Some(at) => {
+                let start = words.get(at).map_or(line.len(), |range| range.start);
+                words.truncate(at);
+                start
+            }
+            None => line.len(),
+        };
+        Self { line, words, split }
+    }
+
+    /// The last word about a parameter, which is the one that counts, with its value.
+    fn last(&self, name: &str) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+        self.words
+            .iter()
+            .filter_map(|range| {
+                let word = self.line.get(range.clone())?;
+                Some((word, given(word, name)?))
+            })
+            .next_back()
+    }
+
+    /// Whether this exact word stands in it.
+    fn has(&self, word: &[u8]) -> bool {
+        self.words
+            .iter()
+            .any(|range| self.line.get(range.clone()) == Some(word))
+    }
+}
+
+impl Parameter {
+    /// Whether what the administrator gave does what ours would, or may stand in its place.
+    fn satisfied_by(&self, value: Option<&[u8]>, facts: &Facts) -> bool {
+        let ours = self.value(facts);
+        let ours = ours.as_deref().map(str::as_bytes);
+        value == ours
+            || match self.rule {
+                Rule::Theirs => true,
+                Rule::Smaller => value
+                    .and_then(decimal)
+                    .zip(ours.and_then(decimal))
+                    .is_some_and(|(theirs, ours)| (1..ours).contains(&theirs)),
+                Rule::Ours | Rule::Both => false,
+            }
+    }
+}
+
+/// Every parameter a kernel of this kind gets.
+fn parameters_for(addition: Addition) -> impl Iterator<Item = &'static Parameter> {
+    PARAMETERS
+        .iter()
+        .filter(move |parameter| parameter.addition == Addition::First || addition == Addition::Successor)
+}
+
 /// Adds our parameters to the administrator's, before `--` if there is one (what follows belongs to init).
 ///
 /// # Errors
 /// [`CommandLineError::TooLong`].
 pub fn append(line: &[u8], facts: &Facts, addition: Addition) -> Result<CommandLine, CommandLineError> {
-    let words = words(line);
-    let text = |range: &core::ops::Range<usize>| line.get(range.clone()).unwrap_or_default();
-    let dashes = words.iter().position(|range| text(range) == b"--");
-    let (kernel_words, split) = match dashes.and_then(|at| Some((words.get(..at)?, words.get(at)?.start))) {
-        Some((before, start)) => (before, start),
-        None => (words.as_slice(), line.len()),
-    };
-    let (kernel_part, init_part) = line.split_at(split);
+    let parsed = Line::parse(line);
+    let (kernel_part, init_part) = line.split_at(parsed.split);
     let mut bytes = kernel_part.trim_ascii().to_vec();
     let mut warnings = Vec::new();
-    for parameter in PARAMETERS {
-        if parameter.addition == Addition::Successor && addition == Addition::First {
-            continue;
+    for parameter in parameters_for(addition) {
+        let ours = parameter.text(facts);
+        match parsed.last(parameter.name) {
+            Some((_, value)) if parameter.satisfied_by(value, facts) => continue,
+            Some((word, _)) if parameter.rule != Rule::Both => warnings.push(Warning {
+                given: String::from_utf8_lossy(word).into_owned(),
+                added: ours.clone(),
+                reason: parameter.reason,
+            }),
+            _ => {}
         }
-        let ours = parameter.value(facts);
-        let theirs = kernel_words
-            .iter()
-            .filter_map(|range| Some((text(range), given(text(range), parameter.name)?)))
-            .next_back();
-        let add = match (theirs, parameter.rule) {
-            (None, _) => true,
-            (Some((_, value)), _) if value == ours.as_deref().map(str::as_bytes) => false,
-            (Some(_), Rule::Theirs) => false,
-            (Some(_), Rule::Both) => true,
-            (Some((_, value)), Rule::Smaller)
-                if value
-                    .and_then(decimal)
-                    .zip(ours.as_deref().map(str::as_bytes).and_then(decimal))
-                    .is_some_and(|(theirs, ours)| (1..ours).contains(&theirs)) =>
-            {
-                false
-            }
-            (Some((word, _)), Rule::Ours | Rule::Smaller) => {
-                warnings.push(Warning {
-                    given: String::from_utf8_lossy(word).into_owned(),
-                    added: parameter.text(facts),
-                    reason: parameter.reason,
-                });
-                true
-            }
-        };
-        if add {
-            if !bytes.is_empty() {
-                bytes.push(b' ');
-            }
-            bytes.extend_from_slice(parameter.text(facts).as_bytes());
+        if !bytes.is_empty() {
+            bytes.push(b' ');
         }
+        bytes.extend_from_slice(ours.as_bytes());
     }
     if !init_part.is_empty() {
         bytes.push(b' ');
@@ -370,6 +409,18 @@ pub fn append(line: &[u8], facts: &Facts, addition: Addition) -> Result<CommandL
         });
     }
     Ok(CommandLine { bytes, warnings })
+}
+
+/// The parameters that a running kernel lacks or has with another value, by its `/proc/cmdline`.
+pub fn deviations(line: &[u8], facts: &Facts, addition: Addition) -> Vec<&'static Parameter> {
+    let parsed = Line::parse(line);
+    parameters_for(addition)
+        .filter(|parameter| match parsed.last(parameter.name) {
+            None => true,
+            Some(_) if parameter.rule == Rule::Both => !parsed.has(parameter.text(facts).as_bytes()),
+            Some((_, value)) => !parameter.satisfied_by(value, facts),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -402,7 +453,7 @@ mod tests {
     #[test]
     fn what_the_administrator_gave_alike_is_not_repeated() {
         let (text, warnings) = line(OURS, Addition::First);
-        assert_eq!((text.as_str(), warnings.len()), (OURS, 1 - 1));
+        assert_eq!((text.as_str(), warnings.len()), (OURS, 0));
         assert!(!line("panic-on-oops=1", Addition::First).0.contains("panic_on_oops"));
     }
 
@@ -420,6 +471,21 @@ mod tests {
         );
         assert_eq!(line("nr_cpus=8", Addition::First).1.len(), 1);
         assert_eq!(line("reserve=0x300,4", Addition::First).1.len(), 0);
+    }
+
+    #[test]
+    fn a_running_kernel_that_deviates_is_found_out() {
+        let names = |line: &str| -> Vec<&str> {
+            deviations(line.as_bytes(), &FACTS, Addition::First)
+                .iter()
+                .map(|p| p.name)
+                .collect()
+        };
+        assert!(names(OURS).is_empty());
+        assert!(names(&line("panic=10 quiet -- single", Addition::First).0).is_empty());
+        assert_eq!(names(&format!("{OURS} panic=10 nr_cpus=2")), ["panic"]);
+        assert_eq!(names(&OURS.replace("0x2f8,8", "0x300,8")), ["reserve"]);
+        assert_eq!(names("").len(), 8);
     }
 
     #[test]

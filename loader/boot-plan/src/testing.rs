@@ -203,6 +203,12 @@ impl MultibootBuilder {
         self.tag(6, &body)
     }
 
+    pub(crate) fn framebuffer(self, kind: u8) -> Self {
+        let mut body = [0u8; 24];
+        body[21] = kind;
+        self.tag(8, &body)
+    }
+
     pub(crate) fn rsdp_old(self, bytes: &[u8]) -> Self {
         self.tag(14, bytes)
     }
