@@ -22,61 +22,12 @@
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
+#include "adopt.h"
 #include "orthros.h"
 #include "symbols.h"
 
 /* Runs read from the caller at once. */
 #define RUNS_AT_ONCE 256
-
-struct adoption {
-	struct mm_struct *mm;
-	struct vm_area_struct *vma;
-	u64 adopted, copied;
-	/* The batch: pages side by side from `first` on. */
-	unsigned long first;
-	unsigned int count;
-	struct {
-		u64 pfn;
-		struct page *page;
-		u32 run;            /* index of its run among those at hand */
-		bool copy;
-	} batch[PTRS_PER_PTE];
-	u32 failed_run;
-};
-
-/* A withheld frame is made to look like a page that was just allocated. */
-static void claim(struct page *page)
-{
-#if KERNEL_HAS_FOLIO_RMAP
-	/* 6.11 began to mark hot-added frames as offline instead of reserved. */
-	if (PageOffline(page))
-		__ClearPageOffline(page);
-#endif
-	__ClearPageReserved(page);
-	__SetPageUptodate(page);
-}
-
-static void unclaim(struct page *page)
-{
-	ClearPageUptodate(page);
-	__SetPageReserved(page);
-}
-
-static void count_rss(struct mm_struct *mm, long pages)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
-	percpu_counter_add(&mm->rss_stat[MM_ANONPAGES], pages);
-#else
-	atomic_long_add(pages, &mm->rss_stat.count[MM_ANONPAGES]);
-#endif
-}
-
-static int charge(struct page *page, struct mm_struct *mm)
-{
-	if (mem_cgroup_disabled())
-		return 0;
-	return static_call(orthros_mem_cgroup_charge)(page_folio(page), mm, GFP_KERNEL);
-}
 
 static int expect_empty(pte_t *pte, unsigned long address, void *data)
 {
@@ -191,13 +142,14 @@ static int ready_page(struct adoption *adoption, unsigned int index)
 			return -ENOMEM;
 	} else {
 		entry->page = pfn_to_page(entry->pfn);
-		claim(entry->page);
+		adopt_claim(entry->page);
+		__SetPageUptodate(entry->page);
 	}
-	error = charge(entry->page, adoption->mm);
+	error = adopt_charge(entry->page, adoption->mm);
 	if (error && entry->copy)
 		__free_page(entry->page);
 	else if (error)
-		unclaim(entry->page);
+		adopt_unclaim(entry->page);
 	return error;
 }
 
@@ -223,7 +175,7 @@ static void count_pages(struct adoption *adoption)
 	}
 	if (in_place)
 		adjust_managed_page_count(page, in_place);
-	count_rss(adoption->mm, adoption->count);
+	adopt_count_rss(adoption->mm, adoption->count);
 }
 
 /* Puts the batch in; what an error keeps out goes back to the withheld frames. */
@@ -326,6 +278,27 @@ static int add_page(struct adoption *adoption, unsigned long address, u64 pfn,
 	return 0;
 }
 
+/*
+ * As one huge page if that can be, else its first page alone; the following
+ * ones are not aligned and go page by page. Returns how many pages went.
+ */
+static u64 add_huge(struct adoption *adoption, unsigned long address, u64 pfn,
+		    u32 run, int *error)
+{
+	*error = flush(adoption);
+	if (*error)
+		return 0;
+	adoption->failed_run = run;
+	*error = prepare_mapping(adoption, address);
+	if (*error)
+		return 0;
+	*error = huge_adopt(adoption, address, pfn);
+	if (*error <= 0)
+		return HPAGE_PMD_NR;
+	*error = add_page(adoption, address, pfn, ORTHROS_FRAME_HUGE, run);
+	return 1;
+}
+
 static int add_run(struct adoption *adoption, const struct orthros_frame_run *run,
 		   u32 index)
 {
@@ -340,9 +313,17 @@ static int add_run(struct adoption *adoption, const struct orthros_frame_run *ru
 	if (!IS_ALIGNED(address, PAGE_SIZE) || address >= TASK_SIZE_MAX ||
 	    pages > (TASK_SIZE_MAX - address) >> PAGE_SHIFT)
 		return -EINVAL;
-	while (pages-- && !error) {
-		error = add_page(adoption, address, pfn++, kind, index);
-		address += PAGE_SIZE;
+	while (pages && !error) {
+		u64 step = 1;
+
+		if (kind == ORTHROS_FRAME_HUGE && pages >= HPAGE_PMD_NR &&
+		    IS_ALIGNED(address, HPAGE_PMD_SIZE) && IS_ALIGNED(pfn, HPAGE_PMD_NR))
+			step = add_huge(adoption, address, pfn, index, &error);
+		else
+			error = add_page(adoption, address, pfn, kind, index);
+		address += step << PAGE_SHIFT;
+		pfn += step;
+		pages -= step;
 	}
 	return error;
 }

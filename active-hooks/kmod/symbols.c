@@ -21,6 +21,15 @@ DEFINE_STATIC_CALL_RET0(orthros_mem_cgroup_charge, proto_mem_cgroup_charge);
 DEFINE_STATIC_CALL_NULL(orthros_add_new_anon_rmap, proto_add_new_anon_rmap);
 DEFINE_STATIC_CALL_NULL(orthros_add_lru, proto_add_lru);
 DEFINE_STATIC_CALL_RET0(orthros_init_memory_mapping, proto_init_memory_mapping);
+DEFINE_STATIC_CALL_RET0(orthros_p4d_alloc, proto_p4d_alloc);
+DEFINE_STATIC_CALL_RET0(orthros_pud_alloc, proto_pud_alloc);
+DEFINE_STATIC_CALL_RET0(orthros_pmd_alloc, proto_pmd_alloc);
+DEFINE_STATIC_CALL_RET0(orthros_pte_alloc_one, proto_pte_alloc_one);
+DEFINE_STATIC_CALL_NULL(orthros_trans_huge_deposit, proto_trans_huge_deposit);
+DEFINE_STATIC_CALL_NULL(orthros_prep_compound_page, proto_prep_compound_page);
+#if !KERNEL_HAS_FOLIO_RMAP
+DEFINE_STATIC_CALL_NULL(orthros_prep_transhuge_page, proto_prep_transhuge_page);
+#endif
 
 struct orthros_symbols symbols;
 
@@ -36,12 +45,19 @@ static const struct function functions[] = {
 	FUNCTION(orthros_anon_vma_prepare, "__anon_vma_prepare"),
 	FUNCTION(orthros_mem_cgroup_charge, "__mem_cgroup_charge"),
 	FUNCTION(orthros_init_memory_mapping, "init_memory_mapping"),
+	FUNCTION(orthros_p4d_alloc, "__p4d_alloc"),
+	FUNCTION(orthros_pud_alloc, "__pud_alloc"),
+	FUNCTION(orthros_pmd_alloc, "__pmd_alloc"),
+	FUNCTION(orthros_pte_alloc_one, "pte_alloc_one"),
+	FUNCTION(orthros_trans_huge_deposit, "pgtable_trans_huge_deposit"),
+	FUNCTION(orthros_prep_compound_page, "prep_compound_page"),
 #if KERNEL_HAS_FOLIO_RMAP
 	FUNCTION(orthros_add_new_anon_rmap, "folio_add_new_anon_rmap"),
 	FUNCTION(orthros_add_lru, "folio_add_lru_vma"),
 #else
 	FUNCTION(orthros_add_new_anon_rmap, "page_add_new_anon_rmap"),
 	FUNCTION(orthros_add_lru, "lru_cache_add_inactive_or_unevictable"),
+	FUNCTION(orthros_prep_transhuge_page, "prep_transhuge_page"),
 #endif
 };
 
@@ -68,6 +84,12 @@ static struct expected_function expected_functions[] = {
 	{ "__mem_cgroup_charge", "int(folio*,mm_struct*,gfp_t)" },
 	{ "init_memory_mapping",
 	  "long unsigned int(long unsigned int,long unsigned int,pgprot_t)" },
+	{ "__p4d_alloc", "int(mm_struct*,pgd_t*,long unsigned int)" },
+	{ "__pud_alloc", "int(mm_struct*,p4d_t*,long unsigned int)" },
+	{ "__pmd_alloc", "int(mm_struct*,pud_t*,long unsigned int)" },
+	{ "pte_alloc_one", "pgtable_t(mm_struct*)" },
+	{ "pgtable_trans_huge_deposit", "void(mm_struct*,pmd_t*,pgtable_t)" },
+	{ "prep_compound_page", "void(page*,unsigned int)" },
 #if KERNEL_HAS_FOLIO_RMAP
 	{ "folio_add_new_anon_rmap",
 	  "void(folio*,vm_area_struct*,long unsigned int,rmap_t)" },
@@ -77,6 +99,7 @@ static struct expected_function expected_functions[] = {
 	  "void(page*,vm_area_struct*,long unsigned int)" },
 	{ "lru_cache_add_inactive_or_unevictable",
 	  "void(page*,vm_area_struct*)" },
+	{ "prep_transhuge_page", "void(page*)" },
 #endif
 	{ "hrtimer_nanosleep_restart", "long int(restart_block*)" },
 	{ "futex_wait_restart", "long int(restart_block*)" },

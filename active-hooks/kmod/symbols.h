@@ -38,6 +38,23 @@ unsigned long proto_init_memory_mapping(unsigned long start, unsigned long end,
 					pgprot_t prot);
 DECLARE_STATIC_CALL(orthros_init_memory_mapping, proto_init_memory_mapping);
 
+int proto_p4d_alloc(struct mm_struct *mm, pgd_t *pgd, unsigned long address);
+DECLARE_STATIC_CALL(orthros_p4d_alloc, proto_p4d_alloc);
+int proto_pud_alloc(struct mm_struct *mm, p4d_t *p4d, unsigned long address);
+DECLARE_STATIC_CALL(orthros_pud_alloc, proto_pud_alloc);
+int proto_pmd_alloc(struct mm_struct *mm, pud_t *pud, unsigned long address);
+DECLARE_STATIC_CALL(orthros_pmd_alloc, proto_pmd_alloc);
+pgtable_t proto_pte_alloc_one(struct mm_struct *mm);
+DECLARE_STATIC_CALL(orthros_pte_alloc_one, proto_pte_alloc_one);
+void proto_trans_huge_deposit(struct mm_struct *mm, pmd_t *pmd, pgtable_t table);
+DECLARE_STATIC_CALL(orthros_trans_huge_deposit, proto_trans_huge_deposit);
+void proto_prep_compound_page(struct page *page, unsigned int order);
+DECLARE_STATIC_CALL(orthros_prep_compound_page, proto_prep_compound_page);
+#if !KERNEL_HAS_FOLIO_RMAP
+void proto_prep_transhuge_page(struct page *page);
+DECLARE_STATIC_CALL(orthros_prep_transhuge_page, proto_prep_transhuge_page);
+#endif
+
 /* Variables and places in the kernel's text. */
 struct orthros_symbols {
 	pgd_t *init_top_pgt;

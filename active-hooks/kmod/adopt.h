@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Handing frames to one process: what adopt.c and huge.c share. */
+#ifndef ORTHROS_ADOPT_H
+#define ORTHROS_ADOPT_H
+
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/version.h>
+#include "symbols.h"
+
+struct adoption {
+	struct mm_struct *mm;
+	struct vm_area_struct *vma;
+	u64 adopted, copied;
+	/* The batch: pages side by side from `first` on. */
+	unsigned long first;
+	unsigned int count;
+	struct {
+		u64 pfn;
+		struct page *page;
+		u32 run;            /* index of its run among those at hand */
+		bool copy;
+	} batch[PTRS_PER_PTE];
+	u32 failed_run;
+};
+
+/* A withheld frame is made to look like a page that was just allocated. */
+static inline void adopt_claim(struct page *page)
+{
+#if KERNEL_HAS_FOLIO_RMAP
+	/* 6.11 began to mark hot-added frames as offline instead of reserved. */
+	if (PageOffline(page))
+		__ClearPageOffline(page);
+#endif
+	__ClearPageReserved(page);
+}
+
+static inline void adopt_unclaim(struct page *page)
+{
+	ClearPageUptodate(page);
+	__SetPageReserved(page);
+}
+
+static inline int adopt_charge(struct page *page, struct mm_struct *mm)
+{
+	if (mem_cgroup_disabled())
+		return 0;
+	return static_call(orthros_mem_cgroup_charge)(page_folio(page), mm, GFP_KERNEL);
+}
+
+static inline void adopt_count_rss(struct mm_struct *mm, long pages)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	percpu_counter_add(&mm->rss_stat[MM_ANONPAGES], pages);
+#else
+	atomic_long_add(pages, &mm->rss_stat.count[MM_ANONPAGES]);
+#endif
+}
+
+/* huge.c: 0 if the huge page was adopted, 1 if it has to go page by page. */
+int huge_adopt(struct adoption *adoption, unsigned long address, u64 pfn);
+
+#endif
