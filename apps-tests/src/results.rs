@@ -53,13 +53,7 @@ impl Results {
         fs::create_dir_all(&dir)?;
         let file = dir.join(name + ".jsonl");
         let text = fs::read_to_string(&file).unwrap_or_default();
-        let mut earlier: Vec<Outcome> = Vec::new();
-        for line in text.lines() {
-            let outcome: Outcome =
-                serde_json::from_str(line).with_context(|| format!("{}: remove it", file.display()))?;
-            earlier.retain(|other| other.name != outcome.name);
-            earlier.push(outcome);
-        }
+        let earlier = parse(&text).with_context(|| format!("{}: remove it", file.display()))?;
         Ok(Self { file, earlier })
     }
 
@@ -81,5 +75,35 @@ impl Results {
         let line = serde_json::to_string(outcome)? + "\n";
         file.write_all(line.as_bytes())
             .with_context(|| format!("cannot write {}", self.file.display()))
+    }
+}
+
+/// Reads a file of results: the last outcome of each test.
+///
+/// # Errors
+/// When a line is not an outcome.
+pub fn parse(text: &str) -> Result<Vec<Outcome>> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for line in text.lines() {
+        let outcome: Outcome = serde_json::from_str(line)?;
+        outcomes.retain(|other| other.name != outcome.name);
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_outcome_counts() {
+        let line = |name: &str, passed| {
+            format!("{{\"name\":\"{name}\",\"passed\":{passed},\"seconds\":1.0,\"seed\":1,\"failure\":null}}\n")
+        };
+        let outcomes = parse(&(line("a", false) + &line("b", true) + &line("a", true))).unwrap();
+        assert_eq!(outcomes.len(), 2);
+        assert!(outcomes.iter().all(|outcome| outcome.passed));
+        assert!(parse("{").is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 mod boot;
 mod build;
+mod results;
 mod scenario;
 mod shell;
 mod test;
@@ -33,6 +34,8 @@ enum Command {
     Scenario(scenario::Options),
     /// Run the tests
     Test(test::Options),
+    /// Add up results files of several machines
+    Results(results::Options),
     /// Type commands into a guest
     Shell(shell::Options),
     /// Boot a guest, optionally panic it, and keep all logs
@@ -50,6 +53,7 @@ pub fn run(arguments: Arguments) -> Result<bool> {
         Some(Command::Build(options)) => build::run(&paths, &options),
         Some(Command::Scenario(options)) => scenario::run(&paths, &options),
         Some(Command::Test(options)) => test::run(&paths, options),
+        Some(Command::Results(options)) => results::run(&options),
         Some(Command::Shell(options)) => shell::run(&paths, &options),
         Some(Command::Boot(options)) => boot::run(&paths, &options),
     }
