@@ -131,7 +131,8 @@ impl Inventory {
         if !cpu::features().apic || apic.mode() == Mode::Disabled {
             return Err(Unsupported::NoLocalApic.into());
         }
-        let modules = Modules::assign(&info.modules)?;
+        let memory = memory_map::from_firmware(&info.memory)?;
+        let modules = Modules::assign(&info.modules, &memory)?;
         check_modules(physical, &modules)?;
 
         let rsdp = info.rsdp.ok_or(AcpiError::NoRsdp)?;
@@ -141,7 +142,6 @@ impl Inventory {
         let fadt = Fadt::parse(&tables.read(*b"FACP", physical)?)?;
         let pm_timer = fadt.pm_timer.ok_or(Unsupported::NoPmTimer)?;
 
-        let memory = memory_map::from_firmware(&info.memory)?;
         let mut used: Vec<Span> = info.modules.iter().map(|module| module.span).collect();
         used.push(own_memory());
         let windows = windows::choose(&memory, &used)?;

@@ -51,6 +51,9 @@ impl Physical {
     /// # Panics
     /// If a range is not mapped.
     pub unsafe fn copy(&self, from: u64, to: u64, length: u64) {
+        if length == 0 {
+            return;
+        }
         let (from, to) = (Self::check(Span::of(from, length)), Self::check(Span::of(to, length)));
         // SAFETY: 1. both ranges are mapped (checked). 2. `copy` allows overlap. 3. The caller's promise.
         unsafe { core::ptr::copy(from.start as *const u8, to.start as *mut u8, length as usize) }

@@ -7,13 +7,17 @@
 //! | `initramfs` | its initramfs (may be left out if the kernel needs none) |
 //! | `successor-kernel COMMAND-LINE` | the kernel that takes over, a bzImage |
 //! | `successor-initramfs` | its initramfs, with orthros-init |
+//!
+//! GRUB unpacks what is compressed with gzip, unless it is told `module2 --nounzip`.
 
 use crate::{
     bzimage::{BzImage, BzImageError},
     elf::{ElfError, Image},
+    memory_map,
     multiboot::Module,
     span::Span,
 };
+use shared_region::header::MemoryRange;
 
 /// What a module is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,9 @@ const ROLES: [(Role, &str); 5] = [
     (Role::SuccessorInitramfs, "successor-initramfs"),
 ];
 
+/// Memory below is divided among the kernels for their real-mode code.
+const LOWEST: u64 = 1 << 20;
+
 impl Role {
     /// The word in GRUB's configuration.
     pub fn word(self) -> &'static str {
@@ -59,6 +66,8 @@ pub enum ModuleError {
     Unknown(alloc::string::String),
     /// It is empty.
     Empty(Role),
+    /// It does not lie in RAM above 1 MB.
+    Place(Role, Span),
     /// It is no kernel this loader can start.
     Kernel(Role, BzImageError),
     /// The backup OS is no file this loader can load.
@@ -78,6 +87,11 @@ impl core::fmt::Display for ModuleError {
                  successor-initramfs"
             ),
             Self::Empty(role) => write!(f, "module `{}` is empty", role.word()),
+            Self::Place(role, span) => write!(
+                f,
+                "module `{}` lies at {span}, which is not RAM above 1 MB",
+                role.word()
+            ),
             Self::Kernel(role, why) => write!(f, "module `{}`: {why}", role.word()),
             Self::BackupOs(why) => write!(f, "module `backup-os`: {why}"),
             Self::NotInitramfs(role) => write!(
@@ -116,11 +130,11 @@ pub struct Modules<'a> {
 }
 
 impl<'a> Modules<'a> {
-    /// Assigns roles; does not look into the modules.
+    /// Assigns roles; does not look into the modules. `memory` is the firmware's map.
     ///
     /// # Errors
-    /// [`ModuleError`]: unknown, duplicate, missing.
-    pub fn assign(modules: &[Module<'a>]) -> Result<Self, ModuleError> {
+    /// [`ModuleError`]: unknown, duplicate, missing, empty, or in no place for a module.
+    pub fn assign(modules: &[Module<'a>], memory: &[MemoryRange]) -> Result<Self, ModuleError> {
         let mut found: [Option<Assigned<'a>>; ROLES.len()] = [None; ROLES.len()];
         for module in modules {
             let string = module.string.trim_ascii();
@@ -140,6 +154,10 @@ impl<'a> Modules<'a> {
             }
             if module.span.is_empty() {
                 return Err(ModuleError::Empty(*role));
+            }
+            let in_ram = memory_map::ram(memory).any(|ram| ram.contains(&module.span));
+            if module.span.start < LOWEST || !in_ram {
+                return Err(ModuleError::Place(*role, module.span));
             }
             *slot = Some(Assigned {
                 span: module.span,
@@ -194,6 +212,12 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
+    const RAM: [MemoryRange; 1] = [MemoryRange {
+        start: 0,
+        end: 0x1000_0000,
+        kind: memory_map::kind::RAM,
+    }];
+
     fn module(string: &str, start: u64) -> Module<'_> {
         Module {
             span: Span::of(start, 0x1000),
@@ -203,40 +227,53 @@ mod tests {
 
     fn all() -> Vec<Module<'static>> {
         alloc::vec![
-            module("kernel console=ttyS0  quiet ", 0x1000),
-            module("initramfs", 0x2000),
-            module("backup-os", 0x3000),
-            module("successor-kernel root=/dev/vda", 0x4000),
-            module("successor-initramfs", 0x5000),
+            module("kernel console=ttyS0  quiet ", 0x10_1000),
+            module("initramfs", 0x10_2000),
+            module("backup-os", 0x10_3000),
+            module("successor-kernel root=/dev/vda", 0x10_4000),
+            module("successor-initramfs", 0x10_5000),
         ]
     }
 
     #[test]
     fn roles_and_command_lines_are_split() {
         let all = all();
-        let modules = Modules::assign(&all).unwrap();
+        let modules = Modules::assign(&all, &RAM).unwrap();
         assert_eq!(modules.kernel.arguments, b"console=ttyS0  quiet");
         assert_eq!(modules.successor_kernel.arguments, b"root=/dev/vda");
-        assert_eq!(modules.backup_os.span.start, 0x3000);
+        assert_eq!(modules.backup_os.span.start, 0x10_3000);
     }
 
     #[test]
     fn missing_double_unknown_and_empty_modules_are_named() {
         let mut list = all();
         let backup = list.remove(2);
-        assert_eq!(Modules::assign(&list), Err(ModuleError::Missing(Role::BackupOs)));
+        assert_eq!(Modules::assign(&list, &RAM), Err(ModuleError::Missing(Role::BackupOs)));
         list.extend([backup, backup]);
-        assert_eq!(Modules::assign(&list), Err(ModuleError::Duplicate(Role::BackupOs)));
         assert_eq!(
-            Modules::assign(&[module("kernal", 0)]),
+            Modules::assign(&list, &RAM),
+            Err(ModuleError::Duplicate(Role::BackupOs))
+        );
+        assert_eq!(
+            Modules::assign(&[module("kernal", 0)], &RAM),
             Err(ModuleError::Unknown("kernal".into()))
         );
         let mut empty = module("kernel", 0);
         empty.span.end = empty.span.start;
-        assert_eq!(Modules::assign(&[empty]), Err(ModuleError::Empty(Role::Kernel)));
+        assert_eq!(Modules::assign(&[empty], &RAM), Err(ModuleError::Empty(Role::Kernel)));
         list = all();
         list.remove(1);
-        assert!(Modules::assign(&list).unwrap().initramfs.is_none());
+        assert!(Modules::assign(&list, &RAM).unwrap().initramfs.is_none());
+    }
+
+    #[test]
+    fn a_module_that_lies_nowhere_is_refused() {
+        for start in [0x1000, 0x1000_0000] {
+            assert_eq!(
+                Modules::assign(&[module("kernel", start)], &RAM),
+                Err(ModuleError::Place(Role::Kernel, Span::of(start, 0x1000)))
+            );
+        }
     }
 
     #[test]

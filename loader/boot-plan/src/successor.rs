@@ -55,7 +55,7 @@ pub fn plan(
             room: nursery.len(),
         });
     }
-    let load = nursery.start.next_multiple_of(image.alignment).max(image.pref_address);
+    let load = nursery.start.max(image.pref_address).next_multiple_of(image.alignment);
     let initramfs = Span::of(
         (nursery.end - staged.initramfs_len) & !(PAGE_SIZE - 1),
         staged.initramfs_len,
@@ -100,6 +100,7 @@ pub fn plan(
 mod tests {
     use super::*;
     use crate::testing;
+    use proptest::prelude::*;
     use shared_region::stage::CMDLINE_SIZE;
 
     fn staged(initramfs_len: u64) -> StagedKernel {
@@ -148,6 +149,28 @@ mod tests {
                 .writes
                 .iter()
                 .any(|w| w.bytes.windows(13).any(|x| x == b"dhash_entries")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_header_says_nothing_lands_elsewhere(
+            changes in proptest::collection::vec((0x1F1usize..0x270, any::<u8>()), 0..6),
+            initramfs in 0u64..300 << 20,
+        ) {
+            let (rsdp, memory) = testing::firmware(&[0, 1, 2, 3]);
+            let tables = Tables::find(&rsdp, &memory).unwrap();
+            let header = testing::header();
+            let mut kernel = testing::bzimage();
+            for (at, value) in changes {
+                kernel[at] = value;
+            }
+            if let Ok(plan) = plan(&header, &tables, &memory, &staged(initramfs), &kernel, 1, AcpiChanges::default()) {
+                let nursery = Span::of(header.nursery[1], layout::NURSERY_SIZE);
+                prop_assert!(nursery.contains(&plan.kernel) && nursery.contains(&plan.initramfs));
+                prop_assert!(!plan.kernel.overlaps(&plan.initramfs));
+                prop_assert!(plan.moves.iter().all(|m| nursery.contains(&Span::of(m.to, m.length))));
+            }
         }
     }
 
