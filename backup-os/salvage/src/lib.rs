@@ -19,7 +19,7 @@
 //! | [`kernel_memory`] | reading kernel virtual memory |
 //! | [`prepared`], [`kernel`] | the two halves |
 //! | [`containers`] | lists, trees, xarrays |
-//! | [`printk`], [`modules`], [`overview`] | the log; loadable modules; all tasks |
+//! | [`printk`], [`modules`], [`overview`], [`orc`] | the log; loadable modules; all tasks; call chains |
 //! | [`failover`] | the entry: a dead kernel into an Essential Context |
 //! | [`layouts`], [`globals`] | offsets and addresses that only the following need |
 //! | [`clock`], [`machine`] | clocks; what the kernel said about itself |
@@ -52,6 +52,7 @@ pub mod machine;
 pub mod memory;
 pub mod mirror;
 pub mod modules;
+pub mod orc;
 pub mod overview;
 pub mod paging;
 pub mod prepared;

@@ -10,6 +10,7 @@ use crate::kallsyms::{Kallsyms, KallsymsTables};
 use crate::kernel_memory::{AddressSpace, KernelMemory};
 use crate::memory::{Image, PhysMem};
 use crate::mirror::Mirror;
+use crate::orc::OrcSymbols;
 use crate::paging::{Levels, PageTables};
 use crate::symbols::MissingSymbol;
 use crate::tables::{MAX_CPUS, START_KERNEL_MAP, TK_CORE_TIMEKEEPER};
@@ -139,6 +140,8 @@ pub struct Prepared {
     pub symbols: Symbols,
     /// Addresses of what only salvage needs.
     pub globals: crate::globals::Globals,
+    /// Addresses the unwinder of stacks needs.
+    pub orc: OrcSymbols,
     /// Offsets of the members we read.
     pub types: Types,
 }
@@ -244,6 +247,7 @@ impl Prepared {
         let kallsyms = Kallsyms::read(&memory, &tables).map_err(PrepareError::Kallsyms)?;
         let symbols = Symbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
         let globals = crate::globals::Globals::load(&kallsyms).map_err(PrepareError::Symbol)?;
+        let orc = OrcSymbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
 
         let types = Self::load_types(&memory, &symbols)?;
         let variable = |name, at| memory.pointer(at).map_err(|error| PrepareError::Read(name, error));
@@ -264,6 +268,7 @@ impl Prepared {
             kallsyms,
             symbols,
             globals,
+            orc,
             types,
         })
     }

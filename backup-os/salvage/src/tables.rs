@@ -40,3 +40,5 @@ pub const MAX_CPUS: u32 = 8192;
 /// Where `struct timekeeper` stands in the unnamed structure `tk_core`, behind its sequence counter and aligned to 8
 /// bytes (`kernel/time/timekeeping.c`).
 pub const TK_CORE_TIMEKEEPER: u64 = 8;
+/// Bytes of a kernel stack (`arch/x86/include/asm/page_64_types.h`, without KASAN).
+pub const THREAD_SIZE: u64 = 16 << 10;

@@ -94,6 +94,8 @@ crate::mirror_set! {
         modules: crate::modules::ModuleTypes,
         /// Tasks as they are shown.
         overview: crate::overview::OverviewTypes,
+        /// Stacks.
+        orc: crate::orc::OrcTypes,
         /// Processes and files.
         layouts: crate::layouts::Layouts,
     }
