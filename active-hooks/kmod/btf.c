@@ -243,10 +243,38 @@ static bool compare_member(const struct reader *reader,
 	return false;
 }
 
+/*
+ * Which names may be wanted, by their first bytes: the kernel has some 60,000
+ * functions, and this runs while processes wait to be resumed.
+ */
+struct filter {
+	DECLARE_BITMAP(wanted, 512);
+};
+
+static unsigned int start_hash(const char *name)
+{
+	unsigned int hash = 0, i;
+
+	for (i = 0; i < 6 && name[i]; i++)
+		hash = hash * 31 + (u8)name[i];
+	return hash % 512;
+}
+
+static void want(struct filter *filter, const char *name)
+{
+	__set_bit(start_hash(name), filter->wanted);
+}
+
+static bool may_be_wanted(const struct filter *filter, const char *name)
+{
+	return test_bit(start_hash(name), filter->wanted);
+}
+
 int btf_compare(const void *btf, size_t size,
 		struct expected_function *functions, size_t function_count,
 		struct expected_member *members, size_t member_count)
 {
+	struct filter wanted_functions = {}, wanted_structures = {};
 	struct reader reader = {};
 	bool good = true;
 	size_t i;
@@ -257,17 +285,25 @@ int btf_compare(const void *btf, size_t size,
 		pr_err("the kernel's BTF cannot be read (%d)\n", error);
 		goto out;
 	}
+	for (i = 0; i < function_count; i++)
+		want(&wanted_functions, functions[i].name);
+	for (i = 0; i < member_count; i++)
+		want(&wanted_structures, members[i].structure);
 	for (id = 1; id <= reader.count; id++) {
 		const struct btf_type *type = type_at(&reader, id);
 		const char *name = name_at(&reader, type->name_off);
 
 		switch (BTF_INFO_KIND(type->info)) {
 		case BTF_KIND_FUNC:
+			if (!may_be_wanted(&wanted_functions, name))
+				break;
 			for (i = 0; i < function_count; i++)
 				if (!functions[i].seen && !strcmp(name, functions[i].name))
 					good &= compare_function(&reader, type, &functions[i]);
 			break;
 		case BTF_KIND_STRUCT:
+			if (!may_be_wanted(&wanted_structures, name))
+				break;
 			for (i = 0; i < member_count; i++)
 				if (!members[i].seen && !strcmp(name, members[i].structure))
 					good &= compare_member(&reader, type, &members[i]);

@@ -127,7 +127,11 @@ static struct expected_member expected_members[] = {
 
 static int find_lookup_name(void)
 {
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	struct kprobe probe = {
+		.symbol_name = "kallsyms_lookup_name",
+		/* Never armed: only the address is wanted. */
+		.flags = KPROBE_FLAG_DISABLED,
+	};
 	int error = register_kprobe(&probe);
 
 	if (error) {
