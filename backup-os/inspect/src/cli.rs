@@ -41,6 +41,8 @@ pub enum Section {
     Kernel,
     /// Processes
     Tasks,
+    /// Call chains: of every thread if named here, else of the thread that panicked
+    Stacks,
     /// Loaded modules
     Modules,
     /// The kernel's log

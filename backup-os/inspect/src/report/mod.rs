@@ -8,6 +8,7 @@ mod kernel;
 mod log;
 mod modules;
 mod problems;
+mod stacks;
 mod tasks;
 
 use crate::cli::{Args, Section};
@@ -33,6 +34,8 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<tasks::TaskEntry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    stacks: Option<Vec<stacks::StackEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     modules: Option<Vec<modules::ModuleEntry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Vec<log::LogEntry>>,
@@ -49,6 +52,8 @@ impl Report {
             format: FORMAT,
             kernel: wants(Section::Kernel).then(|| kernel::gather(&dead, &mut problems)),
             tasks: wants(Section::Tasks).then(|| tasks::gather(&dead, &mut problems)),
+            stacks: wants(Section::Stacks)
+                .then(|| stacks::gather(&dead, args.show.contains(&Section::Stacks), &mut problems)),
             modules: wants(Section::Modules).then(|| modules::gather(&dead, &mut problems)),
             log: wants(Section::Log).then(|| log::gather(&dead, args.log_tail, &mut problems)),
             problems,
@@ -67,6 +72,9 @@ impl Report {
         }
         if let Some(section) = &self.tasks {
             tasks::write_text(section, out)?;
+        }
+        if let Some(section) = &self.stacks {
+            stacks::write_text(section, out)?;
         }
         if let Some(section) = &self.modules {
             modules::write_text(section, out)?;
