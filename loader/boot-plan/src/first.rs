@@ -134,7 +134,7 @@ mod tests {
         assert!(plan
             .writes
             .iter()
-            .any(|w| w.bytes.starts_with(b"quiet panic_on_oops=1 ") && w.bytes.ends_with(b"\0")));
+            .any(|w| w.bytes.starts_with(b"quiet oops=panic ") && w.bytes.ends_with(b"\0")));
     }
 
     #[test]

@@ -89,8 +89,8 @@ impl Facts {
 /// Every parameter, in the order in which they are appended.
 pub const PARAMETERS: [Parameter; 14] = [
     Parameter {
-        name: "panic_on_oops",
-        value: Value::Text("1"),
+        name: "oops",
+        value: Value::Text("panic"),
         reason: "an oops in a kernel thread would otherwise only kill the thread, and leave its locks held for ever",
         addition: Addition::First,
         rule: Rule::Ours,
@@ -411,14 +411,34 @@ pub fn append(line: &[u8], facts: &Facts, addition: Addition) -> Result<CommandL
     Ok(CommandLine { bytes, warnings })
 }
 
+/// A parameter that is not as it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deviation {
+    /// As it should stand on the command line.
+    pub wanted: String,
+    /// As it stands there; `None` if it does not.
+    pub found: Option<String>,
+    /// Why it matters.
+    pub reason: &'static str,
+}
+
 /// The parameters that a running kernel lacks or has with another value, by its `/proc/cmdline`.
-pub fn deviations(line: &[u8], facts: &Facts, addition: Addition) -> Vec<&'static Parameter> {
+pub fn deviations(line: &[u8], facts: &Facts, addition: Addition) -> Vec<Deviation> {
     let parsed = Line::parse(line);
     parameters_for(addition)
-        .filter(|parameter| match parsed.last(parameter.name) {
-            None => true,
-            Some(_) if parameter.rule == Rule::Both => !parsed.has(parameter.text(facts).as_bytes()),
-            Some((_, value)) => !parameter.satisfied_by(value, facts),
+        .filter_map(|parameter| {
+            let wanted = parameter.text(facts);
+            let last = parsed.last(parameter.name);
+            let fine = match last {
+                None => false,
+                Some(_) if parameter.rule == Rule::Both => parsed.has(wanted.as_bytes()),
+                Some((_, value)) => parameter.satisfied_by(value, facts),
+            };
+            (!fine).then(|| Deviation {
+                wanted,
+                found: last.map(|(word, _)| String::from_utf8_lossy(word).into_owned()),
+                reason: parameter.reason,
+            })
         })
         .collect()
 }
@@ -433,7 +453,7 @@ mod tests {
         region: 0x6800_0000,
         ram: 1536 << 20,
     };
-    const OURS: &str = "panic_on_oops=1 panic=0 nr_cpus=3 no_ipi_broadcast=1 reserve=0x2f8,8 no_timer_check \
+    const OURS: &str = "oops=panic panic=0 nr_cpus=3 no_ipi_broadcast=1 reserve=0x2f8,8 no_timer_check \
                         memhp_default_state=online orthros.region=0x68000000";
 
     fn line(user: &str, addition: Addition) -> (String, Vec<Warning>) {
@@ -454,7 +474,9 @@ mod tests {
     fn what_the_administrator_gave_alike_is_not_repeated() {
         let (text, warnings) = line(OURS, Addition::First);
         assert_eq!((text.as_str(), warnings.len()), (OURS, 0));
-        assert!(!line("panic-on-oops=1", Addition::First).0.contains("panic_on_oops"));
+        assert!(!line("no-ipi-broadcast=1", Addition::First)
+            .0
+            .contains("no_ipi_broadcast"));
     }
 
     #[test]
@@ -475,17 +497,23 @@ mod tests {
 
     #[test]
     fn a_running_kernel_that_deviates_is_found_out() {
-        let names = |line: &str| -> Vec<&str> {
+        let found = |line: &str| -> Vec<(String, Option<String>)> {
             deviations(line.as_bytes(), &FACTS, Addition::First)
-                .iter()
-                .map(|p| p.name)
+                .into_iter()
+                .map(|d| (d.wanted, d.found))
                 .collect()
         };
-        assert!(names(OURS).is_empty());
-        assert!(names(&line("panic=10 quiet -- single", Addition::First).0).is_empty());
-        assert_eq!(names(&format!("{OURS} panic=10 nr_cpus=2")), ["panic"]);
-        assert_eq!(names(&OURS.replace("0x2f8,8", "0x300,8")), ["reserve"]);
-        assert_eq!(names("").len(), 8);
+        assert!(found(OURS).is_empty());
+        assert!(found(&line("panic=10 quiet -- single", Addition::First).0).is_empty());
+        assert_eq!(
+            found(&format!("{OURS} panic=10 nr_cpus=2")),
+            [("panic=0".into(), Some("panic=10".into()))]
+        );
+        assert_eq!(
+            found(&OURS.replace("0x2f8,8", "0x300,8")),
+            [("reserve=0x2f8,8".into(), Some("reserve=0x300,8".into()))]
+        );
+        assert_eq!(found("").len(), 8);
     }
 
     #[test]
