@@ -1,1 +1,52 @@
-fn main() {}
+//! `orthros-ctl`: shows what Orthros would do and has done, and says which processes to keep.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod check;
+mod cli;
+mod exit;
+mod log;
+mod machine;
+mod panic_test;
+mod parameters;
+mod protect;
+mod report;
+mod root;
+mod snapshot;
+mod status;
+mod units;
+
+use clap::{CommandFactory, Parser};
+use cli::{Arguments, Command};
+use exit::Exit;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("orthros-ctl: {error:#}");
+            Exit::Unable.into()
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Status { json } => status::run(json),
+        Command::Protect(wish) => protect::protect(&wish),
+        Command::Unprotect(wish) => protect::unprotect(&wish),
+        Command::Check { pids, all, json } => check::run(&pids, all, json),
+        Command::Report { json, full } => report::run(json, full),
+        Command::PanicTest(test) => panic_test::run(&test),
+        Command::CheckMachine { json } => machine::run(json),
+        Command::Log { epitaph } => log::run(epitaph),
+        Command::Man => {
+            clap_mangen::Man::new(Arguments::command())
+                .section("8")
+                .render(&mut std::io::stdout())?;
+            Ok(Exit::Fine)
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! File systems a process sees, and which of them files can be restored on.
+
+use super::{Finding, Process};
+use anyhow::{Context, Result};
+use shared_region::reasons;
+use std::collections::HashMap;
+
+/// File systems whose files are found again on disk.
+const DISK: [&str; 7] = ["ext4", "ext3", "ext2", "xfs", "btrfs", "squashfs", "iso9660"];
+/// File systems whose files are copied.
+const MEMORY: [&str; 4] = ["tmpfs", "ramfs", "devtmpfs", "rootfs"];
+/// File systems whose directories are found again by name.
+const DIRECTORIES: [&str; 3] = ["sysfs", "cgroup2", "devpts"];
+
+/// Types of file systems by mount id and by device number.
+pub struct Mounts {
+    by_id: HashMap<u32, String>,
+    by_device: HashMap<String, String>,
+}
+
+impl Mounts {
+    /// Reads `mountinfo` (proc(5)): `id parent major:minor root mountpoint options [tags] - type source options`.
+    pub fn read(process: &Process<'_>) -> Result<Self> {
+        let text = process.read("mountinfo").with_context(|| process.path("mountinfo"))?;
+        let mut mounts = Self {
+            by_id: HashMap::new(),
+            by_device: HashMap::new(),
+        };
+        for line in text.lines() {
+            let Some((front, back)) = line.split_once(" - ") else {
+                continue;
+            };
+            let mut front = front.split(' ');
+            let (Some(id), Some(_), Some(device)) = (front.next(), front.next(), front.next()) else {
+                continue;
+            };
+            let (Ok(id), Some(kind)) = (id.parse(), back.split(' ').next()) else {
+                continue;
+            };
+            mounts.by_id.insert(id, kind.to_owned());
+            mounts.by_device.insert(device.to_owned(), kind.to_owned());
+        }
+        Ok(mounts)
+    }
+
+    /// What is wrong with a file of this mount, if anything. A mount that is not listed is not visible by any path.
+    pub fn problem_of_mount(&self, object: &str, id: u32, path: &str, directory: bool) -> Option<Finding> {
+        match self.by_id.get(&id) {
+            Some(kind) if directory && DIRECTORIES.contains(&kind.as_str()) => None,
+            Some(kind) => problem(object, kind, path),
+            None => Some(Finding::refused(object, reasons::HIDDEN_PATH, path)),
+        }
+    }
+
+    /// The same for a mapped file, of which the device number is known (`major:minor`, in hexadecimal).
+    pub fn problem_of_device(&self, object: &str, device: &str, path: &str) -> Option<Finding> {
+        let decimal = device.split_once(':').and_then(|(major, minor)| {
+            let number = |text| u32::from_str_radix(text, 16).ok();
+            Some(format!("{}:{}", number(major)?, number(minor)?))
+        });
+        // btrfs gives its files device numbers that no mount shows: that one is known by its other mappings only.
+        match decimal.and_then(|device| self.by_device.get(&device)) {
+            Some(kind) => problem(object, kind, path),
+            None if self.by_id.values().any(|kind| kind == "btrfs") => None,
+            None => Some(Finding::refused(object, reasons::HIDDEN_PATH, path)),
+        }
+    }
+}
+
+fn problem(object: &str, kind: &str, path: &str) -> Option<Finding> {
+    let known = DISK.contains(&kind) || MEMORY.contains(&kind);
+    let reason = if kind == "mqueue" {
+        reasons::POSIX_MQUEUE
+    } else {
+        reasons::FILE_SYSTEM
+    };
+    (!known).then(|| Finding::refused(object, reason, format!("{kind}: {path}")))
+}

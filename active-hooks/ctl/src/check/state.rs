@@ -1,0 +1,175 @@
+//! What the process is, apart from memory and files: ids, namespaces, tracer, restrictions, terminal.
+
+use super::{Finding, Process};
+use anyhow::{Context, Result};
+use shared_region::reasons::{self, Reason};
+
+/// User space starts at this process id on every armed boot, so that lower ones stay free for the kernel's threads.
+const FIRST_PID: u32 = 2000;
+
+/// Looks at the process and each of its threads.
+pub fn check(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    status(process, findings)?;
+    namespaces(process, findings);
+    ids(process, findings)?;
+    executable(process, findings);
+    for thread in process.root.names(&process.path("task")).unwrap_or_default() {
+        label(process, &thread, findings);
+    }
+    Ok(())
+}
+
+fn status(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let mut refuse = |reason: Reason, detail: String| findings.push(Finding::refused("process", reason, detail));
+    let state = process.status("State").with_context(|| process.path("status"))?;
+    let number = |name: &str| -> u64 {
+        let value = process.status(name).unwrap_or_default();
+        value
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0)
+    };
+    if number("TracerPid") != 0 {
+        refuse(reasons::PTRACE, format!("by process {}", number("TracerPid")));
+    }
+    if number("HugetlbPages") != 0 {
+        refuse(reasons::HUGETLB, format!("{} KB", number("HugetlbPages")));
+    }
+    if number("VmSwap") != 0 {
+        refuse(
+            reasons::SWAPPED,
+            format!("{} KB; `swapoff -a` brings it back into RAM", number("VmSwap")),
+        );
+    }
+    if process
+        .status("NSpid")
+        .is_some_and(|list| list.split_whitespace().count() > 1)
+    {
+        refuse(reasons::NS_PID, String::new());
+    }
+    let features = process.status("x86_Thread_features").unwrap_or_default();
+    if features.split_whitespace().any(|feature| feature == "shstk") {
+        refuse(reasons::SHADOW_STACK, String::new());
+    }
+    match number("Seccomp") {
+        0 | 1 => {}
+        2 if process.root.exists("/proc/sys/kernel/ns_last_pid") => {}
+        // The programs are kept with CONFIG_CHECKPOINT_RESTORE, of which that file is a part.
+        2 => refuse(
+            reasons::SECCOMP_LOST,
+            "the kernel lacks CONFIG_CHECKPOINT_RESTORE".into(),
+        ),
+        mode => refuse(reasons::UNKNOWN, format!("seccomp mode {mode}")),
+    }
+    if state.starts_with('Z') || state.starts_with('X') {
+        findings.push(Finding::note(
+            "process",
+            "ended",
+            "has ended; its parent gets its status",
+        ));
+    }
+    Ok(())
+}
+
+/// Namespaces by their names in `/proc/PID/ns`.
+const NAMESPACES: [(&str, Reason); 10] = [
+    ("cgroup", reasons::NS_CGROUP),
+    ("ipc", reasons::NS_IPC),
+    ("mnt", reasons::NS_MOUNT),
+    ("net", reasons::NS_NET),
+    ("pid", reasons::NS_PID),
+    ("pid_for_children", reasons::NS_PID),
+    ("time", reasons::NS_TIME),
+    ("time_for_children", reasons::NS_TIME),
+    ("user", reasons::NS_USER),
+    ("uts", reasons::NS_UTS),
+];
+
+/// Kept processes live in the namespaces of process 1.
+fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
+    let mut different: Vec<Reason> = Vec::new();
+    for name in process.root.names(&process.path("ns")).unwrap_or_default() {
+        let Some((_, reason)) = NAMESPACES.iter().find(|(known, _)| *known == name) else {
+            findings.push(Finding::refused(
+                "process",
+                reasons::UNKNOWN,
+                format!("namespace `{name}`"),
+            ));
+            continue;
+        };
+        let of_init = process.root.link(&format!("/proc/1/ns/{name}"));
+        let own = process.root.link(&process.path(&format!("ns/{name}")));
+        if matches!((of_init, own), (Ok(init), Ok(own)) if init != own) && !different.contains(reason) {
+            different.push(*reason);
+        }
+    }
+    findings.extend(
+        different
+            .into_iter()
+            .map(|reason| Finding::refused("process", reason, "")),
+    );
+}
+
+/// Field `number` of `stat`, counted from 1 as in proc(5).
+fn stat_field(process: &Process<'_>, number: usize) -> Option<i64> {
+    let text = process.read("stat").ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(number - 3)?.parse().ok()
+}
+
+fn ids(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
+    let mut low = Vec::new();
+    let mut look = |what: &str, id: i64| {
+        if (1..i64::from(FIRST_PID)).contains(&id) && !low.iter().any(|(_, known)| *known == id) {
+            low.push((what.to_owned(), id));
+        }
+    };
+    look("process", process.pid.into());
+    for thread in process.root.names(&process.path("task")).unwrap_or_default() {
+        look("thread", thread.parse().unwrap_or(0));
+    }
+    look(
+        "process group",
+        stat_field(process, 5).with_context(|| process.path("stat"))?,
+    );
+    look("session", stat_field(process, 6).unwrap_or(0));
+    for (what, id) in low {
+        findings.push(Finding::risk(
+            format!("{what} id {id}"),
+            "low-id",
+            format!("is below {FIRST_PID} and may be taken by a thread of the next kernel; start it again, or restart the machine"),
+        ));
+    }
+    const TERMINAL: usize = 7;
+    if stat_field(process, TERMINAL).is_some_and(|terminal| terminal != 0) {
+        findings.push(Finding::note(
+            "controlling terminal",
+            "terminal",
+            "the process goes on without it; descriptors of pseudo terminals are listed by themselves",
+        ));
+    }
+    Ok(())
+}
+
+/// The fifth byte of an ELF file is its class: 1 is 32 bits (System V ABI, chapter 4).
+fn executable(process: &Process<'_>, findings: &mut Vec<Finding>) {
+    use std::io::Read;
+    let mut head = [0; 5];
+    let path = process.root.path(&process.path("exe"));
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    if read.is_ok() && head == *b"\x7fELF\x01" {
+        findings.push(Finding::refused("process", reasons::COMPAT, ""));
+    }
+}
+
+/// The security label of a thread.
+fn label(process: &Process<'_>, thread: &str, findings: &mut Vec<Finding>) {
+    let path = process.path(&format!("task/{thread}/attr/current"));
+    let label = process.root.line(&path).unwrap_or_default();
+    let label = label.trim_end_matches('\0').trim();
+    if !matches!(label, "" | "unconfined" | "kernel") {
+        let finding = Finding::refused(format!("thread {thread}"), reasons::LSM_LABEL, label);
+        findings.push(finding);
+    }
+}

@@ -1,0 +1,362 @@
+//! Fake `/proc` trees: a plain process, and one change at a time.
+
+use super::*;
+use crate::snapshot::fake::Fake;
+use shared_region::protect::{flags, kind, ProtectEntry};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A tree that goes away with it.
+struct Tree(PathBuf);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const SMAPS: &str = "\
+55d000000000-55d000010000 r-xp 00001000 fe:01 1234                       /usr/bin/with a blank
+Size:                 64 kB
+Swap:                  0 kB
+VmFlags: rd ex mr mw me sd
+7f0000000000-7f0000800000 rw-p 00000000 00:00 0
+VmFlags: rd wr mr mw me ac sd
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0                          [stack]
+VmFlags: rd wr mr mw me gd ac
+7ffc00100000-7ffc00104000 r--p 00000000 00:00 0                          [vvar]
+VmFlags: rd mr pf io de dd sd
+7ffc00104000-7ffc00106000 r-xp 00000000 00:00 0                          [vdso]
+VmFlags: rd ex mr mw me de sd
+";
+
+impl Tree {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("orthros-ctl-check-{}-{number}", std::process::id()));
+        let tree = Self(path);
+        tree.file("proc/sys/kernel/ns_last_pid", "9\n");
+        tree.process(1, "init", 0);
+        tree.process(3000, "worker", 1);
+        tree
+    }
+
+    fn root(&self) -> Root {
+        Root::at(&self.0)
+    }
+
+    fn file(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        std::fs::write(path, text).expect("write a file");
+    }
+
+    fn link(&self, path: &str, target: &str) {
+        let path = self.0.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+        let _ = std::fs::remove_file(&path);
+        symlink(target, path).expect("make a link");
+    }
+
+    fn process(&self, pid: u32, comm: &str, parent: u32) {
+        let at = |name: &str| format!("proc/{pid}/{name}");
+        self.file(&at("comm"), &format!("{comm}\n"));
+        self.file(
+            &at("stat"),
+            &format!("{pid} ({comm} ) x) S {parent} {pid} {pid} 0 -1 0\n"),
+        );
+        self.file(
+            &at("status"),
+            &format!("Name:\t{comm}\nState:\tS (sleeping)\nPPid:\t{parent}\nTracerPid:\t0\nNSpid:\t{pid}\nVmSize:\t100 kB\nVmSwap:\t0 kB\nHugetlbPages:\t0 kB\nSeccomp:\t0\n"),
+        );
+        self.file(&at("smaps"), SMAPS);
+        self.file(&at("maps"), "x");
+        self.file(&at("mountinfo"), "22 1 254:1 / / rw shared:1 - ext4 /dev/vda1 rw\n23 22 0:20 / /proc rw - proc proc rw\n24 22 0:30 / /mnt/nfs rw - nfs4 server:/x rw\n25 22 0:31 / /dev/mqueue rw - mqueue mqueue rw\n");
+        self.file(&at("timers"), "");
+        self.file(&at(&format!("task/{pid}/attr/current")), "unconfined\n");
+        for name in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+            self.link(&at(&format!("ns/{name}")), &format!("{name}:[4026531{}]", name.len()));
+        }
+        self.descriptor(pid, 0, "/dev/null", "pos:\t0\nflags:\t0100002\nmnt_id:\t22\n");
+        self.descriptor(pid, 1, "pipe:[77]", "flags:\t01\nmnt_id:\t9\n");
+    }
+
+    fn descriptor(&self, pid: u32, fd: u32, target: &str, info: &str) {
+        self.link(&format!("proc/{pid}/fd/{fd}"), target);
+        self.file(&format!("proc/{pid}/fdinfo/{fd}"), info);
+    }
+
+    /// Replaces text in a file of process 3000.
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.0.join("proc/3000").join(name);
+        let text = std::fs::read_to_string(&path).expect("read a file");
+        assert!(text.contains(from), "{name} has no {from}");
+        std::fs::write(path, text.replace(from, to)).expect("write a file");
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.verdict_with(None)
+    }
+
+    fn verdict_with(&self, snapshot: Option<Snapshot>) -> Verdict {
+        let root = self.root();
+        let peers = Peers::read(&root, snapshot);
+        check(&Process { root: &root, pid: 3000 }, &peers).expect("a readable process")
+    }
+
+    /// The names of what is found.
+    fn names(&self) -> Vec<&'static str> {
+        self.verdict().findings.iter().map(|finding| finding.name).collect()
+    }
+}
+
+#[test]
+fn a_plain_process_survives() {
+    let verdict = Tree::new().verdict();
+    assert_eq!(verdict.findings, []);
+    assert!(verdict.survives());
+    assert_eq!(verdict.text(), "process 3000 (worker), 1 thread: would survive\n");
+}
+
+#[test]
+fn each_feature_of_the_status_is_named() {
+    let cases = [
+        ("TracerPid:\t0", "TracerPid:\t9", "ptrace"),
+        ("HugetlbPages:\t0", "HugetlbPages:\t2048", "hugetlb"),
+        ("VmSwap:\t0", "VmSwap:\t4", "swapped"),
+        ("NSpid:\t3000", "NSpid:\t3000\t1", "pid-namespace"),
+        ("Seccomp:\t0", "Seccomp:\t7", "unknown"),
+        ("Seccomp:\t0", "x86_Thread_features:\tshstk", "shadow-stack"),
+    ];
+    for (from, to, name) in cases {
+        let tree = Tree::new();
+        tree.edit("status", from, to);
+        assert_eq!(tree.names(), [name], "{to}");
+    }
+}
+
+#[test]
+fn seccomp_filters_need_a_kernel_that_keeps_them() {
+    let tree = Tree::new();
+    tree.edit("status", "Seccomp:\t0", "Seccomp:\t2");
+    assert_eq!(tree.names(), [""; 0]);
+    std::fs::remove_file(tree.0.join("proc/sys/kernel/ns_last_pid")).expect("remove");
+    assert_eq!(tree.names(), ["seccomp-lost"]);
+}
+
+#[test]
+fn each_flag_and_kind_of_a_mapping_is_named() {
+    let mapping = |name: &str, flags: &str| {
+        format!("7f1000000000-7f1000001000 rw-s 00000000 00:2f 99                   {name}\nVmFlags: rd {flags}\n")
+    };
+    let cases = [
+        (mapping("/memfd:x (deleted)", "sh"), None),
+        (mapping("/dev/zero (deleted)", "sh lo hg"), None),
+        (mapping("/memfd:x (deleted)", "um"), Some("userfaultfd")),
+        (mapping("/memfd:x (deleted)", "uw ui"), Some("userfaultfd")),
+        (mapping("/memfd:x (deleted)", "ht"), Some("hugetlb")),
+        (mapping("/memfd:x (deleted)", "qq"), Some("unknown")),
+        (mapping("/SYSV00000000 (deleted)", "sh"), Some("sysv-shm")),
+        (mapping("/[aio] (deleted)", "sh"), Some("aio")),
+        (mapping("/dev/dri/card0", "sh"), Some("device-memory")),
+        (mapping("/anon_hugepage (deleted)", "sh"), Some("hugetlb")),
+        (mapping("anon_inode:[io_uring]", "sh"), Some("io_uring")),
+        (mapping("anon_inode:[perf_event]", "sh"), Some("perf")),
+        (mapping("anon_inode:new", "sh"), Some("special-mapping")),
+        (mapping("/mnt/elsewhere", "sh"), Some("hidden-path")),
+        (
+            mapping("/mnt/nfs/file", "sh").replace("00:2f", "00:1e"),
+            Some("file-system"),
+        ),
+        (
+            "7f1000000000-7f1000001000 rw-p 00000000 00:00 0   [odd]\nVmFlags: rd\n".into(),
+            Some("special-mapping"),
+        ),
+        (
+            "7f1000000000-7f1000001000 rw-p 00000000 00:00 0   [uprobes]\nVmFlags: rd\n".into(),
+            Some("uprobes"),
+        ),
+        (
+            "7f1000000000-7f1000001000 rw-p 00000000 00:00 0   [anon:name: with a colon]\nVmFlags: rd\n".into(),
+            None,
+        ),
+    ];
+    for (text, name) in cases {
+        let tree = Tree::new();
+        tree.file("proc/3000/smaps", &format!("{SMAPS}{text}"));
+        assert_eq!(tree.names(), Vec::from_iter(name), "{text}");
+    }
+}
+
+#[test]
+fn each_kind_of_descriptor_is_named() {
+    let info = "flags:\t0100002\nmnt_id:\t22\n";
+    let cases = [
+        ("anon_inode:[eventfd]", info, None),
+        (
+            "anon_inode:[eventpoll]",
+            "flags:\t02\nmnt_id:\t9\ntfd:        1 events:       19 data: 1\n",
+            None,
+        ),
+        ("anon_inode:[timerfd]", info, None),
+        ("anon_inode:[signalfd]", info, None),
+        ("/dev/urandom", info, None),
+        ("/memfd:x (deleted)", info, None),
+        ("/home/file", info, None),
+        ("/home/file (deleted)", info, None),
+        (
+            "anon_inode:[eventpoll]",
+            "flags:\t02\nmnt_id:\t9\ntfd:       41 events:       19 data: 1\n",
+            Some("watched-file"),
+        ),
+        ("anon_inode:inotify", info, Some("file-type")),
+        ("anon_inode:[pidfd]", info, Some("file-type")),
+        ("anon_inode:[io_uring]", info, Some("io_uring")),
+        ("anon_inode:[perf_event]", info, Some("perf")),
+        ("anon_inode:[userfaultfd]", info, Some("userfaultfd")),
+        ("anon_inode:bpf-map", info, Some("bpf")),
+        ("anon_inode:[something-new]", info, Some("unknown")),
+        ("socket:[4711]", info, Some("socket")),
+        ("net:[4026531840]", info, Some("file-type")),
+        ("/dev/pts/3", info, Some("pty")),
+        ("/proc/3000/maps", "flags:\t0100000\nmnt_id:\t23\n", Some("file-system")),
+        ("/mnt/nfs/file", "flags:\t0100000\nmnt_id:\t24\n", Some("file-system")),
+        ("/queue", "flags:\t0100000\nmnt_id:\t25\n", Some("mqueue")),
+        ("/elsewhere", "flags:\t0100000\nmnt_id:\t99\n", Some("hidden-path")),
+        ("/home/file", "flags:\t0120002\nmnt_id:\t22\n", Some("fasync")),
+        (
+            "/home/file",
+            "flags:\t0100002\nmnt_id:\t22\nlock:\t1: POSIX  ADVISORY  WRITE 3000 fe:01:5 0 EOF\n",
+            Some("file-lock"),
+        ),
+        (
+            "/home/file",
+            "flags:\t0100002\nmnt_id:\t22\nlock:\t1: LEASE  ACTIVE    READ  3000 fe:01:5 0 EOF\n",
+            Some("lease"),
+        ),
+    ];
+    for (target, info, name) in cases {
+        let tree = Tree::new();
+        tree.descriptor(3000, 7, target, info);
+        assert_eq!(tree.names(), Vec::from_iter(name), "{target} {info}");
+    }
+}
+
+#[test]
+fn other_namespaces_labels_and_timers_are_named() {
+    let tree = Tree::new();
+    tree.link("proc/3000/ns/net", "net:[5]");
+    tree.link("proc/3000/ns/time_for_children", "time:[6]");
+    tree.link("proc/1/ns/time_for_children", "time:[7]");
+    tree.link("proc/3000/ns/moon", "moon:[6]");
+    tree.file("proc/3000/task/3000/attr/current", "/usr/sbin/thing (enforce)\n");
+    tree.file(
+        "proc/3000/timers",
+        "ID: 0\nsignal: 14/0\nnotify: signal/pid.3000\nClockID: 1\nID: 1\nClockID: -6\n",
+    );
+    let mut names = tree.names();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["lsm-label", "net-namespace", "time-namespace", "timer-kind", "unknown"]
+    );
+}
+
+#[test]
+fn low_ids_are_a_risk() {
+    let tree = Tree::new();
+    tree.edit("stat", " 1 3000 3000 ", " 1 900 800 ");
+    let verdict = tree.verdict();
+    assert_eq!(verdict.findings.len(), 2);
+    assert!(
+        !verdict.survives() && verdict.text().contains("may not survive"),
+        "{}",
+        verdict.text()
+    );
+    assert!(
+        verdict.text().contains("RISK  process group id 900: is below 2000"),
+        "{}",
+        verdict.text()
+    );
+}
+
+#[test]
+fn a_32_bit_program_is_named() {
+    let tree = Tree::new();
+    tree.file("program", "\x7fELF\x01rest");
+    tree.link("proc/3000/exe", &tree.0.join("program").to_string_lossy());
+    assert_eq!(tree.names(), ["compat"]);
+}
+
+#[test]
+fn unprotected_relations_are_notes() {
+    let tree = Tree::new();
+    tree.process(2999, "shell", 1);
+    tree.process(3001, "helper", 3000);
+    tree.edit("status", "PPid:\t1", "PPid:\t2999");
+    tree.descriptor(2999, 1, "pipe:[88]", "flags:\t0\n");
+    tree.descriptor(1, 1, "pipe:[1]", "flags:\t0\n");
+    let mut fake = Fake::armed();
+    let entry = ProtectEntry {
+        kind: kind::PROCESS,
+        tgid: 3000,
+        ..ProtectEntry::default()
+    };
+    fake.protect(0, entry);
+    let verdict = tree.verdict_with(Some(Snapshot::take(&fake)));
+    let expected = "\
+process 3000 (worker), 1 thread: would survive
+  note  parent: process 2999 (shell) is not protected: init becomes the parent
+  note  child: process 3001 (helper) is not protected: it will be gone (`protect --descendants` keeps it)
+  note  pipe:[77]: process 3001 (helper) is not protected: its end will be seen as closed
+";
+    assert_eq!(verdict.text(), expected);
+
+    let flags = flags::DESCENDANTS;
+    fake.protect(0, ProtectEntry { flags, ..entry });
+    let verdict = tree.verdict_with(Some(Snapshot::take(&fake)));
+    assert_eq!(verdict.findings.len(), 1);
+}
+
+#[test]
+fn a_process_that_is_gone_is_said_to_be() {
+    let tree = Tree::new();
+    let root = tree.root();
+    let peers = Peers::read(&root, None);
+    let error = check(&Process { root: &root, pid: 4000 }, &peers).expect_err("no such process");
+    assert_eq!(error.to_string(), "there is no process 4000");
+}
+
+#[test]
+fn without_names_the_protected_ones_are_chosen() {
+    let tree = Tree::new();
+    let root = tree.root();
+    assert!(chosen(&root, &[], false, None).is_err());
+    assert_eq!(chosen(&root, &[], true, None).expect("all"), [1, 3000]);
+    let mut fake = Fake::armed();
+    let snapshot = Snapshot::take(&fake);
+    assert!(chosen(&root, &[], false, Some(&snapshot)).is_err());
+    fake.protect(
+        3,
+        ProtectEntry {
+            kind: kind::COMM,
+            comm: *b"worker\0\0\0\0\0\0\0\0\0\0",
+            ..ProtectEntry::default()
+        },
+    );
+    let snapshot = Snapshot::take(&fake);
+    assert_eq!(chosen(&root, &[], false, Some(&snapshot)).expect("one"), [3000]);
+}
+
+#[test]
+fn json_is_for_programs() {
+    let tree = Tree::new();
+    tree.descriptor(3000, 7, "socket:[1]", "flags:\t02\nmnt_id:\t9\n");
+    let value = tree.verdict().json();
+    assert_eq!(value["survives"], false);
+    assert_eq!(value["findings"][0]["reason"], "socket");
+    assert_eq!(value["findings"][0]["object"], "fd 7");
+    assert_eq!(value["protected"], Value::Null);
+}

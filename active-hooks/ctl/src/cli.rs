@@ -1,0 +1,134 @@
+//! The command line.
+
+use crate::exit;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "orthros-ctl",
+    version,
+    about = "Shows and controls Orthros, which carries processes over a kernel failure",
+    after_long_help = exit::HELP,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show whether the machine is armed, and if not, why.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Keep processes through a failure.
+    Protect(Protect),
+    /// Take protection back.
+    Unprotect(Unprotect),
+    /// Show what of a process would survive a failure and what would not.
+    Check {
+        /// Process ids; without any, the protected processes.
+        pids: Vec<u32>,
+        /// Every process of the system.
+        #[arg(long, conflicts_with = "pids")]
+        all: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the last failover: when, how long, what was saved and what was lost, and why.
+    Report {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// With the dead kernel's log, the stack that panicked, and its tasks.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Make the kernel fail, to see the machine come back.
+    PanicTest(PanicTest),
+    /// Check whether this machine can run Orthros, also before it does.
+    CheckMachine {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the log of the backup OS.
+    Log {
+        /// What it wrote when it gave the machine up, instead.
+        #[arg(long)]
+        epitaph: bool,
+    },
+    /// Print this manual page.
+    #[command(hide = true)]
+    Man,
+}
+
+/// Arguments of `protect`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true).multiple(true))]
+pub struct Protect {
+    /// Process ids.
+    #[arg(group = "whom")]
+    pub pids: Vec<u32>,
+    /// Every process of this name (the kernel's, up to 15 bytes), whenever it starts.
+    #[arg(long, value_name = "NAME", group = "whom", num_args = 1..)]
+    pub comm: Vec<String>,
+    /// With their children, and the children of those.
+    #[arg(long)]
+    pub descendants: bool,
+    /// A command to run protected, with all it starts.
+    #[arg(last = true, value_name = "COMMAND", group = "whom", conflicts_with_all = ["pids", "comm"])]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `unprotect`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true).multiple(true))]
+pub struct Unprotect {
+    /// Process ids.
+    #[arg(group = "whom")]
+    pub pids: Vec<u32>,
+    /// Names.
+    #[arg(long, value_name = "NAME", group = "whom", num_args = 1..)]
+    pub comm: Vec<String>,
+    /// Everything that is protected.
+    #[arg(long, group = "whom", conflicts_with_all = ["pids", "comm"])]
+    pub all: bool,
+}
+
+/// Arguments of `panic-test`.
+#[derive(Debug, Args)]
+pub struct PanicTest {
+    /// How it fails.
+    #[arg(long, value_enum, default_value = "sysrq")]
+    pub kind: PanicKind,
+    /// On which CPU; where the test runs if not given.
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<u32>,
+    /// Really.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Ways to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PanicKind {
+    /// `echo c > /proc/sysrq-trigger`.
+    Sysrq,
+    /// `panic()`.
+    Panic,
+    /// A null dereference in a kernel thread.
+    NullDereference,
+    /// BUG() in a timer interrupt.
+    BugInInterrupt,
+    /// `panic()` while the chosen CPU spins with interrupts off.
+    PanicWithSpinner,
+}

@@ -1,0 +1,110 @@
+//! `orthros-ctl panic-test`.
+
+use crate::cli::{PanicKind, PanicTest};
+use crate::exit::Exit;
+use crate::snapshot::{control, libc_errno, open_region, Snapshot};
+use crate::status;
+use anyhow::{bail, ensure, Context, Result};
+use shared_region::control::WatchState;
+use shared_region::device::{test_kind, Test};
+
+impl PanicKind {
+    /// The module's number for it; `None` for what needs no module.
+    fn module_kind(self) -> Option<u64> {
+        Some(match self {
+            Self::Sysrq => return None,
+            Self::Panic => test_kind::PANIC,
+            Self::NullDereference => test_kind::NULL_DEREFERENCE,
+            Self::BugInInterrupt => test_kind::BUG_IN_INTERRUPT,
+            Self::PanicWithSpinner => test_kind::PANIC_WITH_SPINNER,
+        })
+    }
+}
+
+/// Checks that it is meant and that the machine would come back.
+fn allow(test: &PanicTest, snapshot: &Snapshot) -> Result<()> {
+    ensure!(
+        test.yes,
+        "this ends the running kernel, and with it every process that is not protected; add --yes if that is meant"
+    );
+    let state = control!(snapshot, watch_state);
+    ensure!(
+        WatchState::from_word(state) == Some(WatchState::Armed),
+        "the machine is not armed ({}), so it would not come back; `orthros-ctl status` says what to do",
+        status::state_text(snapshot)
+    );
+    if let (Some(cpu), Ok(header)) = (test.cpu, &snapshot.header) {
+        ensure!(
+            u64::from(cpu) < header.cpu_count,
+            "there is no CPU {cpu}: Linux has {}",
+            header.cpu_count
+        );
+    }
+    ensure!(
+        test.kind != PanicKind::PanicWithSpinner || test.cpu.is_some(),
+        "panic-with-spinner needs --cpu: the CPU that is to spin"
+    );
+    Ok(())
+}
+
+/// Makes the kernel fail. Does not return if it does.
+pub fn run(test: &PanicTest) -> Result<Exit> {
+    let (device, region) = open_region()?;
+    allow(test, &Snapshot::take(&region))?;
+    let Some(kind) = test.kind.module_kind() else {
+        ensure!(
+            test.cpu.is_none(),
+            "sysrq fails where it runs; use --kind panic with --cpu"
+        );
+        std::fs::write("/proc/sysrq-trigger", "c").context("/proc/sysrq-trigger")?;
+        bail!("the kernel has not failed");
+    };
+    let result = device.test(Test {
+        kind,
+        cpu: test.cpu.map_or(u64::MAX, u64::from),
+        value: 0,
+    });
+    match result {
+        Err(error) if error.errno() == Some(libc_errno::EPERM) => {
+            bail!("the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq")
+        }
+        Err(error) => Err(error).context("panic-test"),
+        Ok(()) => {
+            // Some kinds fail a moment later, on another CPU.
+            std::thread::sleep(std::time::Duration::from_secs(10));
+            bail!("the kernel has not failed within ten seconds");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::fake::Fake;
+    use shared_region::control::ControlWords;
+    use std::mem::offset_of;
+
+    fn test(kind: PanicKind, cpu: Option<u32>, yes: bool) -> PanicTest {
+        PanicTest { kind, cpu, yes }
+    }
+
+    fn refusal(test: &PanicTest, fake: &Fake) -> String {
+        allow(test, &Snapshot::take(fake)).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn it_is_refused_unless_meant_and_armed() {
+        let mut fake = Fake::armed();
+        assert!(refusal(&test(PanicKind::Sysrq, None, false), &fake).contains("--yes"));
+        assert!(allow(&test(PanicKind::Sysrq, None, true), &Snapshot::take(&fake)).is_ok());
+        fake.set_control(offset_of!(ControlWords, watch_state), 1);
+        assert!(refusal(&test(PanicKind::Sysrq, None, true), &fake).contains("not armed"));
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_named() {
+        let fake = Fake::armed();
+        assert!(refusal(&test(PanicKind::Panic, Some(3), true), &fake).contains("no CPU 3"));
+        assert!(refusal(&test(PanicKind::PanicWithSpinner, None, true), &fake).contains("--cpu"));
+    }
+}
