@@ -350,6 +350,8 @@ pub struct AddressSpace {
     pub def_flags: u64,
     /// PR_SET_THP_DISABLE.
     pub thp_disable: bool,
+    /// MEMBARRIER_CMD_REGISTER_* that were done.
+    pub membarrier: u32,
 }
 
 /// What backs a mapping.

@@ -173,6 +173,8 @@ pub struct Writer<'a> {
     count: u64,
     truncated: bool,
     failover: u64,
+    /// Bytes at the end that records may not use now.
+    reserved: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -187,6 +189,7 @@ impl<'a> Writer<'a> {
             count: 0,
             truncated: false,
             failover,
+            reserved: 0,
         };
         if writer.area.len() < STREAM_HEADER {
             return Err(RecordError::Full);
@@ -208,9 +211,10 @@ impl<'a> Writer<'a> {
         value: &T,
     ) -> Result<(), RecordError> {
         let start = self.at;
+        let end = self.end();
         let room = self
             .area
-            .get_mut(start.saturating_add(RECORD_HEAD)..)
+            .get_mut(start.saturating_add(RECORD_HEAD)..end)
             .unwrap_or_default();
         let length = match postcard::to_slice(value, room) {
             Ok(used) => used.len(),
@@ -266,7 +270,8 @@ impl<'a> Writer<'a> {
             self.truncated = true;
             return Err(RecordError::Full);
         };
-        let Some(record) = self.area.get_mut(start..end) else {
+        let limit = self.end();
+        let Some(record) = self.area.get_mut(start..end).filter(|_| end <= limit) else {
             self.truncated = true;
             return Err(RecordError::Full);
         };
@@ -298,6 +303,21 @@ impl<'a> Writer<'a> {
             reserved: [0; 2],
         };
         self.area[..STREAM_HEADER].copy_from_slice(header.as_bytes());
+    }
+
+    /// First byte that records may not use.
+    fn end(&self) -> usize {
+        self.area.len().saturating_sub(self.reserved)
+    }
+
+    /// Bytes that are left for records.
+    pub fn room(&self) -> usize {
+        self.end().saturating_sub(self.at)
+    }
+
+    /// Keeps so many bytes at the end of the area free, until it is called with another number.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.reserved = bytes;
     }
 
     /// Whether a record was left out for want of room.
@@ -354,7 +374,9 @@ impl FlatRecord<'_, '_> {
     #[inline]
     pub fn extend(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
         let at = self.writer.at + RECORD_HEAD + self.length;
-        let Some(room) = self.writer.area.get_mut(at..at + bytes.len()) else {
+        let limit = self.writer.end();
+        let end = at + bytes.len();
+        let Some(room) = self.writer.area.get_mut(at..end).filter(|_| end <= limit) else {
             self.writer.truncated = true;
             return Err(RecordError::Full);
         };
@@ -556,6 +578,23 @@ mod tests {
         let stream = Stream::open(&area).unwrap();
         assert_eq!((stream.header.count, stream.header.truncated), (1, 1));
         assert_eq!(stream.records().count(), 1);
+    }
+
+    #[test]
+    fn reserved_room_is_used_only_when_it_is_given_back() {
+        let mut area = vec![0u8; STREAM_HEADER + 2 * (RECORD_HEAD + 8)];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        writer.reserve(RECORD_HEAD + 8);
+        writer.push(Kind::Lost, 1, 0, 1, &5u8).unwrap();
+        assert_eq!(
+            (writer.room(), writer.push(Kind::Lost, 1, 0, 1, &5u8)),
+            (0, Err(RecordError::Full))
+        );
+        assert_eq!(writer.push_bytes(Kind::Bytes, 1, 0, 1, b"x"), Err(RecordError::Full));
+        writer.reserve(0);
+        writer.push(Kind::Summary, 1, 0, 0, &6u8).unwrap();
+        writer.finish();
+        assert_eq!(Stream::open(&area).unwrap().records().count(), 2);
     }
 
     #[test]

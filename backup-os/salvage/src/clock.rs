@@ -10,6 +10,7 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::tables::TK_CORE_TIMEKEEPER;
+use crate::timers::clocks;
 use shared_region::context::Clock;
 
 /// Nanoseconds in a second.
@@ -50,6 +51,14 @@ crate::mirrors! {
         tai_offset: Field,
     }
 
+    /// A time namespace.
+    pub struct TimeNamespace = "time_namespace" {
+        /// What is added to CLOCK_MONOTONIC.
+        monotonic: Field = "offsets.monotonic",
+        /// What is added to CLOCK_BOOTTIME.
+        boottime: Field = "offsets.boottime",
+    }
+
     /// A clock source.
     pub struct ClockSource = "clocksource" {
         /// `tsc`, `hpet`, `acpi_pm` ….
@@ -72,26 +81,58 @@ pub struct Readings {
     pub tsc_hz: u64,
 }
 
-/// CLOCK_MONOTONIC and what turns it into the other clocks, in nanoseconds.
+/// The kernel's own clocks at one instant, in nanoseconds; timers of the kernel expire on these, whatever time namespace
+/// a process is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offsets {
+pub struct Now {
+    /// CLOCK_MONOTONIC.
+    pub monotonic: u64,
     /// CLOCK_REALTIME − CLOCK_MONOTONIC.
     pub real: i64,
     /// CLOCK_BOOTTIME − CLOCK_MONOTONIC.
     pub boot: i64,
     /// CLOCK_TAI − CLOCK_MONOTONIC.
     pub tai: i64,
+    /// What a time namespace adds to CLOCK_MONOTONIC.
+    pub namespace_monotonic: i64,
+    /// What a time namespace adds to CLOCK_BOOTTIME.
+    pub namespace_boot: i64,
+}
+
+impl Now {
+    /// The reading of a clock, by its id; unknown clocks read as CLOCK_MONOTONIC.
+    pub fn on(&self, clock: i32) -> u64 {
+        let offset = match clock {
+            clocks::REALTIME | clocks::REALTIME_ALARM => self.real,
+            clocks::BOOTTIME | clocks::BOOTTIME_ALARM => self.boot,
+            clocks::TAI => self.tai,
+            _ => 0,
+        };
+        self.monotonic.wrapping_add(offset as u64)
+    }
+
+    /// A time on a clock of the kernel, as a process sees it.
+    pub fn to_process(&self, clock: i32, time: u64) -> u64 {
+        let offset = match clock {
+            clocks::MONOTONIC => self.namespace_monotonic,
+            clocks::BOOTTIME | clocks::BOOTTIME_ALARM => self.namespace_boot,
+            _ => 0,
+        };
+        time.wrapping_add(offset as u64)
+    }
 }
 
 /// All clocks at the instant of `readings.stopped_tsc`; without readings (an image that somebody else took), at the
-/// kernel's last update.
+/// kernel's last update. `namespace` is the time namespace user space is in, if any: [`Clock`] has the times as processes
+/// see them.
 ///
 /// # Errors
 /// The timekeeper cannot be read.
 pub fn read<M: PhysMem + ?Sized>(
     kernel: &Kernel<'_, M>,
     readings: Option<&Readings>,
-) -> Result<(Clock, Offsets), ReadError> {
+    namespace: Option<Kva>,
+) -> Result<(Clock, Now), ReadError> {
     let mem = &kernel.mem;
     let types = &kernel.types.layouts;
     let timekeeper = current(kernel)?;
@@ -130,21 +171,32 @@ pub fn read<M: PhysMem + ?Sized>(
     let nanoseconds = u64::try_from(scaled.wrapping_shr(shift as u32)).unwrap_or(0);
     let monotonic = field(base.base)?.wrapping_add(nanoseconds).wrapping_add(later);
 
-    let offsets = Offsets {
+    // A `timespec64`: seconds and nanoseconds.
+    let added = |at: Option<Kva>| -> Result<i64, ReadError> {
+        let Some(at) = at else { return Ok(0) };
+        let seconds = mem.i64(at)?.wrapping_mul(NSEC as i64);
+        Ok(seconds.wrapping_add(mem.i64(at.offset(8))?))
+    };
+    let within = |field: Field| namespace.map(|at| at.offset(u64::from(field.offset)));
+    let time_namespace = types.time_namespace.as_ref();
+    let now = Now {
+        monotonic,
         real: mem.int(timekeeper, types.timekeeper.offs_real)?,
         boot: mem.int(timekeeper, types.timekeeper.offs_boot)?,
         tai: mem.int(timekeeper, types.timekeeper.offs_tai)?,
+        namespace_monotonic: added(time_namespace.and_then(|layout| within(layout.monotonic)))?,
+        namespace_boot: added(time_namespace.and_then(|layout| within(layout.boottime)))?,
     };
     let clock = Clock {
         tsc: readings.map_or(0, |r| r.stopped_tsc.max(r.tsc)),
         tsc_hz: readings.map_or(0, |r| r.tsc_hz),
-        monotonic,
-        boottime: monotonic.wrapping_add(offsets.boot as u64),
-        realtime: (monotonic as i64).wrapping_add(offsets.real),
+        monotonic: now.to_process(clocks::MONOTONIC, monotonic),
+        boottime: now.to_process(clocks::BOOTTIME, now.on(clocks::BOOTTIME)),
+        realtime: now.on(clocks::REALTIME) as i64,
         tai_offset: mem.int(timekeeper, types.timekeeper.tai_offset)? as i32,
         frequency: frequency(kernel),
     };
-    Ok((clock, offsets))
+    Ok((clock, now))
 }
 
 /// The timekeeper that is whole: the one readers use, or, if the kernel died while it was being replaced (odd sequence

@@ -7,12 +7,26 @@
 
 use crate::addr::PhysAddr;
 use crate::clock::{self, Readings};
+use crate::context::Context;
+use crate::evidence;
 use crate::kernel::Kernel;
 use crate::machine;
 use crate::memory::PhysMem;
-use shared_region::context::Summary;
+use crate::mounts;
+use crate::namespaces::Namespaces;
+use crate::process::{self, Written};
+use crate::protected;
+use crate::refusal::Refusal;
+use crate::tasks::{self, ProcessEntry};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use shared_region::context::{Lost, Summary};
 use shared_region::facts::Facts;
+use shared_region::reasons;
 use shared_region::record::{Kind, RecordError, Writer};
+
+/// Bytes of the area that are kept for saying what is not in it.
+const LOST_ROOM: usize = 256 << 10;
 
 /// Which processes are to be kept.
 #[derive(Clone, Copy, Debug)]
@@ -80,14 +94,91 @@ pub fn run<M: PhysMem + ?Sized>(
 ) -> Result<Saved, RecordError> {
     retained.fill(0);
     let mut writer = Writer::new(area, input.failover)?;
-    let (clock, _) = clock::read(kernel, input.readings.as_ref()).unwrap_or_default();
+    let (processes, unreadable) = tasks::processes(kernel);
+    let namespaces = Namespaces::of_init(kernel, &processes);
+    let time_namespace = Some(namespaces.time).filter(|at| !at.is_null());
+    let (clock, now) = clock::read(kernel, input.readings.as_ref(), time_namespace).unwrap_or_default();
     writer.push(Kind::Machine, 1, 0, 0, &machine::read(kernel, input, clock))?;
-    let summary = Summary::default();
-    writer.push(Kind::Summary, 1, 0, 0, &summary)?;
+    let room = writer.room();
+    writer.reserve(LOST_ROOM.min(room >> 2));
+
+    let mut context = Context::new(kernel, input, now, namespaces);
+    for mount in mounts::read(&context) {
+        // A mount that finds no room is missed by those who need it, and they say so.
+        let _ = writer.push(Kind::Mount, 1, 0, u64::from(mount.id), &mount);
+    }
+    let choice = protected::choose(input.protected, &processes);
+    let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
+    for entry in chosen() {
+        let moved = process::moved_files(&context, entry);
+        context.positions.extend(moved);
+    }
+    let mut lost: Vec<(u32, Lost)> = Vec::new();
+    for entry in chosen() {
+        let (mark, checkpoint) = (writer.mark(), context.checkpoint());
+        match process::write(&mut context, &mut writer, retained, entry) {
+            Ok(Written::Alive(threads)) => {
+                context.tally.processes = context.tally.processes.saturating_add(1);
+                context.tally.threads = context.tally.threads.saturating_add(threads);
+            }
+            Ok(Written::Ended) => context.tally.processes = context.tally.processes.saturating_add(1),
+            Ok(Written::Gone) => {}
+            Err(refusal) => {
+                writer.rewind(mark);
+                context.rollback(checkpoint);
+                context.tally.refused = context.tally.refused.saturating_add(1);
+                lost.push((entry.tgid, lost_process(entry, &refusal)));
+            }
+        }
+    }
+    lost.extend(choice.bad_entries.into_iter().map(|object| (0, senseless(object))));
+    if unreadable != 0 {
+        lost.push((
+            0,
+            senseless(alloc::format!("{unreadable} entries of the list of processes")),
+        ));
+    }
+
+    writer.reserve(0);
+    let summary = context.tally;
+    let evidence = evidence::read(&context, &processes);
+    // What finds no room now is only missed by the reader of the report; the stream says that it was cut short.
+    for (tgid, lost) in &lost {
+        let _ = writer.push(Kind::Lost, 1, 0, u64::from(*tgid), lost);
+    }
+    let mark = writer.mark();
+    let _ = writer.push(Kind::Evidence, 1, 0, 0, &evidence);
+    if writer.push(Kind::Summary, 1, 0, 0, &summary).is_err() {
+        writer.rewind(mark);
+        writer.push(Kind::Summary, 1, 0, 0, &summary)?;
+    }
     let truncated = writer.truncated();
     Ok(Saved {
         bytes: writer.finish(),
         truncated,
         summary,
     })
+}
+
+/// The record of a process that is refused.
+fn lost_process(entry: &ProcessEntry, refusal: &Refusal) -> Lost {
+    Lost {
+        object: if refusal.object.is_empty() {
+            String::from("process")
+        } else {
+            refusal.object.clone()
+        },
+        reason: refusal.to_string(),
+        fatal: true,
+        comm: String::from_utf8_lossy(&entry.comm).into_owned(),
+    }
+}
+
+/// The record of something that cannot be read and costs no process.
+fn senseless(object: String) -> Lost {
+    Lost {
+        object,
+        reason: String::from(reasons::UNREADABLE.text),
+        ..Lost::default()
+    }
 }

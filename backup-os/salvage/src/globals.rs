@@ -40,10 +40,18 @@ crate::symbols! {
         cgrp_dfl_root: Option<Kva>,
         /// Where AppArmor keeps its label in credentials.
         apparmor_blob_sizes: Option<Kva>,
-        /// AppArmor's first policy namespace.
-        apparmor_root_ns: Option<Kva> = "root_ns",
+        /// Whether AppArmor is in use.
+        apparmor_initialized: Option<Kva>,
         /// Where Landlock keeps its domain in credentials.
         landlock_blob_sizes: Option<Kva>,
+        /// Whether Landlock is in use.
+        landlock_initialized: Option<Kva>,
+        /// Offsets of XSAVE components.
+        xstate_offsets: Option<Kva>,
+        /// Sizes of XSAVE components.
+        xstate_sizes: Option<Kva>,
+        /// Flags of XSAVE components.
+        xstate_flags: Option<Kva>,
         /// Number of frames that `MemTotal` shows.
         totalram_pages: Option<Kva> = "_totalram_pages",
         /// Per CPU: task-state segment, with the user's stack pointer of a system call that has just begun.
@@ -56,6 +64,10 @@ crate::symbols! {
         entry_text_start: Option<Kva> = "__entry_text_start",
         /// First byte after the entry code.
         entry_text_end: Option<Kva> = "__entry_text_end",
+        /// First byte of the code.
+        text_start: Option<Kva> = "_stext",
+        /// First byte after the code.
+        text_end: Option<Kva> = "_etext",
         /// Where a return to user mode begins that the entry code shares.
         return_to_user: Option<Kva> = "swapgs_restore_regs_and_return_to_usermode",
     }

@@ -1,7 +1,29 @@
 //! Gathers the mirrors of the kernel's subsystems; each stands in its subsystem's file.
 
-use crate::clock::{ClockSource, TimekeeperClocks, TkReadBase};
+use crate::clock::{ClockSource, TimeNamespace, TimekeeperClocks, TkReadBase};
+use crate::cpus::{PcpuHot, Tss};
+use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, Key, LsmBlobSizes};
+use crate::dentry::{Dentry, MntNamespace, MountLayout};
+use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
+use crate::file_locks::{FileLock, FileLockContext};
+use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
+use crate::fpu::FpState;
+use crate::inodes::{
+    AddressSpaceLayout, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal, ShmemInode, SuperBlock,
+};
+use crate::interrupted::RestartBlock;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
+use crate::mm::{AnonVmaName, KioctxTable, MmStruct, VdsoImage, VmArea, VmSpecialMapping};
+use crate::namespaces::Nsproxy;
+use crate::pages::{Folio, PageFlags};
+use crate::pipes::{PipeBuffer, PipeInodeInfo};
+use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
+use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
+use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
+use crate::stack_scan::{FutexQ, IovIter, Kiocb};
+use crate::tasks::{Pid, PidTypes, Signal, Task, Upid, VmStruct};
+use crate::thread::{IoContext, Mempolicy};
+use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
 
 crate::mirror_set! {
     /// Where the members of the structures lie that make up processes and files.
@@ -10,6 +32,8 @@ crate::mirror_set! {
         tk_read_base: TkReadBase,
         /// `struct timekeeper`.
         timekeeper: TimekeeperClocks,
+        /// `struct time_namespace`.
+        time_namespace: Option<TimeNamespace>,
         /// `struct clocksource`.
         clocksource: ClockSource,
         /// `struct new_utsname`.
@@ -18,5 +42,157 @@ crate::mirror_set! {
         uts_namespace: UtsNamespace,
         /// `struct pid_namespace`.
         pid_namespace: PidNamespace,
+        /// `struct task_struct`.
+        task: Task,
+        /// `struct signal_struct`.
+        signal: Signal,
+        /// `struct vm_struct`.
+        vm_struct: VmStruct,
+        /// `struct pid`.
+        pid: Pid,
+        /// `struct upid`.
+        upid: Upid,
+        /// Kinds of process ids, indices of `signal_struct.pids`.
+        pid_types: PidTypes,
+        /// `struct pcpu_hot`.
+        pcpu_hot: Option<PcpuHot>,
+        /// `struct tss_struct`.
+        tss: Option<Tss>,
+        /// `struct fpstate`.
+        fpstate: FpState,
+        /// `struct cred`.
+        cred: Cred,
+        /// `struct group_info`.
+        group_info: GroupInfo,
+        /// `struct key`.
+        key: Key,
+        /// `struct lsm_blob_sizes`.
+        lsm_blob_sizes: LsmBlobSizes,
+        /// `struct aa_label`.
+        aa_label: Option<AaLabel>,
+        /// Flags of an AppArmor label.
+        aa_label_flags: AaLabelFlags,
+        /// `struct seccomp_filter`.
+        seccomp_filter: Option<SeccompFilter>,
+        /// `struct bpf_prog`.
+        bpf_prog: BpfProg,
+        /// `struct sock_fprog_kern`.
+        sock_fprog_kern: SockFprogKern,
+        /// `struct sighand_struct`.
+        sighand: Sighand,
+        /// `struct k_sigaction`.
+        k_sigaction: KSigaction,
+        /// `struct sigpending`.
+        sig_pending: SigPending,
+        /// `struct sigqueue`.
+        sig_queue: SigQueue,
+        /// `struct hrtimer`.
+        hrtimer: Hrtimer,
+        /// `struct hrtimer_clock_base`.
+        hrtimer_clock_base: HrtimerClockBase,
+        /// `struct hrtimer_sleeper`.
+        hrtimer_sleeper: HrtimerSleeper,
+        /// `struct alarm`.
+        alarm: Alarm,
+        /// `struct k_itimer`.
+        k_itimer: KItimer,
+        /// `struct cpu_itimer`.
+        cpu_itimer: CpuItimer,
+        /// `struct task_cputime_atomic`.
+        task_cputime: TaskCputime,
+        /// `struct folio`.
+        folio: Folio,
+        /// Bits of `page.flags`.
+        page_flags: PageFlags,
+        /// `struct mm_struct`.
+        mm: MmStruct,
+        /// `struct vm_area_struct`.
+        vma: VmArea,
+        /// `struct anon_vma_name`.
+        anon_vma_name: Option<AnonVmaName>,
+        /// `struct vm_special_mapping`.
+        vm_special_mapping: VmSpecialMapping,
+        /// `struct vdso_image`.
+        vdso_image: VdsoImage,
+        /// `struct kioctx_table`.
+        kioctx_table: Option<KioctxTable>,
+        /// `struct dentry`.
+        dentry: Dentry,
+        /// `struct mount`.
+        mount: MountLayout,
+        /// `struct mnt_namespace`.
+        mnt_namespace: MntNamespace,
+        /// `struct inode`.
+        inode: InodeLayout,
+        /// `struct address_space`.
+        address_space: AddressSpaceLayout,
+        /// `struct super_block`.
+        super_block: SuperBlock,
+        /// `struct file_system_type`.
+        file_system_type: FileSystemType,
+        /// `struct shmem_inode_info`.
+        shmem_inode: ShmemInode,
+        /// `struct ext4_inode_info`.
+        ext4_inode: Option<Ext4Inode>,
+        /// `struct ext4_sb_info`.
+        ext4_super: Option<Ext4Super>,
+        /// `struct journal_s`.
+        journal: Option<Journal>,
+        /// `struct nsproxy`.
+        nsproxy: Nsproxy,
+        /// `struct files_struct`.
+        files_struct: FilesStruct,
+        /// `struct fdtable`.
+        fdtable: Fdtable,
+        /// `struct file`.
+        file: FileLayout,
+        /// `struct fown_struct`.
+        fown: FownStruct,
+        /// `struct tty_file_private`.
+        tty_file_private: TtyFilePrivate,
+        /// `struct tty_struct`.
+        tty_struct: TtyStruct,
+        /// `struct tty_driver`.
+        tty_driver: TtyDriver,
+        /// `struct file_lock_context`.
+        file_lock_context: FileLockContext,
+        /// `struct file_lock`.
+        file_lock: FileLock,
+        /// `struct eventfd_ctx`.
+        eventfd: EventfdCtx,
+        /// `struct eventpoll`.
+        eventpoll: Eventpoll,
+        /// `struct epitem`.
+        epitem: Epitem,
+        /// `struct timerfd_ctx`.
+        timerfd: TimerfdCtx,
+        /// `struct signalfd_ctx`.
+        signalfd: SignalfdCtx,
+        /// `struct pipe_inode_info`.
+        pipe: PipeInodeInfo,
+        /// `struct pipe_buffer`.
+        pipe_buffer: PipeBuffer,
+        /// `struct futex_q`.
+        futex_q: FutexQ,
+        /// `struct kiocb`.
+        kiocb: Kiocb,
+        /// `struct iov_iter`.
+        iov_iter: IovIter,
+        /// `struct restart_block`.
+        restart_block: RestartBlock,
+        /// `struct io_context`.
+        io_context: IoContext,
+        /// `struct mempolicy`.
+        mempolicy: Option<Mempolicy>,
+        /// `struct fs_struct`.
+        fs: FsStruct,
+        /// `struct task_struct`.
+        task_cgroups: TaskCgroups,
+        /// `struct css_set`.
+        css_set: CssSet,
+        /// `struct cgroup`.
+        cgroup: Cgroup,
+        /// `struct kernfs_node`.
+        kernfs_node: KernfsNode,
     }
 }

@@ -1,0 +1,172 @@
+//! What is known throughout one salvage, and what has been recorded so far.
+//!
+//! A process is recorded whole or not at all: [`Context::checkpoint`] and [`Context::rollback`] go with
+//! [`Writer::mark`](shared_region::record::Writer::mark) and
+//! [`Writer::rewind`](shared_region::record::Writer::rewind).
+
+use crate::addr::{Kva, Pfn};
+use crate::clock::Now;
+use crate::cpus::Cpu;
+use crate::failover::Input;
+use crate::fpu::XstateTable;
+use crate::kernel::Kernel;
+use crate::memory::PhysMem;
+use crate::namespaces::Namespaces;
+use crate::pages::Pages;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use hashbrown::{HashMap, HashSet};
+use shared_region::context::Summary;
+use shared_region::record::Kind;
+use shared_region::retained;
+
+/// See the module's comment.
+pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
+    /// The kernel.
+    pub kernel: &'k Kernel<'m, M>,
+    /// What salvage was told.
+    pub input: &'k Input<'k>,
+    /// Reader of page frames.
+    pub pages: Pages<'k, 'm, M>,
+    /// The CPUs.
+    pub cpus: Vec<Cpu>,
+    /// Extended processor state.
+    pub xstate: XstateTable,
+    /// The clocks.
+    pub now: Now,
+    /// The namespaces of the first process.
+    pub namespaces: Namespaces,
+    /// Offsets of open files that an interrupted call has moved, by address of `struct file`.
+    pub positions: HashMap<Kva, u64>,
+    /// Numbers for the report.
+    pub tally: Summary,
+    zero: u64,
+    huge_zero: u64,
+    symbols: RefCell<HashMap<Kva, Option<Rc<str>>>>,
+    /// Frames shared copy-on-write that have an owner.
+    claimed: HashSet<u64>,
+    claims: Vec<u64>,
+    /// Records of shared objects that were written.
+    written: HashSet<(u16, u64)>,
+    writes: Vec<(u16, u64)>,
+}
+
+/// A state to come back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpoint {
+    claims: usize,
+    writes: usize,
+    tally: Summary,
+}
+
+impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
+    /// Looks at what does not depend on any process.
+    pub fn new(kernel: &'k Kernel<'m, M>, input: &'k Input<'k>, now: Now, namespaces: Namespaces) -> Self {
+        let globals = &kernel.prepared.globals;
+        let variable = |at: Option<Kva>| at.and_then(|at| kernel.mem.u64(at).ok()).unwrap_or(u64::MAX);
+        Self {
+            kernel,
+            input,
+            pages: Pages::new(kernel),
+            cpus: crate::cpus::read(kernel, input),
+            xstate: XstateTable::new(kernel, input),
+            now,
+            namespaces,
+            positions: HashMap::new(),
+            tally: Summary::default(),
+            zero: variable(globals.zero_pfn),
+            huge_zero: variable(globals.huge_zero_pfn),
+            symbols: RefCell::new(HashMap::new()),
+            claimed: HashSet::new(),
+            claims: Vec::new(),
+            written: HashSet::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    /// Name of the symbol at an address, `None` for null and for addresses of modules.
+    pub fn symbol(&self, address: Kva) -> Option<Rc<str>> {
+        if address.is_null() {
+            return None;
+        }
+        let mut known = self.symbols.borrow_mut();
+        let name = known
+            .entry(address)
+            .or_insert_with(|| self.kernel.symbol_name(address).map(|name| Rc::from(name.as_str())));
+        name.clone()
+    }
+
+    /// Whether an address lies in the kernel's code.
+    pub fn is_text(&self, address: Kva) -> bool {
+        let globals = &self.kernel.prepared.globals;
+        globals
+            .text_start
+            .zip(globals.text_end)
+            .is_some_and(|(start, end)| (start..end).contains(&address))
+    }
+
+    /// The CPU a task was running on.
+    pub fn cpu_of(&self, task: Kva) -> Option<&Cpu> {
+        self.cpus.iter().find(|cpu| cpu.current == task)
+    }
+
+    /// Whether a frame is the zero page.
+    pub fn is_zero(&self, pfn: u64) -> bool {
+        pfn == self.zero || self.is_huge_zero(pfn & !511)
+    }
+
+    /// Whether a frame is the first of the huge zero page.
+    pub fn is_huge_zero(&self, pfn: u64) -> bool {
+        self.huge_zero != u64::MAX && pfn == self.huge_zero
+    }
+
+    /// Makes the process at work the owner of a shared frame, unless it has one.
+    pub fn claim(&mut self, pfn: u64) -> bool {
+        let fresh = self.claimed.insert(pfn);
+        if fresh {
+            self.claims.push(pfn);
+        }
+        fresh
+    }
+
+    /// Whether a shared object is met for the first time and has to be recorded.
+    pub fn first(&mut self, kind: Kind, id: u64) -> bool {
+        let fresh = self.written.insert((kind.0, id));
+        if fresh {
+            self.writes.push((kind.0, id));
+        }
+        fresh
+    }
+
+    /// Marks frames as retained. Frames of a process that is refused later stay marked: they come to the allocator a
+    /// little later than others.
+    pub fn retain(&mut self, bitmap: &mut [u8], first: Pfn, pages: u64) {
+        let fresh = retained::mark(bitmap, first.0, pages);
+        self.tally.retained_frames = self.tally.retained_frames.wrapping_add(fresh);
+    }
+
+    /// The present state.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            claims: self.claims.len(),
+            writes: self.writes.len(),
+            tally: self.tally,
+        }
+    }
+
+    /// Forgets what was recorded since a checkpoint.
+    pub fn rollback(&mut self, checkpoint: Checkpoint) {
+        for pfn in self.claims.drain(checkpoint.claims.min(self.claims.len())..) {
+            self.claimed.remove(&pfn);
+        }
+        for object in self.writes.drain(checkpoint.writes.min(self.writes.len())..) {
+            self.written.remove(&object);
+        }
+        let retained_frames = self.tally.retained_frames;
+        self.tally = Summary {
+            retained_frames,
+            ..checkpoint.tally
+        };
+    }
+}

@@ -1,0 +1,141 @@
+//! Names of files: dentries and mounts into paths (`fs/d_path.c`).
+
+use crate::addr::Kva;
+use crate::context::Context;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use crate::refusal::{Refusal, Result};
+use alloc::vec::Vec;
+use shared_region::reasons;
+
+/// Names in a path; `PATH_MAX` is 4096 bytes.
+const MAX_DEPTH: usize = 4096;
+/// `NAME_MAX`.
+const MAX_NAME: u64 = 255;
+
+crate::mirrors! {
+    /// A name.
+    #[allow(missing_docs)]
+    pub struct Dentry = "dentry" {
+        pprev: Field = "d_hash.pprev",
+        d_parent: Field,
+        name: Field = "d_name.name",
+        len: Field = "d_name.len",
+        d_inode: Field,
+    }
+
+    /// A mount.
+    #[allow(missing_docs)]
+    pub struct MountLayout = "mount" {
+        mnt_parent: Field,
+        mnt_mountpoint: Field,
+        mnt: Field,
+        mnt_root: Field = "mnt.mnt_root",
+        mnt_sb: Field = "mnt.mnt_sb",
+        mnt_flags: Field = "mnt.mnt_flags",
+        mnt_devname: Field,
+        mnt_ns: Field,
+        mnt_id: Field,
+        // A list up to Linux 6.8 (2eea9ce4310d), then a tree.
+        mnt_list: Field = "mnt_list",
+        mnt_node: Option<Field> = "mnt_node",
+    }
+
+    /// A mount namespace.
+    #[allow(missing_docs)]
+    pub struct MntNamespace = "mnt_namespace" {
+        root: Field,
+        list: Option<Field> = "list",
+        mounts: Field,
+    }
+}
+
+/// The name of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    /// From the root of the mount namespace. Of a deleted file, the last one.
+    pub bytes: Vec<u8>,
+    /// No name leads to the file by this path any more.
+    pub deleted: bool,
+    /// The path does not begin at the root of the first process's mount namespace: the object has no name in it.
+    pub detached: bool,
+}
+
+/// The path of an open file.
+///
+/// # Errors
+/// The names are torn.
+pub fn of_file<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva) -> Result<Path> {
+    let layout = &context.kernel.types.layouts.file;
+    let mem = &context.kernel.mem;
+    of(
+        context,
+        mem.ptr(file, layout.path_mnt)?,
+        mem.ptr(file, layout.path_dentry)?,
+    )
+}
+
+/// The path of a dentry under a `vfsmount`.
+///
+/// # Errors
+/// The names are torn.
+pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dentry: Kva) -> Result<Path> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let first = dentry;
+    let mut dentry = dentry;
+    let mut mount = vfsmount.back(u64::from(layouts.mount.mnt.offset));
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    let mut depth = 0usize;
+    let detached = loop {
+        depth = depth.saturating_add(1);
+        if depth > MAX_DEPTH {
+            return Err(Refusal::new(reasons::UNREADABLE, "a path without end"));
+        }
+        if dentry == mem.ptr(mount, layouts.mount.mnt_root)? {
+            let parent = mem.ptr(mount, layouts.mount.mnt_parent)?;
+            if parent == mount {
+                break mem.ptr(mount, layouts.mount.mnt_ns)? != context.namespaces.mount;
+            }
+            dentry = mem.ptr(mount, layouts.mount.mnt_mountpoint)?;
+            mount = parent;
+            continue;
+        }
+        let parent = mem.ptr(dentry, layouts.dentry.d_parent)?;
+        names.push(name(context, dentry)?);
+        if parent == dentry {
+            break true;
+        }
+        dentry = parent;
+    };
+    let mut bytes = Vec::new();
+    for name in names.iter().rev() {
+        bytes.push(b'/');
+        bytes.extend_from_slice(name);
+    }
+    if bytes.is_empty() {
+        bytes.push(b'/');
+    }
+    // `d_unlinked`: out of the hash, and not the root of a file system.
+    let unhashed = mem.ptr(first, layouts.dentry.pprev)?.is_null();
+    let deleted = unhashed && mem.ptr(first, layouts.dentry.d_parent)? != first;
+    Ok(Path {
+        bytes,
+        deleted,
+        detached,
+    })
+}
+
+/// One name.
+pub fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) -> Result<Vec<u8>> {
+    let layout = &context.kernel.types.layouts.dentry;
+    let mem = &context.kernel.mem;
+    let len = mem.uint(dentry, layout.len)?;
+    if len > MAX_NAME {
+        return Err(Refusal::new(
+            reasons::UNREADABLE,
+            alloc::format!("a name of {len} bytes"),
+        ));
+    }
+    Ok(mem.bytes(mem.ptr(dentry, layout.name)?, len as usize)?)
+}

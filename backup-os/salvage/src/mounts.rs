@@ -1,0 +1,108 @@
+//! The mounts of the first process's namespace (`fs/mount.h`).
+
+use crate::addr::Kva;
+use crate::context::Context;
+use crate::dentry;
+use crate::memory::PhysMem;
+use crate::refusal::Result;
+use alloc::vec::Vec;
+use shared_region::context::Mount;
+
+/// More mounts than `fs.mount-max` allows.
+const MAX_MOUNTS: u64 = 1 << 20;
+/// Longest name of a device or file system type.
+const MAX_NAME: usize = 4096;
+/// `MNT_*` flags that have an `MS_*` counterpart (`include/linux/mount.h`, `include/uapi/linux/mount.h`).
+const FLAGS: [(u64, u64); 7] = [
+    (0x01, 2),       // nosuid
+    (0x02, 4),       // nodev
+    (0x04, 8),       // noexec
+    (0x08, 1024),    // noatime
+    (0x10, 2048),    // nodiratime
+    (0x20, 1 << 21), // relatime
+    (0x40, 1),       // read-only
+];
+/// `SB_*` flags that equal their `MS_*` counterparts: read-only, synchronous, mandatory locks, dirsync, lazytime.
+const SUPERBLOCK_FLAGS: u64 = 1 | 16 | 64 | 128 | 1 << 25;
+
+/// All mounts; those that cannot be read are left out.
+pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Mount> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let namespace = context.namespaces.mount;
+    if namespace.is_null() {
+        return Vec::new();
+    }
+    let found: Vec<Kva> = match (layouts.mnt_namespace.list, layouts.mount.mnt_node) {
+        (None, Some(node)) => {
+            let root = namespace.offset(u64::from(layouts.mnt_namespace.mounts.offset));
+            kernel
+                .rbtree(root, node)
+                .into_iter()
+                .flat_map(|tree| tree.bounded(MAX_MOUNTS).flatten())
+                .collect()
+        }
+        (Some(list), _) => {
+            let head = namespace.offset(u64::from(list.offset));
+            kernel
+                .list(head, layouts.mount.mnt_list)
+                .bounded(MAX_MOUNTS)
+                .flatten()
+                .collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    found.into_iter().filter_map(|at| mount(context, at).ok()).collect()
+}
+
+fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<Mount> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let layout = &layouts.mount;
+    let mem = &kernel.mem;
+    let superblock = mem.ptr(at, layout.mnt_sb)?;
+    let root = mem.ptr(at, layout.mnt_root)?;
+    let vfsmount = at.offset(u64::from(layout.mnt.offset));
+    let parent = mem.ptr(at, layout.mnt_parent)?;
+    let flags = mem.uint(at, layout.mnt_flags)?;
+    let mut ms = mem.uint(superblock, layouts.super_block.s_flags)? & SUPERBLOCK_FLAGS;
+    for (mnt, flag) in FLAGS {
+        if flags & mnt != 0 {
+            ms |= flag;
+        }
+    }
+    Ok(Mount {
+        id: mem.uint(at, layout.mnt_id)? as u32,
+        parent: mem.uint(parent, layout.mnt_id)? as u32,
+        source: mem.cstr(mem.ptr(at, layout.mnt_devname)?, MAX_NAME).unwrap_or_default(),
+        fstype: crate::inodes::fs_type(context, superblock)?,
+        root: within(context, root)?,
+        mountpoint: dentry::of(context, vfsmount, root)?.bytes,
+        flags: ms,
+        device: mem.uint(superblock, layouts.super_block.s_dev)?,
+    })
+}
+
+/// The path of a dentry within its file system.
+fn within<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) -> Result<Vec<u8>> {
+    let layout = &context.kernel.types.layouts.dentry;
+    let mut names = Vec::new();
+    let mut at = dentry;
+    for _ in 0..4096 {
+        let parent = context.kernel.mem.ptr(at, layout.d_parent)?;
+        if parent == at {
+            break;
+        }
+        names.push(dentry::name(context, at)?);
+        at = parent;
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Ok(path)
+}

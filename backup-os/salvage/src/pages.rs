@@ -1,0 +1,209 @@
+//! Page frames: what `struct page` says about each (`include/linux/mm_types.h`, `include/linux/page-flags.h`).
+//!
+//! The array of them is read in place, a section at a time: a process of 1 GiB has 262,144 frames.
+
+use crate::addr::{Kva, Pfn};
+use crate::kernel::Kernel;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use core::cell::RefCell;
+use hashbrown::HashMap;
+
+/// Frames whose `struct page` are mapped by one 2 MB page of `vmemmap`, as long as one is 64 bytes: a section of sparse
+/// memory (`SECTION_SIZE_BITS` 27).
+const SECTION: u64 = 1 << 15;
+/// Bytes of a `struct page` this reader takes in place.
+const PAGE_STRUCT: usize = 64;
+/// Low bits of `mapping` (`PAGE_MAPPING_FLAGS`).
+const MAPPING_FLAGS: u64 = 3;
+/// `PAGE_MAPPING_ANON`.
+const MAPPING_ANON: u64 = 1;
+/// `PAGE_MAPPING_KSM`.
+const MAPPING_KSM: u64 = 3;
+
+crate::mirrors! {
+    /// A folio.
+    #[allow(missing_docs)]
+    pub struct Folio = "folio" {
+        // The number of mappings of a folio as a whole, minus one; in the first tail page.
+        entire_mapcount: Field = "_entire_mapcount.counter" | "_total_mapcount.counter" | "_compound_mapcount.counter",
+    }
+}
+
+crate::constants! {
+    /// Bits of `page.flags`.
+    pub struct PageFlags {
+        /// The head of a compound page.
+        head: u32 = "PG_head",
+        /// Contents are valid.
+        uptodate: u32 = "PG_uptodate",
+        /// Newer than the disk.
+        dirty: u32 = "PG_dirty",
+        /// Being written to the disk.
+        writeback: u32 = "PG_writeback",
+        /// In the swap cache, if also backed by swap.
+        swapcache: Option<u32> = "PG_swapcache" | "PG_owner_priv_1",
+        /// Failed in hardware.
+        hwpoison: Option<u32> = "PG_hwpoison",
+        /// Parts of a huge page are mapped beside the whole (up to Linux 6.2, 4b51634cd16a).
+        double_map: Option<u32> = "PG_double_map",
+        /// `private` is in use: buffer heads.
+        private: Option<u32> = "PG_private",
+    }
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameSort {
+    /// Anonymous memory; whether it is mapped exactly once.
+    Anonymous {
+        /// Mapped exactly once.
+        exclusive: bool,
+    },
+    /// Merged with others of equal contents.
+    Ksm,
+    /// A page of a file, or of the kernel.
+    Other,
+    /// Failed in hardware.
+    Poisoned,
+    /// There is no `struct page`: device memory, or no memory.
+    NoPage,
+}
+
+/// A reader of `struct page`s.
+pub struct Pages<'k, 'm, M: PhysMem + ?Sized> {
+    kernel: &'k Kernel<'m, M>,
+    flags: usize,
+    mapping: usize,
+    compound_head: usize,
+    mapcount: usize,
+    entire_mapcount: u64,
+    poison_mask: u64,
+    double_mask: u64,
+    head_mask: u64,
+    end: u64,
+    sections: RefCell<HashMap<u64, Option<&'m [[u8; PAGE_STRUCT]]>>>,
+}
+
+/// One `struct page` in place.
+pub type RawPage = [u8; PAGE_STRUCT];
+
+impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
+    /// A reader over a kernel.
+    pub fn new(kernel: &'k Kernel<'m, M>) -> Self {
+        let page = &kernel.types.page;
+        let flags = &kernel.types.layouts.page_flags;
+        let mask = |bit: Option<u32>| bit.map_or(0, |bit| 1u64.wrapping_shl(bit));
+        Self {
+            kernel,
+            flags: page.flags.offset as usize,
+            mapping: page.mapping.offset as usize,
+            compound_head: page.compound_head.offset as usize,
+            mapcount: page.mapcount.offset as usize,
+            entire_mapcount: u64::from(kernel.types.layouts.folio.entire_mapcount.offset),
+            poison_mask: mask(flags.hwpoison),
+            double_mask: mask(flags.double_map),
+            head_mask: mask(Some(flags.head)),
+            end: kernel.phys().end().pfn().0,
+            sections: RefCell::new(HashMap::new()),
+        }
+    }
+
+    /// The `struct page`s of a frame's section from that frame on, in place if that can be.
+    pub fn run(&self, pfn: u64) -> Option<&'m [RawPage]> {
+        if pfn >= self.end || self.kernel.types.page.struct_size as usize != PAGE_STRUCT {
+            return None;
+        }
+        let number = pfn >> SECTION.trailing_zeros();
+        let section = *self.sections.borrow_mut().entry(number).or_insert_with(|| {
+            let first = self.kernel.pfn_to_page(Pfn(number.wrapping_mul(SECTION)));
+            let bytes = self
+                .kernel
+                .mem
+                .slice(first, (SECTION as usize).wrapping_mul(PAGE_STRUCT))?;
+            Some(bytes.as_chunks::<PAGE_STRUCT>().0)
+        });
+        section?.get((pfn & SECTION.wrapping_sub(1)) as usize..)
+    }
+
+    /// What a frame is, by its `struct page` in place.
+    #[inline]
+    pub fn sort_of(&self, pfn: u64, page: &RawPage) -> FrameSort {
+        let word = |at: usize| {
+            page.get(at..)
+                .and_then(<[u8]>::first_chunk)
+                .map_or(0, |&bytes| u64::from_le_bytes(bytes))
+        };
+        let flags = word(self.flags);
+        if flags & self.poison_mask != 0 {
+            return FrameSort::Poisoned;
+        }
+        let mapcount = page
+            .get(self.mapcount..)
+            .and_then(<[u8]>::first_chunk)
+            .map_or(0, |&bytes| i32::from_le_bytes(bytes));
+        let head = word(self.compound_head);
+        if head & 1 == 1 {
+            return self.sort_of_compound(Kva(head & !1), mapcount);
+        }
+        if flags & self.head_mask != 0 {
+            return self.sort_of_compound(self.kernel.pfn_to_page(Pfn(pfn)), mapcount);
+        }
+        sort(word(self.mapping), i64::from(mapcount).wrapping_add(1))
+    }
+
+    /// What a frame of a compound page is: mappings of the whole count for each part.
+    fn sort_of_compound(&self, head: Kva, mapcount: i32) -> FrameSort {
+        let mem = &self.kernel.mem;
+        let entire = mem.i32(head.offset(self.entire_mapcount)).unwrap_or(0);
+        let second = head.offset(u64::from(self.kernel.types.page.struct_size));
+        let doubly = self.double_mask != 0
+            && mem
+                .uint(second, self.kernel.types.page.flags)
+                .is_ok_and(|flags| flags & self.double_mask != 0);
+        let mappings = i64::from(mapcount)
+            .wrapping_add(i64::from(entire))
+            .wrapping_add(2)
+            .wrapping_sub(i64::from(doubly));
+        sort(mem.u64(head.offset(self.mapping as u64)).unwrap_or(0), mappings)
+    }
+
+    /// What a frame is.
+    pub fn sort(&self, pfn: u64) -> FrameSort {
+        if let Some(page) = self.run(pfn).and_then(<[RawPage]>::first) {
+            return self.sort_of(pfn, page);
+        }
+        if pfn >= self.end {
+            return FrameSort::NoPage;
+        }
+        match self.kernel.mem.array::<PAGE_STRUCT>(self.kernel.pfn_to_page(Pfn(pfn))) {
+            Ok(page) => self.sort_of(pfn, &page),
+            Err(_) => FrameSort::NoPage,
+        }
+    }
+
+    /// The frame of the `struct page` that a page cache or swap cache entry points to, with its flags and the word in
+    /// `private`.
+    pub fn of_entry(&self, page: Kva) -> Option<(u64, u64, u64)> {
+        let pfn = self.kernel.page_to_pfn(page).ok()?.0;
+        let types = &self.kernel.types.page;
+        let flags = self.kernel.mem.uint(page, types.flags).ok()?;
+        Some((pfn, flags, self.kernel.mem.uint(page, types.private).ok()?))
+    }
+
+    /// First frame number beyond RAM.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+}
+
+/// By the low bits of `mapping`.
+const fn sort(mapping: u64, mappings: i64) -> FrameSort {
+    match mapping & MAPPING_FLAGS {
+        MAPPING_ANON => FrameSort::Anonymous {
+            exclusive: mappings <= 1,
+        },
+        MAPPING_KSM => FrameSort::Ksm,
+        _ => FrameSort::Other,
+    }
+}

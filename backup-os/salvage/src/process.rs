@@ -1,0 +1,435 @@
+//! One process into its records.
+
+use crate::addr::Kva;
+use crate::context::Context;
+use crate::dentry;
+use crate::files;
+use crate::frames;
+use crate::inodes;
+use crate::interrupted;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use crate::mm::{self, Space};
+use crate::refusal::{Refusal, Result};
+use crate::signals;
+use crate::tasks::{self, ProcessEntry, EXIT_DEAD, PF_DUMPCORE, PF_EXITING, PF_WORKER, TASK_NEW};
+use crate::thread;
+use crate::timers;
+use alloc::vec::Vec;
+use shared_region::context::Process;
+use shared_region::reasons;
+use shared_region::record::{flags, Kind, Writer};
+
+/// `SIGNAL_STOP_STOPPED` and `SIGNAL_GROUP_EXIT` (`include/linux/sched/signal.h`).
+const STOP_STOPPED: u64 = 1;
+const GROUP_EXIT: u64 = 4;
+/// `JOBCTL_STOP_PENDING` and the signal beside it (`include/linux/sched/jobctl.h`).
+const STOP_PENDING: u64 = 1 << 17;
+const STOP_SIGNAL: u64 = 0xFFFF;
+/// Resource limits (`RLIM_NLIMITS`).
+const LIMITS: u64 = 16;
+/// Longest path of a cgroup.
+const MAX_CGROUP: usize = 256;
+
+crate::mirrors! {
+    /// Directories of a process.
+    #[allow(missing_docs)]
+    pub struct FsStruct = "fs_struct" {
+        umask: Field,
+        in_exec: Field,
+        root_mnt: Field = "root.mnt",
+        root_dentry: Field = "root.dentry",
+        pwd_mnt: Field = "pwd.mnt",
+        pwd_dentry: Field = "pwd.dentry",
+    }
+
+    /// A task's cgroups.
+    #[allow(missing_docs)]
+    pub struct TaskCgroups = "task_struct" {
+        cgroups: Option<Field> = "cgroups",
+    }
+
+    /// A set of cgroups.
+    #[allow(missing_docs)]
+    pub struct CssSet = "css_set" {
+        dfl_cgrp: Field,
+    }
+
+    /// A cgroup.
+    #[allow(missing_docs)]
+    pub struct Cgroup = "cgroup" {
+        kn: Field,
+    }
+
+    /// Its directory. The parent's member got its prefix in Linux 6.15 (633488947ef6).
+    #[allow(missing_docs)]
+    pub struct KernfsNode = "kernfs_node" {
+        parent: Field = "__parent" | "parent",
+        name: Field,
+    }
+}
+
+/// What became of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Recorded, with so many threads.
+    Alive(u32),
+    /// Recorded as having ended.
+    Ended,
+    /// It had ended and was being removed: there is nothing left of it.
+    Gone,
+}
+
+/// Records a process with everything that is its own or shared with others and not recorded yet.
+///
+/// # Errors
+/// It is refused. The caller drops what was written.
+pub fn write<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    entry: &ProcessEntry,
+) -> Result<Written> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let mem = &kernel.mem;
+    let leader = entry.leader;
+    let signal = mem.ptr(leader, layouts.task.signal)?;
+    let group = mem.uint(signal, layouts.signal.flags)?;
+    if entry.exit_state & EXIT_DEAD != 0 {
+        return Ok(Written::Gone);
+    }
+    if entry.exit_state != 0 || group & GROUP_EXIT != 0 || mem.ptr(leader, layouts.task.mm)?.is_null() {
+        let record = ended(context, entry, signal, group)?;
+        writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, u64::from(entry.tgid), &record)?;
+        return Ok(Written::Ended);
+    }
+    check_group(context, leader, signal)?;
+
+    let mm = mem.ptr(leader, layouts.task.mm)?;
+    let files = mem.ptr(leader, layouts.task.files)?;
+    let tasks = live_threads(context, leader, signal)?;
+    let space = mm::read(context, mm)?;
+    let descriptors = interrupted::descriptors(context, files)?;
+    let owner = u64::from(entry.tgid);
+    let record = process(context, entry, signal, group, &space)?;
+    writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
+    for &task in &tasks {
+        let name = || alloc::format!("thread {}", mem.uint(task, layouts.task.pid).unwrap_or(0));
+        let record = check_shared(context, leader, task)
+            .and_then(|()| thread::check(context, task))
+            .and_then(|()| thread::view(context, task, &space, &descriptors))
+            .and_then(|view| thread::read(context, &view, entry.tgid))
+            .map_err(|refusal| refusal.of(name))?;
+        writer.push(Kind::Thread, 1, flags::MUST_UNDERSTAND, owner, &record)?;
+    }
+    files::write(context, writer, retained, files)?;
+    write_space(context, writer, retained, mm, &space)?;
+    Ok(Written::Alive(tasks.len() as u32))
+}
+
+/// An address space with its mappings, frames and files.
+fn write_space<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    mm: Kva,
+    space: &Space,
+) -> Result<()> {
+    if !context.first(Kind::AddressSpace, mm.0) {
+        return Ok(());
+    }
+    writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, mm.0, &space.record)?;
+    for area in &space.areas {
+        writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, mm.0, &area.mapping)?;
+    }
+    frames::write(context, writer, retained, mm.0, space)?;
+    let file_layout = &context.kernel.types.layouts.file;
+    let mut seen = Vec::new();
+    for area in space.areas.iter().filter(|area| !area.inode.is_null()) {
+        if seen.contains(&area.inode) {
+            continue;
+        }
+        seen.push(area.inode);
+        let path = dentry::of_file(context, area.file)?;
+        let name = || alloc::format!("mapping {:#x}-{:#x}", area.mapping.start, area.mapping.end);
+        inodes::write(context, writer, retained, area.inode, &path).map_err(|refusal| refusal.of(name))?;
+    }
+    if !space.exe_inode.is_null() && !seen.contains(&space.exe_inode) {
+        let exe = context.kernel.mem.ptr(mm, context.kernel.types.layouts.mm.exe_file)?;
+        let path = dentry::of_file(context, exe)?;
+        debug_assert!(file_layout.struct_size != 0);
+        inodes::write(context, writer, retained, space.exe_inode, &path)?;
+    }
+    Ok(())
+}
+
+/// Offsets of files that calls of this process's threads have moved. What goes wrong here goes wrong again, and is
+/// reported, when the process is recorded.
+pub fn moved_files<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: &ProcessEntry) -> Vec<(Kva, u64)> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let found = || -> Result<Vec<(Kva, u64)>> {
+        let mem = &kernel.mem;
+        let mm = mem.ptr(entry.leader, layouts.task.mm)?;
+        let signal = mem.ptr(entry.leader, layouts.task.signal)?;
+        if mm.is_null() || entry.exit_state != 0 {
+            return Ok(Vec::new());
+        }
+        let tables = crate::paging::PageTables {
+            root: mem.translate(mem.ptr(mm, layouts.mm.pgd)?)?,
+            levels: kernel.prepared.space.tables.levels,
+        };
+        let descriptors = interrupted::descriptors(context, mem.ptr(entry.leader, layouts.task.files)?)?;
+        let mut views = Vec::new();
+        for task in tasks::threads(kernel, signal)? {
+            let registers = crate::registers::read(kernel, context.input, task, context.cpu_of(task));
+            if let Ok(registers) = registers {
+                views.push(interrupted::Thread {
+                    task,
+                    registers,
+                    tables,
+                    descriptors: &descriptors,
+                    vdso: (0, 0),
+                });
+            }
+        }
+        Ok(interrupted::moved_files(context, &views))
+    };
+    found().unwrap_or_default()
+}
+
+/// Refuses a process whose threads are about to become others.
+fn check_group<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, signal: Kva) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let set = |field: Option<Field>| field.map_or(Ok(0), |field| mem.uint(signal, field));
+    if set(layouts.signal.core_state)? != 0 || mem.uint(leader, layouts.task.flags)? & PF_DUMPCORE != 0 {
+        return Err(Refusal::new(reasons::CORE_DUMP, ""));
+    }
+    if set(layouts.signal.group_exec_task)? != 0 {
+        return Err(Refusal::new(reasons::EXEC, ""));
+    }
+    let tracees = leader.offset(u64::from(layouts.task.ptraced.offset));
+    if mem.pointer(tracees)? != tracees {
+        return Err(Refusal::new(reasons::PTRACE, "it traces another"));
+    }
+    let children = leader.offset(u64::from(layouts.task.children.offset));
+    for child in context.kernel.list(children, layouts.task.sibling).bounded(1 << 20) {
+        if !mem.ptr(child?, layouts.task.vfork_done)?.is_null() {
+            return Err(Refusal::new(reasons::VFORK, ""));
+        }
+    }
+    Ok(())
+}
+
+/// The threads that go on. One that was ending by itself goes on ending: its last call is made again.
+fn live_threads<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, signal: Kva) -> Result<Vec<Kva>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let mut threads = Vec::new();
+    for task in tasks::threads(context.kernel, signal)? {
+        let flags = mem.uint(task, layouts.task.flags)?;
+        if flags & PF_WORKER != 0 && mem.ptr(task, layouts.task.mm)?.is_null() {
+            return Err(Refusal::new(reasons::IO_URING, ""));
+        }
+        // Past the release of its memory nobody can tell that it has not ended; before, it ends once more.
+        let ended = mem.uint(task, layouts.task.exit_state)? != 0 || mem.ptr(task, layouts.task.mm)?.is_null();
+        let ending_by_signal = flags & PF_EXITING != 0 && !ends_by_call(context, task)?;
+        let unborn = mem.uint(task, layouts.task.state)? & TASK_NEW != 0;
+        if ended || ending_by_signal || unborn {
+            if task == leader && !unborn {
+                return Err(Refusal::new(reasons::GROUP_CHANGING, "its first thread has ended"));
+            }
+            continue;
+        }
+        threads.push(task);
+    }
+    if threads.is_empty() {
+        return Err(Refusal::new(reasons::GROUP_CHANGING, "no thread is left"));
+    }
+    Ok(threads)
+}
+
+/// Whether a thread that ends was in the call that ends it.
+fn ends_by_call<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<bool> {
+    let (_, top) = tasks::stack(context.kernel, task)?;
+    // `orig_ax` is the 16th word of `struct pt_regs`.
+    let number = context.kernel.mem.u64(top.back(tasks::PT_REGS).offset(15 * 8))?;
+    Ok(u32::try_from(number).is_ok_and(|number| crate::calls::way(number) == crate::calls::Way::Exit))
+}
+
+/// Threads of a process share more by definition than the records can tell apart.
+fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, task: Kva) -> Result<()> {
+    let layout = &context.kernel.types.layouts.task;
+    let mem = &context.kernel.mem;
+    for (field, what) in [(layout.files, "file table"), (layout.fs, "directories")] {
+        if mem.ptr(leader, field)? != mem.ptr(task, field)? {
+            return Err(Refusal::new(
+                reasons::UNKNOWN,
+                alloc::format!("a {what} of its own in one thread"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Ids that a process and one that has ended have alike.
+fn identity<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: &ProcessEntry, signal: Kva) -> Result<Process> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let mem = &kernel.mem;
+    let id = |kind: u32| -> Result<u32> {
+        let slot = signal
+            .offset(u64::from(layouts.signal.pids.offset))
+            .offset(u64::from(kind).wrapping_mul(8));
+        Ok(tasks::pid_number(kernel, mem.pointer(slot)?)?)
+    };
+    Ok(Process {
+        tgid: entry.tgid,
+        ppid: entry.parent,
+        pgid: id(layouts.pid_types.pgid)?,
+        sid: id(layouts.pid_types.sid)?,
+        exit_signal: mem.uint(entry.leader, layouts.task.exit_signal)? as u32,
+        start_time: context.now.to_process(timers::clocks::BOOTTIME, entry.start_boottime),
+        ..Process::default()
+    })
+}
+
+/// The record of a process that has ended, or is ending as a whole.
+fn ended<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    entry: &ProcessEntry,
+    signal: Kva,
+    group: u64,
+) -> Result<Process> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    // `wait_task_zombie`: the group's code if the group ended, else the first thread's.
+    let status = if group & GROUP_EXIT != 0 {
+        mem.uint(signal, layouts.signal.group_exit_code)?
+    } else {
+        mem.uint(entry.leader, layouts.task.exit_code)?
+    };
+    Ok(Process {
+        zombie: true,
+        exit_status: status as u32,
+        ..identity(context, entry, signal)?
+    })
+}
+
+/// The record of a process.
+fn process<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    entry: &ProcessEntry,
+    signal: Kva,
+    group: u64,
+    space: &Space,
+) -> Result<Process> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let mem = &kernel.mem;
+    let leader = entry.leader;
+    let task = &layouts.task;
+    let fs = mem.ptr(leader, task.fs)?;
+    let sighand = mem.ptr(leader, task.sighand)?;
+    let pending = signals::pending(kernel, signal.offset(u64::from(layouts.signal.shared_pending.offset)))?;
+    let stopped_by = if group & STOP_STOPPED != 0 {
+        mem.uint(signal, layouts.signal.group_exit_code)? as u32
+    } else {
+        match mem.uint(leader, task.jobctl)? {
+            jobctl if jobctl & STOP_PENDING != 0 => (jobctl & STOP_SIGNAL) as u32,
+            _ => 0,
+        }
+    };
+    Ok(Process {
+        mm: mem.ptr(leader, task.mm)?.0,
+        files: mem.ptr(leader, task.files)?.0,
+        fs: fs.0,
+        sighand: sighand.0,
+        cwd: directory(context, fs, layouts.fs.pwd_mnt, layouts.fs.pwd_dentry)?,
+        root: directory(context, fs, layouts.fs.root_mnt, layouts.fs.root_dentry)?,
+        umask: mem.uint(fs, layouts.fs.umask)? as u32,
+        rlimits: rlimits(context, signal)?,
+        sigactions: signals::actions(kernel, sighand)?,
+        pending: pending.queued,
+        pending_mask: pending.mask,
+        itimers: timers::itimers(kernel, signal, &context.now)?,
+        posix_timers: timers::posix(kernel, signal, &context.now)?,
+        oom_score_adj: mem.int(signal, layouts.signal.oom_score_adj)? as i32,
+        child_subreaper: mem.uint(signal, layouts.signal.is_child_subreaper)? != 0,
+        stopped_by,
+        cgroup: cgroup(context, leader).unwrap_or_default(),
+        tty: tty(context, signal)?,
+        coredump_filter: space.coredump_filter,
+        ..identity(context, entry, signal)?
+    })
+}
+
+/// The path of a working or root directory.
+fn directory<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, fs: Kva, mnt: Field, dentry: Field) -> Result<Vec<u8>> {
+    let mem = &context.kernel.mem;
+    let path = dentry::of(context, mem.ptr(fs, mnt)?, mem.ptr(fs, dentry)?)?;
+    let text = alloc::string::String::from_utf8_lossy(&path.bytes).into_owned();
+    if path.deleted {
+        return Err(Refusal::new(reasons::DELETED_DIRECTORY, text));
+    }
+    if path.detached {
+        return Err(Refusal::new(reasons::HIDDEN_PATH, text));
+    }
+    Ok(path.bytes)
+}
+
+fn rlimits<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, signal: Kva) -> Result<Vec<(u64, u64)>> {
+    let field = context.kernel.types.layouts.signal.rlim;
+    let count = u64::from(field.size >> 4).min(LIMITS);
+    let first = signal.offset(u64::from(field.offset));
+    let mem = &context.kernel.mem;
+    (0..count)
+        .map(|i| {
+            let at = first.offset(i.wrapping_mul(16));
+            Ok((mem.u64(at)?, mem.u64(at.offset(8))?))
+        })
+        .collect()
+}
+
+/// Path of the controlling terminal.
+fn tty<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, signal: Kva) -> Result<Vec<u8>> {
+    let layouts = &context.kernel.types.layouts;
+    let tty = context.kernel.mem.ptr(signal, layouts.signal.tty)?;
+    if tty.is_null() {
+        return Ok(Vec::new());
+    }
+    let mut path = b"/dev/".to_vec();
+    path.extend(context.kernel.mem.text(tty, layouts.tty_struct.name)?);
+    Ok(path)
+}
+
+/// Path in the default cgroup hierarchy.
+fn cgroup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Vec<u8>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(field) = layouts.task_cgroups.cgroups else {
+        return Ok(Vec::new());
+    };
+    let group = mem.ptr(mem.ptr(task, field)?, layouts.css_set.dfl_cgrp)?;
+    let mut node = mem.ptr(group, layouts.cgroup.kn)?;
+    let mut names = Vec::new();
+    for _ in 0..MAX_CGROUP {
+        let parent = mem.ptr(node, layouts.kernfs_node.parent)?;
+        if parent.is_null() {
+            break;
+        }
+        names.push(mem.cstr(mem.ptr(node, layouts.kernfs_node.name)?, 255)?);
+        node = parent;
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    Ok(path)
+}
