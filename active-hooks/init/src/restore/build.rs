@@ -12,7 +12,7 @@ use super::{
     process::Built,
     tracee::Tracee,
     tree::{Node, Tree},
-    vdso::{self, Vdso},
+    vdso::{self, OldText, Vdso},
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
@@ -33,6 +33,10 @@ const THREAD: i32 = libc::CLONE_VM
     | libc::CLONE_THREAD
     | libc::CLONE_SYSVSEM;
 const RSEQ_UNREGISTER: u64 = 1;
+/// Bytes between the arena and a vDSO beside it.
+const VDSO_GAP: u64 = 0x1_0000;
+/// Bytes of room that the arena and that vDSO need.
+pub const ROOM: u64 = super::arena::SIZE as u64 + 2 * VDSO_GAP + 0x10_0000;
 /// `wait` status of a process that was killed.
 const KILLED: u32 = libc::SIGKILL as u32;
 
@@ -50,6 +54,10 @@ pub struct Builder<'a> {
     pub arena: Arena,
     /// This kernel's vDSO.
     pub vdso: Vdso,
+    /// What is known of the dead kernel's.
+    pub old_vdso: OldText,
+    /// Where this kernel's vDSO can go beside the old one, in every process.
+    pub vdso_room: u64,
     /// Whether this kernel is the same build as the dead one.
     pub same_kernel: bool,
     /// What is built.
@@ -91,9 +99,11 @@ impl<'a> Builder<'a> {
             host,
             elapsed,
             objects,
-            arena,
             vdso: Vdso::of_this_kernel()?,
+            old_vdso: OldText::gather(world, host),
+            vdso_room: arena.end() + VDSO_GAP,
             same_kernel: release.trim() == world.machine.release,
+            arena,
             built: BTreeMap::new(),
             refused,
             stand_ins: BTreeMap::new(),
@@ -224,7 +234,7 @@ impl<'a> Builder<'a> {
             return Err(Refusal::new("records", "address space or file table is missing"));
         };
         let leader = built.leader()?;
-        let way = vdso::decide(space, &self.vdso, self.same_kernel, self.host)?;
+        let way = vdso::decide(space, &self.vdso, &self.old_vdso, self.same_kernel, self.vdso_room)?;
         let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
         let arena = (self.arena.base(), self.arena.end());
         let mut batch = Batch::new(&mut self.arena, leader);
@@ -234,7 +244,7 @@ impl<'a> Builder<'a> {
         }
         batch.call("thread", libc::SYS_set_tid_address, [0u64.into()])?;
         memory::clear(&mut batch, arena)?;
-        vdso::map(&mut batch, &way)?;
+        vdso::map(&mut batch, &way, space)?;
         // Before the mappings: an executable that is mapped cannot be replaced, not even by itself.
         let exe = self.executables.get(&process.mm).map(High::number);
         memory::bounds(&mut batch, space, &mut self.objects, self.world, self.host, exe)?;
@@ -243,7 +253,7 @@ impl<'a> Builder<'a> {
         descriptors::watch(&mut batch, table, self.world, &self.objects, &mut self.epolls)?;
         descriptors::place(&mut batch, table, &self.objects)?;
         batch.finish()?;
-        vdso::verify(&way, leader, &self.vdso)
+        vdso::complete(&way, leader, space, &member.threads, &self.vdso, self.host)
     }
 
     fn lead_session(&mut self, id: u32) -> Restored<()> {

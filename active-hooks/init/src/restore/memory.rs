@@ -184,7 +184,7 @@ pub fn contents<'s, 'a>(space: &'s Space<'a>) -> impl Iterator<Item = &'a [u8]> 
     })
 }
 
-/// Locks what was locked. To be done when the contents are there, so that nothing is faulted in before.
+/// Locks what was locked, and other settings of the whole. To be done when the contents are there, so that nothing is faulted in before.
 pub fn lock(batch: &mut Batch<'_>, space: &Space<'_>) -> Restored<()> {
     let locked = |mapping: &&Mapping| mapping.map_flags & libc::MAP_LOCKED as u32 != 0;
     for mapping in space.mappings.iter().filter(locked) {
@@ -198,6 +198,11 @@ pub fn lock(batch: &mut Batch<'_>, space: &Space<'_>) -> Restored<()> {
     }
     if space.record.def_flags != 0 {
         batch.call("mlockall", libc::SYS_mlockall, [space.record.def_flags.into()])?;
+    }
+    for command in (0..32).map(|bit| 1u32 << bit) {
+        if space.record.membarrier & command != 0 {
+            batch.call("membarrier", libc::SYS_membarrier, [command.into(), 0u64.into()])?;
+        }
     }
     if space.record.thp_disable {
         batch.call(

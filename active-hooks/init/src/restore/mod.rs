@@ -15,6 +15,7 @@ pub mod build;
 pub mod clock;
 pub mod creds;
 pub mod descriptors;
+pub mod elf;
 pub mod groups;
 pub mod high;
 pub mod host;
@@ -86,7 +87,7 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 }
 
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
-    let arena = Arena::new(memory::find_hole(world.spaces.values(), arena::SIZE as u64)?)?;
+    let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
     let objects = Objects::new(base, Inodes::new(setting.rewritten.clone()));
     let elapsed = Elapsed::since(world.machine.clock);
     let mut refused = setting.refused.clone();

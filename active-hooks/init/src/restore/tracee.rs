@@ -11,6 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const USER_CS: u64 = 0x33;
 const USER_DS: u64 = 0x2B;
 
+/// Index of RIP in [`sys::Registers`].
+pub const RIP: usize = index::RIP;
+
 /// Indices into [`sys::Registers`].
 mod index {
     pub const R10: usize = 7;

@@ -1,23 +1,32 @@
 //! The vDSO: code of the kernel in the process, at an address that the process remembers.
 //!
 //! With the same code as before it is mapped where it was. With another, the old text stays as ordinary private
-//! memory, its data page frozen, and each of its functions jumps to the new kernel's.
+//! memory, its data pages frozen, and each of its functions jumps to the new kernel's.
 
 use super::{
-    batch::{Arg, Batch},
+    batch::{Arg, Batch, Expect},
+    elf,
     host::Host,
     memory::{self, Area},
     tracee::Tracee,
-    world::Space,
+    world::{Space, World},
     OrRefuse, Refusal, Restored,
 };
 use shared_region::{
-    context::{Backing, Mapping},
+    context::{Backing, Mapping, Thread},
     PAGE_SIZE,
 };
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt};
 
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
+/// Most pages of text in a vDSO that is taken as one.
+const MOST_PAGES: u64 = 16;
+/// `movabs $address, %rax; jmp *%rax`. RAX is free at the entry of a function (System V psABI 3.2.3).
+const JUMP_SIZE: u64 = 12;
+/// `mov $-ENOSYS, %eax; ret`, so that the caller makes the system call itself.
+const NOT_THERE: [u8; 8] = [0x48, 0xC7, 0xC0, 0xDA, 0xFF, 0xFF, 0xFF, 0xC3];
+/// What fills pages of old text that nobody had touched: breakpoints.
+const FILLER: u8 = 0xCC;
 
 /// The running kernel's vDSO, as the agent sees it in itself.
 #[derive(Clone, Debug, Default)]
@@ -63,80 +72,236 @@ pub enum Way {
     Same(u64),
     /// Another: the old one becomes ordinary memory.
     Other {
-        /// Old text.
+        /// Old text, where nobody had touched it [`FILLER`].
         text: Vec<u8>,
         /// Its address.
         at: u64,
+        /// Where the new one goes, data pages first.
+        new: u64,
     },
 }
 
-/// Decides what to do, from the recorded pages of the old vDSO.
-pub fn decide(space: &Space<'_>, new: &Vdso, same_kernel: bool, host: &dyn Host) -> Restored<Way> {
-    if space.record.vdso == 0 {
+/// Pages of the dead kernel's vDSO by their index. All processes had the same text, so what one of them had touched
+/// serves all.
+#[derive(Clone, Debug, Default)]
+pub struct OldText(BTreeMap<u64, Vec<u8>>);
+
+impl OldText {
+    /// Gathers the recorded pages of all processes.
+    pub fn gather(world: &World<'_>, host: &dyn Host) -> Self {
+        let mut pages = BTreeMap::new();
+        for space in world.spaces.values() {
+            for (index, pfn) in pages_of(space, Backing::Vdso) {
+                let index = index / PAGE_SIZE;
+                let mut page = vec![0; PAGE_SIZE as usize];
+                if index < MOST_PAGES && !pages.contains_key(&index) && host.read_frames(pfn, &mut page).is_ok() {
+                    pages.insert(index, page);
+                }
+            }
+        }
+        Self(pages)
+    }
+
+    fn agrees_with(&self, image: &[u8]) -> bool {
+        let mut pages = self.0.iter();
+        pages.all(|(&index, page)| {
+            image
+                .get((index * PAGE_SIZE) as usize..)
+                .is_some_and(|rest| rest.starts_with(page))
+        })
+    }
+}
+
+/// (offset in the mappings of a kind, frame) of each recorded page of theirs.
+fn pages_of<'s>(space: &'s Space<'_>, backing: Backing) -> impl Iterator<Item = (u64, u64)> + 's {
+    let first = mappings(space, backing).map(|mapping| mapping.start).min().unwrap_or(0);
+    let ranges: Vec<(u64, u64)> = mappings(space, backing)
+        .map(|mapping| (mapping.start, mapping.end))
+        .collect();
+    space
+        .runs()
+        .filter(move |run| ranges.iter().any(|&(start, end)| (start..end).contains(&run.va)))
+        .flat_map(move |run| (0..run.pages()).map(move |page| (run.va + page * PAGE_SIZE - first, run.pfn() + page)))
+}
+
+fn mappings<'s>(space: &'s Space<'_>, backing: Backing) -> impl Iterator<Item = &'s Mapping> {
+    space.mappings.iter().filter(move |mapping| mapping.backing == backing)
+}
+
+/// Decides what to do. `room` is an address at which a vDSO can be mapped in every process.
+pub fn decide(space: &Space<'_>, new: &Vdso, old: &OldText, same_kernel: bool, room: u64) -> Restored<Way> {
+    let at = space.record.vdso;
+    if at == 0 {
         return Ok(Way::None);
     }
     let size: u64 = mappings(space, Backing::Vdso)
         .map(|mapping| mapping.end - mapping.start)
         .sum();
-    let Some(text) = old_text(space, size, host)? else {
-        return if same_kernel && size == new.image.len() as u64 && space.record.vvar_size == new.vvar_size {
-            Ok(Way::Same(space.record.vdso - new.vvar_size))
-        } else {
-            Err(Refusal::new(
-                "vDSO",
-                "its text was not saved and this kernel has another",
-            ))
-        };
-    };
-    if text == new.image && space.record.vvar_size == new.vvar_size {
-        Ok(Way::Same(space.record.vdso - new.vvar_size))
-    } else {
-        Ok(Way::Other {
-            text,
-            at: space.record.vdso,
-        })
+    let same_size = size == new.image.len() as u64 && space.record.vvar_size == new.vvar_size;
+    if same_kernel && same_size && old.agrees_with(&new.image) {
+        return Ok(Way::Same(at - new.vvar_size));
     }
-}
-
-fn mappings<'a>(space: &'a Space<'_>, backing: Backing) -> impl Iterator<Item = &'a Mapping> {
-    space.mappings.iter().filter(move |mapping| mapping.backing == backing)
-}
-
-/// The old text, if all of its pages were recorded.
-fn old_text(space: &Space<'_>, size: u64, host: &dyn Host) -> Restored<Option<Vec<u8>>> {
-    let mut text = vec![0; size as usize];
-    let mut filled = 0;
-    let end = space.record.vdso + size;
-    for run in space.runs() {
-        for page in 0..run.pages() {
-            let va = run.va + page * PAGE_SIZE;
-            if va < space.record.vdso || va >= end {
-                continue;
-            }
-            let at = (va - space.record.vdso) as usize;
-            host.read_frames(run.pfn() + page, &mut text[at..at + PAGE_SIZE as usize])?;
-            filled += PAGE_SIZE;
+    if size == 0 || size > MOST_PAGES * PAGE_SIZE {
+        return Err(Refusal::new("vDSO", "it is not where it was"));
+    }
+    let mut text = vec![FILLER; size as usize];
+    for (&index, page) in &old.0 {
+        if let Some(place) = text.get_mut((index * PAGE_SIZE) as usize..((index + 1) * PAGE_SIZE) as usize) {
+            place.copy_from_slice(page);
         }
     }
-    Ok((filled == size && size != 0).then_some(text))
+    if !old.0.contains_key(&0) {
+        return Err(Refusal::new(
+            "vDSO",
+            "its text was not saved and this kernel has another",
+        ));
+    }
+    Ok(Way::Other { text, at, new: room })
 }
 
 /// Maps the vDSO as decided. The process must have none at this moment.
-pub fn map(batch: &mut Batch<'_>, way: &Way) -> Restored<()> {
-    match way {
-        Way::None => Ok(()),
-        Way::Same(at) => batch.call("vDSO", libc::SYS_arch_prctl, [ARCH_MAP_VDSO_64.into(), Arg::from(*at)]),
-        Way::Other { .. } => Err(Refusal::new("vDSO", "this kernel's is another one")),
-    }
-}
-
-/// Checks where the kernel put it: the address is only a hint to it.
-pub fn verify(way: &Way, tracee: &Tracee, new: &Vdso) -> Restored<()> {
-    if let Way::Same(at) = way {
-        let found = find(&memory::maps_of(tracee.tid() as u32)?);
-        if found.map(|(text, ..)| text) != Some(at + new.vvar_size) {
-            return Err(Refusal::new("vDSO", "the kernel maps it at another address"));
+pub fn map(batch: &mut Batch<'_>, way: &Way, space: &Space<'_>) -> Restored<()> {
+    let at = match way {
+        Way::None => return Ok(()),
+        Way::Same(at) => *at,
+        Way::Other { new, .. } => *new,
+    };
+    batch.call("vDSO", libc::SYS_arch_prctl, [ARCH_MAP_VDSO_64.into(), Arg::from(at)])?;
+    if let Way::Other { .. } = way {
+        let kernels = space.mappings.iter().filter(|mapping| !memory::is_ordinary(mapping));
+        for mapping in kernels {
+            let length = mapping.end - mapping.start;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+            let prot = mapping.prot | libc::PROT_READ as u32;
+            let arguments = [
+                mapping.start.into(),
+                length.into(),
+                prot.into(),
+                flags.into(),
+                u64::MAX.into(),
+                0u64.into(),
+            ];
+            batch.expect("old vDSO", libc::SYS_mmap, arguments, Expect::Value(mapping.start))?;
         }
     }
     Ok(())
+}
+
+/// Fills in what [`map`] has mapped, and checks where the kernel put the new one: the address is only a hint to it.
+pub fn complete(
+    way: &Way,
+    tracee: &Tracee,
+    space: &Space<'_>,
+    threads: &[Thread],
+    new: &Vdso,
+    host: &dyn Host,
+) -> Restored<()> {
+    let first = match way {
+        Way::None => return Ok(()),
+        Way::Same(at) => *at,
+        Way::Other { new, .. } => *new,
+    };
+    let found = find(&memory::maps_of(tracee.tid() as u32)?);
+    if found.map(|(text, ..)| text) != Some(first + new.vvar_size) {
+        return Err(Refusal::new("vDSO", "the kernel maps it at another address"));
+    }
+    let Way::Other { text, at, .. } = way else {
+        return Ok(());
+    };
+    let caught: Vec<u64> = threads
+        .iter()
+        .map(|thread| thread.regs[super::tracee::RIP].wrapping_sub(*at))
+        .collect();
+    let text = lead(text, &caught, new, first + new.vvar_size)
+        .ok_or_else(|| Refusal::new("vDSO", "the old one cannot be read"))?;
+    // The pages are not writable for the process; for its tracer they are.
+    let memory = File::options()
+        .write(true)
+        .open(format!("/proc/{}/mem", tracee.tid()))
+        .or_refuse(|| "old vDSO")?;
+    memory.write_all_at(&text, *at).or_refuse(|| "old vDSO")?;
+    let data = mappings(space, Backing::Vvar)
+        .map(|mapping| mapping.start)
+        .min()
+        .unwrap_or(0);
+    for (offset, pfn) in pages_of(space, Backing::Vvar) {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        host.read_frames(pfn, &mut page)?;
+        freeze(&mut page);
+        memory
+            .write_all_at(&page, data + offset)
+            .or_refuse(|| "old vDSO data")?;
+    }
+    Ok(())
+}
+
+/// The old text with jumps to the new functions. A function in whose first bytes a thread was caught stays as it is:
+/// on frozen data it makes system calls.
+fn lead(text: &[u8], caught: &[u64], new: &Vdso, new_at: u64) -> Option<Vec<u8>> {
+    let (old, targets) = (elf::functions(text)?, elf::functions(&new.image)?);
+    let mut led = text.to_vec();
+    for (name, function) in old {
+        let patch = match targets.get(&name) {
+            Some(target) => {
+                let mut jump = vec![0x48, 0xB8];
+                jump.extend((new_at + target.offset).to_le_bytes());
+                jump.extend([0xFF, 0xE0]);
+                jump
+            }
+            None => NOT_THERE.to_vec(),
+        };
+        let inside = |rip: &u64| *rip > function.offset && *rip < function.offset + JUMP_SIZE;
+        if function.size < JUMP_SIZE || caught.iter().any(inside) {
+            continue;
+        }
+        let start = usize::try_from(function.offset).ok()?;
+        led.get_mut(start..start + patch.len())?.copy_from_slice(&patch);
+    }
+    Some(led)
+}
+
+/// Offset of the clock data in its page (`DECLARE_VVAR(128, …)`, arch/x86/include/asm/vvar.h, up to 6.12).
+const CLOCK_DATA: usize = 128;
+/// Bytes of `struct vdso_data`, of which there are two: high resolution and raw.
+const CLOCK_DATA_SIZE: usize = 240;
+/// Highest clock mode that reads a counter; above them is only the one for time namespaces (INT_MAX).
+const LAST_MODE: u32 = 3;
+
+/// Makes frozen clock data safe to read: an even sequence, so that no reader waits for a writer that is gone, and no
+/// clock source, so that it asks the kernel.
+fn freeze(page: &mut [u8]) {
+    for index in 0..2 {
+        let at = CLOCK_DATA + index * CLOCK_DATA_SIZE;
+        let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+        let (sequence, mode) = (word(at), word(at + 4));
+        if mode <= LAST_MODE || mode == i32::MAX as u32 {
+            page[at..at + 4].copy_from_slice(&(sequence & !1).to_le_bytes());
+            page[at + 4..at + 8].fill(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_in_the_first_bytes_of_a_function_keeps_them() {
+        let new = Vdso::of_this_kernel().unwrap();
+        let clock = elf::functions(&new.image).unwrap()["__vdso_clock_gettime"];
+        let at = clock.offset as usize;
+        let led = lead(&new.image, &[], &new, 0x7000_0000_0000).unwrap();
+        assert_eq!(&led[at..at + 2], [0x48, 0xB8]);
+        let kept = lead(&new.image, &[clock.offset + 4], &new, 0x7000_0000_0000).unwrap();
+        assert_eq!(kept[at..at + 12], new.image[at..at + 12]);
+    }
+
+    #[test]
+    fn frozen_data_has_an_even_sequence_and_no_clock() {
+        let mut page = vec![0; 4096];
+        page[128] = 7;
+        page[132] = 1;
+        freeze(&mut page);
+        assert_eq!((page[128], page[132]), (6, 0));
+    }
 }

@@ -7,7 +7,7 @@ use shared_region::{
     layout::{HEADER, NURSERY_SIZE, REGION_SIZE, RETAINED},
     PAGE_SIZE,
 };
-use std::{fs, path::Path};
+use std::fs;
 
 const MEMORY: &str = "/sys/devices/system/memory";
 /// e820 type of RAM.
@@ -25,8 +25,7 @@ pub fn add(device: &Device, region: &Region) {
             "{MEMORY}/block_size_bytes cannot be read; the old kernel's memory stays out of use"
         ));
     };
-    let present = |block: u64| Path::new(&format!("{MEMORY}/memory{}", block / block_size)).exists();
-    let mut blocks = plan(&header, block_size, present);
+    let mut blocks = plan(&header, block_size);
     // Each block needs memory for its page structures, which must come from what is free already.
     blocks.sort_by_cached_key(|&block| retained(region, block, block_size));
     let (mut bytes, mut withheld, mut nanoseconds) = (0, 0, 0);
@@ -54,15 +53,16 @@ fn block_size() -> Option<u64> {
         .filter(|size| size.is_power_of_two())
 }
 
-/// Physical addresses of the blocks to add, ascending.
-fn plan(header: &Header, block_size: u64, present: impl Fn(u64) -> bool) -> Vec<u64> {
-    let mut windows = vec![(header.base, REGION_SIZE)];
-    for nursery in header.nursery {
-        // The nursery this kernel lives in is there already; the other one is the reservation from now on.
-        if !present(nursery) {
-            windows.push((nursery, NURSERY_SIZE));
-        }
-    }
+/// Physical addresses of the blocks to add, ascending. A block that this kernel has a part of, for its real-mode code,
+/// is among them: the module fills in the rest.
+fn plan(header: &Header, block_size: u64) -> Vec<u64> {
+    // One nursery this kernel lives in; the other is the reservation from now on.
+    let [first, second] = header.nursery;
+    let windows = [
+        (header.base, REGION_SIZE),
+        (first, NURSERY_SIZE),
+        (second, NURSERY_SIZE),
+    ];
     let kept = |block: u64| {
         windows
             .iter()
@@ -76,7 +76,7 @@ fn plan(header: &Header, block_size: u64, present: impl Fn(u64) -> bool) -> Vec<
             let first = range.start / block_size * block_size;
             (first..range.end).step_by(block_size as usize)
         })
-        .filter(|&block| !kept(block) && !present(block))
+        .filter(|&block| !kept(block))
         .collect();
     blocks.sort_unstable();
     blocks.dedup();
@@ -126,9 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn windows_and_what_is_there_are_left_out() {
-        let here = |block: u64| block == 0 || (768 * MB..1024 * MB).contains(&block);
-        let blocks: Vec<u64> = plan(&header(), 128 * MB, here).iter().map(|block| block / MB).collect();
-        assert_eq!(blocks, [128, 256, 384, 1280, 1408, 1536, 1664, 1792, 1920]);
+    fn windows_are_left_out() {
+        let blocks: Vec<u64> = plan(&header(), 128 * MB).iter().map(|block| block / MB).collect();
+        assert_eq!(blocks, [0, 128, 256, 384, 1280, 1408, 1536, 1664, 1792, 1920]);
     }
 }

@@ -36,6 +36,8 @@ pub struct Capture {
     pipes: BTreeMap<u64, ()>,
     files: Vec<(u64, Tid, u32)>,
     masks: BTreeMap<Tid, u64>,
+    /// Record a vDSO and a release that are not this kernel's.
+    pub other_kernel: bool,
 }
 
 /// Stops a thread; returns its blocked signals.
@@ -136,6 +138,7 @@ impl Capture {
             pipes: BTreeMap::new(),
             files: Vec::new(),
             masks: BTreeMap::new(),
+            other_kernel: false,
         }
     }
 
@@ -393,6 +396,10 @@ impl Capture {
                 if mapping.backing == Backing::Vdso || anonymous && mapping.backing != Backing::Vvar && !shared {
                     let mut bytes = [0; 4096];
                     memory.read_exact_at(&mut bytes, page).unwrap();
+                    if mapping.backing == Backing::Vdso && page == start && self.other_kernel {
+                        // Padding of the ELF identification.
+                        bytes[15] ^= 1;
+                    }
                     runs.extend(FrameRun::new(page, self.frames.keep(bytes), 1, 0).to_bytes());
                 }
             }
@@ -541,7 +548,11 @@ impl Capture {
         let mut writer = Writer::new(&mut area, 1).unwrap();
         let release = read(1, "../sys/kernel/osrelease");
         let machine = Machine {
-            release: release.trim().into(),
+            release: if self.other_kernel {
+                "other".into()
+            } else {
+                release.trim().into()
+            },
             clock: self.clock,
             ..Machine::default()
         };

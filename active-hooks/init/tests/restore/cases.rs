@@ -16,7 +16,9 @@ use std::{
 };
 
 /// Name and function of every case.
-pub const ALL: [(&str, fn()); 4] = [
+pub const ALL: &[(&str, fn())] = &[
+    ("clocks_go_on_with_the_same_kernel", clocks_go_on_with_the_same_kernel),
+    ("clocks_go_on_with_another_kernel", clocks_go_on_with_another_kernel),
     ("memory_timer_and_handler_go_on", memory_timer_and_handler_go_on),
     ("threads_keep_their_registers", threads_keep_their_registers),
     ("a_pipe_between_parent_and_child", a_pipe_between_parent_and_child),
@@ -97,7 +99,10 @@ impl Subject {
     /// Captures these processes, kills them and restores them. The pipes to the first are new afterwards: their
     /// other ends were ours and are not restored.
     fn through_failure(&mut self, pids: &[Tid]) -> BTreeMap<u32, Outcome> {
-        let mut capture = Capture::new();
+        self.through(Capture::new(), pids)
+    }
+
+    fn through(&mut self, mut capture: Capture, pids: &[Tid]) -> BTreeMap<u32, Outcome> {
         pids.iter().for_each(|&pid| capture.stop(pid));
         pids.iter().for_each(|&pid| capture.process(pid));
         capture.kill(pids);
@@ -132,6 +137,20 @@ fn memory_timer_and_handler_go_on() {
     let outcomes = subject.through_failure(&[pid]);
     assert!(outcomes[&(pid as u32)].adopted > 1900);
     assert_eq!(subject.ask(), format!("2 true {pid}"));
+}
+
+fn clocks_go_on_with_the_same_kernel() {
+    let mut subject = Subject::start("clock", &[]);
+    subject.through_failure(&[subject.pid]);
+    assert_eq!(subject.ask(), "true");
+}
+
+fn clocks_go_on_with_another_kernel() {
+    let mut subject = Subject::start("clock", &[]);
+    let mut capture = Capture::new();
+    capture.other_kernel = true;
+    subject.through(capture, &[subject.pid]);
+    assert_eq!(subject.ask(), "true");
 }
 
 fn threads_keep_their_registers() {

@@ -25,7 +25,7 @@ fn main() {
         if filter.is_some_and(|filter| !name.contains(filter.as_str())) {
             continue;
         }
-        let passed = cases::in_a_process_of_its_own(case);
+        let passed = cases::in_a_process_of_its_own(*case);
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
         failed += u32::from(!passed);
     }

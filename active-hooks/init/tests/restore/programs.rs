@@ -13,6 +13,7 @@ pub fn run(name: &str, arguments: &[String]) -> ! {
         "counter" => counter(),
         "threads" => threads(),
         "family" => family(),
+        "clock" => clock(),
         "file" => file(&arguments[0]),
         other => panic!("no program {other}"),
     }
@@ -169,5 +170,40 @@ fn file(path: &str) {
     let mut twin = twin;
     twin.write_all(b"shared").unwrap();
     answer(&std::fs::read_to_string(path).unwrap());
+    question();
+}
+
+/// Threads that read the clock through the vDSO all the time.
+fn clock() {
+    static STOP: AtomicU64 = AtomicU64::new(0);
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(|| {
+                let mut last = Instant::now();
+                let mut reads = 0u64;
+                while STOP.load(Ordering::Acquire) == 0 {
+                    let now = Instant::now();
+                    if now < last {
+                        return 0;
+                    }
+                    last = now;
+                    reads += 1;
+                }
+                reads
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(50));
+    answer("ready");
+    question();
+    let before = Instant::now();
+    std::thread::sleep(Duration::from_millis(50));
+    let waited = before.elapsed();
+    STOP.store(1, Ordering::Release);
+    let good = readers.into_iter().all(|reader| reader.join().unwrap() > 0);
+    answer(&format!(
+        "{}",
+        good && waited >= Duration::from_millis(50) && waited < Duration::from_secs(20)
+    ));
     question();
 }
