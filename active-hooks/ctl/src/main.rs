@@ -7,6 +7,7 @@ mod cli;
 mod exit;
 mod log;
 mod machine;
+mod man;
 mod panic_test;
 mod parameters;
 mod protect;
@@ -16,7 +17,7 @@ mod snapshot;
 mod status;
 mod units;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use cli::{Arguments, Command};
 use exit::Exit;
 use std::process::ExitCode;
@@ -43,9 +44,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::CheckMachine { json } => machine::run(json),
         Command::Log { epitaph } => log::run(epitaph),
         Command::Man => {
-            clap_mangen::Man::new(Arguments::command())
-                .section("8")
-                .render(&mut std::io::stdout())?;
+            man::write(&mut std::io::stdout())?;
             Ok(Exit::Fine)
         }
     }

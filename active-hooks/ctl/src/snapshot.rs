@@ -132,7 +132,8 @@ pub fn open_device() -> Result<Device> {
             }
             _ => return anyhow::Error::new(error),
         };
-        anyhow::Error::new(error).context(hint)
+        let error = std::io::Error::from_raw_os_error(error.errno().unwrap_or_default());
+        anyhow::anyhow!("{}: {error}\n{hint}", shared_region::device::PATH)
     })
 }
 

@@ -107,6 +107,18 @@ impl Verdict {
         self.findings.iter().all(|finding| finding.cost == Cost::Note)
     }
 
+    /// For a process that cannot be looked at.
+    fn unreadable(root: &Root, pid: u32, error: &anyhow::Error) -> Self {
+        let text = format!("cannot be looked at: {error:#}");
+        Self {
+            pid,
+            comm: root.line(&format!("/proc/{pid}/comm")).unwrap_or_else(|| "?".into()),
+            protected: None,
+            threads: root.names(&format!("/proc/{pid}/task")).map_or(1, |names| names.len()),
+            findings: vec![Finding::risk("process", "unreadable", text)],
+        }
+    }
+
     fn text(&self) -> String {
         let worst = match self.survives() {
             true => "would survive",
@@ -277,6 +289,7 @@ pub fn run(given: &[u32], all: bool, json: bool) -> Result<Exit> {
             Ok(verdict) => verdicts.push(verdict),
             // Processes come and go while all are looked at.
             Err(_) if all && !root.exists(&format!("/proc/{pid}")) => {}
+            Err(error) if all => verdicts.push(Verdict::unreadable(&root, pid, &error)),
             Err(error) => return Err(explain(error, pid)),
         }
     }
