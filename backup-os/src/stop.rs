@@ -43,7 +43,7 @@ fn skipped(control: &ControlWords) -> Skip {
         module_nmi: bits & inject::SKIP_NMI_RUNG != 0,
         init: bits & inject::SKIP_AP_INIT_RUNG != 0,
         nmi_text: bits & inject::SKIP_PATCH_RUNG != 0,
-        loop_text: bits & inject::SKIP_PATCH_RUNG != 0,
+        loop_text: bits & inject::SKIP_LOOP_RUNG != 0,
         warm_reset: bits & inject::SKIP_INIT_RUNG != 0,
     }
 }
@@ -58,11 +58,14 @@ impl Stop<'_> {
         let control = self.region.control();
         let cpus = self.header.cpus();
         self.parking.clear_slots(cpus);
-        control.stop_request.store(generation, Ordering::Release);
+        let skip = skipped(control);
+        // A CPU that waits for the request in panic() answers it without an NMI.
+        let request = if skip.module_nmi { 0 } else { generation };
+        control.stop_request.store(request, Ordering::Release);
 
         let bsp = self.header.bsp_apic_id;
         let listed = cpus.iter().map(|&id| (id, u64::from(id) == bsp));
-        let mut ladder = Ladder::new(listed, Limits::default(), skipped(control));
+        let mut ladder = Ladder::new(listed, Limits::default(), skip);
         let mut hands = Hands {
             stop: self,
             nmi_text: None,

@@ -226,7 +226,7 @@ pub struct ControlWords {
 pub mod inject {
     /// The stop ladder skips the module's NMI rung.
     pub const SKIP_NMI_RUNG: u64 = 1 << 0;
-    /// The stop ladder skips INIT and the warm-reset vector for the bootstrap processor.
+    /// The stop ladder skips the warm-reset vector for the bootstrap processor.
     pub const SKIP_INIT_RUNG: u64 = 1 << 1;
     /// The stop ladder skips the patch of the NMI entry text.
     pub const SKIP_PATCH_RUNG: u64 = 1 << 2;
@@ -236,6 +236,8 @@ pub mod inject {
     pub const SMALL_CONTEXT: u64 = 1 << 4;
     /// Hash the old kernel's memory before and after the successor's boot, into the log.
     pub const HASH_MEMORY: u64 = 1 << 5;
+    /// The stop ladder skips the patch of the loop at the end of `panic()`.
+    pub const SKIP_LOOP_RUNG: u64 = 1 << 6;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);

@@ -115,8 +115,11 @@ pub struct Limits {
     pub init_settle: u64,
     /// For a CPU to arrive after INIT; the start-up IPI is repeated at half of it.
     pub init: u64,
-    /// For each text patch.
-    pub patch: u64,
+    /// For the patch of the NMI entry text.
+    pub nmi_text: u64,
+    /// For the patch of `panic()`: the CPU is caught when it next returns into that function, for which it may first
+    /// have to wait a second for CPUs that do not answer it any more (`native_stop_other_cpus`).
+    pub loop_text: u64,
     /// For the firmware to come round to the warm-reset vector.
     pub warm_reset: u64,
 }
@@ -129,7 +132,8 @@ impl Default for Limits {
             saving: 20_000,
             init_settle: 10_000,
             init: 40_000,
-            patch: 20_000,
+            nmi_text: 20_000,
+            loop_text: 5_000_000,
             warm_reset: 200_000,
         }
     }
@@ -380,7 +384,8 @@ impl Ladder {
                 self.limits.nmi + if saving { self.limits.saving } else { 0 }
             }
             Rung::Init => self.limits.init_settle + self.limits.init,
-            Rung::NmiText | Rung::LoopText => self.limits.patch,
+            Rung::NmiText => self.limits.nmi_text,
+            Rung::LoopText => self.limits.loop_text,
             Rung::WarmReset => self.limits.warm_reset,
         }
     }

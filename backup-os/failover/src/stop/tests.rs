@@ -191,7 +191,7 @@ fn a_bootstrap_processor_that_nothing_stops_is_named() {
     let run = run(&[DEAF, HEALTHY], Skip::default());
     assert_eq!(run.cpus[0].stopped_by, None);
     assert_eq!(run.cpus[1].stopped_by, Some(Rung::ModuleNmi));
-    assert!(run.took < 1_000_000, "the ladder itself must stay bounded");
+    assert!(run.took < 10_000_000, "the ladder itself must stay bounded");
 }
 
 #[test]
