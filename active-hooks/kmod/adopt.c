@@ -299,10 +299,15 @@ static u64 add_huge(struct adoption *adoption, unsigned long address, u64 pfn,
 	return 1;
 }
 
+static u64 run_pages(const struct orthros_frame_run *run)
+{
+	return (run->word >> 4 & 0xfffff) + 1;
+}
+
 static int add_run(struct adoption *adoption, const struct orthros_frame_run *run,
 		   u32 index)
 {
-	u64 kind = run->word & 0xf, pages = (run->word >> 4 & 0xfffff) + 1;
+	u64 kind = run->word & 0xf, pages = run_pages(run);
 	u64 pfn = run->word >> 24, address = run->va;
 	int error = 0;
 
@@ -333,7 +338,7 @@ static int adopt_some(struct adoption *adoption, const struct orthros_frame_run 
 		      u32 count)
 {
 	int error = 0, late;
-	u32 i;
+	u32 i, tried;
 
 	if (mmap_write_lock_killable(adoption->mm)) {
 		adoption->failed_run = 0;
@@ -345,7 +350,11 @@ static int adopt_some(struct adoption *adoption, const struct orthros_frame_run 
 	/* The pages before the failing one are good; if not, they failed first. */
 	late = flush(adoption);
 	mmap_write_unlock(adoption->mm);
-	return late ?: error;
+	error = late ?: error;
+	tried = error ? adoption->failed_run + 1 : count;
+	for (i = 0; i < tried; i++)
+		adoption->asked += run_pages(&runs[i]);
+	return error;
 }
 
 static int adopt_runs(struct adoption *adoption, struct orthros_adopt *request)
@@ -411,6 +420,8 @@ int adopt_frames(struct orthros_adopt *request)
 	request->nanoseconds = ktime_get_ns() - begin;
 	word_write(frames_adopted, word_read(frames_adopted) + adoption->adopted);
 	word_write(frames_copied, word_read(frames_copied) + adoption->copied);
+	word_write(frames_refused, word_read(frames_refused) + adoption->asked -
+				   adoption->adopted - adoption->copied);
 	kvfree(adoption);
 	return error;
 }

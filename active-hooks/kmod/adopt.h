@@ -11,7 +11,8 @@
 struct adoption {
 	struct mm_struct *mm;
 	struct vm_area_struct *vma;
-	u64 adopted, copied;
+	/* Pages of all runs up to the one it stopped at, and what became of them. */
+	u64 asked, adopted, copied;
 	/* The batch: pages side by side from `first` on. */
 	unsigned long first;
 	unsigned int count;

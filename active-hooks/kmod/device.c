@@ -57,6 +57,9 @@ static int mark(const struct orthros_mark *request)
 	word_write(processes_resumed,
 		   word_read(processes_resumed) + request->resumed);
 	word_write(successor_heartbeat, word_read(successor_heartbeat) + 1);
+	/* From here on disks are written. */
+	if (move && request->phase >= ORTHROS_PHASE_MEMORY_ADDED)
+		word_write(commit_point, 1);
 	if (move) {
 		/* What this kernel is now differs from what it was when loaded. */
 		if (request->phase == ORTHROS_PHASE_COMPLETE)

@@ -94,4 +94,5 @@ module_init(orthros_init);
 module_exit(orthros_exit);
 
 MODULE_DESCRIPTION("Orthros: publishes facts about this kernel, hands CPUs over, takes memory over");
+MODULE_VERSION("0.1.0");
 MODULE_LICENSE("Dual MIT/GPL");
