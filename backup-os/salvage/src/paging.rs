@@ -328,14 +328,22 @@ impl<M: PhysMem + ?Sized, F: FnMut(Leaf<'_>)> Scan<'_, M, F> {
             let entry = Pte(u64::from_le_bytes(*entry));
             let to = (from | span_mask).min(last);
             if !entry.is_none() {
-                // A table's entry has PSE clear; what is not present here is a swap or migration entry for a huge page.
-                match PageSize::at(shift).filter(|_| entry.0 & Pte::HUGE != 0 || !entry.is_present()) {
+                let huge = PageSize::at(shift).filter(|_| entry.0 & Pte::HUGE != 0 || !entry.is_present());
+                match huge {
+                    // What is not present here is a swap or migration entry for a huge page.
                     Some(size) => (self.visit)(Leaf::Huge {
                         start: Uva(from),
                         entry,
                         size,
                     }),
-                    None => self.table(entry.frame(), shift.saturating_sub(9), from, to)?,
+                    None if entry.is_present() => {
+                        self.table(entry.frame(), shift.saturating_sub(9), from, to)?;
+                    }
+                    None => (self.visit)(Leaf::Lost {
+                        start: Uva(from),
+                        end: Uva(to.saturating_add(1)),
+                        table: entry.frame(),
+                    }),
                 }
             }
             from = to.wrapping_add(1);

@@ -1,5 +1,6 @@
 //! Page tables built by hand: translation and scan, 4 and 5 levels, all sizes of pages.
 
+use proptest::prelude::*;
 use salvage::addr::{Pfn, PhysAddr, Uva};
 use salvage::error::Reason;
 use salvage::memory::SparseMemory;
@@ -140,6 +141,47 @@ fn tables_that_refer_to_themselves_end_the_scan() {
     let result = tables.scan(&memory, Uva(0), Uva(u64::MAX), &mut |_| met += 1);
     assert_eq!(result, Err(TooManyTables(2)));
     assert_eq!(met, 0);
+}
+
+#[test]
+fn an_entry_that_is_no_table_costs_what_it_maps() {
+    let mut memory = SparseMemory::new();
+    memory.write_u64(PhysAddr(ROOT), Pte::PROT_NONE | 0x1000);
+    let tables = PageTables {
+        root: PhysAddr(ROOT),
+        levels: Levels::Four,
+    };
+    let met = scan(&memory, &tables, 0x1000, 0x2000).unwrap();
+    assert!(matches!(met[..], [Met::Lost(0x1000, 0x2000, _)]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn hostile_tables_end(
+        words in prop::collection::vec((0u64..8 * 512, 0u64..9, any::<u64>()), 1..600),
+        five in any::<bool>(),
+        start in any::<u64>(),
+        end in any::<u64>(),
+    ) {
+        let mut memory = SparseMemory::new();
+        for (place, table, flags) in words {
+            // Most entries lead to another table of the eight, some anywhere.
+            let entry = if table < 8 { (ROOT + table * 0x1000) | (flags & 0xFFF) } else { flags };
+            memory.write_u64(PhysAddr(ROOT + place * 8), entry);
+        }
+        let tables = PageTables { root: PhysAddr(ROOT), levels: if five { Levels::Five } else { Levels::Four } };
+        let mut met = 0u32;
+        let _ = tables.scan(&memory, Uva(start), Uva(end), &mut |leaf| {
+            met += 1;
+            if let Leaf::Table { start, entries } = leaf {
+                runs(start, entries, |run| assert!(run.pages > 0));
+            }
+        });
+        prop_assert!(met <= 512 * 16);
+        let _ = tables.translate(&memory, start);
+    }
 }
 
 #[test]
