@@ -167,15 +167,39 @@ static void give_unkept(u64 pfn, u64 end)
 	}
 }
 
+/*
+ * A forbidden frame is a reserved page, whatever added memory begins as (6.12:
+ * offline): ioremap() of what the firmware keeps there insists on it.
+ */
+static void reserve_forbidden(u64 pfn, u64 end)
+{
+	u64 size = end - range.first, at = pfn - range.first;
+
+	for (at = find_next_bit(range.kept, size, at); at < size;
+	     at = find_next_bit(range.kept, size, at + 1)) {
+		struct page *page = pfn_to_page(range.first + at);
+
+		if (hotadd_is_withheld(range.first + at))
+			continue;
+#if KERNEL_HAS_FOLIO_RMAP
+		if (PageOffline(page))
+			__ClearPageOffline(page);
+#endif
+		__SetPageReserved(page);
+	}
+}
+
 /* Called for each aligned piece of a block that comes online. */
 static void online_page(struct page *page, unsigned int order)
 {
 	u64 pfn = page_to_pfn(page), end = pfn + (1ULL << order);
 
-	if (pfn < range.first || end > range.end)
+	if (pfn < range.first || end > range.end) {
 		generic_online_page(page, order);
-	else
-		give_unkept(pfn, end);
+		return;
+	}
+	give_unkept(pfn, end);
+	reserve_forbidden(pfn, end);
 }
 
 static int add_and_online(u64 start, u64 size)
@@ -200,6 +224,7 @@ static int add_and_online(u64 start, u64 size)
 		       start + size, error);
 		return error;
 	}
+	resources_enter_firmware(start, start + size);
 	/* Blocks that do not come online are no error of add_memory(). */
 	for (at = start; at < start + size; at += block)
 		if (!pfn_to_online_page(PHYS_PFN(at))) {

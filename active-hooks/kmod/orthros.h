@@ -74,6 +74,7 @@ bool hotadd_is_readable(u64 pfn);
 /* resources.c */
 int resources_clear(u64 start, u64 end);
 int resources_enter_ram(u64 start, u64 end);
+void resources_enter_firmware(u64 start, u64 end);
 
 /* fill.c */
 struct frame_range {

@@ -8,6 +8,7 @@
  */
 #include <linux/ioport.h>
 #include <linux/slab.h>
+#include <asm/e820/types.h>
 #include "orthros.h"
 
 static bool is_removable(const struct resource *entry)
@@ -74,20 +75,74 @@ int resources_clear(u64 start, u64 end)
 	return 0;
 }
 
-/* Enters [start, end) as RAM, as add_memory() does. */
-int resources_enter_ram(u64 start, u64 end)
+static int enter(u64 start, u64 end, const char *name, unsigned long flags,
+		 unsigned long desc)
 {
 	struct resource *entry = kzalloc(sizeof(*entry), GFP_KERNEL);
 	int error;
 
 	if (!entry)
 		return -ENOMEM;
-	entry->name = "System RAM";
+	entry->name = name;
 	entry->start = start;
 	entry->end = end - 1;
-	entry->flags = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY;
+	entry->flags = flags;
+	entry->desc = desc;
 	error = insert_resource(&iomem_resource, entry);
 	if (error)
 		kfree(entry);
 	return error;
+}
+
+/* Enters [start, end) as RAM, as add_memory() does. */
+int resources_enter_ram(u64 start, u64 end)
+{
+	return enter(start, end, "System RAM", IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY,
+		     IORES_DESC_NONE);
+}
+
+/* Takes [start, end) out of the RAM entry around it. */
+static int carve(u64 start, u64 end)
+{
+	struct resource *ram = iomem_resource.child;
+	u64 ram_end;
+
+	while (ram && !(ram->start <= start && ram->end >= end - 1))
+		ram = ram->sibling;
+	if (!ram || !(ram->flags & IORESOURCE_SYSRAM))
+		return -ENOENT;
+	ram_end = ram->end + 1;
+	if (ram->start == start)
+		return adjust_resource(ram, end, ram_end - end);
+	return adjust_resource(ram, ram->start, start - ram->start) ?:
+	       (end < ram_end ? resources_enter_ram(end, ram_end) : 0);
+}
+
+/*
+ * add_memory() enters whole blocks as RAM. What the firmware keeps of them is
+ * entered as what it is again: who maps ACPI tables later looks here.
+ */
+void resources_enter_firmware(u64 start, u64 end)
+{
+	const struct orthros_header *header = region.header;
+	int i;
+
+	for (i = 0; i < header->ram_count; i++) {
+		u64 from = max(header->ram[i].start, start);
+		u64 to = min(header->ram[i].end, end);
+		const char *name = "Reserved";
+		unsigned long desc = IORES_DESC_RESERVED;
+
+		if (header->ram[i].kind == E820_TYPE_RAM || from >= to)
+			continue;
+		if (header->ram[i].kind == E820_TYPE_ACPI) {
+			name = "ACPI Tables";
+			desc = IORES_DESC_ACPI_TABLES;
+		} else if (header->ram[i].kind == E820_TYPE_NVS) {
+			name = "ACPI Non-volatile Storage";
+			desc = IORES_DESC_ACPI_NV_STORAGE;
+		}
+		if (carve(from, to) || enter(from, to, name, IORESOURCE_MEM, desc))
+			pr_warn("[%#llx, %#llx) is shown as RAM, but is %s\n", from, to, name);
+	}
 }
