@@ -30,8 +30,8 @@ pub struct Contents {
     pub backup_os: PathBuf,
     /// The kernel that runs first.
     pub active: Staged,
-    /// The kernel that takes over; without one it is the active's.
-    pub successor: Option<Staged>,
+    /// The kernel that takes over.
+    pub successor: Staged,
 }
 
 /// Writes a bootable disc image to `iso`. The first word of each module's string names
@@ -71,10 +71,9 @@ pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
         &contents.active.command_line,
     )?;
     add("module2", "initramfs", &contents.active.initramfs, "")?;
-    if let Some(successor) = &contents.successor {
-        add("module2", "successor-kernel", &successor.image, &successor.command_line)?;
-        add("module2", "successor-initramfs", &successor.initramfs, "")?;
-    }
+    let successor = &contents.successor;
+    add("module2", "successor-kernel", &successor.image, &successor.command_line)?;
+    add("module2", "successor-initramfs", &successor.initramfs, "")?;
     menu.push_str("  boot\n}\n");
     fs::write(boot.join("grub/grub.cfg"), menu)?;
     // The BIOS platform's modules alone keep the disc small and its making quick.

@@ -174,10 +174,13 @@ fn boot(
             module,
             busybox: busybox.to_path_buf(),
         };
+        // The module fails on request only if it is told at load that it may.
+        let test = if scenario.injects() { "orthros.allow_test=1" } else { "" };
         let words = [
             "root=/dev/vda rw console=ttyS0",
             &scenario.guest.kernel_parameters,
             &plan.kernel_parameters,
+            test,
         ];
         Ok(Staged {
             image: kernel.image.clone(),
@@ -199,11 +202,7 @@ fn boot(
         loader_options: plan.loader_options.clone(),
         backup_os: artefacts.bare_program("backup-os")?,
         active: first,
-        successor: if active.series == successor.series {
-            None
-        } else {
-            Some(staged(successor)?)
-        },
+        successor: staged(successor)?,
     };
     disc::make(&iso, &contents)?;
     Ok(Boot::Disc(iso))

@@ -130,7 +130,7 @@ impl<'a> Ready<'a> {
         if step.event == Event::Panic {
             match &step.injection {
                 None => machine.agent.send("echo c >/proc/sysrq-trigger")?,
-                Some(how) => machine.agent.send(&format!("orthros-ctl panic-test {how}"))?,
+                Some(how) => machine.agent.send(&format!("orthros-ctl panic-test --yes {how}"))?,
             }
             let answer = machine.agent.wait_ready(Duration::from_secs(step.timeout));
             report.steps.push(result.clone());

@@ -136,7 +136,7 @@ pub struct Step {
     /// Milliseconds after readiness or the step before.
     #[serde(default)]
     pub after_ms: u64,
-    /// How the event is brought about, as `orthros-ctl panic-test` names it.
+    /// How the event is brought about: arguments for `orthros-ctl panic-test`.
     pub injection: Option<String>,
     /// How often.
     #[serde(default = "once")]
@@ -220,6 +220,18 @@ impl Scenario {
     #[must_use]
     pub fn name(&self) -> String {
         self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Whether a step or variation is brought about by `orthros-ctl panic-test`.
+    #[must_use]
+    pub fn injects(&self) -> bool {
+        let sweep = self.sweep.iter().flat_map(|sweep| &sweep.injections);
+        self.steps
+            .iter()
+            .filter_map(|step| step.injection.as_ref())
+            .chain(sweep)
+            .next()
+            .is_some()
     }
 
     fn check(&self) -> Result<()> {
