@@ -222,6 +222,9 @@ impl Backup {
         while watch.phase() < phase {
             timer::sleep();
             self.count_look();
+            if self.region.control().doorbell.load(Ordering::Acquire) != 0 {
+                self.lose(format_args!("the successor panicked in {:?}", watch.phase()));
+            }
             let word = self.region.control().successor_phase.load(Ordering::Acquire);
             match watch.look(rescue::since(&self.clock, start), word, self.heartbeat()) {
                 Verdict::Going => {}

@@ -127,9 +127,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            nmi: 20_000,
-            nmi_again: 10_000,
-            saving: 20_000,
+            // A CPU of hardware is there within microseconds; the virtual CPU of a loaded host was seen to take 44 ms,
+            // and giving up too early costs what it had in its registers.
+            nmi: 200_000,
+            nmi_again: 50_000,
+            saving: 200_000,
             init_settle: 10_000,
             init: 40_000,
             nmi_text: 20_000,

@@ -115,7 +115,7 @@ fn healthy_cpus_park_by_nmi_and_application_processors_wait_for_sipi() {
 #[test]
 fn a_cpu_that_saves_slowly_is_not_torn_away() {
     let slow = Obeys {
-        saving_for: 30_000,
+        saving_for: 300_000,
         ..HEALTHY
     };
     let run = run(&[HEALTHY, slow], Skip::default());
