@@ -9,6 +9,7 @@ use crate::clock::Now;
 use crate::cpus::Cpu;
 use crate::failover::Input;
 use crate::fpu::XstateTable;
+use crate::frame_set::FrameSet;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::namespaces::Namespaces;
@@ -45,8 +46,9 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     huge_zero: u64,
     symbols: RefCell<HashMap<Kva, Option<Rc<str>>>>,
     /// Frames shared copy-on-write that have an owner.
-    claimed: HashSet<u64>,
-    claims: Vec<u64>,
+    claimed: FrameSet,
+    /// Those of the process at work.
+    claims: FrameSet,
     /// Records of shared objects that were written.
     written: HashSet<(u16, u64)>,
     writes: Vec<(u16, u64)>,
@@ -55,7 +57,6 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
 /// A state to come back to.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpoint {
-    claims: usize,
     writes: usize,
     tally: Summary,
 }
@@ -78,8 +79,8 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             zero: variable(globals.zero_pfn),
             huge_zero: variable(globals.huge_zero_pfn),
             symbols: RefCell::new(HashMap::new()),
-            claimed: HashSet::new(),
-            claims: Vec::new(),
+            claimed: FrameSet::default(),
+            claims: FrameSet::default(),
             written: HashSet::new(),
             writes: Vec::new(),
         }
@@ -95,15 +96,6 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             .entry(address)
             .or_insert_with(|| self.kernel.symbol_name(address).map(|name| Rc::from(name.as_str())));
         name.clone()
-    }
-
-    /// Whether an address lies in the kernel's code.
-    pub fn is_text(&self, address: Kva) -> bool {
-        let globals = &self.kernel.prepared.globals;
-        globals
-            .text_start
-            .zip(globals.text_end)
-            .is_some_and(|(start, end)| (start..end).contains(&address))
     }
 
     /// The CPU a task was running on.
@@ -123,11 +115,12 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
 
     /// Makes the process at work the owner of a shared frame, unless it has one.
     pub fn claim(&mut self, pfn: u64) -> bool {
-        let fresh = self.claimed.insert(pfn);
-        if fresh {
-            self.claims.push(pfn);
-        }
-        fresh
+        !self.claimed.contains(pfn) && self.claims.insert(pfn)
+    }
+
+    /// Whether a shared frame has an owner.
+    pub fn is_claimed(&self, pfn: u64) -> bool {
+        self.claimed.contains(pfn) || self.claims.contains(pfn)
     }
 
     /// Whether a shared object is met for the first time and has to be recorded.
@@ -146,10 +139,15 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
         self.tally.retained_frames = self.tally.retained_frames.wrapping_add(fresh);
     }
 
+    /// Keeps what was recorded of the process at work.
+    pub fn commit(&mut self) {
+        self.claimed.append(&mut self.claims);
+        self.writes.clear();
+    }
+
     /// The present state.
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
-            claims: self.claims.len(),
             writes: self.writes.len(),
             tally: self.tally,
         }
@@ -157,9 +155,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
 
     /// Forgets what was recorded since a checkpoint.
     pub fn rollback(&mut self, checkpoint: Checkpoint) {
-        for pfn in self.claims.drain(checkpoint.claims.min(self.claims.len())..) {
-            self.claimed.remove(&pfn);
-        }
+        self.claims.clear();
         for object in self.writes.drain(checkpoint.writes.min(self.writes.len())..) {
             self.written.remove(&object);
         }

@@ -3,82 +3,97 @@
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
-use crate::tasks::{self, ProcessEntry, EXIT_ZOMBIE};
+use crate::orc::{frames, Unwind};
+use crate::overview;
+use crate::printk;
 use alloc::string::String;
 use alloc::vec::Vec;
 use shared_region::context::Evidence;
 
 /// Return addresses that are listed.
-const MAX_FRAMES: usize = 48;
-/// Processes that are listed.
-const MAX_LISTED: usize = 4096;
+const MAX_FRAMES: usize = 64;
+/// Threads that are listed.
+const MAX_LISTED: usize = 8192;
+/// Bytes of the log that are kept, from its end.
+const MAX_LOG: usize = 128 << 10;
+/// Nanoseconds in a microsecond and microseconds in a second, for the time stamps of the log.
+const MICRO: u64 = 1000;
+const SECOND: u64 = 1_000_000;
 
 /// Gathers the evidence. What cannot be read is left out.
-pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, processes: &[ProcessEntry]) -> Evidence {
+pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Evidence {
     let kernel = context.kernel;
     let panic_cpu = kernel.mem.i32(kernel.symbols.panic_cpu).unwrap_or(-1);
     let cpu = context
         .cpus
         .iter()
         .find(|cpu| i32::try_from(cpu.number) == Ok(panic_cpu));
-    let mem = &kernel.mem;
     let types = &kernel.types.layouts.task;
     let task = cpu.map(|cpu| {
-        let comm = mem.text(cpu.current, types.comm).unwrap_or_default();
-        let pid = mem.uint(cpu.current, types.pid).unwrap_or(0);
+        let comm = kernel.mem.text(cpu.current, types.comm).unwrap_or_default();
+        let pid = kernel.mem.uint(cpu.current, types.pid).unwrap_or(0);
         alloc::format!("{pid} {}", String::from_utf8_lossy(&comm))
     });
+    let threads = overview::processes(kernel, |_| {})
+        .into_iter()
+        .flat_map(|process| process.threads);
     Evidence {
-        dmesg: String::new(),
+        dmesg: log(context),
         panic_cpu: i64::from(panic_cpu),
         task: task.unwrap_or_default(),
         stack: cpu.map(|cpu| stack(context, cpu.current)).unwrap_or_default(),
-        tasks: processes.iter().take(MAX_LISTED).map(line).collect(),
+        tasks: threads.take(MAX_LISTED).map(|thread| line(&thread)).collect(),
     }
 }
 
-/// Return addresses on a task's kernel stack, innermost first, as `symbol+offset`. The frames are not unwound: addresses
-/// that are only left over stand among them, as in a stack dump of the kernel with `?`.
+/// The end of the log, as `dmesg` shows it.
+fn log<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> String {
+    let Ok(records) = printk::log(context.kernel) else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for record in records.flatten() {
+        let micros = record.ts_nsec.checked_div(MICRO).unwrap_or(0);
+        let (seconds, rest) = (micros.checked_div(SECOND), micros.checked_rem(SECOND));
+        text.push_str(&alloc::format!(
+            "[{:5}.{:06}] ",
+            seconds.unwrap_or(0),
+            rest.unwrap_or(0)
+        ));
+        text.push_str(&String::from_utf8_lossy(&record.text));
+        text.push('\n');
+    }
+    let mut start = text.len().saturating_sub(MAX_LOG);
+    while !text.is_char_boundary(start) {
+        start = start.saturating_add(1);
+    }
+    text.split_off(start)
+}
+
+/// Return addresses of the panicking task from the caller of `panic` on, as `symbol+offset`.
 fn stack<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Vec<String> {
     let kernel = context.kernel;
-    let Ok((bottom, top)) = tasks::stack(kernel, task) else {
-        return Vec::new();
+    let chain = match Unwind::panicking(kernel, task) {
+        Ok(Some(chain)) => chain,
+        _ => return Vec::new(),
     };
-    let len = top.0.wrapping_sub(bottom.0) as usize;
-    let bytes = kernel.mem.bytes(bottom, len).unwrap_or_default();
-    let (words, _) = bytes.as_chunks::<8>();
-    let image = &kernel.prepared.space.image;
-    let mut found: Vec<String> = Vec::new();
-    for word in words {
-        let address = Kva(u64::from_le_bytes(*word));
-        if !image.contains(&address) {
-            continue;
-        }
-        let Some(symbol) = kernel.kallsyms.symbolize(address) else {
-            continue;
-        };
-        // Data and functions' first bytes are no return addresses.
-        if symbol.offset == 0 || symbol.offset > 0x4000 || !context.is_text(address) {
-            continue;
-        }
-        found.push(alloc::format!("{}+{:#x}", symbol.name, symbol.offset));
-        if found.len() >= MAX_FRAMES {
-            break;
-        }
-    }
+    let (found, _) = frames(chain);
     found
+        .into_iter()
+        .take(MAX_FRAMES)
+        .map(|ip| match kernel.kallsyms.symbolize(ip) {
+            Some(symbol) => alloc::format!("{}+{:#x}", symbol.name, symbol.offset),
+            None => alloc::format!("{ip}"),
+        })
+        .collect()
 }
 
-/// `pid comm state` of a process.
-fn line(process: &ProcessEntry) -> String {
-    let state = match (process.exit_state, process.state & 0xFFFF) {
-        (state, _) if state & EXIT_ZOMBIE != 0 => 'Z',
-        (0, 0) => 'R',
-        (0, state) if state & 0x0C != 0 => 'T',
-        (0, state) if state & 1 != 0 => 'S',
-        (0, state) if state & 0x400 != 0 => 'I',
-        (0, _) => 'D',
-        _ => 'X',
-    };
-    alloc::format!("{} {} {state}", process.tgid, String::from_utf8_lossy(&process.comm))
+/// `pid comm state` of a thread.
+fn line(thread: &overview::Thread) -> String {
+    alloc::format!(
+        "{} {} {}",
+        thread.pid,
+        String::from_utf8_lossy(&thread.comm),
+        thread.state
+    )
 }

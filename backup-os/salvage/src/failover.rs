@@ -116,7 +116,11 @@ pub fn run<M: PhysMem + ?Sized>(
     let mut lost: Vec<(u32, Lost)> = Vec::new();
     for entry in chosen() {
         let (mark, checkpoint) = (writer.mark(), context.checkpoint());
-        match process::write(&mut context, &mut writer, retained, entry) {
+        let written = process::write(&mut context, &mut writer, retained, entry);
+        if written.is_ok() {
+            context.commit();
+        }
+        match written {
             Ok(Written::Alive(threads)) => {
                 context.tally.processes = context.tally.processes.saturating_add(1);
                 context.tally.threads = context.tally.threads.saturating_add(threads);
@@ -141,7 +145,7 @@ pub fn run<M: PhysMem + ?Sized>(
 
     writer.reserve(0);
     let summary = context.tally;
-    let evidence = evidence::read(&context, &processes);
+    let evidence = evidence::read(&context);
     // What finds no room now is only missed by the reader of the report; the stream says that it was cut short.
     for (tgid, lost) in &lost {
         let _ = writer.push(Kind::Lost, 1, 0, u64::from(*tgid), lost);

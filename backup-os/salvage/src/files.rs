@@ -261,10 +261,10 @@ fn classify<M: PhysMem + ?Sized>(
     match mode {
         inodes::S_IFREG => {
             if !inodes::is_anonymous_shmem(context, inode)? {
+                inodes::check_file_system(context, inode).map_err(|_| other(reasons::FILE_SYSTEM))?;
                 if path.detached {
                     return Err(other(reasons::HIDDEN_PATH));
                 }
-                inodes::check_file_system(context, inode)?;
             }
             Ok(OpenFileKind::Regular { inode: inode.0 })
         }

@@ -78,6 +78,9 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
         if self.area.flags & vm::SHARED != 0 {
             return Ok(());
         }
+        if mapping.backing == Backing::Vdso {
+            return self.vdso(space);
+        }
         let (start, end) = (Uva(mapping.start), Uva(mapping.end));
         let phys = self.context.kernel.phys();
         let scanned = space.tables.scan(phys, start, end, &mut |leaf| {
@@ -92,6 +95,18 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
         }
         if let Some(refusal) = self.failure.take() {
             return Err(refusal);
+        }
+        self.close()
+    }
+
+    /// The code of the vDSO, all of it, whether the process has touched it or not: the successor's may be another.
+    fn vdso(&mut self, space: &Space) -> Result<()> {
+        let mapping = &self.area.mapping;
+        let pages = mapping.end.saturating_sub(mapping.start) >> crate::addr::PAGE_SHIFT;
+        for i in 0..pages.min(HUGE_PAGES) {
+            let offset = i.wrapping_mul(PAGE_SIZE);
+            let code = self.context.kernel.mem.translate(space.vdso_code.offset(offset))?;
+            self.add(mapping.start.wrapping_add(offset), code.pfn().0, 1, frame_kind::KSM)?;
         }
         self.close()
     }
@@ -151,9 +166,9 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
             FrameSort::Other | FrameSort::NoPage => match self.area.mapping.backing {
                 // A page of the file that was not written to, or one that a truncation has just taken away.
                 Backing::FilePrivate if sort == FrameSort::Other => return Ok(()),
-                // Code and data of the vDSO, for a thread that was inside it.
-                Backing::Vdso | Backing::Vvar if pfn < self.context.pages.end() => frame_kind::KSM,
-                Backing::Vdso | Backing::Vvar => return Ok(()),
+                // Data of the vDSO, for a thread that was inside it; a hypervisor's clock page may be no RAM.
+                Backing::Vvar if pfn < self.context.pages.end() => frame_kind::KSM,
+                Backing::Vvar => return Ok(()),
                 _ => return Err(at(va, reasons::DEVICE_MEMORY)),
             },
         };
@@ -181,6 +196,10 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
                 self.check_poison(start.0, first, pages)?;
                 self.add(start.0, first, pages, frame_kind::HUGE)
             }
+            FrameSort::Anonymous { .. } if pages == HUGE_PAGES && self.claim_all(first) => {
+                self.check_poison(start.0, first, pages)?;
+                self.add(start.0, first, pages, frame_kind::HUGE)
+            }
             FrameSort::Anonymous { .. } => {
                 for i in 0..pages {
                     let pfn = first.wrapping_add(i);
@@ -193,6 +212,15 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
             FrameSort::Other if self.area.mapping.backing == Backing::FilePrivate => Ok(()),
             _ => Err(at(start.0, reasons::DEVICE_MEMORY)),
         }
+    }
+
+    /// Claims a whole huge page, or nothing of it.
+    fn claim_all(&mut self, first: u64) -> bool {
+        let frames = first..first.saturating_add(HUGE_PAGES);
+        let free = frames.clone().all(|pfn| !self.context.is_claimed(pfn));
+        free && frames
+            .map(|pfn| self.context.claim(pfn))
+            .fold(true, |all, fresh| all & fresh)
     }
 
     fn check_poison(&self, va: u64, first: u64, pages: u64) -> Result<()> {

@@ -64,10 +64,6 @@ crate::symbols! {
         entry_text_start: Option<Kva> = "__entry_text_start",
         /// First byte after the entry code.
         entry_text_end: Option<Kva> = "__entry_text_end",
-        /// First byte of the code.
-        text_start: Option<Kva> = "_stext",
-        /// First byte after the code.
-        text_end: Option<Kva> = "_etext",
         /// Where a return to user mode begins that the entry code shares.
         return_to_user: Option<Kva> = "swapgs_restore_regs_and_return_to_usermode",
     }

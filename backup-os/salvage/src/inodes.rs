@@ -110,10 +110,26 @@ crate::mirrors! {
         s_journal: Field,
     }
 
+    /// A block in the page cache.
+    #[allow(missing_docs)]
+    pub struct BufferHead = "buffer_head" {
+        b_state: Field,
+        b_this_page: Field,
+        b_size: Field,
+    }
+
     /// A journal.
     #[allow(missing_docs)]
     pub struct Journal = "journal_s" {
         j_commit_sequence: Field,
+    }
+}
+
+crate::constants! {
+    /// Bits of `buffer_head.b_state`.
+    pub struct BufferStates {
+        /// Contents are valid.
+        uptodate: u32 = "BH_Uptodate",
     }
 }
 
@@ -361,7 +377,8 @@ fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size:
             ));
         }
         let is_dirty = entry.marks & marked != 0 || flags & dirty != 0;
-        if flags & uptodate == 0 {
+        let whole = || blocks_are_whole(context, Kva(entry.value & !3), flags, entry.index, entry.span, size);
+        if flags & uptodate == 0 && !whole() {
             if is_dirty {
                 let page = alloc::format!("page {} was read only in part", entry.index);
                 return Err(Refusal::new(reasons::UNREADABLE, page));
@@ -388,6 +405,45 @@ fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size:
         cached.swapped = 0;
     }
     Ok(cached)
+}
+
+/// Whether every block of a page or folio that lies in the file is up to date: with blocks smaller than pages, the rest
+/// of the last page never is.
+fn blocks_are_whole<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    page: Kva,
+    flags: u64,
+    index: u64,
+    span: u64,
+    size: u64,
+) -> bool {
+    let types = &context.kernel.types;
+    let mem = &context.kernel.mem;
+    let layout = &types.layouts.buffer_head;
+    let states = &types.layouts.buffer_states;
+    let has_private = types.layouts.page_flags.private.map_or(0, |bit| 1u64.wrapping_shl(bit));
+    if flags & has_private == 0 {
+        return false;
+    }
+    let walk = || -> Result<bool> {
+        let first = mem.ptr(page, types.page.private)?;
+        let (mut at, mut offset) = (first, 0u64);
+        // Blocks are 512 bytes at least.
+        for _ in 0..span.max(1).saturating_mul(8) {
+            let inside = index.wrapping_shl(PAGE_SHIFT).saturating_add(offset) < size;
+            let valid = mem.uint(at, layout.b_state)? & 1u64.wrapping_shl(states.uptodate) != 0;
+            if inside && !valid {
+                return Ok(false);
+            }
+            offset = offset.saturating_add(mem.uint(at, layout.b_size)?);
+            at = mem.ptr(at, layout.b_this_page)?;
+            if at == first {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    walk().unwrap_or(false)
 }
 
 /// Appends a run, or lengthens the last.

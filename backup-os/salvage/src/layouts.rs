@@ -9,7 +9,8 @@ use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
 use crate::inodes::{
-    AddressSpaceLayout, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal, ShmemInode, SuperBlock,
+    AddressSpaceLayout, BufferHead, BufferStates, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal,
+    ShmemInode, SuperBlock,
 };
 use crate::interrupted::RestartBlock;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
@@ -21,7 +22,7 @@ use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
 use crate::stack_scan::{FutexQ, IovIter, Kiocb};
-use crate::tasks::{Pid, PidTypes, Signal, Task, Upid, VmStruct};
+use crate::tasks::{Pid, PidTypes, SemUndoList, Signal, Task, Upid, VmStruct};
 use crate::thread::{IoContext, Mempolicy};
 use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
 
@@ -46,6 +47,8 @@ crate::mirror_set! {
         task: Task,
         /// `struct signal_struct`.
         signal: Signal,
+        /// `struct sem_undo_list`.
+        sem_undo_list: Option<SemUndoList>,
         /// `struct vm_struct`.
         vm_struct: VmStruct,
         /// `struct pid`.
@@ -136,6 +139,10 @@ crate::mirror_set! {
         ext4_inode: Option<Ext4Inode>,
         /// `struct ext4_sb_info`.
         ext4_super: Option<Ext4Super>,
+        /// `struct buffer_head`.
+        buffer_head: BufferHead,
+        /// Bits of `buffer_head.b_state`.
+        buffer_states: BufferStates,
         /// `struct journal_s`.
         journal: Option<Journal>,
         /// `struct nsproxy`.

@@ -53,6 +53,7 @@ pub mod failover;
 pub mod file_locks;
 pub mod files;
 pub mod fpu;
+pub mod frame_set;
 pub mod frames;
 pub mod globals;
 pub mod inodes;

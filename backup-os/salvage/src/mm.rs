@@ -89,6 +89,7 @@ crate::mirrors! {
     /// The vDSO.
     #[allow(missing_docs)]
     pub struct VdsoImage = "vdso_image" {
+        data: Field,
         size: Field,
         sym_vvar_start: Option<Field> = "sym_vvar_start",
     }
@@ -125,6 +126,8 @@ pub struct Space {
     pub areas: Vec<Area>,
     /// The executable's inode.
     pub exe_inode: Kva,
+    /// The vDSO's code in the kernel; null if the process has none.
+    pub vdso_code: Kva,
     /// `/proc/PID/coredump_filter`.
     pub coredump_filter: u32,
 }
@@ -183,6 +186,11 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Resul
         Some(field) => mem.int(image, field)?.unsigned_abs().min(1 << 20),
         None => 0,
     };
+    let vdso_code = if image.is_null() {
+        Kva::NULL
+    } else {
+        mem.ptr(image, kernel.types.layouts.vdso_image.data)?
+    };
     let areas = areas(context, mm)?;
     Ok(Space {
         record: AddressSpace {
@@ -200,6 +208,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Resul
         tables,
         areas,
         exe_inode,
+        vdso_code,
         coredump_filter: ((flags >> DUMP_FILTER_SHIFT) & DUMP_FILTER_MASK) as u32,
     })
 }

@@ -147,6 +147,12 @@ crate::mirrors! {
         stime: Field,
     }
 
+    /// Adjustments of System V semaphores at exit.
+    #[allow(missing_docs)]
+    pub struct SemUndoList = "sem_undo_list" {
+        list_proc: Field,
+    }
+
     /// An area of vmalloc.
     #[allow(missing_docs)]
     pub struct VmStruct = "vm_struct" {

@@ -62,7 +62,6 @@ pub fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Re
         (layout.iopl_emul, reasons::IO_PORTS),
         (Some(layout.ptrace_dr7), reasons::HW_BREAKPOINT),
         (layout.features, reasons::SHADOW_STACK),
-        (layout.sysvsem_undo, reasons::SYSV_SEM),
         (layout.syscall_dispatch_len, reasons::SYSCALL_DISPATCH),
         (layout.syscall_dispatch_selector, reasons::SYSCALL_DISPATCH),
         (layout.core_cookie, reasons::CORE_SCHED),
@@ -73,6 +72,14 @@ pub fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Re
     for (field, reason) in words {
         if set(field)? != 0 {
             return Err(Refusal::new(reason, ""));
+        }
+    }
+    // Every process with threads has a list; it is empty unless `semop` was used with SEM_UNDO.
+    let undo = Kva(set(layout.sysvsem_undo)?);
+    if let Some(list) = kernel.types.layouts.sem_undo_list.as_ref().filter(|_| !undo.is_null()) {
+        let head = undo.offset(u64::from(list.list_proc.offset));
+        if mem.pointer(head)? != head {
+            return Err(Refusal::new(reasons::SYSV_SEM, ""));
         }
     }
     let tls = mem.bytes(
