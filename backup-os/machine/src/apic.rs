@@ -8,7 +8,6 @@ use crate::{
 
 const GLOBAL_ENABLE: u64 = 1 << 11;
 const X2APIC_ENABLE: u64 = 1 << 10;
-const BOOTSTRAP: u64 = 1 << 8;
 const BASE_MASK: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// Registers by their xAPIC offset.
@@ -68,7 +67,6 @@ pub struct LocalApic {
     ring0: Ring0,
     base: u64,
     mode: Mode,
-    bootstrap: bool,
 }
 
 impl LocalApic {
@@ -85,18 +83,12 @@ impl LocalApic {
             ring0,
             base: value & BASE_MASK,
             mode,
-            bootstrap: value & BOOTSTRAP != 0,
         }
     }
 
     /// The mode.
     pub fn mode(&self) -> Mode {
         self.mode
-    }
-
-    /// Whether this CPU is the bootstrap processor.
-    pub fn is_bootstrap(&self) -> bool {
-        self.bootstrap
     }
 
     fn read(&self, register: u32) -> u32 {
@@ -132,12 +124,6 @@ impl LocalApic {
         self.mask_local_sources();
         self.write(register::TASK_PRIORITY, 0);
         self.write(register::SPURIOUS, SOFTWARE_ENABLE | u32::from(spurious));
-    }
-
-    /// Switches the local APIC off by software: only INIT, NMI, SMI and SIPI reach the CPU.
-    pub fn disable(&self) {
-        self.mask_local_sources();
-        self.write(register::SPURIOUS, 0xFF);
     }
 
     fn mask_local_sources(&self) {
@@ -277,11 +263,5 @@ impl LocalApic {
         self.write(register::TIMER_DIVIDE, DIVIDE_16);
         self.write(register::LVT_TIMER, TIMER_PERIODIC | u32::from(vector));
         self.write(register::TIMER_INITIAL, count.max(1));
-    }
-
-    /// Stops the timer.
-    pub fn stop_timer(&self) {
-        self.write(register::LVT_TIMER, LVT_MASKED);
-        self.write(register::TIMER_INITIAL, 0);
     }
 }

@@ -6,22 +6,14 @@ use raw_cpuid::{CpuId, CpuIdReaderNative};
 /// Features that decide how the machine is driven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// Long mode (CPUID 0x8000_0001:EDX bit 29).
-    pub long_mode: bool,
     /// 1 GB pages (CPUID 0x8000_0001:EDX bit 26).
     pub pages_1g: bool,
     /// No-execute pages (CPUID 0x8000_0001:EDX bit 20).
     pub no_execute: bool,
     /// Local APIC (CPUID 1:EDX bit 9).
     pub apic: bool,
-    /// x2APIC mode can be turned on (CPUID 1:ECX bit 21).
-    pub x2apic: bool,
     /// MTRRs (CPUID 1:EDX bit 12).
     pub mtrr: bool,
-    /// The time-stamp counter runs at one rate in every state (CPUID 0x8000_0007:EDX bit 8).
-    pub invariant_tsc: bool,
-    /// A hypervisor is present (CPUID 1:ECX bit 31).
-    pub hypervisor: bool,
 }
 
 fn cpuid() -> CpuId<CpuIdReaderNative> {
@@ -34,14 +26,10 @@ pub fn features() -> Features {
     let basic = id.get_feature_info();
     let extended = id.get_extended_processor_and_feature_identifiers();
     Features {
-        long_mode: extended.as_ref().is_some_and(|e| e.has_64bit_mode()),
         pages_1g: extended.as_ref().is_some_and(|e| e.has_1gib_pages()),
         no_execute: extended.as_ref().is_some_and(|e| e.has_execute_disable()),
         apic: basic.as_ref().is_some_and(|b| b.has_apic()),
-        x2apic: basic.as_ref().is_some_and(|b| b.has_x2apic()),
         mtrr: basic.as_ref().is_some_and(|b| b.has_mtrr()),
-        invariant_tsc: id.get_advanced_power_mgmt_info().is_some_and(|a| a.has_invariant_tsc()),
-        hypervisor: basic.as_ref().is_some_and(|b| b.has_hypervisor()),
     }
 }
 
@@ -69,15 +57,10 @@ pub fn encryption(ring0: Ring0) -> Option<Encryption> {
     None
 }
 
-/// Waits for the next interrupt or NMI. With interrupts off only an NMI, INIT or reset ends it.
-pub fn halt(_: Ring0) {
-    x86_64::instructions::hlt();
-}
-
 /// Stops this CPU for good: interrupts off, halted; an NMI is answered by halting again.
-pub fn stop(ring0: Ring0) -> ! {
+pub fn stop(_: Ring0) -> ! {
     x86_64::instructions::interrupts::disable();
     loop {
-        halt(ring0);
+        x86_64::instructions::hlt();
     }
 }

@@ -46,7 +46,9 @@ pub fn disable(ring0: Ring0, clock: &Clock, base: u64) -> Result<bool, Timeout> 
         let value = protected() & !PROTECTED;
         // SAFETY: a device register, by the firmware's table.
         unsafe { mmio::write32(ring0, base + register::PROTECTED_MEMORY, value) };
-        clock.wait_for(STEP_US, "opening protected memory", || protected() & PROTECTED_STATUS == 0)?;
+        clock.wait_for(STEP_US, "opening protected memory", || {
+            protected() & PROTECTED_STATUS == 0
+        })?;
     }
     Ok(was_on)
 }
