@@ -7,13 +7,13 @@ use crate::addr::{Kva, PhysAddr, PAGE_SIZE};
 use crate::error::{ReadError, Reason};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::paging::PageTables;
+use crate::paging::{PageSize, PageTables};
 use crate::tables::START_KERNEL_MAP;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ops::Range;
 
-/// Pages of which the translation is remembered; a power of two.
+/// Pages of which the translation is remembered, of each size; a power of two.
 const CACHE: usize = 256;
 /// Bytes read at a time while looking for the end of a string.
 const STRING_STEP: usize = 64;
@@ -36,8 +36,49 @@ pub struct AddressSpace {
 pub struct KernelMemory<'m, M: PhysMem + ?Sized> {
     phys: &'m M,
     space: AddressSpace,
-    /// Virtual page number and physical address of its frame. Page number 0 marks a free slot: it is never kernel memory.
-    cache: [Cell<(u64, u64)>; CACHE],
+    /// 4 KB pages.
+    small: Cache,
+    /// 2 MB pages, and parts of larger ones: `struct page`s lie in these.
+    large: Cache,
+}
+
+/// Remembered translations of pages of one size.
+#[derive(Debug)]
+struct Cache {
+    /// log2 of the size.
+    shift: u32,
+    /// Number of a virtual page and physical address of its first byte. Page number 0 marks a free slot: it is never
+    /// kernel memory.
+    slots: [Cell<(u64, u64)>; CACHE],
+}
+
+impl Cache {
+    const fn new(size: PageSize) -> Self {
+        Self {
+            shift: size.shift(),
+            slots: [const { Cell::new((0, 0)) }; CACHE],
+        }
+    }
+
+    fn slot(&self, page: u64) -> Option<&Cell<(u64, u64)>> {
+        self.slots.get((page as usize) & (CACHE - 1))
+    }
+
+    /// The physical address behind a virtual one, if its page is remembered.
+    fn get(&self, address: Kva) -> Option<PhysAddr> {
+        let page = address.0 >> self.shift;
+        let (known, start) = self.slot(page)?.get();
+        let within = address.0 & (1u64 << self.shift).wrapping_sub(1);
+        (known == page && page != 0).then_some(PhysAddr(start | within))
+    }
+
+    /// Remembers the page of an address.
+    fn put(&self, address: Kva, phys: PhysAddr) {
+        let page = address.0 >> self.shift;
+        if let Some(slot) = self.slot(page) {
+            slot.set((page, phys.0 & !(1u64 << self.shift).wrapping_sub(1)));
+        }
+    }
 }
 
 impl<'m, M: PhysMem + ?Sized> KernelMemory<'m, M> {
@@ -46,7 +87,8 @@ impl<'m, M: PhysMem + ?Sized> KernelMemory<'m, M> {
         Self {
             phys,
             space,
-            cache: [const { Cell::new((0, 0)) }; CACHE],
+            small: Cache::new(PageSize::Base),
+            large: Cache::new(PageSize::Huge2M),
         }
     }
 
@@ -76,19 +118,20 @@ impl<'m, M: PhysMem + ?Sized> KernelMemory<'m, M> {
                     .wrapping_add(self.space.phys_base),
             ));
         }
-        let page = address.0 >> crate::addr::PAGE_SHIFT;
-        let slot = self.cache.get((page as usize) & (CACHE - 1));
-        if let Some((_, frame)) = slot.map(Cell::get).filter(|&(cached, _)| cached == page && page != 0) {
-            return Ok(PhysAddr(frame | address.page_offset()));
+        if let Some(phys) = self.large.get(address).or_else(|| self.small.get(address)) {
+            return Ok(phys);
         }
         let found = self
             .space
             .tables
             .translate_kernel(self.phys, address)
             .map_err(|reason| ReadError { address, reason })?;
-        if let Some(slot) = slot {
-            slot.set((page, found.phys.pfn().phys().0));
-        }
+        let cache = if found.size == PageSize::Base {
+            &self.small
+        } else {
+            &self.large
+        };
+        cache.put(address, found.phys);
         Ok(found.phys)
     }
 

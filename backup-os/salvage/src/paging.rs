@@ -133,7 +133,8 @@ impl PageSize {
         1 << self.shift()
     }
 
-    const fn shift(self) -> u32 {
+    /// log2 of the bytes.
+    pub const fn shift(self) -> u32 {
         match self {
             Self::Base => 12,
             Self::Huge2M => 21,
