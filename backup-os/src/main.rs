@@ -11,7 +11,7 @@
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
 //! | [`stage`], [`launch`] | the successor: placing it, entering it |
-//! | [`rescue`], [`hash`] | salvage, digests |
+//! | [`rescue`] | salvage |
 #![no_std]
 #![no_main]
 
@@ -19,7 +19,6 @@ extern crate alloc;
 
 mod console;
 mod epitaph;
-mod hash;
 mod heap;
 mod interrupts;
 mod launch;

@@ -6,16 +6,13 @@
 //! to neither.
 
 use alloc::vec::Vec;
+use failover::ram::{ActiveRam, Range};
 use machine::paging::{self, PagingError, Table};
 use machine::Ring0;
 use salvage::addr::PhysAddr;
 use salvage::error::MemError;
 use salvage::memory::PhysMem;
 use shared_region::header::Header;
-use shared_region::layout;
-
-/// e820 type of RAM.
-const RAM: u64 = 1;
 
 /// Builds an identity map of all RAM and of everything below 4 GB, and loads it.
 ///
@@ -45,63 +42,6 @@ pub unsafe fn map_everything(_: Ring0, header: &Header) -> Result<(), PagingErro
 
 fn frame(address: u64) -> x86_64::structures::paging::PhysFrame {
     x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new_truncate(address))
-}
-
-/// A range of physical addresses, end exclusive.
-type Range = (u64, u64);
-
-fn without(ranges: Vec<Range>, hole: Range) -> Vec<Range> {
-    let mut out = Vec::with_capacity(ranges.len() + 1);
-    for (start, end) in ranges {
-        out.extend(
-            [(start, end.min(hole.0)), (start.max(hole.1), end)]
-                .into_iter()
-                .filter(|(s, e)| s < e),
-        );
-    }
-    out
-}
-
-/// The RAM that belongs to the active kernel, and not to us or its successor.
-#[derive(Clone, Debug)]
-pub struct ActiveRam {
-    ranges: Vec<Range>,
-}
-
-impl ActiveRam {
-    /// Reads the header's map; `reserved_nursery` is the one in which the successor starts.
-    pub fn new(header: &Header, reserved_nursery: usize) -> Self {
-        let ram = header.ram().iter().filter(|range| range.kind == RAM);
-        let mut ranges: Vec<Range> = ram.map(|range| (range.start, range.end)).collect();
-        let nursery = header.nursery[reserved_nursery.min(1)];
-        for hole in [
-            (header.base, header.base + header.size),
-            (nursery, nursery + layout::NURSERY_SIZE),
-            layout::low_range(reserved_nursery),
-            (layout::TRAMPOLINE, layout::TRAMPOLINE + shared_region::PAGE_SIZE),
-            (0, shared_region::PAGE_SIZE),
-        ] {
-            ranges = without(ranges, hole);
-        }
-        Self { ranges }
-    }
-
-    /// The ranges, ascending.
-    pub fn ranges(&self) -> &[Range] {
-        &self.ranges
-    }
-
-    /// Whether the bytes lie in one range.
-    pub fn holds(&self, address: u64, len: usize) -> bool {
-        let Some(end) = address.checked_add(len as u64) else {
-            return false;
-        };
-        self.ranges.iter().any(|&(from, to)| address >= from && end <= to)
-    }
-
-    fn end(&self) -> PhysAddr {
-        PhysAddr(self.ranges.iter().map(|&(_, end)| end).max().unwrap_or(0))
-    }
 }
 
 /// The active's memory while it runs.
@@ -157,7 +97,7 @@ impl PhysMem for LiveMemory {
     }
 
     fn end(&self) -> PhysAddr {
-        self.0.end()
+        PhysAddr(self.0.end())
     }
 }
 
@@ -205,6 +145,6 @@ impl PhysMem for FrozenMemory {
     }
 
     fn end(&self) -> PhysAddr {
-        self.ram.end()
+        PhysAddr(self.ram.end())
     }
 }

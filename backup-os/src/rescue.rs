@@ -1,9 +1,10 @@
 //! Salvage on the reserved core: the hands of the salvage crate.
 
-use crate::memory::{ActiveRam, FrozenMemory, LiveMemory};
+use crate::memory::{FrozenMemory, LiveMemory};
 use crate::region::Region;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use failover::ram::ActiveRam;
 use machine::clock::{self, Clock};
 use salvage::addr::PhysAddr;
 use salvage::clock::Readings;
@@ -88,11 +89,11 @@ pub unsafe fn salvage(
 
 /// A digest over all of the dead active's memory, with the bytes it covers.
 pub fn hash(memory: &FrozenMemory) -> (u64, u64) {
-    let mut digest = crate::hash::start();
+    let mut digest = failover::digest::start();
     let mut bytes = 0;
     for &(start, end) in memory.ranges() {
         if let Some(run) = memory.slice(PhysAddr(start), (end - start) as usize) {
-            digest = crate::hash::extend(digest, run);
+            digest = failover::digest::extend(digest, run);
             bytes += end - start;
         }
     }

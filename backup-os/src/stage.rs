@@ -1,15 +1,15 @@
 //! The successor in its nursery: placed while the active is healthy, checked again before the jump.
 
-use crate::hash;
 use crate::platform::Firmware;
 use crate::region::Region;
 use alloc::vec::Vec;
 use boot_plan::plan::PlanError;
 use boot_plan::successor::{self, AcpiChanges};
+use failover::digest;
 use machine::Ring0;
 use shared_region::header::Header;
 use shared_region::layout;
-use shared_region::stage::{digest, StageTable, StagedKernel};
+use shared_region::stage::{self, StageTable, StagedKernel};
 use zerocopy::FromBytes;
 
 /// A kernel placed in a nursery.
@@ -96,7 +96,7 @@ fn images(region: Region, index: usize, slot: &StagedKernel) -> Result<(&'static
         // SAFETY: staged images are written only by this program, and by the loader before it.
         let bytes = unsafe { region.bytes(at, length) }.filter(|_| inside);
         let bytes = bytes.ok_or(StageError::Bounds { slot: index, what })?;
-        let computed = digest(bytes);
+        let computed = stage::digest(bytes);
         if computed != stored {
             return Err(StageError::Digest {
                 slot: index,
@@ -210,10 +210,10 @@ impl Placed {
     }
 
     fn compute_digest(&self) -> u64 {
-        self.pieces.iter().fold(hash::start(), |digest, &(start, length)| {
+        self.pieces.iter().fold(digest::start(), |sum, &(start, length)| {
             // SAFETY: 1. mapped: the pieces were checked by `may_write`. 2. Nobody writes there until the successor runs,
             // and then nobody asks; a wild write of the active is what this looks for, and changes the sum.
-            hash::extend(digest, unsafe {
+            digest::extend(sum, unsafe {
                 core::slice::from_raw_parts(start as *const u8, length as usize)
             })
         })

@@ -1,11 +1,11 @@
 //! Stopping the active's CPUs: the hands of [`failover::stop`].
 
-use crate::memory::ActiveRam;
 use crate::parking::Parking;
 use crate::region::{Region, SlotWords};
 use crate::text_patch::TextPatch;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use failover::ram::ActiveRam;
 use failover::stop::{Action, Cpu, Ladder, Limits, Rung, Seen, Skip, Step};
 use machine::apic::LocalApic;
 use machine::clock::{self, Clock};

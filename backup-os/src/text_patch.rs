@@ -6,8 +6,8 @@
 //! - at the end of `panic()`, of which everything before is overwritten with NOPs: wherever the CPU comes back into
 //!   the loop from the delay it calls, it slides into the jump.
 
-use crate::memory::ActiveRam;
 use alloc::vec::Vec;
+use failover::ram::ActiveRam;
 
 /// `endbr64`; an indirect-branch-tracking kernel expects it where the IDT points.
 const ENDBR64: [u8; 4] = [0xF3, 0x0F, 0x1E, 0xFA];

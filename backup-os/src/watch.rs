@@ -4,7 +4,7 @@
 //! is. It reads the active's memory and writes nothing but words of its own in the region. It never touches the PCI
 //! configuration ports, which the active uses in two steps.
 
-use crate::memory::{ActiveRam, LiveMemory};
+use crate::memory::LiveMemory;
 use crate::parking::Parking;
 use crate::platform::Platform;
 use crate::region::Region;
@@ -12,6 +12,7 @@ use crate::stage::{self, Placed};
 use crate::{interrupts, rescue, timer};
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Life, Start};
+use failover::ram::ActiveRam;
 use machine::clock::{self, Clock};
 use machine::mtrr::Mtrrs;
 use machine::Ring0;

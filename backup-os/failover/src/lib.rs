@@ -9,12 +9,16 @@
 //! | [`stop`] | how the active's CPUs are stopped, and when to give up on one |
 //! | [`life`] | what the backup OS is doing, from start to start |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
+//! | [`ram`] | which memory is the active's |
+//! | [`digest`] | whether memory was written to |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 extern crate alloc;
 
+pub mod digest;
 pub mod life;
+pub mod ram;
 pub mod stop;
 pub mod successor;

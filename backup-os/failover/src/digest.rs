@@ -27,3 +27,26 @@ pub fn extend(digest: u64, bytes: &[u8]) -> u64 {
 pub const fn start() -> u64 {
     SEED
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{extend, start};
+
+    #[test]
+    fn every_single_bit_counts() {
+        let bytes = [0x5Au8; 77];
+        let digest = extend(start(), &bytes);
+        for bit in 0..8 * bytes.len() {
+            let mut changed = bytes;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(extend(start(), &changed), digest, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn length_and_order_count() {
+        assert_ne!(extend(start(), &[0; 31]), extend(start(), &[0; 32]));
+        let (a, b) = ([1u8; 32], [2u8; 32]);
+        assert_ne!(extend(extend(start(), &a), &b), extend(extend(start(), &b), &a));
+    }
+}
