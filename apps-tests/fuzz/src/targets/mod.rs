@@ -1,0 +1,8 @@
+//! The functions, one file each.
+
+pub mod btf;
+pub mod bzimage;
+pub mod containers;
+pub mod kallsyms;
+pub mod multiboot2;
+pub mod records;
