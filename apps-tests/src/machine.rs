@@ -125,6 +125,23 @@ impl Machine {
         })
     }
 
+    /// Adds to an error that the machine has ended, and why, if it has.
+    #[must_use]
+    pub fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        // The event may come a moment after the serial lines were closed.
+        let _ = self.qemu.wait_end(std::time::Duration::from_millis(300));
+        match self.qemu.ended() {
+            Ok(true) => {
+                let reason = self.qemu.qmp.end_reason();
+                error.context(format!(
+                    "the machine ended ({})",
+                    reason.as_deref().unwrap_or("QEMU gives no reason")
+                ))
+            }
+            _ => error,
+        }
+    }
+
     /// Saves the machine's state, to go on from with [`Machine::go_back`].
     ///
     /// # Errors

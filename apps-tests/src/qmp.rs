@@ -78,15 +78,14 @@ impl Qmp {
         Ok(text)
     }
 
-    /// Names of the events seen so far, oldest first.
-    pub fn events(&mut self) -> Vec<String> {
+    /// Why the machine ended, as QEMU's `SHUTDOWN` event says (`guest-reset`,
+    /// `guest-shutdown`, ...); `None` if it said nothing.
+    pub fn end_reason(&mut self) -> Option<String> {
         while let Ok(value) = self.answers.try_recv() {
             self.events.push(value);
         }
-        self.events
-            .iter()
-            .filter_map(|event| Some(event.get("event")?.as_str()?.to_owned()))
-            .collect()
+        let event = self.events.iter().rev().find(|event| event["event"] == "SHUTDOWN")?;
+        Some(event["data"]["reason"].as_str()?.to_owned())
     }
 
     fn next(&self, deadline: Instant) -> Result<Value> {

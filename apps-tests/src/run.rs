@@ -38,6 +38,19 @@ impl<'a> Ready<'a> {
         let step = progress::Step::start(format!("{}: {} → {}", scenario.name(), plan.active, plan.successor));
         let mut machine = Machine::start(paths, artefacts, scenario, plan)?;
         step.at("booting");
+        match Self::get_ready(&mut machine, scenario, plan, &step) {
+            Ok(hello) => Ok(Self {
+                scenario,
+                plan,
+                machine,
+                hello,
+                logs: plan.dir.clone(),
+            }),
+            Err(error) => Err(machine.explain(error)),
+        }
+    }
+
+    fn get_ready(machine: &mut Machine, scenario: &Scenario, plan: &Plan, step: &progress::Step) -> Result<Hello> {
         let hello = machine.agent.wait_ready(BOOT).context("the guest did not come up")?;
         if hello.release != machine.active.release {
             bail!(
@@ -46,21 +59,19 @@ impl<'a> Ready<'a> {
                 machine.active.release
             );
         }
+        if !plan.stock {
+            step.at("arming");
+            armed(machine)?;
+        }
         step.at("starting the protected program");
         for command in &scenario.protect.prepare {
             machine
                 .agent
                 .check(command, Duration::from_secs(scenario.protect.ready.timeout))?;
         }
-        protect(&mut machine, scenario, plan.stock)?;
-        wait_for(&mut machine, &scenario.protect.ready).context("the protected program did not get ready")?;
-        Ok(Self {
-            scenario,
-            plan,
-            machine,
-            hello,
-            logs: plan.dir.clone(),
-        })
+        protect(machine, scenario, plan.stock)?;
+        wait_for(machine, &scenario.protect.ready).context("the protected program did not get ready")?;
+        Ok(hello)
     }
 
     /// Keeps this state, to come back to with [`Ready::again`].
@@ -91,7 +102,7 @@ impl<'a> Ready<'a> {
         let result = self.go(steps, &mut report);
         report.seconds = start.elapsed().as_secs_f64();
         report.passed = result.is_ok();
-        report.failure = result.err().map(|error| format!("{error:#}"));
+        report.failure = result.err().map(|error| format!("{:#}", self.machine.explain(error)));
         report
     }
 
@@ -154,6 +165,9 @@ impl<'a> Ready<'a> {
                 );
             }
             *boot_id = hello.boot_id;
+            // Whoever fails next, or looks at the report, needs the machine to be whole again.
+            armed(machine).context("after the failover")?;
+            report.moment(machine.qemu.start.elapsed(), "armed again");
         }
         report.steps.push(result);
         Ok(())
@@ -210,6 +224,26 @@ impl<'a> Ready<'a> {
             None => Ok(()),
             Some(line) => bail!("the kernel complained on its console: {}", line.text.trim()),
         }
+    }
+}
+
+/// Waits until the machine would survive a failure.
+fn armed(machine: &mut Machine) -> Result<()> {
+    let deadline = Instant::now() + SHORT;
+    loop {
+        let status = machine.agent.run("orthros-ctl status", SHORT)?.output;
+        let state = status
+            .lines()
+            .find_map(|line| line.strip_prefix("state:"))
+            .unwrap_or(&status)
+            .trim();
+        if state == "armed" {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("not armed after {SHORT:.0?}: {state}");
+        }
+        std::thread::sleep(Duration::from_millis(300));
     }
 }
 

@@ -104,7 +104,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
         machine.qemu.pid(),
         plan.dir.display()
     );
-    let result = steps(&mut machine, options);
+    let result = steps(&mut machine, options).map_err(|error| machine.explain(error));
     if let Some(file) = &options.dump {
         let size = u64::from(scenario.guest.ram) << 20;
         machine.qemu.save_memory(&std::path::absolute(file)?, size)?;
