@@ -4,6 +4,7 @@ use super::{
     arena::Arena,
     batch::Batch,
     clock::Elapsed,
+    cow::{self, Page, Share, Shares},
     descriptors,
     high::High,
     host::Host,
@@ -66,6 +67,8 @@ pub struct Builder<'a> {
     pub refused: BTreeMap<u32, Refusal>,
     /// Leaders of sessions and groups whose own leader is not restored; killed at the end.
     pub stand_ins: BTreeMap<u32, Tracee>,
+    condemned: Vec<Built>,
+    shares: Shares,
     executables: BTreeMap<Id, High>,
     epolls: BTreeSet<Id>,
 }
@@ -107,6 +110,8 @@ impl<'a> Builder<'a> {
             built: BTreeMap::new(),
             refused,
             stand_ins: BTreeMap::new(),
+            condemned: Vec::new(),
+            shares: Shares::default(),
             executables: BTreeMap::new(),
             epolls: BTreeSet::new(),
         })
@@ -153,6 +158,7 @@ impl<'a> Builder<'a> {
 
     /// Builds every process of the tree.
     pub fn build_all(&mut self, tree: &Tree) {
+        self.shares = Shares::plan(self.world, tree);
         let mut roots: std::collections::VecDeque<u32> = tree.roots.iter().copied().collect();
         while let Some(root) = roots.pop_front() {
             let creator = tree.nodes.get(&root).map(|node| self.creator_of_root(node));
@@ -234,6 +240,19 @@ impl<'a> Builder<'a> {
             return Err(Refusal::new("records", "address space or file table is missing"));
         };
         let leader = built.leader()?;
+        let share = match creator {
+            Creator::Parent(_) => self.shares.of(id).cloned().unwrap_or_default(),
+            _ => Share::default(),
+        };
+        let stale = match creator {
+            Creator::Parent(parent) => stale_pages(&share, &self.shares.before_fork(parent)),
+            _ => Vec::new(),
+        };
+        let exe = if share.kept.is_empty() {
+            memory::Exe::Opened(self.executables.get(&process.mm).map_or(u32::MAX, High::number))
+        } else {
+            memory::Exe::Inherited
+        };
         let way = vdso::decide(space, &self.vdso, &self.old_vdso, self.same_kernel, self.vdso_room)?;
         let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
         let arena = (self.arena.base(), self.arena.end());
@@ -243,17 +262,31 @@ impl<'a> Builder<'a> {
             batch.call("rseq of the agent", libc::SYS_rseq, arguments)?;
         }
         batch.call("thread", libc::SYS_set_tid_address, [0u64.into()])?;
-        memory::clear(&mut batch, arena)?;
+        memory::clear(&mut batch, arena, &share.kept)?;
+        memory::adapt(&mut batch, space, &share.kept, &stale)?;
         vdso::map(&mut batch, &way, space)?;
         // Before the mappings: an executable that is mapped cannot be replaced, not even by itself.
-        let exe = self.executables.get(&process.mm).map(High::number);
         memory::bounds(&mut batch, space, &mut self.objects, self.world, self.host, exe)?;
-        memory::map(&mut batch, space, &mut self.objects, self.world, self.host)?;
+        memory::map(&mut batch, space, &mut self.objects, self.world, self.host, &share.kept)?;
         descriptors::clear(&mut batch, &self.objects)?;
         descriptors::watch(&mut batch, table, self.world, &self.objects, &mut self.epolls)?;
         descriptors::place(&mut batch, table, &self.objects)?;
         batch.finish()?;
-        vdso::complete(&way, leader, space, &member.threads, &self.vdso, self.host)
+        vdso::complete(&way, leader, space, &member.threads, &self.vdso, self.host)?;
+        self.adopt_early(id, share)
+    }
+
+    /// Pages that children will inherit.
+    fn adopt_early(&mut self, id: u32, share: Share) -> Restored<()> {
+        let Some(built) = self.built.get_mut(&id) else {
+            return Ok(());
+        };
+        built.has = share.inherited;
+        let early = self.shares.of(id).map(|share| share.early.clone()).unwrap_or_default();
+        // Without the parent it was planned with, it adopts what it would have inherited.
+        let early: Vec<Page> = early.into_iter().filter(|page| built.has.insert(page.va)).collect();
+        let runs = self.shares.runs(early.into_iter());
+        adopt(self.host, id, built, &runs)
     }
 
     fn lead_session(&mut self, id: u32) -> Restored<()> {
@@ -272,10 +305,12 @@ impl<'a> Builder<'a> {
         let (Some(built), Some(space)) = (self.built.get_mut(&id), self.world.spaces.get(&member.record.mm)) else {
             return Ok(());
         };
-        for runs in memory::contents(space) {
-            let adopted = self.host.adopt(id, runs)?;
-            built.adopted += adopted.in_place;
-            built.copied += adopted.copied;
+        if self.shares.is_empty() {
+            memory::contents(space).try_for_each(|runs| adopt(self.host, id, built, runs))?;
+        } else {
+            let late = cow::every_page(space).filter(|page| !built.has.contains(&page.va));
+            let runs = self.shares.runs(late);
+            adopt(self.host, id, built, &runs)?;
         }
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         memory::lock(&mut batch, space)?;
@@ -300,6 +335,15 @@ impl<'a> Builder<'a> {
             })
             .collect();
         for child in dead {
+            if let Some(built) = self.built.get_mut(&id) {
+                built.bereaved = true;
+                built
+                    .remarks
+                    .push(format!("child {child} is not restored; it is seen as killed"));
+            }
+            if self.condemned.iter().any(|built| built.id() == Some(child)) {
+                continue;
+            }
             let grave = self
                 .create(child, libc::SIGCHLD as u32, Creator::Parent(id))
                 .and_then(|tracee| tracee.end(&mut self.arena, KILLED));
@@ -312,12 +356,16 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Gives a process up: what is built of it is killed.
+    /// Gives a process up. What is built of it stays until the others are complete: they may still need copies of
+    /// frames that it adopted.
     pub fn refuse(&mut self, id: u32, refusal: Refusal) {
-        if let Some(built) = self.built.remove(&id) {
-            built.kill();
-        }
+        self.condemned.extend(self.built.remove(&id));
         self.refused.insert(id, refusal);
+    }
+
+    /// Kills what was given up. A parent sees its child killed.
+    pub fn clean_up(&mut self) {
+        self.condemned.drain(..).for_each(Built::kill);
     }
 
     fn create(&mut self, id: u32, exit_signal: u32, creator: Creator) -> Restored<Tracee> {
@@ -350,6 +398,22 @@ impl<'a> Builder<'a> {
             }
         }
     }
+}
+
+fn adopt(host: &dyn Host, id: u32, built: &mut Built, runs: &[u8]) -> Restored<()> {
+    if runs.is_empty() {
+        return Ok(());
+    }
+    let adopted = host.adopt(id, runs)?;
+    built.adopted += adopted.in_place;
+    built.copied += adopted.copied;
+    Ok(())
+}
+
+/// What a child finds in the kept parts and did not have from its parent.
+fn stale_pages(share: &Share, parents: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+    let in_kept = |va: &u64| share.kept.iter().any(|&(start, end)| (start..end).contains(va));
+    cow::ranges(parents.difference(&share.inherited).copied().filter(in_kept))
 }
 
 /// Ends a helper process. If a process under construction is its parent, that process collects it.

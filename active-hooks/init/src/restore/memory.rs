@@ -1,7 +1,8 @@
 //! The mappings of a process, empty at first; their contents come by adoption.
 
 use super::{
-    batch::{Arg, Batch},
+    batch::{Arg, Batch, Expect},
+    cow,
     host::Host,
     objects::Objects,
     world::{Space, World},
@@ -90,70 +91,99 @@ fn executable(space: &Space<'_>) -> Option<(u64, bool)> {
     (space.record.exe_inode != 0).then_some((space.record.exe_inode, false))
 }
 
-/// Takes away everything but the arena.
-pub fn clear(batch: &mut Batch<'_>, arena: (u64, u64)) -> Restored<()> {
-    batch.call("old memory", libc::SYS_munmap, [0u64.into(), arena.0.into()])?;
-    let rest = USER_END - arena.1;
-    batch.call("old memory", libc::SYS_munmap, [arena.1.into(), rest.into()])
+/// Takes away everything but the arena and what is kept.
+pub fn clear(batch: &mut Batch<'_>, arena: (u64, u64), kept: &[(u64, u64)]) -> Restored<()> {
+    let stays: Vec<(u64, u64)> = kept.iter().copied().chain([arena]).collect();
+    for (start, end) in cow::without((0, USER_END), &stays) {
+        batch.call("old memory", libc::SYS_munmap, [start.into(), (end - start).into()])?;
+    }
+    Ok(())
 }
 
-/// Makes the mappings.
+/// Makes of the kept parts of the parent's memory what they were in this process: `stale` are pages in them that it
+/// does not have from there.
+pub fn adapt(batch: &mut Batch<'_>, space: &Space<'_>, kept: &[(u64, u64)], stale: &[(u64, u64)]) -> Restored<()> {
+    for &(start, end) in stale {
+        let arguments = [start.into(), (end - start).into(), libc::MADV_DONTNEED.into()];
+        batch.call("pages of the parent", libc::SYS_madvise, arguments)?;
+    }
+    for &(start, end) in kept {
+        let mapping = space
+            .mappings
+            .iter()
+            .find(|mapping| mapping.start <= start && end <= mapping.end);
+        let mapping = mapping.ok_or_else(|| Refusal::new("memory of the parent", "it is not in a mapping"))?;
+        let arguments = [start.into(), (end - start).into(), mapping.prot.into()];
+        batch.call(name(mapping), libc::SYS_mprotect, arguments)?;
+    }
+    Ok(())
+}
+
+/// Makes the mappings, but for what is kept of the parent's.
 pub fn map(
     batch: &mut Batch<'_>,
     space: &Space<'_>,
     objects: &mut Objects,
     world: &World,
     host: &dyn Host,
+    kept: &[(u64, u64)],
 ) -> Restored<()> {
     for mapping in space.mappings.iter().filter(|mapping| is_ordinary(mapping)) {
-        let length = mapping.end - mapping.start;
         let (sharing, fd) = match mapping.backing {
-            Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, u64::MAX),
-            Backing::FilePrivate => (libc::MAP_PRIVATE, 0),
-            _ => (libc::MAP_SHARED, 0),
+            Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None),
+            Backing::FilePrivate => (libc::MAP_PRIVATE, Some(false)),
+            _ => (libc::MAP_SHARED, Some(needs_write(mapping))),
         };
         let fd = match fd {
-            0 => u64::from(objects.for_mapping(world, host, mapping.inode, needs_write(mapping))?),
-            none => none,
+            Some(writable) => u64::from(objects.for_mapping(world, host, mapping.inode, writable)?),
+            None => u64::MAX,
         };
         let flags = (sharing | libc::MAP_FIXED_NOREPLACE) as u32 | (mapping.map_flags & KEPT_FLAGS);
-        let offset = if mapping.inode == 0 { 0 } else { mapping.offset };
-        batch.expect(
-            name(mapping),
-            libc::SYS_mmap,
-            [
-                mapping.start.into(),
-                length.into(),
+        for (start, end) in cow::without((mapping.start, mapping.end), kept) {
+            let offset = if mapping.inode == 0 {
+                0
+            } else {
+                mapping.offset + (start - mapping.start)
+            };
+            let arguments = [
+                start.into(),
+                (end - start).into(),
                 mapping.prot.into(),
                 flags.into(),
                 fd.into(),
                 offset.into(),
-            ],
-            super::batch::Expect::Value(mapping.start),
-        )?;
-        for &advice in &mapping.advice {
-            batch.call(
-                format!("advice {advice} on {}", name(mapping)),
-                libc::SYS_madvise,
-                [mapping.start.into(), length.into(), advice.into()],
-            )?;
+            ];
+            batch.expect(name(mapping), libc::SYS_mmap, arguments, Expect::Value(start))?;
         }
-        if !mapping.name.is_empty() {
-            let text = [mapping.name.as_slice(), &[0]].concat();
-            batch.call(
-                format!("name of {}", name(mapping)),
-                libc::SYS_prctl,
-                [
-                    PR_SET_VMA.into(),
-                    PR_SET_VMA_ANON_NAME.into(),
-                    mapping.start.into(),
-                    length.into(),
-                    Arg::Bytes(&text),
-                ],
-            )?;
-        }
+        annotate(batch, mapping)?;
     }
     Ok(())
+}
+
+fn annotate(batch: &mut Batch<'_>, mapping: &Mapping) -> Restored<()> {
+    let length = mapping.end - mapping.start;
+    for &advice in &mapping.advice {
+        batch.call(
+            format!("advice {advice} on {}", name(mapping)),
+            libc::SYS_madvise,
+            [mapping.start.into(), length.into(), advice.into()],
+        )?;
+    }
+    if mapping.name.is_empty() {
+        return Ok(());
+    }
+    let text = [mapping.name.as_slice(), &[0]].concat();
+    batch.call(
+        format!("name of {}", name(mapping)),
+        libc::SYS_prctl,
+        [
+            PR_SET_VMA.into(),
+            PR_SET_VMA_ANON_NAME.into(),
+            mapping.start.into(),
+            length.into(),
+            Arg::Bytes(&text),
+        ],
+    )
 }
 
 /// The frames that become anonymous memory: all but the pages of the vDSO, which [`super::vdso`] takes care of.
@@ -220,6 +250,15 @@ pub fn lock(batch: &mut Batch<'_>, space: &Space<'_>) -> Restored<()> {
     Ok(())
 }
 
+/// Where the executable comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exe {
+    /// The parent's is the same.
+    Inherited,
+    /// A descriptor; a deleted one is found through its inode.
+    Opened(u32),
+}
+
 /// Sets where code, data, heap, stack, arguments and environment lie, the auxiliary vector and the executable.
 pub fn bounds(
     batch: &mut Batch<'_>,
@@ -227,11 +266,12 @@ pub fn bounds(
     objects: &mut Objects,
     world: &World,
     host: &dyn Host,
-    exe: Option<u32>,
+    exe: Exe,
 ) -> Restored<()> {
-    let exe_fd = match executable(space) {
-        Some((inode, writable)) => objects.for_mapping(world, host, inode, writable)?,
-        None => exe.unwrap_or(u32::MAX),
+    let exe_fd = match (exe, executable(space)) {
+        (Exe::Inherited, _) => u32::MAX,
+        (_, Some((inode, writable))) => objects.for_mapping(world, host, inode, writable)?,
+        (Exe::Opened(fd), None) => fd,
     };
     let auxv = trimmed(&space.record.auxv);
     let map = MmMap {

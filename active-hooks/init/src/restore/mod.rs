@@ -13,6 +13,7 @@ pub mod arena;
 pub mod batch;
 pub mod build;
 pub mod clock;
+pub mod cow;
 pub mod creds;
 pub mod descriptors;
 pub mod elf;
@@ -115,6 +116,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     builder.build_all(&tree);
     groups::arrange(&mut builder);
     finish(&mut builder, setting, creds::Own::now()?);
+    builder.clean_up();
     let Builder {
         mut arena,
         built,

@@ -37,6 +37,8 @@ pub struct Built {
     pub adopted: u64,
     /// Frames whose contents were copied for it.
     pub copied: u64,
+    /// Addresses of pages that it has before the rest of its memory is adopted.
+    pub has: BTreeSet<u64>,
     /// What it has to do without.
     pub remarks: Vec<String>,
     /// Whether a child that could not be restored was left to it as dead.
@@ -51,9 +53,15 @@ impl Built {
             session,
             adopted: 0,
             copied: 0,
+            has: BTreeSet::new(),
             remarks: Vec::new(),
             bereaved: false,
         }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> Option<u32> {
+        self.threads.first().map(|leader| leader.tid() as u32)
     }
 
     /// The leader.

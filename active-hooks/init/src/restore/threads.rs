@@ -19,8 +19,10 @@ const PR_SET_TIMERSLACK: u64 = 29;
 const SCHED_FLAG_RESET_ON_FORK: u64 = 1;
 const IOPRIO_WHO_PROCESS: u64 = 1;
 const ROBUST_HEAD_SIZE: u64 = 24;
-/// SS_AUTODISARM (include/uapi/linux/signal.h); SS_ONSTACK is not for the caller to set.
-const SS_KEPT: u32 = 1 << 31 | 2;
+/// Flags of a signal stack (include/uapi/linux/signal.h). SS_ONSTACK is not for the caller to set.
+const SS_DISABLE: u32 = 2;
+/// See [`SS_DISABLE`].
+const SS_AUTODISARM: u32 = 1 << 31;
 /// Offset of `rseq_cs` in `struct rseq` (include/uapi/linux/rseq.h).
 const RSEQ_CS: u64 = 8;
 
@@ -63,7 +65,8 @@ pub fn registrations(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
         [thread.clear_child_tid.into()],
     )?;
     let (address, size, flags) = thread.sigaltstack;
-    let stack = [address, u64::from(flags & SS_KEPT), size];
+    let flags = if size == 0 { SS_DISABLE } else { flags & SS_AUTODISARM };
+    let stack = [address, u64::from(flags), size];
     batch.call(
         format!("signal stack of thread {tid}"),
         libc::SYS_sigaltstack,

@@ -136,8 +136,13 @@ impl Takeover {
         }
         phase(device, None, SuccessorPhase::Resumed, 0);
         let left_over = crate::sys::in_background(|| {
-            if let Err(error) = device.release() {
-                log::error(format_args!("{error}; frames nobody claimed stay out of use"));
+            match device.release() {
+                Ok(done) => log::info(format_args!(
+                    "{} frames nobody claimed are free again, after {} ms",
+                    done.released,
+                    done.nanoseconds / 1_000_000
+                )),
+                Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
             }
             phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
         });

@@ -5,8 +5,8 @@ use crate::frames::Frames;
 use orthros_init::sys::{self, Registers, Tid};
 use shared_region::{
     context::{
-        AddressSpace, Backing, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping, OpenFile, OpenFileKind,
-        Pipe, Process, Sched, SharedMemory, SigAction, Thread,
+        frame_kind, AddressSpace, Backing, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping, OpenFile,
+        OpenFileKind, Pipe, Process, Sched, SharedMemory, SigAction, Thread,
     },
     record::{Kind, Writer},
 };
@@ -36,6 +36,8 @@ pub struct Capture {
     pipes: BTreeMap<u64, ()>,
     files: Vec<(u64, Tid, u32)>,
     masks: BTreeMap<Tid, u64>,
+    /// Frames by their physical number.
+    physical: BTreeMap<u64, u64>,
     /// Record a vDSO and a release that are not this kernel's.
     pub other_kernel: bool,
 }
@@ -138,6 +140,7 @@ impl Capture {
             pipes: BTreeMap::new(),
             files: Vec::new(),
             masks: BTreeMap::new(),
+            physical: BTreeMap::new(),
             other_kernel: false,
         }
     }
@@ -392,6 +395,7 @@ impl Capture {
                 let mut entry = [0; 8];
                 pagemap.read_exact_at(&mut entry, page / 0x1000 * 8).unwrap();
                 let present = entry[7] >> 5;
+                let physical = u64::from_le_bytes(entry) & ((1 << 55) - 1);
                 let anonymous = present & 0b100 != 0 && present & 0b001 == 0;
                 if mapping.backing == Backing::Vdso || anonymous && mapping.backing != Backing::Vvar && !shared {
                     let mut bytes = [0; 4096];
@@ -400,7 +404,13 @@ impl Capture {
                         // Padding of the ELF identification.
                         bytes[15] ^= 1;
                     }
-                    runs.extend(FrameRun::new(page, self.frames.keep(bytes), 1, 0).to_bytes());
+                    // A frame that was seen in another process is shared copy-on-write.
+                    let (frame, kind) = match self.physical.get(&physical) {
+                        Some(&frame) if anonymous => (frame, frame_kind::SHARED),
+                        _ => (self.frames.keep(bytes), frame_kind::OWN),
+                    };
+                    self.physical.insert(physical, frame);
+                    runs.extend(FrameRun::new(page, frame, 1, kind).to_bytes());
                 }
             }
             mappings.push(mapping);

@@ -7,10 +7,13 @@ use orthros_init::{
 };
 use shared_region::{context::Outcome, record::Stream};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead, BufReader, Write},
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::FileExt, process::CommandExt},
+    },
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -22,6 +25,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("memory_timer_and_handler_go_on", memory_timer_and_handler_go_on),
     ("threads_keep_their_registers", threads_keep_their_registers),
     ("a_pipe_between_parent_and_child", a_pipe_between_parent_and_child),
+    ("shared_pages_are_inherited", shared_pages_are_inherited),
     ("files_keep_offset_and_sharing", files_keep_offset_and_sharing),
 ];
 
@@ -167,6 +171,39 @@ fn a_pipe_between_parent_and_child() {
     let child = children.trim().parse().unwrap();
     subject.through_failure(&[pid, child]);
     assert_eq!(subject.ask(), format!("true true {}", 7 << 8));
+}
+
+/// Physical frames of a process's anonymous memory.
+fn anonymous_frames(pid: Tid) -> BTreeSet<u64> {
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+    let mut frames = BTreeSet::new();
+    for area in restore::memory::maps_of(pid as u32).unwrap() {
+        for page in (area.start..area.end).step_by(4096) {
+            let mut entry = [0; 8];
+            if pagemap.read_exact_at(&mut entry, page / 4096 * 8).is_ok() && entry[7] >> 5 == 0b100 {
+                frames.insert(u64::from_le_bytes(entry) & ((1 << 55) - 1));
+            }
+        }
+    }
+    frames
+}
+
+fn shared_pages_are_inherited() {
+    let mut subject = Subject::start("forked", &[]);
+    let pid = subject.pid;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let child: Tid = children.trim().parse().unwrap();
+    let common = |pid, child| anonymous_frames(pid).intersection(&anonymous_frames(child)).count();
+    let before = common(pid, child);
+    let outcomes = subject.through_failure(&[pid, child]);
+    let copied: u64 = outcomes.values().map(|outcome| outcome.copied).sum();
+    assert_eq!(copied, 0);
+    let after = common(pid, child);
+    assert!(
+        before > 250 && after + 20 > before,
+        "{before} frames were shared, {after} are"
+    );
+    assert_eq!(subject.ask(), "true 3 true");
 }
 
 fn files_keep_offset_and_sharing() {

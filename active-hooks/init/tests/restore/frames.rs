@@ -2,7 +2,10 @@
 
 use orthros_device::Adopted;
 use orthros_init::restore::{host::Host, OrRefuse, Refusal, Restored};
-use shared_region::{context::FrameRun, device::ResumeCall};
+use shared_region::{
+    context::{frame_kind, FrameRun},
+    device::ResumeCall,
+};
 use std::{fs::File, os::unix::fs::FileExt};
 
 /// Captured pages; the frame number is the index.
@@ -35,7 +38,11 @@ impl Host for Frames {
                 memory
                     .write_all_at(bytes, run.va + page * 4096)
                     .or_refuse(|| format!("page {:#x}", run.va))?;
-                adopted.in_place += 1;
+                if run.kind() == frame_kind::SHARED {
+                    adopted.copied += 1;
+                } else {
+                    adopted.in_place += 1;
+                }
             }
         }
         Ok(adopted)

@@ -13,6 +13,7 @@ pub fn run(name: &str, arguments: &[String]) -> ! {
         "counter" => counter(),
         "threads" => threads(),
         "family" => family(),
+        "forked" => forked(),
         "clock" => clock(),
         "file" => file(&arguments[0]),
         other => panic!("no program {other}"),
@@ -205,5 +206,55 @@ fn clock() {
         "{}",
         good && waited >= Duration::from_millis(50) && waited < Duration::from_secs(20)
     ));
+    question();
+}
+
+/// Memory that parent and child share copy-on-write, and of which each has written to a part.
+fn forked() {
+    let mut words: Vec<u64> = (0..200_000).collect();
+    let mut pipe = [0; 2];
+    // SAFETY: the array has room for two descriptors; the process has one thread.
+    let child = unsafe {
+        libc::pipe(pipe.as_mut_ptr());
+        libc::fork()
+    };
+    let [read, write] = pipe;
+    let start = if child == 0 { 1 } else { 2 };
+    for index in (start * 1024..words.len()).step_by(4096) {
+        words[index] = u64::MAX - index as u64;
+    }
+    let good = |words: &[u64]| {
+        let changed = |index: usize| index >= start * 1024 && (index - start * 1024) % 4096 == 0;
+        (0..words.len()).all(|index| {
+            words[index]
+                == if changed(index) {
+                    u64::MAX - index as u64
+                } else {
+                    index as u64
+                }
+        })
+    };
+    if child == 0 {
+        let mut byte = [0u8];
+        // SAFETY: reads into a live byte; the parent keeps the other end open until it asks.
+        unsafe {
+            libc::close(write);
+            libc::read(read, byte.as_mut_ptr().cast(), 1);
+        }
+        let fine = good(&words);
+        words.fill(7);
+        std::process::exit(if fine { 3 } else { 4 });
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    answer("ready");
+    question();
+    let before = good(&words);
+    let mut status = 0;
+    // SAFETY: closes our descriptors; `status` is live.
+    unsafe {
+        libc::close(write);
+        libc::waitpid(child, &mut status, 0);
+    }
+    answer(&format!("{before} {} {}", status >> 8, good(&words)));
     question();
 }
