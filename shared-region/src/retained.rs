@@ -7,14 +7,19 @@
 ///
 /// Returns how many were marked now that had not been before.
 pub fn mark(bitmap: &mut [u8], pfn: u64, count: u64) -> u64 {
+    let end = pfn.saturating_add(count).min(bitmap.len() as u64 * 8);
     let mut fresh = 0;
-    for frame in pfn..pfn.saturating_add(count) {
-        let Some(byte) = usize::try_from(frame / 8).ok().and_then(|i| bitmap.get_mut(i)) else {
-            break;
-        };
-        let bit = 1 << (frame % 8);
-        fresh += u64::from(*byte & bit == 0);
-        *byte |= bit;
+    let mut frame = pfn;
+    while frame < end {
+        // The bits of one byte, or of as much of it as is asked for.
+        let first = frame % 8;
+        let bits = (8 - first).min(end - frame);
+        let mask = ((1u16 << bits) - 1) as u8;
+        let byte = &mut bitmap[(frame / 8) as usize];
+        let mask = mask << first;
+        fresh += u64::from((mask & !*byte).count_ones());
+        *byte |= mask;
+        frame += bits;
     }
     fresh
 }

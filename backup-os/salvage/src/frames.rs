@@ -124,28 +124,59 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
         // `struct page`s from the frame after the last one on: frames mostly follow one another.
         let mut ahead: &[RawPage] = &[];
         let mut next = 0;
+        // Pages of the usual sort are counted here and handed on together.
+        let mut plain = Open {
+            va,
+            pfn: 0,
+            pages: 0,
+            kind: frame_kind::OWN,
+        };
         for entry in entries {
             let pte = Pte(u64::from_le_bytes(*entry));
             if pte.is_mapped() {
                 let pfn = pte.frame().pfn().0;
                 if pfn != next || ahead.is_empty() {
                     ahead = self.context.pages.run(pfn).unwrap_or(&[]);
+                    self.add_plain(&mut plain)?;
                 }
-                let sort = match ahead.split_first() {
-                    Some((page, rest)) => {
-                        ahead = rest;
-                        self.context.pages.sort_of(pfn, page)
-                    }
-                    None => self.context.pages.sort(pfn),
-                };
                 next = pfn.wrapping_add(1);
-                self.frame(va, pfn, sort)?;
-            } else if !pte.is_none() {
-                self.swapped(va, pte)?;
+                let page = ahead.split_first().map(|(page, rest)| {
+                    ahead = rest;
+                    page
+                });
+                match page {
+                    Some(page) if self.context.pages.is_plain(page) => {
+                        if plain.pages == 0 {
+                            plain = Open { va, pfn, ..plain };
+                        }
+                        plain.pages = plain.pages.wrapping_add(1);
+                    }
+                    page => {
+                        self.add_plain(&mut plain)?;
+                        let sort = match page {
+                            Some(page) => self.context.pages.sort_of(pfn, page),
+                            None => self.context.pages.sort(pfn),
+                        };
+                        self.frame(va, pfn, sort)?;
+                    }
+                }
+            } else {
+                self.add_plain(&mut plain)?;
+                if !pte.is_none() {
+                    self.swapped(va, pte)?;
+                }
             }
             va = va.wrapping_add(PAGE_SIZE);
         }
-        Ok(())
+        self.add_plain(&mut plain)
+    }
+
+    fn add_plain(&mut self, plain: &mut Open) -> Result<()> {
+        let pages = core::mem::take(&mut plain.pages);
+        if pages == 0 {
+            return Ok(());
+        }
+        self.add(plain.va, plain.pfn, pages, plain.kind)
     }
 
     /// One mapped 4 KB page.

@@ -126,6 +126,19 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
         section?.get((pfn & SECTION.wrapping_sub(1)) as usize..)
     }
 
+    /// Whether a `struct page` in place is that of ordinary memory of one process: anonymous, mapped once, not part of
+    /// anything larger. Most are, and no more than four words of them are looked at.
+    #[inline]
+    pub fn is_plain(&self, page: &RawPage) -> bool {
+        let (words, _) = page.as_chunks::<8>();
+        let word = |at: usize| words.get(at >> 3).map_or(u64::MAX, |&bytes| u64::from_le_bytes(bytes));
+        let mapcount = word(self.mapcount) >> ((self.mapcount & 4) << 3);
+        word(self.flags) & (self.poison_mask | self.head_mask) == 0
+            && word(self.compound_head) & 1 == 0
+            && word(self.mapping) & MAPPING_FLAGS == MAPPING_ANON
+            && mapcount & 0xFFFF_FFFF == 0
+    }
+
     /// What a frame is, by its `struct page` in place.
     #[inline]
     pub fn sort_of(&self, pfn: u64, page: &RawPage) -> FrameSort {
