@@ -9,7 +9,6 @@ mod log;
 mod machine;
 mod man;
 mod panic_test;
-mod parameters;
 mod protect;
 mod report;
 mod root;

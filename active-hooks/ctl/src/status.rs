@@ -1,12 +1,12 @@
 //! `orthros-ctl status`.
 
 use crate::exit::Exit;
-use crate::parameters::{deviations, Deviation};
 use crate::report::{self, Report};
 use crate::root::Root;
 use crate::snapshot::{comm_of, control, open_region, Snapshot, Source};
 use crate::units::{bytes, count};
 use anyhow::Result;
+use boot_plan::parameters::{deviations, Addition, Deviation, Facts};
 use serde_json::{json, Value};
 use shared_region::control::{WatchReason, WatchState};
 use shared_region::layout::STAGE_TABLE;
@@ -65,11 +65,16 @@ impl Status {
         let snapshot = Snapshot::take(source);
         let line = root.line("/proc/cmdline").unwrap_or_default();
         let stage = source.copy(STAGE_TABLE, size_of::<StageTable>());
+        // A kernel that has taken over was booted in a nursery and got the parameters for that as well.
+        let addition = match snapshot.failovers() {
+            0 => Addition::First,
+            _ => Addition::Successor,
+        };
         Self {
             deviations: snapshot
                 .header
                 .as_ref()
-                .map(|header| deviations(header, &line))
+                .map(|header| deviations(line.as_bytes(), &Facts::of(header), addition))
                 .unwrap_or_default(),
             stage: StageTable::read_from_prefix(&stage).ok().map(|(table, _)| table),
             release: root.line("/proc/sys/kernel/osrelease").unwrap_or_else(|| "?".into()),
@@ -247,6 +252,7 @@ pub fn run(json: bool) -> Result<Exit> {
 mod tests {
     use super::*;
     use crate::snapshot::fake::Fake;
+    use boot_plan::parameters::append;
     use shared_region::control::ControlWords;
     use std::mem::offset_of;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -259,7 +265,9 @@ mod tests {
         std::fs::create_dir_all(folder.join("proc/sys/kernel")).expect("make a folder");
         std::fs::write(folder.join("proc/sys/kernel/osrelease"), "6.1.0\n").expect("write a file");
         let header = Snapshot::take(&Fake::armed()).header.expect("a good header");
-        let line = crate::parameters::good_line(&header) + " panic=10\n";
+        let facts = Facts::of(&header);
+        let good = append(b"root=/dev/vda1 ro", &facts, Addition::First).expect("a command line");
+        let line = String::from_utf8(good.bytes).expect("text") + " panic=10\n";
         std::fs::write(folder.join("proc/cmdline"), line).expect("write a file");
         let status = Status::take(fake, &Root::at(&folder));
         let _ = std::fs::remove_dir_all(folder);
