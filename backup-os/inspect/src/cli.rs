@@ -41,6 +41,12 @@ pub enum Section {
     Kernel,
     /// Processes
     Tasks,
+    /// The memory of each process, as it would be restored
+    Memory,
+    /// The open files of each process, as they would be restored
+    Files,
+    /// What would be saved, and what would not, with the reason
+    Salvage,
     /// Call chains: of every thread if named here, else of the thread that panicked
     Stacks,
     /// Loaded modules

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`image`] | opening an image and finding its kernel |
+//! | [`context`] | what the salvager would save of it |
 //! | [`report`] | what is shown, one section a file, as text and as JSON |
 #![warn(missing_docs)]
 
 mod cli;
+mod context;
 mod image;
 mod report;
 

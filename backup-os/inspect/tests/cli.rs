@@ -85,6 +85,28 @@ fn real_images_are_shown_whole() {
         let tasks = report["tasks"].as_array().expect("tasks");
         assert_eq!(tasks[0]["tgid"], 1);
         assert!(tasks.iter().any(|task| task["tgid"] == 2 && task["comm"] == "kthreadd"));
+        for process in report["memory"].as_array().expect("memory") {
+            let mappings = process["mappings"].as_array().expect("mappings");
+            assert!(!mappings.is_empty() || process["shared_with"].is_u64(), "{process}");
+        }
+        let saved = report["salvage"]["saved"]["processes"].as_u64().expect("a number");
+        let files = report["files"].as_array().expect("files");
+        assert_eq!(files.len() as u64, saved, "{}", path.display());
+        // The guest's own test program: what it holds is known.
+        if let Some(wl) = files.iter().find(|process| process["comm"] == "wl") {
+            let kinds = |name: &str| {
+                let descriptors = wl["descriptors"].as_array().expect("descriptors").iter();
+                descriptors
+                    .filter(|descriptor| descriptor["what"].get(name).is_some())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(kinds("EventFd")[0]["what"]["EventFd"]["count"], 7);
+            assert!(kinds("Pipe").iter().any(|pipe| pipe["unread"] == 16));
+            assert!(kinds("Regular")
+                .iter()
+                .any(|file| file["path"] == "/tmp/data" && file["position"] == 3));
+            assert_eq!((kinds("Epoll").len(), kinds("TimerFd").len()), (1, 1));
+        }
         let text = inspect().args(["--show", "log"]).arg(&path).output().expect("it runs");
         assert!(String::from_utf8_lossy(&text.stdout).contains("Kernel panic - not syncing"));
         // The console of the guest lists every thread as /proc showed it: "TASK <pid>/task/<tid> <comm> …".

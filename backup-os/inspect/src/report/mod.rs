@@ -4,14 +4,18 @@
 //! add one, write such a file and add it to [`Report`], to [`Report::gather`], to [`Report::write_text`] and to
 //! [`crate::cli::Section`].
 
+mod files;
 mod kernel;
 mod log;
+mod lost;
+mod memory;
 mod modules;
 mod problems;
 mod stacks;
 mod tasks;
 
 use crate::cli::{Args, Section};
+use crate::context::Context;
 use crate::image::Opened;
 use problems::Problems;
 use salvage::kernel::Kernel;
@@ -34,6 +38,12 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     tasks: Option<Vec<tasks::TaskEntry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Vec<memory::MemoryEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<Vec<files::FilesEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    salvage: Option<lost::LostSection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stacks: Option<Vec<stacks::StackEntry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     modules: Option<Vec<modules::ModuleEntry>>,
@@ -48,10 +58,26 @@ impl Report {
         let dead = Kernel::new(&opened.image, &opened.prepared);
         let mut problems = Problems::default();
         let wants = |section| args.shows(section);
+        let salvaged = [Section::Memory, Section::Files, Section::Salvage]
+            .into_iter()
+            .any(wants);
+        let context = salvaged
+            .then(|| Context::salvage(&dead))
+            .and_then(|result| match result {
+                Ok(context) => Some(context),
+                Err(error) => {
+                    problems.note_text("salvage", "records", error.to_string());
+                    None
+                }
+            });
+        let context = context.as_ref();
         Self {
             format: FORMAT,
             kernel: wants(Section::Kernel).then(|| kernel::gather(&dead, &mut problems)),
             tasks: wants(Section::Tasks).then(|| tasks::gather(&dead, &mut problems)),
+            memory: context.filter(|_| wants(Section::Memory)).map(memory::gather),
+            files: context.filter(|_| wants(Section::Files)).map(files::gather),
+            salvage: context.filter(|_| wants(Section::Salvage)).map(lost::gather),
             stacks: wants(Section::Stacks)
                 .then(|| stacks::gather(&dead, args.show.contains(&Section::Stacks), &mut problems)),
             modules: wants(Section::Modules).then(|| modules::gather(&dead, &mut problems)),
@@ -72,6 +98,15 @@ impl Report {
         }
         if let Some(section) = &self.tasks {
             tasks::write_text(section, out)?;
+        }
+        if let Some(section) = &self.memory {
+            memory::write_text(section, out)?;
+        }
+        if let Some(section) = &self.files {
+            files::write_text(section, out)?;
+        }
+        if let Some(section) = &self.salvage {
+            lost::write_text(section, out)?;
         }
         if let Some(section) = &self.stacks {
             stacks::write_text(section, out)?;

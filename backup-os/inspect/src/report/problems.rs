@@ -15,8 +15,9 @@ struct Problem {
     section: &'static str,
     /// What was read, by the kernel's name.
     object: String,
-    /// Where.
-    address: String,
+    /// Where, if it is at one place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     /// Why it was given up.
     reason: String,
 }
@@ -27,8 +28,18 @@ impl Problems {
         self.0.push(Problem {
             section,
             object: error.object.to_string(),
-            address: error.address.to_string(),
+            address: Some(error.address.to_string()),
             reason: error.reason.to_string(),
+        });
+    }
+
+    /// Notes something that has no address.
+    pub fn note_text(&mut self, section: &'static str, object: &str, reason: String) {
+        self.0.push(Problem {
+            section,
+            object: object.to_string(),
+            address: None,
+            reason,
         });
     }
 
@@ -47,11 +58,16 @@ impl Problems {
         }
         writeln!(out, "\nPROBLEMS ({})", self.0.len())?;
         for problem in &self.0 {
-            writeln!(
-                out,
-                "  {}: {} at {}: {}",
-                problem.section, problem.object, problem.address, problem.reason
-            )?;
+            let Problem {
+                section,
+                object,
+                address,
+                reason,
+            } = problem;
+            match address {
+                Some(address) => writeln!(out, "  {section}: {object} at {address}: {reason}")?,
+                None => writeln!(out, "  {section}: {object}: {reason}")?,
+            }
         }
         Ok(())
     }
