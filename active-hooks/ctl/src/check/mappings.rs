@@ -4,6 +4,7 @@ use super::mounts::Mounts;
 use super::{Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
+use std::collections::BTreeSet;
 
 /// Flags of `VmFlags` that are restored, or say nothing that would have to be (Documentation/filesystems/proc.rst).
 const KNOWN: [&str; 23] = [
@@ -122,6 +123,17 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
         findings.push(Finding::refused("process", reasons::SWAPPED, detail));
     }
     Ok(())
+}
+
+/// Policies of single mappings, from `numa_maps`: `address policy …`. Where a mapping has none it shows the thread's, so
+/// one policy is the thread's and any other a mapping's own. Kernels without NUMA have no such file.
+pub fn policies(process: &Process<'_>, findings: &mut Vec<Finding>) {
+    let text = process.read("numa_maps").unwrap_or_default();
+    let policies: BTreeSet<&str> = text.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    if policies.len() > 1 {
+        let list = Vec::from_iter(policies).join(", ");
+        findings.push(Finding::refused("process", reasons::MAPPING_POLICY, list));
+    }
 }
 
 /// Whether it is a key of a line such as `Rss: 4 kB`; a mapping's own line has blanks before its first colon.

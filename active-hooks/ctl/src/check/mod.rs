@@ -25,7 +25,7 @@ use shared_region::reasons::Reason;
 
 /// What the salvager refuses and `/proc` does not show.
 pub const UNSEEN: &str = "Landlock, keyrings, local descriptor tables, access to ports, hardware breakpoints, System V \
-                          semaphore adjustments and redirected system calls are not shown by /proc; the salvager looks at them";
+                          semaphore adjustments, redirected system calls and PR_SET_MDWE are not shown by /proc; the salvager looks at them";
 
 /// What a finding means for the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +233,7 @@ pub fn check(process: &Process<'_>, peers: &Peers) -> Result<Verdict> {
         let mounts = Mounts::read(process)?;
         state::check(process, &mut findings)?;
         mappings::check(process, &mounts, &mut findings)?;
+        mappings::policies(process, &mut findings);
         descriptors::check(process, &mounts, &mut findings)?;
         timers::check(process, &mut findings);
         peers.check(process, &mut findings)?;

@@ -265,6 +265,21 @@ fn other_namespaces_labels_and_timers_are_named() {
 }
 
 #[test]
+fn a_mapping_with_a_memory_policy_of_its_own_is_named() {
+    let tree = Tree::new();
+    tree.file(
+        "proc/3000/numa_maps",
+        "55d000000000 bind:0 file=/x\n7f0000000000 bind:0 anon=1\n",
+    );
+    assert_eq!(tree.names(), [""; 0]);
+    tree.file(
+        "proc/3000/numa_maps",
+        "55d000000000 default file=/x\n7f0000000000 bind:0 anon=1\n",
+    );
+    assert_eq!(tree.names(), ["mapping-policy"]);
+}
+
+#[test]
 fn low_ids_are_a_risk() {
     let tree = Tree::new();
     tree.edit("stat", " 1 3000 3000 ", " 1 900 800 ");
