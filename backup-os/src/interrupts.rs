@@ -1,7 +1,7 @@
 //! Descriptor tables of the reserved core, and what it does on an interrupt.
 //!
 //! Only the local APIC's timer is expected. NMIs (the active sends them to all CPUs when it dies) and other vectors are
-//! counted; an exception is the end of the backup OS: registers on the console, epitaph, firmware reset.
+//! counted; an exception is the end of the backup OS: registers on the console, then what [`crate::epitaph`] says.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use machine::apic::LocalApic;
@@ -148,7 +148,7 @@ impl core::fmt::Display for Frame {
 
 /// An exception of the backup OS itself. Nothing is allocated here: the allocator may be what failed.
 fn exception(frame: &Frame) -> ! {
-    crate::epitaph::give_up(format_args!("the backup OS itself failed: {frame}"))
+    crate::epitaph::own_failure(format_args!("{frame}"))
 }
 
 #[repr(C, align(16))]

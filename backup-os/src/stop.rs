@@ -1,7 +1,7 @@
 //! Stopping the active's CPUs: the hands of [`failover::stop`].
 
 use crate::parking::Parking;
-use crate::region::{Region, SlotWords};
+use crate::region::{slot_word, Region, SlotWords};
 use crate::text_patch::TextPatch;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -101,6 +101,30 @@ impl Stop<'_> {
         }
     }
 
+    /// Another rung is about to be tried on a CPU, unless it is parked by now: says what is known of it, and gives up
+    /// what it may be in the middle of saving.
+    fn leave_rung(&self, apic_id: u8) {
+        let slot = self.region.slot(apic_id);
+        let state = slot.state.load(Ordering::Relaxed);
+        if state == ParkState::Parked as u64 && self.parking.prove(apic_id).is_ok() {
+            return;
+        }
+        if state == ParkState::Saving as u64 {
+            slot.generation.store(0, Ordering::Release);
+        }
+        let word = |word: &core::sync::atomic::AtomicU64| word.load(Ordering::Relaxed);
+        log::warn!(
+            "stop: cpu apic {apic_id} not stopped yet: slot state {state}, generation {}, nmis {}, rip {:#x}, rsp {:#x}, cr3 {:#x}, gdt {:#x}, idt {:#x}",
+            word(&slot.generation),
+            word(&slot_word!(slot, nmis)),
+            word(&slot_word!(slot, parked_rip)),
+            word(&slot_word!(slot, parked_rsp)),
+            word(&slot_word!(slot, parked_cr3)),
+            word(&slot_word!(slot, parked_gdt)),
+            word(&slot_word!(slot, parked_idt)),
+        );
+    }
+
     fn report(&self, cpu: &Cpu, generation: u64) {
         let slot: &SlotWords = self.region.slot(cpu.apic_id);
         let role = if cpu.bsp { "bsp" } else { "ap" };
@@ -113,11 +137,10 @@ impl Stop<'_> {
             );
             return;
         };
-        // A slot that the module's handler had begun to fill and another rung took the CPU out of is not whole.
-        if rung != Rung::ModuleNmi {
-            slot.generation.store(0, Ordering::Release);
-        }
-        let saved = slot.generation.load(Ordering::Relaxed) == generation;
+        // The module writes the generation when all else is in the slot. A CPU may be on its way from there when the
+        // rung's deadline passes.
+        let saved = slot.generation.load(Ordering::Acquire) == generation;
+        let rung = if saved { Rung::ModuleNmi } else { rung };
         log::info!(
             "stop: cpu apic {} ({role}) parked by {} in {} us, generation {generation}, {}, proven: code, stack, page tables, GDT, IDT in the region, now {}",
             cpu.apic_id,
@@ -141,6 +164,11 @@ impl Hands<'_, '_> {
     /// As [`Stop::run`].
     unsafe fn act(&mut self, action: Action, cpus: &[u8]) {
         let stop = self.stop;
+        match action {
+            Action::Init(index) => stop.leave_rung(cpus[index]),
+            Action::PatchNmiText | Action::PatchLoopText => stop.leave_rung(stop.header.bsp_apic_id as u8),
+            _ => {}
+        }
         let apic = LocalApic::current(stop.ring0);
         let id = |index: usize| u32::from(cpus[index]);
         let facts = stop.facts;

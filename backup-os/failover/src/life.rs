@@ -106,9 +106,30 @@ impl Life {
     }
 }
 
+/// What to do after a failure of the backup OS itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The active is alive: stop watching, and let it run.
+    LeaveActive,
+    /// The successor has been entered: let it run, with what has been salvaged, and only see that it makes it.
+    LeaveSuccessor,
+    /// No kernel runs that could go on: reset the machine.
+    Reset,
+}
+
+/// The way out in a state. `jumped` says whether the successor has been entered.
+pub fn after_own_failure(state: Option<WatchState>, jumped: bool) -> Way {
+    match state {
+        Some(WatchState::Off | WatchState::Unarmed | WatchState::Armed) => Way::LeaveActive,
+        Some(WatchState::Salvaging) if jumped => Way::LeaveSuccessor,
+        Some(WatchState::HandingOver) => Way::LeaveSuccessor,
+        Some(WatchState::Stopping | WatchState::Salvaging | WatchState::Dead) | None => Way::Reset,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Input, Life, Start};
+    use super::{after_own_failure, Input, Life, Start, Way};
     use shared_region::control::{WatchReason, WatchState};
 
     fn run(inputs: &[Input]) -> Option<Life> {
@@ -158,5 +179,23 @@ mod tests {
     #[test]
     fn a_death_while_not_armed_starts_nothing() {
         assert!(run(&[Input::Started, Input::ActiveDied]).is_none());
+    }
+
+    #[test]
+    fn a_failure_of_the_backup_os_costs_no_healthy_kernel() {
+        for state in [WatchState::Off, WatchState::Unarmed, WatchState::Armed] {
+            assert_eq!(after_own_failure(Some(state), false), Way::LeaveActive);
+        }
+        assert_eq!(after_own_failure(Some(WatchState::Stopping), false), Way::Reset);
+        assert_eq!(after_own_failure(Some(WatchState::Salvaging), false), Way::Reset);
+        assert_eq!(
+            after_own_failure(Some(WatchState::Salvaging), true),
+            Way::LeaveSuccessor
+        );
+        assert_eq!(
+            after_own_failure(Some(WatchState::HandingOver), true),
+            Way::LeaveSuccessor
+        );
+        assert_eq!(after_own_failure(None, false), Way::Reset);
     }
 }

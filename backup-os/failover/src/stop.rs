@@ -122,6 +122,9 @@ pub struct Limits {
     pub loop_text: u64,
     /// For the firmware to come round to the warm-reset vector.
     pub warm_reset: u64,
+    /// The most time that counts between two looks. When the reserved core itself was kept from running (by firmware, or
+    /// a loaded host of a virtual machine), the others probably were too, and no deadline is to pass unseen.
+    pub blink: u64,
 }
 
 impl Default for Limits {
@@ -137,6 +140,7 @@ impl Default for Limits {
             nmi_text: 20_000,
             loop_text: 5_000_000,
             warm_reset: 200_000,
+            blink: 1_000,
         }
     }
 }
@@ -209,6 +213,10 @@ pub struct Ladder {
     stage: Stage,
     queue: VecDeque<Action>,
     started: Option<u64>,
+    /// When was looked last.
+    last: u64,
+    /// Time that counts against deadlines.
+    patience: u64,
     /// Start-up or NMI repeats sent on this rung.
     sent: u8,
 }
@@ -234,6 +242,8 @@ impl Ladder {
             stage: Stage::Enter(0),
             queue: VecDeque::new(),
             started: None,
+            last: 0,
+            patience: 0,
             sent: 0,
         }
     }
@@ -259,6 +269,9 @@ impl Ladder {
     /// Takes what was seen of each CPU (`seen(index)`) at `now` (microseconds, any zero) and says what is next.
     pub fn step(&mut self, now: u64, seen: impl Fn(usize) -> Seen) -> Step {
         let started = *self.started.get_or_insert(now);
+        let passed = now.saturating_sub(self.last.max(started));
+        self.patience += passed.min(self.limits.blink);
+        self.last = now;
         let rung = self.rung();
         for (index, cpu) in self.cpus.iter_mut().enumerate() {
             if cpu.stopped() {
@@ -281,9 +294,9 @@ impl Ladder {
                 return Step::Do(action);
             }
             match self.stage {
-                Stage::Enter(index) => self.enter(index, now),
+                Stage::Enter(index) => self.enter(index),
                 Stage::On(index, since) => {
-                    if !self.climb(index, now.saturating_sub(since)) {
+                    if !self.climb(index, self.patience - since) {
                         return Step::Wait;
                     }
                 }
@@ -315,7 +328,7 @@ impl Ladder {
         (0..self.cpus.len()).filter(|&i| self.cpus[i].is_target(rung)).collect()
     }
 
-    fn enter(&mut self, index: usize, now: u64) {
+    fn enter(&mut self, index: usize) {
         let Some(&rung) = Rung::ALL.get(index) else {
             self.stage = Stage::Settle;
             return;
@@ -344,7 +357,7 @@ impl Ladder {
                 }
             }
         }
-        self.stage = Stage::On(index, now);
+        self.stage = Stage::On(index, self.patience);
     }
 
     /// Whether the rung has been left, or has queued something.

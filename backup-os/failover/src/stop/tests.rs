@@ -135,6 +135,20 @@ fn a_cpu_that_saves_for_ever_is_stopped_by_init() {
 }
 
 #[test]
+fn a_watcher_that_was_kept_from_looking_does_not_jump_to_the_next_rung() {
+    let mut ladder = Ladder::new([(0, true), (1, false)], Limits::default(), Skip::default());
+    for _ in 0..2 {
+        assert!(matches!(ladder.step(0, |_| Seen::Running), Step::Do(Action::Nmi(_))));
+    }
+    assert_eq!(ladder.step(0, |_| Seen::Running), Step::Wait);
+    // Five seconds later nothing has been seen, but nothing was looked at either.
+    assert_eq!(ladder.step(5_000_000, |_| Seen::Running), Step::Wait);
+    assert_eq!(ladder.step(5_000_100, |_| Seen::Parked), Step::Do(Action::Init(1)));
+    assert!(ladder.cpus().iter().all(|cpu| cpu.stopped_by == Some(Rung::ModuleNmi)));
+    assert_eq!(ladder.cpus()[0].stopped_after, 5_000_100);
+}
+
+#[test]
 fn a_silent_cpu_gets_a_second_nmi() {
     let run = run(&[HEALTHY, DEAF], Skip::default());
     assert_eq!(run.actions.iter().filter(|&&a| a == Action::Nmi(1)).count(), 2);
