@@ -18,6 +18,7 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, CloneArgs, Tid};
+use rustix::fs::{Mode, OFlags};
 use shared_region::context::Id;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,6 +71,7 @@ pub struct Builder<'a> {
     condemned: Vec<Built>,
     shares: Shares,
     executables: BTreeMap<Id, High>,
+    terminals: BTreeMap<u32, High>,
     epolls: BTreeSet<Id>,
 }
 
@@ -113,6 +115,7 @@ impl<'a> Builder<'a> {
             condemned: Vec::new(),
             shares: Shares::default(),
             executables: BTreeMap::new(),
+            terminals: BTreeMap::new(),
             epolls: BTreeSet::new(),
         })
     }
@@ -122,6 +125,13 @@ impl<'a> Builder<'a> {
         let process = &member.record;
         if process.zombie {
             return Ok(());
+        }
+        if process.sid == process.tgid && !process.tty.is_empty() {
+            let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let name = || format!("terminal {}", String::from_utf8_lossy(&process.tty));
+            let fd = rustix::fs::open(OsStr::from_bytes(&process.tty), flags, Mode::empty()).or_refuse(name)?;
+            let high = High::raise(fd, self.objects.base())?;
+            self.terminals.insert(process.tgid, high);
         }
         if let Some(table) = self.world.tables.get(&process.files) {
             for &(fd, id, _) in &table.descriptors {
@@ -134,9 +144,9 @@ impl<'a> Builder<'a> {
             memory::prepare(space, &mut self.objects, self.world, self.host)?;
             if space.record.exe_inode == 0 && !self.executables.contains_key(&process.mm) {
                 let name = || format!("executable {}", String::from_utf8_lossy(&space.record.exe));
-                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
                 let path = OsStr::from_bytes(&space.record.exe);
-                let fd = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).or_refuse(name)?;
+                let fd = rustix::fs::open(path, flags, Mode::empty()).or_refuse(name)?;
                 self.executables
                     .insert(process.mm, High::raise(fd, self.objects.base())?);
             }
@@ -295,6 +305,10 @@ impl<'a> Builder<'a> {
         };
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         batch.expect("session", libc::SYS_setsid, [], super::batch::Expect::Value(id.into()))?;
+        if let Some(terminal) = self.terminals.get(&id) {
+            let arguments = [terminal.number().into(), libc::TIOCSCTTY.into(), 0u64.into()];
+            batch.call("controlling terminal", libc::SYS_ioctl, arguments)?;
+        }
         batch.finish()?;
         built.session = id;
         Ok(())

@@ -222,7 +222,12 @@ impl Ready {
             }
             outcomes.insert(id, outcome);
         }
-        for (id, refusal) in self.refused {
+        // What was not recorded is told by the salvager.
+        for (id, refusal) in self
+            .refused
+            .into_iter()
+            .filter(|(id, _)| world.processes.contains_key(id))
+        {
             outcomes.insert(
                 id,
                 Outcome {

@@ -15,7 +15,10 @@ use crate::sys;
 use shared_region::context::{FileTable, Id};
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
+    os::unix::ffi::OsStrExt,
+    path::Path,
     time::{Duration, Instant},
 };
 use zerocopy::IntoBytes;
@@ -196,6 +199,12 @@ pub fn finish(
         batch.finish()?;
     }
     built.remarks.extend(from_outside(member));
+    let led = context.world.processes.contains_key(&process.sid);
+    if !process.tty.is_empty() && !led {
+        built
+            .remarks
+            .push("its controlling terminal: the leader of its session is gone".into());
+    }
     last_calls(arena, built.leader()?, member)?;
     for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(sections) {
         if let Some(section) = section {
@@ -273,7 +282,21 @@ fn from_outside(member: &Member) -> Vec<String> {
         let result = sys::set_limit(pid as sys::Tid, resource as u32, soft, hard);
         remark(&format!("resource limit {resource}"), result);
     }
+    if !process.cgroup.is_empty() && process.cgroup != b"/" {
+        let name = format!("control group {}", String::from_utf8_lossy(&process.cgroup));
+        remark(&name, enter_cgroup(pid, &process.cgroup));
+    }
     remarks
+}
+
+/// Where version 2 of the control groups is mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Puts a process into its control group, made if it is not there. Its limits are the real init's to set.
+fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
+    let path = Path::new(CGROUPS).join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
+    fs::create_dir_all(&path)?;
+    fs::write(path.join("cgroup.procs"), pid.to_string())
 }
 
 /// The calls after which no batch can run: the disposition of the signal that ends batches, and the arena's unmapping.

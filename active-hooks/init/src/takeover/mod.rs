@@ -176,7 +176,7 @@ impl Inner {
             Err(refusal) => restore::all_refused(&world, &refusal),
         };
         report::tell(&outcomes);
-        if let Err(error) = report::store(device, stream, &outcomes, &put_back.remarks) {
+        if let Err(error) = report::store(device, stream.header.failover, &outcomes, &put_back.remarks) {
             log::error(format_args!("the report is not stored: {error:#}"));
         }
     }

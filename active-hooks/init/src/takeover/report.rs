@@ -1,4 +1,5 @@
-//! The report: what became of each process, kept in the region until the next failover.
+//! The report: what became of each process that was recorded, kept in the region until the next failover. What was
+//! not recorded, and why, is in the Essential Context beside it.
 
 use crate::boot::log;
 use anyhow::{Context, Result};
@@ -6,12 +7,9 @@ use orthros_device::Device;
 use shared_region::{
     context::{Lost, Outcome},
     layout::REPORT,
-    record::{Kind, Stream, Writer},
+    record::{Kind, Writer},
 };
 use std::collections::BTreeMap;
-
-/// Records of the salvager that belong into the report; the Essential Context itself is overwritten sooner.
-const KEPT: [Kind; 4] = [Kind::Machine, Kind::Lost, Kind::Evidence, Kind::Summary];
 
 /// Tells the console.
 pub fn tell(outcomes: &BTreeMap<u32, Outcome>) {
@@ -34,25 +32,15 @@ pub fn tell(outcomes: &BTreeMap<u32, Outcome>) {
 ///
 /// # Errors
 /// It does not fit, or the module refuses it.
-pub fn store(
-    device: &Device,
-    stream: &Stream<'_>,
-    outcomes: &BTreeMap<u32, Outcome>,
-    file_remarks: &[String],
-) -> Result<()> {
+pub fn store(device: &Device, failover: u64, outcomes: &BTreeMap<u32, Outcome>, file_remarks: &[String]) -> Result<()> {
     let mut area = vec![0; REPORT.size as usize];
-    let used = write(&mut area, stream, outcomes, file_remarks).context("the report area is full")?;
+    let used = write(&mut area, failover, outcomes, file_remarks).context("the report area is full")?;
     device.write_report(&area[..used])?;
     Ok(())
 }
 
-fn write(
-    area: &mut [u8],
-    stream: &Stream<'_>,
-    outcomes: &BTreeMap<u32, Outcome>,
-    file_remarks: &[String],
-) -> Result<usize> {
-    let mut writer = Writer::new(area, stream.header.failover)?;
+fn write(area: &mut [u8], failover: u64, outcomes: &BTreeMap<u32, Outcome>, file_remarks: &[String]) -> Result<usize> {
+    let mut writer = Writer::new(area, failover)?;
     for (pid, outcome) in outcomes {
         writer.push(Kind::Outcome, 1, 0, u64::from(*pid), outcome)?;
     }
@@ -64,35 +52,22 @@ fn write(
         };
         writer.push(Kind::Lost, 1, 0, 0, &lost)?;
     }
-    for record in stream.records().filter_map(Result::ok) {
-        if KEPT.contains(&record.kind) {
-            // The end of a report that does not fit is left out, and the stream says so.
-            let _ = writer.push_bytes(record.kind, record.version, record.flags, record.owner, record.payload);
-        }
-    }
     Ok(writer.finish())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared_region::record::Stream;
 
     #[test]
-    fn a_report_holds_outcomes_and_the_salvagers_findings() {
-        let mut source = vec![0; 4096];
-        let mut writer = Writer::new(&mut source, 7).unwrap();
-        writer
-            .push(Kind::Lost, 1, 0, 5, &Lost::default())
-            .and_then(|()| writer.push_bytes(Kind::Bytes, 1, 0, 5, b"not for the report"))
-            .unwrap();
-        writer.finish();
-        let stream = Stream::open(&source).unwrap();
+    fn a_report_holds_outcomes_and_what_became_of_files() {
         let outcomes = BTreeMap::from([(5, Outcome::default())]);
         let mut area = vec![0; 4096];
-        write(&mut area, &stream, &outcomes, &["x".into()]).unwrap();
+        write(&mut area, 7, &outcomes, &["x".into()]).unwrap();
         let report = Stream::open(&area).unwrap();
         let kinds: Vec<Kind> = report.records().map(|record| record.unwrap().kind).collect();
-        assert_eq!(kinds, [Kind::Outcome, Kind::Lost, Kind::Lost]);
+        assert_eq!(kinds, [Kind::Outcome, Kind::Lost]);
         assert_eq!(report.header.failover, 7);
     }
 }

@@ -224,7 +224,7 @@ fn forked() {
         words[index] = u64::MAX - index as u64;
     }
     let good = |words: &[u64]| {
-        let changed = |index: usize| index >= start * 1024 && (index - start * 1024) % 4096 == 0;
+        let changed = |index: usize| index >= start * 1024 && (index - start * 1024).is_multiple_of(4096);
         (0..words.len()).all(|index| {
             words[index]
                 == if changed(index) {
