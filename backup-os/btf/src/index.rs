@@ -248,8 +248,8 @@ impl<'a> Btf<'a> {
     }
 }
 
-/// Mixes eight bytes of the name at a time; names are short and come from one trusted-to-be-large table, so speed
-/// matters more than resistance to chosen collisions (a hostile blob can make the table slow, not endless).
+/// Mixes eight bytes of the name at a time: names are short, and a kernel has a hundred thousand. Collisions can be
+/// chosen; they make a lookup as slow as a walk over all names, not endless.
 fn hash(kind: Kind, name: &[u8]) -> u64 {
     const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut state = (kind as u64).wrapping_mul(MULTIPLIER) ^ name.len() as u64;

@@ -299,19 +299,31 @@ impl<M: PhysMem + ?Sized, F: FnMut(Leaf<'_>)> Scan<'_, M, F> {
     fn table(&mut self, table: PhysAddr, shift: u32, first: u64, last: u64) -> Result<(), TooManyTables> {
         self.budget = self.budget.checked_sub(1).ok_or(TooManyTables(self.limit))?;
         let table = PhysAddr(table.0 & ADDRESS_MASK);
+        match self.memory.slice(table, PAGE_SIZE as usize) {
+            Some(bytes) => self.entries(bytes, shift, first, last),
+            None => self.scattered(table, shift, first, last),
+        }
+    }
+
+    /// As [`Scan::table`] for a table that is not contiguous in this memory. Apart, so that its copy does not weigh on
+    /// every level of the stack.
+    #[cold]
+    #[inline(never)]
+    fn scattered(&mut self, table: PhysAddr, shift: u32, first: u64, last: u64) -> Result<(), TooManyTables> {
         let mut copy = [0; PAGE_SIZE as usize];
-        let bytes = match self.memory.slice(table, PAGE_SIZE as usize) {
-            Some(bytes) => bytes,
-            None if self.memory.read(table, &mut copy).is_ok() => &copy,
-            None => {
-                (self.visit)(Leaf::Lost {
-                    start: Uva(first),
-                    end: Uva(last.saturating_add(1)),
-                    table,
-                });
-                return Ok(());
-            }
-        };
+        if self.memory.read(table, &mut copy).is_ok() {
+            return self.entries(&copy, shift, first, last);
+        }
+        (self.visit)(Leaf::Lost {
+            start: Uva(first),
+            end: Uva(last.saturating_add(1)),
+            table,
+        });
+        Ok(())
+    }
+
+    /// Scans the entries of one table.
+    fn entries(&mut self, bytes: &[u8], shift: u32, first: u64, last: u64) -> Result<(), TooManyTables> {
         let index = |address: u64| ((address >> shift) & (ENTRIES - 1)) as usize;
         let (entries, _) = bytes.as_chunks::<8>();
         let entries = entries.get(index(first)..=index(last)).unwrap_or(&[]);
