@@ -51,6 +51,8 @@ pub enum Way {
     Seek,
     /// Opens a file, with flags in this argument.
     Open(usize),
+    /// `rt_sigprocmask`.
+    SignalMask,
     /// `restart_syscall`.
     RestartBlock,
     /// Ends the thread or process.
@@ -81,6 +83,7 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (3, "close", Way::Close),
     (7, "poll", Way::Poll),
     (8, "lseek", Way::Seek),
+    (14, "rt_sigprocmask", Way::SignalMask),
     (
         17,
         "pread64",
@@ -174,7 +177,6 @@ const SPECIAL: &[(u32, &str, Way)] = &[
 
 /// Calls whose effect must not happen twice, or whose answer would be another the second time.
 const ONCE: &[(u32, &str)] = &[
-    (14, "rt_sigprocmask"),
     (25, "mremap"),
     (37, "alarm"),
     (42, "connect"),

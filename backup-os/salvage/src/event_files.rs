@@ -8,6 +8,7 @@ use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use crate::timers::{self, clocks};
 use alloc::vec::Vec;
+use hashbrown::HashSet;
 use shared_region::context::{EpollWatch, OpenFileKind};
 use shared_region::reasons;
 
@@ -99,12 +100,13 @@ pub fn epoll<M: PhysMem + ?Sized>(
     let layout = &layouts.epitem;
     let mem = &context.kernel.mem;
     let root = data.offset(u64::from(layouts.eventpoll.rbr.offset));
+    let open: HashSet<Kva> = table.iter().map(|descriptor| descriptor.file).collect();
     let mut watches = Vec::new();
     for item in context.kernel.rbtree(root, layout.rbn)?.bounded(MAX_WATCHES) {
         let item = item?;
         let file = mem.ptr(item, layout.file)?;
         let fd = mem.uint(item, layout.fd)? as u32;
-        if !table.iter().any(|descriptor| descriptor.file == file) {
+        if !open.contains(&file) {
             return Err(Refusal::new(
                 reasons::WATCHED_FILE,
                 alloc::format!("descriptor {fd} of then"),

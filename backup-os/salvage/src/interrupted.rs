@@ -12,6 +12,7 @@ use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::paging::PageTables;
+use crate::pipes;
 use crate::refusal::{Refusal, Result};
 use crate::registers::{Origin, Registers, UserRegs, SYSCALL_INSN};
 use crate::stack_scan::{Sleeper, Stack};
@@ -38,6 +39,11 @@ const FUTEX_FLAGS: u64 = 0x180;
 /// O_APPEND, O_CREAT | O_EXCL.
 const O_APPEND: u64 = 0o2000;
 const O_CREAT_EXCL: u64 = 0o300;
+/// SIG_BLOCK and SIG_UNBLOCK.
+const SIG_BLOCK: u64 = 0;
+const SIG_UNBLOCK: u64 = 1;
+/// Tables of functions of pipes and FIFOs.
+const PIPES: [&str; 2] = ["pipefifo_fops", "pipeanon_fops"];
 /// SEEK_CUR.
 const SEEK_CUR: u64 = 1;
 /// `UIO_MAXIOV`.
@@ -46,7 +52,7 @@ const MAX_VECTOR: u64 = 1024;
 const SYSCALL: [u8; 2] = [0x0F, 0x05];
 /// Where a call that moved data may be between its effect and its result, or not have begun: functions that neither
 /// sleep nor move anything themselves.
-const EDGES: [&str; 14] = [
+const EDGES: [&str; 18] = [
     "ksys_read",
     "ksys_write",
     "vfs_read",
@@ -57,6 +63,10 @@ const EDGES: [&str; 14] = [
     "do_writev",
     "pipe_read",
     "pipe_write",
+    "do_sendfile",
+    "do_splice",
+    "__do_splice",
+    "splice_file_to_pipe",
     "do_syscall_64",
     "x64_sys_call",
     "syscall_exit_to_user_mode",
@@ -213,6 +223,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             Way::Seek => self.restart(),
             Way::Open(flags) if self.argument(flags) & O_CREAT_EXCL == O_CREAT_EXCL => Err(self.refuse("O_EXCL")),
             Way::Open(_) => self.restart(),
+            Way::SignalMask => self.signal_mask(),
             Way::RestartBlock => restart_block(self.context, self.thread),
         }
     }
@@ -461,12 +472,29 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         Ok(decision)
     }
 
-    /// `sendfile`, `splice` and their like: between regular files they can be made again.
+    /// `sendfile`, `splice` and their like. Between regular files they can be made again. With a pipe at one end they
+    /// wait before they have moved anything, and not after; while they move something they hold the lock of the pipe.
     fn move_data(&mut self, from: usize, to: usize) -> Result<Decision> {
         let (Some(from), Some(to)) = (self.descriptor(from), self.descriptor(to)) else {
             return self.restart();
         };
-        let ((_, source), (_, target)) = (self.kind_of(from)?, self.kind_of(to)?);
+        let ((from_operations, source), (to_operations, target)) = (self.kind_of(from)?, self.kind_of(to)?);
+        let mut pipes = 0u32;
+        for (file, operations) in [(from, from_operations), (to, to_operations)] {
+            if PIPES.contains(&operations.as_str()) {
+                pipes = pipes.saturating_add(1);
+                if pipes::is_locked_by(self.context, file, self.thread.task)? {
+                    return Err(self.refuse("while it moved data"));
+                }
+            }
+        }
+        if pipes != 0 {
+            return if self.at_edge() {
+                Err(self.refuse("at its very end or beginning"))
+            } else {
+                self.restart()
+            };
+        }
         let flags = self
             .context
             .kernel
@@ -475,7 +503,30 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         if source == inodes::S_IFREG && target == inodes::S_IFREG && flags & O_APPEND == 0 {
             return self.restart();
         }
-        Err(self.refuse("to or from something else than a regular file"))
+        Err(self.refuse("to or from something else than a regular file or a pipe"))
+    }
+
+    /// A change of the signal mask. Without the old mask being asked for it is the same the second time; with it, only
+    /// as long as it has not been made.
+    fn signal_mask(&self) -> Result<Decision> {
+        let (how, set, old) = (self.argument(0), self.argument(1), self.argument(2));
+        if set == 0 || old == 0 {
+            return self.restart();
+        }
+        let kernel = self.context.kernel;
+        let field = kernel.types.layouts.task.blocked;
+        let blocked = kernel.mem.u64(self.thread.task.offset(u64::from(field.offset)))?;
+        let given = user_memory::word(kernel.phys(), &self.thread.tables, Uva(set));
+        let after = given.map(|given| match how {
+            SIG_BLOCK => blocked | given,
+            SIG_UNBLOCK => blocked & !given,
+            _ => given,
+        });
+        // SIGKILL (9) and SIGSTOP (19) are never blocked.
+        if after.is_some_and(|after| after & !(1 << 8 | 1 << 18) != blocked) {
+            return self.restart();
+        }
+        Err(self.refuse("the mask may have been changed already"))
     }
 
     /// Bytes moved through the buffers of the call.

@@ -23,6 +23,15 @@
 //! | [`failover`] | the entry: a dead kernel into an Essential Context |
 //! | [`layouts`], [`globals`] | offsets and addresses that only the following need |
 //! | [`clock`], [`machine`] | clocks; what the kernel said about itself |
+//! | [`context`], [`refusal`] | what is known throughout and what was recorded; why something is not |
+//! | [`tasks`], [`protected`], [`process`], [`thread`] | the list of processes; which are kept; each into its records |
+//! | [`cpus`], [`registers`], [`fpu`] | what CPUs left; general and extended registers |
+//! | [`interrupted`], [`calls`], [`stack_scan`], [`user_memory`] | how a thread goes on that was in a system call |
+//! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
+//! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
+//! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
+//! | [`inodes`], [`dentry`], [`mounts`] | files of file systems and their names |
+//! | [`evidence`] | why the kernel died |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -28,6 +28,7 @@ crate::mirrors! {
         writers: Field,
         bufs: Field,
         watch_queue: Option<Field> = "watch_queue",
+        mutex_owner: Field = "mutex.owner.counter",
     }
 
     /// A slot of its ring.
@@ -38,6 +39,18 @@ crate::mirrors! {
         len: Field,
         flags: Field,
     }
+}
+
+/// Whether a task holds the lock of a pipe: only then can anything be going into or out of it on its behalf.
+///
+/// # Errors
+/// The pipe cannot be read.
+pub fn is_locked_by<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva, task: Kva) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let pipe = context.kernel.mem.ptr(file, layouts.file.private_data)?;
+    let owner = context.kernel.mem.uint(pipe, layouts.pipe.mutex_owner)?;
+    // The low bits are flags (`MUTEX_FLAGS`).
+    Ok(owner & !7 == task.0)
 }
 
 /// Writes a pipe and its unread data, unless that was done for its other end.

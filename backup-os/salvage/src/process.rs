@@ -76,7 +76,7 @@ pub enum Written {
     Alive(u32),
     /// Recorded as having ended.
     Ended,
-    /// It had ended and was being removed: there is nothing left of it.
+    /// It had ended and was being removed, or had not begun: there is nothing of it.
     Gone,
 }
 
@@ -96,7 +96,8 @@ pub fn write<M: PhysMem + ?Sized>(
     let leader = entry.leader;
     let signal = mem.ptr(leader, layouts.task.signal)?;
     let group = mem.uint(signal, layouts.signal.flags)?;
-    if entry.exit_state & EXIT_DEAD != 0 {
+    // A child that has not run yet does not exist for anybody: its parent makes it again.
+    if entry.exit_state & EXIT_DEAD != 0 || entry.state & TASK_NEW != 0 {
         return Ok(Written::Gone);
     }
     if entry.exit_state != 0 || group & GROUP_EXIT != 0 || mem.ptr(leader, layouts.task.mm)?.is_null() {
