@@ -16,7 +16,8 @@ pub trait Host {
     /// Sets the restart block of a stopped thread.
     fn resume_call(&self, call: ResumeCall) -> Restored<()>;
 
-    /// Sets the time at which a stopped thread was started (CLOCK_BOOTTIME, nanoseconds).
+    /// Sets the time at which a stopped thread was started: CLOCK_BOOTTIME of the initial time namespace, nanoseconds,
+    /// two's complement.
     fn set_start_time(&self, tid: u32, start: u64) -> Restored<()>;
 }
 

@@ -216,7 +216,9 @@ pub fn finish(
             thread.saved_blocked.unwrap_or(thread.blocked),
         )?;
         threads::resume(thread, context.offsets, context.host)?;
-        if let Err(refusal) = context.host.set_start_time(thread.tid, process.start_time) {
+        // The kernel counts without the namespace; what started before this kernel did started at a negative time.
+        let started = process.start_time.wrapping_add_signed(-context.offsets.1);
+        if let Err(refusal) = context.host.set_start_time(thread.tid, started) {
             built.remarks.push(refusal.to_string());
         }
     }

@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod clock;
 pub mod files;
 pub mod gate;
+pub mod limits;
 pub mod mounts;
 pub mod report;
 
@@ -101,6 +102,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
         }
     }
     stamp(&device, Event::GatePassed);
+    let ram_at_boot = limits::ram_pages();
     blocks::add(&device, &region);
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
 
@@ -111,6 +113,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             offsets = clock::go_on(&machine.clock);
             boot::start_pids_at(machine.last_pid.saturating_add(1));
             set_names(&machine);
+            limits::adapt(ram_at_boot.unwrap_or(0), machine.total_ram_pages);
         }
         Ok(Err(error)) => log::error(format_args!("Essential Context: {error}; no process is restored")),
         Err(error) => log::error(format_args!("{error}; no process is restored")),
