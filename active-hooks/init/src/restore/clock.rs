@@ -6,27 +6,18 @@ use shared_region::context::Clock;
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// The clocks of the dead kernel, and what has passed since.
+/// The clocks of the dead kernel, which this process's go on from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Elapsed {
     /// The dead kernel's clocks at its last instant.
     pub then: Clock,
-    /// Nanoseconds since, on CLOCK_MONOTONIC.
-    pub nanoseconds: u64,
 }
 
 impl Elapsed {
-    /// Compares the saved clocks with this process's, which go on from them.
-    pub fn since(then: Clock) -> Self {
-        Self {
-            then,
-            nanoseconds: now(ClockId::Monotonic).saturating_sub(then.monotonic),
-        }
-    }
-
-    /// What is left of a time-out that had `left` nanoseconds to run; at least 1, as 0 means "never".
+    /// What is left at this moment of a time-out that had `left` nanoseconds to run; at least 1, as 0 means "never".
     pub fn remaining(&self, left: u64) -> u64 {
-        left.saturating_sub(self.nanoseconds).max(1)
+        let passed = now(ClockId::Monotonic).saturating_sub(self.then.monotonic);
+        left.saturating_sub(passed).max(1)
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use rustix::{
-    fs::{fstat, ftruncate, memfd_create, open, FileType, MemfdFlags, Mode, OFlags},
+    fs::{fcntl_add_seals, fstat, ftruncate, memfd_create, open, FileType, MemfdFlags, Mode, OFlags, SealFlags},
     io::pwrite,
     mm::{mmap_anonymous, munmap, MapFlags, ProtFlags},
 };
@@ -72,6 +72,18 @@ impl Inodes {
         let number = high.number();
         self.maps.insert((id, writable), high);
         Ok(number)
+    }
+
+    /// Seals memfds as they were, when everything that needs to write has been mapped.
+    pub fn seal(&self, world: &World) -> Restored<()> {
+        for (id, place) in &self.places {
+            let seals = world.shared.get(id).and_then(|shared| shared.record.seals);
+            if let (Place::Held(held), Some(seals)) = (place, seals.filter(|seals| *seals != 0)) {
+                let seals = SealFlags::from_bits_retain(seals);
+                fcntl_add_seals(held, seals).or_refuse(|| format!("seals of memfd {id:#x}"))?;
+            }
+        }
+        Ok(())
     }
 
     fn locate(&mut self, world: &World, host: &dyn Host, base: u32, id: Id) -> Restored<()> {

@@ -90,7 +90,9 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
     let objects = Objects::new(base, Inodes::new(setting.rewritten.clone()));
-    let elapsed = Elapsed::since(world.machine.clock);
+    let elapsed = Elapsed {
+        then: world.machine.clock,
+    };
     let mut refused = setting.refused.clone();
     refuse_by_record(world, &mut refused);
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
@@ -117,6 +119,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     groups::arrange(&mut builder);
     finish(&mut builder, setting, creds::Own::now()?);
     builder.clean_up();
+    builder.objects.inodes.seal(world)?;
     let Builder {
         mut arena,
         built,
@@ -207,7 +210,8 @@ impl Ready {
     pub fn release(self, world: &World<'_>) -> BTreeMap<u32, Outcome> {
         let mut outcomes = BTreeMap::new();
         let comm = |id: &u32| world.processes.get(id).map_or_else(String::new, world::Member::comm);
-        for (id, built) in self.built {
+        // Children first: a parent must find them as it left them. Ids nearly always grow from parent to child.
+        for (id, built) in self.built.into_iter().rev() {
             let mut outcome = Outcome {
                 comm: comm(&id),
                 resumed: true,

@@ -4,8 +4,9 @@ use super::{
     batch::{Arg, Batch},
     creds,
     host::Host,
-    restrictions, Refusal, Restored,
+    restrictions, tracee, Refusal, Restored,
 };
+use crate::sys::Registers;
 use shared_region::{
     context::{Resume, Thread},
     device::{resume_kind, ResumeCall},
@@ -23,6 +24,8 @@ const ROBUST_HEAD_SIZE: u64 = 24;
 const SS_DISABLE: u32 = 2;
 /// See [`SS_DISABLE`].
 const SS_AUTODISARM: u32 = 1 << 31;
+/// Bytes of the `syscall` instruction.
+const SYSCALL_SIZE: u64 = 2;
 /// Offset of `rseq_cs` in `struct rseq` (include/uapi/linux/rseq.h).
 const RSEQ_CS: u64 = 8;
 
@@ -196,6 +199,17 @@ pub fn restrict(batch: &mut Batch<'_>, thread: &Thread, own: creds::Own) -> Rest
 /// Offsets of the process's clocks from the kernel's own: CLOCK_MONOTONIC, CLOCK_BOOTTIME, in nanoseconds.
 pub type ClockOffsets = (i64, i64);
 
+/// The registers to start with. A thread whose interrupted call goes on starts with `restart_syscall`.
+pub fn registers(thread: &Thread) -> Registers {
+    let mut registers = thread.regs;
+    let restart = libc::SYS_restart_syscall as u64;
+    if thread.resume != Resume::Registers && registers[tracee::RAX] != restart {
+        registers[tracee::RAX] = restart;
+        registers[tracee::RIP] = registers[tracee::RIP].wrapping_sub(SYSCALL_SIZE);
+    }
+    registers
+}
+
 /// Prepares an interrupted call to go on when the thread does.
 pub fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restored<()> {
     let kernel_time = |clock: i32, expires: u64| match clock {
@@ -245,4 +259,23 @@ pub fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restor
         },
     };
     host.resume_call(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_goes_on_from_its_instruction() {
+        let mut thread = Thread::default();
+        thread.regs[tracee::RIP] = 0x1002;
+        assert_eq!(registers(&thread), thread.regs);
+        thread.resume = Resume::Sleep {
+            clock: 1,
+            expires: 5,
+            remain: 0,
+        };
+        let started = registers(&thread);
+        assert_eq!((started[tracee::RIP], started[tracee::RAX]), (0x1000, 219));
+    }
 }

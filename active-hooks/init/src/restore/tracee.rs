@@ -13,6 +13,8 @@ const USER_DS: u64 = 0x2B;
 
 /// Index of RIP in [`sys::Registers`].
 pub const RIP: usize = index::RIP;
+/// Index of RAX in [`sys::Registers`].
+pub const RAX: usize = index::RAX;
 
 /// Indices into [`sys::Registers`].
 mod index {

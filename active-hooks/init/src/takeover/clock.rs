@@ -50,6 +50,11 @@ pub fn go_on(then: &Clock) -> (i64, i64) {
         log::error(format_args!("CLOCK_REALTIME cannot be set: {error}"));
     }
     discipline(then);
+    log::info(format_args!(
+        "clocks go on: CLOCK_MONOTONIC is {} ms ahead, {} ms after the last instant",
+        offsets.0 / 1_000_000,
+        passed() / 1_000_000
+    ));
     offsets
 }
 

@@ -172,7 +172,8 @@ impl Inner {
             Ok(ready) => {
                 stamp(device, Event::FirstResumed);
                 let count = ready.len() as u64;
-                let outcomes = ready.release(&world);
+                // Those released first must not keep the others waiting.
+                let outcomes = crate::sys::ahead_of_others(|| ready.release(&world));
                 phase(device, Some(Event::AllResumed), SuccessorPhase::Resumed, count);
                 outcomes
             }
