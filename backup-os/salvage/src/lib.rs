@@ -14,7 +14,7 @@
 //! | [`addr`], [`error`] | address types; what can be wrong |
 //! | [`memory`] | the seam: physical memory |
 //! | [`paging`] | page tables: one translation, a scan over a range |
-//! | [`vmcoreinfo`], [`kallsyms`], [`symbols`] | what the kernel says about itself; its variables |
+//! | [`vmcoreinfo`], [`kallsyms`], [`mod@symbols`] | what the kernel says about itself; its variables |
 //! | [`mirror`], [`types`], [`tables`] | offsets from BTF; constants BTF does not have |
 //! | [`kernel_memory`] | reading kernel virtual memory |
 //! | [`prepared`], [`kernel`] | the two halves |

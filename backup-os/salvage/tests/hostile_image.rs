@@ -1,11 +1,13 @@
 //! Real kernels whose memory is overwritten at random: every walk ends, and nothing panics (see `image.rs`).
 
 use salvage::addr::Kva;
+use salvage::failover::{run, Input, Protected, Stopped};
 use salvage::kernel::Kernel;
-use salvage::memory::Image;
+use salvage::memory::{Image, PhysMem};
 use salvage::orc::{frames, Unwind};
 use salvage::overview::{processes, Thread};
 use salvage::prepared::{KernelFacts, Prepared};
+use shared_region::record::Stream;
 
 const ROUNDS: u64 = 300;
 
@@ -48,6 +50,19 @@ fn look(image: &Image<'_>, prepared: &Prepared, known: &[Thread]) -> usize {
     }
     let modules = salvage::modules::modules(&kernel).count();
     let records = salvage::printk::log(&kernel).map_or(0, Iterator::count);
+    let mut area = vec![0; 4 << 20];
+    let mut retained = vec![0; (image.end().pfn().0 / 8 + 1) as usize];
+    let input = Input {
+        facts: None,
+        protected: Protected::All,
+        stopped: Stopped::Image,
+        readings: None,
+        failover: 1,
+    };
+    let saved = run(&kernel, &input, &mut area, &mut retained).expect("the area has room");
+    let stream = Stream::open(&area).expect("the stream is whole");
+    assert_eq!(stream.records().flatten().count() as u64, stream.header.count);
+    assert!(saved.summary.retained_frames <= image.end().pfn().0);
     found.len() + modules + records + problems
 }
 
@@ -82,6 +97,24 @@ fn nothing_panics_and_everything_ends() {
                     .iter()
                     .map(|thread| (member(thread.task, prepared.types.orc.task.sp), 0x200)),
             );
+            let task = &prepared.types.layouts.task;
+            for field in [task.mm, task.files, task.fs, task.sighand, task.cred, task.signal] {
+                places.extend(threads.iter().map(|thread| (member(thread.task, field), 0x400)));
+            }
+            // The nodes of mapping trees and the mappings, by way of their tree.
+            for thread in &threads {
+                let mm = member(thread.task, task.mm);
+                let tree = mm.offset(u64::from(prepared.types.layouts.mm.mm_mt.offset));
+                for area in kernel
+                    .maple(tree)
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .filter(|_| !mm.is_null())
+                {
+                    places.push((Kva(area.value), 0x100));
+                }
+            }
             places.push((prepared.symbols.modules, 0x10));
             places.push((kernel.mem.pointer(prepared.symbols.prb).expect("the log"), 0x80));
             let start = |at: Kva| kernel.mem.translate(at).ok().map(|phys| phys.0);
