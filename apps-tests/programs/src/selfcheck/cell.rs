@@ -38,6 +38,18 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
+/// The mutation could not be applied: a failure then proves nothing about the check.
+#[derive(Debug)]
+pub struct BadMutation(pub String);
+
+impl std::fmt::Display for BadMutation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the mutation failed: {}", self.0)
+    }
+}
+
+impl std::error::Error for BadMutation {}
+
 /// How a cell is run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -97,7 +109,7 @@ impl Context {
         stdout.lock().write_all(b"READY\n")?;
         stdout.lock().flush()?;
         if self.options.mutate {
-            mutation()?;
+            mutation().map_err(|error| BadMutation(format!("{error:#}")))?;
         }
         self.watch.arm(self.options.assume_after_ms.unwrap_or(0) * 1_000_000);
         Ok(())

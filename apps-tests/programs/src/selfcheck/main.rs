@@ -2,7 +2,8 @@
 //! it can observe of that state.
 //!
 //! Prints `CELL OK`, `CELL FAIL <what>` or `CELL SKIP <why>` and exits with 0, 1 or 77. With `--mutate` it alters its
-//! own state or expectation after READY, so that the check has to fail: the proof that it can.
+//! own state or expectation after READY, so that the check has to fail: the proof that it can. A mutation that cannot
+//! be applied proves nothing and is `CELL BROKEN`, exit code 2.
 
 mod cell;
 mod cells;

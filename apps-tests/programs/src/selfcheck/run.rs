@@ -1,6 +1,6 @@
 //! Running one cell, or many at once.
 
-use crate::cell::{Cell, Context, Options, Skip};
+use crate::cell::{BadMutation, Cell, Context, Options, Skip};
 use crate::cells;
 use anyhow::{ensure, Context as _, Result};
 use std::fs::File;
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// Exit code for a cell that cannot be run here.
 const SKIPPED: u8 = 77;
 
+/// Exit code for a mutation that could not be applied.
+const BROKEN: u8 = 2;
+
 /// Runs a cell and prints its verdict.
 pub fn one(cell: &Cell, options: Options) -> ExitCode {
     let result = Context::new(options, cell.name).and_then(|mut context| (cell.run)(&mut context));
@@ -24,6 +27,10 @@ pub fn one(cell: &Cell, options: Options) -> ExitCode {
         Err(error) if error.is::<Skip>() => {
             println!("CELL SKIP {error}");
             ExitCode::from(SKIPPED)
+        }
+        Err(error) if error.is::<BadMutation>() => {
+            println!("CELL BROKEN {error}");
+            ExitCode::from(BROKEN)
         }
         Err(error) => {
             println!("CELL FAIL {error:#}");
@@ -149,10 +156,10 @@ pub fn collect(options: &Options, selection: &Selection) -> Result<ExitCode> {
     for cell in selection.cells() {
         let line = verdict(cell).unwrap_or_else(|| "CELL FAIL no verdict: gone or still waiting".into());
         println!("{:32} {}", cell.name, line.trim_start_matches("CELL "));
-        let failed = line.starts_with("CELL FAIL");
+        let expected = if options.mutate { "CELL FAIL" } else { "CELL OK" };
         if line.starts_with("CELL SKIP") {
             skipped += 1;
-        } else if failed == options.mutate {
+        } else if line.starts_with(expected) {
             good += 1;
         } else {
             bad += 1;

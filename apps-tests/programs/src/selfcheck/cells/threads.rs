@@ -67,6 +67,13 @@ pub const CELLS: &[Cell] = &[
         run: rseq,
     },
     Cell {
+        name: "threads/membarrier",
+        what: "what the process registered for with membarrier: expedited barriers go on working",
+        covers: &["AddressSpace.membarrier"],
+        caught: None,
+        run: membarrier,
+    },
+    Cell {
         name: "threads/masks",
         what: "signal mask, alternate stack and affinity of each of four threads",
         covers: &["Thread.blocked", "Thread.sigaltstack", "Thread.affinity"],
@@ -350,4 +357,20 @@ fn rseq(context: &mut Context) -> Result<()> {
         same("CPU", process::current_cpu()?, cpu as u32)?;
     }
     process::set_affinity(&all)
+}
+
+fn membarrier(context: &mut Context) -> Result<()> {
+    // MEMBARRIER_CMD_PRIVATE_EXPEDITED and _SYNC_CORE, with their registrations (include/uapi/linux/membarrier.h).
+    const COMMANDS: [(i64, i64); 2] = [(8, 16), (32, 64)];
+    for (command, register) in COMMANDS {
+        // There is no way to take a registration back, so a mutated run leaves one out.
+        if !context.mutate() || command != 8 {
+            process::membarrier(register, 0, 0)?;
+        }
+    }
+    context.failover(|| Ok(()))?;
+    for (command, _) in COMMANDS {
+        process::membarrier(command, 0, 0)?;
+    }
+    Ok(())
 }

@@ -234,10 +234,9 @@ pub fn mempolicy() -> Result<(i32, u64)> {
 
 /// Sets the task's NUMA policy.
 pub fn set_mempolicy(mode: i32, nodes: u64) -> Result<()> {
-    let mask = [nodes; 1];
-    let max = if nodes == 0 { 0 } else { 64 };
-    // SAFETY: the mask is valid for the whole call and holds at least `max` bits.
-    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, &mask, max) };
+    let mask = if nodes == 0 { std::ptr::null() } else { &raw const nodes };
+    // SAFETY: the mask is null or valid for the whole call, and 64 bits long.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, 64) };
     check("set_mempolicy", ret).map(drop)
 }
 

@@ -43,6 +43,8 @@ scalar_calls! {
     kill(pid, signal) = SYS_kill;
     /// Sends a signal to a thread.
     tgkill(pid, tid, signal) = SYS_tgkill;
+    /// `membarrier`: commands and registrations.
+    membarrier(command, flags, cpu) = SYS_membarrier;
     /// Gives the CPU away.
     sched_yield() = SYS_sched_yield;
 }
