@@ -214,6 +214,10 @@ pub fn write<M: PhysMem + ?Sized>(
     if is_anonymous_shmem(context, inode)? {
         return write_shared_memory(context, writer, retained, inode, path);
     }
+    if path.detached {
+        let path = alloc::string::String::from_utf8_lossy(&path.bytes).into_owned();
+        return Err(Refusal::new(reasons::HIDDEN_PATH, path));
+    }
     if !context.first(Kind::Inode, inode.0) {
         return Ok(());
     }

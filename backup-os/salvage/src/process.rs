@@ -145,7 +145,6 @@ fn write_space<M: PhysMem + ?Sized>(
         writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, mm.0, &area.mapping)?;
     }
     frames::write(context, writer, retained, mm.0, space)?;
-    let file_layout = &context.kernel.types.layouts.file;
     let mut seen = Vec::new();
     for area in space.areas.iter().filter(|area| !area.inode.is_null()) {
         if seen.contains(&area.inode) {
@@ -159,7 +158,6 @@ fn write_space<M: PhysMem + ?Sized>(
     if !space.exe_inode.is_null() && !seen.contains(&space.exe_inode) {
         let exe = context.kernel.mem.ptr(mm, context.kernel.types.layouts.mm.exe_file)?;
         let path = dentry::of_file(context, exe)?;
-        debug_assert!(file_layout.struct_size != 0);
         inodes::write(context, writer, retained, space.exe_inode, &path)?;
     }
     Ok(())

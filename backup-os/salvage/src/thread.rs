@@ -19,13 +19,13 @@ use shared_region::reasons;
 const NO_NEW_PRIVS: u64 = 1;
 /// `PFA_SPEC_*`: speculation controls.
 const SPECULATION: u64 = 0b1111_1000;
-/// `default_timer_slack_ns` of the first process: 50 µs.
+/// `DEFAULT_PRIO`, the static priority of nice value 0 (`include/linux/sched/prio.h`).
 const NICE_BASE: i64 = 120;
 /// Size of `struct rseq` that every kernel accepts (`ORIG_RSEQ_SIZE`).
 const RSEQ_SIZE: u64 = 32;
 /// Mode bits of a memory policy beside its kind (`MPOL_MODE_FLAGS`).
 const MPOL_MODE_FLAGS: u64 = 0xE000;
-/// `PERF_ATTACH`… none: a task's own events are on its list.
+/// Words of a `cpumask_t` (`NR_CPUS_RANGE_END` is 8192, `arch/x86/Kconfig`).
 const MAX_CPU_WORDS: u64 = 128;
 
 crate::mirrors! {
