@@ -1,7 +1,7 @@
 //! The log: every line goes into the ring in the region at once, and to the second serial port when there is time.
 //!
 //! A serial port at 115200 baud takes five milliseconds for a line, which the way of a failover cannot afford. So the
-//! ring is the log, and the port follows it: line by line while nothing is at stake, in one go when the hurry is over
+//! ring is the log, and the port follows it as fast as it can, but for the time in which every millisecond counts
 //! ([`hurry`]).
 
 use core::fmt::Write;
@@ -14,6 +14,11 @@ use spin::Mutex;
 
 use crate::region::Region;
 use shared_region::layout::{self, Part};
+
+/// How long a line may hold its writer up, in microseconds; the rest goes out at later looks.
+const LINE_US: u64 = 2_000;
+/// How long everything may take at the very end.
+const ALL_US: u64 = 3_000_000;
 
 /// A ring in the region that this program writes.
 pub struct Ring {
@@ -77,24 +82,40 @@ struct Console {
     uart: Option<Uart>,
     /// Bytes of the ring that have been sent.
     sent: u64,
+    /// Whether the carriage return before the next byte, a line feed, has been sent.
+    returned: bool,
     clock: Clock,
 }
 
 impl Console {
-    fn flush(&mut self) {
-        let written = self.ring.written();
-        // What has been overwritten since is lost to the port, not to the ring.
-        self.sent = self.sent.max(written.saturating_sub(self.ring.capacity() as u64));
-        while self.sent < written {
-            let byte = self.ring.read(self.sent);
-            if let Some(uart) = &mut self.uart {
-                if byte == b'\n' {
-                    uart.send(b'\r');
-                }
-                uart.send(byte);
+    /// Sends what the port takes until everything is sent or `us` microseconds have passed.
+    fn drain(&mut self, us: u64) {
+        let deadline = self.clock.deadline(us);
+        while self.sent < self.ring.written() {
+            if !self.advance() && deadline.passed() {
+                return;
             }
-            self.sent += 1;
         }
+    }
+
+    /// Sends one byte. Returns whether the port took it.
+    fn advance(&mut self) -> bool {
+        // What has been overwritten since is lost to the port, not to the ring.
+        let oldest = self.ring.written().saturating_sub(self.ring.capacity() as u64);
+        self.sent = self.sent.max(oldest);
+        let byte = self.ring.read(self.sent);
+        if let Some(uart) = &mut self.uart {
+            if byte == b'\n' && !self.returned {
+                self.returned = uart.try_send(b'\r');
+                return self.returned;
+            }
+            if !uart.try_send(byte) {
+                return false;
+            }
+        }
+        self.returned = false;
+        self.sent += 1;
+        true
     }
 }
 
@@ -128,14 +149,13 @@ impl log::Log for Logger {
             record.args()
         );
         if !HURRY.load(Ordering::Relaxed) {
-            console.flush();
+            console.drain(LINE_US);
         }
     }
 
+    /// Sends everything, if the port does not refuse.
     fn flush(&self) {
-        if let Some(console) = CONSOLE.try_lock().as_mut().and_then(|guard| guard.as_mut()) {
-            console.flush();
-        }
+        drain(ALL_US);
     }
 }
 
@@ -150,6 +170,7 @@ pub unsafe fn init(region: Region, ring0: Ring0, clock: Clock) {
         ring,
         uart: Uart::new(ring0, COM2),
         sent: 0,
+        returned: false,
         clock,
     });
     // Fails only if there is a logger already.
@@ -161,7 +182,20 @@ pub unsafe fn init(region: Region, ring0: Ring0, clock: Clock) {
 pub fn hurry(on: bool) {
     HURRY.store(on, Ordering::Relaxed);
     if !on {
-        log::logger().flush();
+        drain(LINE_US);
+    }
+}
+
+/// Goes on with what the port has not taken yet. To be called now and then; does not wait.
+pub fn catch_up() {
+    if !HURRY.load(Ordering::Relaxed) {
+        drain(0);
+    }
+}
+
+fn drain(us: u64) {
+    if let Some(console) = CONSOLE.try_lock().as_mut().and_then(|guard| guard.as_mut()) {
+        console.drain(us);
     }
 }
 

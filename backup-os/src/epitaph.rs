@@ -40,8 +40,14 @@ pub fn prepare(region: Region, clock: Clock, register: Option<ResetRegister>) {
 pub fn give_up(why: Arguments<'_>) -> ! {
     let guard = MEANS.lock();
     let means = write(&guard, why);
+    reset(&means)
+}
+
+/// The log goes out, then the machine is reset.
+fn reset(end: &End) -> ! {
     log::error!("epitaph: resetting the machine");
-    reset::machine(crate::ring0(), &means.clock, means.register)
+    log::logger().flush();
+    reset::machine(crate::ring0(), &end.clock, end.register)
 }
 
 /// This program itself failed: an exception, or a condition that cannot be. Nothing of it is relied on any more but
@@ -63,13 +69,11 @@ pub fn own_failure(why: Arguments<'_>) -> ! {
                     .salvage_gate
                     .store(SalvageGate::Failed as u64, Ordering::Release);
             }
-            watch_successor(means);
+            watch_successor(&means);
         }
-        Way::Reset => {
-            log::error!("epitaph: resetting the machine");
-            reset::machine(crate::ring0(), &means.clock, means.register)
-        }
+        Way::Reset => reset(&means),
     }
+    log::logger().flush();
     machine::cpu::stop(crate::ring0())
 }
 
@@ -108,19 +112,20 @@ fn write(means: &Option<Means>, why: Arguments<'_>) -> End {
 }
 
 /// Watches the successor as far as that needs no memory: a successor that does not make it ends in a reset.
-fn watch_successor(end: End) {
+fn watch_successor(end: &End) {
     let control = end.region.control();
     let start = clock::tsc();
     let mut watch = Watch::new(Limits::default(), 0, 0);
     while watch.phase() < SuccessorPhase::Complete {
         end.clock.wait(POLL_US);
+        console::catch_up();
         let phase = control.successor_phase.load(Ordering::Acquire);
         let now = end.clock.nanoseconds(clock::tsc().wrapping_sub(start)) / 1000;
         match watch.look(now, phase, control.successor_heartbeat.load(Ordering::Relaxed)) {
             Verdict::Going | Verdict::Reached(_) => {}
             verdict => {
-                log::error!("epitaph: {verdict:?}: resetting the machine");
-                reset::machine(crate::ring0(), &end.clock, end.register)
+                log::error!("epitaph: the successor: {verdict:?}");
+                reset(end)
             }
         }
     }

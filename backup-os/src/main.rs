@@ -109,6 +109,7 @@ extern "C" fn start(base: u64) -> ! {
         // The active is none of ours then: it goes on without a watcher, and a reset would cost it its life.
         Err(error) => {
             log::error!("start: {error}; not watching");
+            log::logger().flush();
             machine::cpu::stop(ring0)
         }
     }
@@ -128,6 +129,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
     // SAFETY: the region lies in RAM below 4 GB (`Header::parse`).
     if let Err(error) = unsafe { memory::map_everything(ring0, &header) } {
         log::error!("start: {error}; not watching");
+        log::logger().flush();
         machine::cpu::stop(ring0)
     }
     let platform = Platform::read(ring0, &header);

@@ -9,7 +9,7 @@ use crate::parking::Parking;
 use crate::platform::Platform;
 use crate::region::Region;
 use crate::stage::{self, Placed};
-use crate::{interrupts, rescue, timer};
+use crate::{console, interrupts, rescue, timer};
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Life, Start};
 use failover::ram::ActiveRam;
@@ -141,11 +141,12 @@ impl Backup {
         control.watch_state.store(next.state as u64, Ordering::Release);
     }
 
-    /// Counts a look, and what came uninvited.
+    /// Counts a look and what came uninvited, and lets the serial port catch up with the log.
     pub fn count_look(&self) {
         let control = self.region.control();
         control.watcher_looks.fetch_add(1, Ordering::Relaxed);
         control.stray_vectors.store(interrupts::stray(), Ordering::Relaxed);
+        console::catch_up();
     }
 
     fn is_dead(&self, armed: &mut Armed) -> bool {

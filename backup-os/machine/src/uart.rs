@@ -79,6 +79,20 @@ impl Uart {
         false
     }
 
+    /// Sends one byte if there is room for it now. Returns whether there was.
+    pub fn try_send(&mut self, byte: u8) -> bool {
+        if self.room == 0 {
+            if port::read::<u8>(self.ring0, self.base + register::LINE_STATUS) & TRANSMITTER_EMPTY == 0 {
+                return false;
+            }
+            self.room = FIFO_DEPTH;
+            self.stuck = false;
+        }
+        self.room -= 1;
+        port::write(self.ring0, self.base + register::DATA, byte);
+        true
+    }
+
     /// Sends one byte, or drops it if the port is stuck.
     pub fn send(&mut self, byte: u8) {
         if self.room == 0 && !self.wait_for_room() {
