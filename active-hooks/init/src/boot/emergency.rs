@@ -1,9 +1,12 @@
-//! When nothing else helps: a message, then a shell, else a reboot.
+//! When nothing else helps: a message, then a shell, else a reboot. In a successor nobody sits at the console: it
+//! reboots at once, so that the machine comes back as it would have without us.
 
 use super::log;
+use orthros_device::Device;
 use std::{os::unix::process::CommandExt, path::Path, process::Command, time::Duration};
 
-const BUSYBOX: &str = "/bin/busybox";
+/// A shell, of the initramfs or of the root file system, and its arguments.
+const SHELLS: [(&str, &[&str]); 2] = [("/bin/busybox", &["sh", "-i"]), ("/bin/sh", &["-i"])];
 /// How long the message stays readable before the reboot.
 const PAUSE: Duration = Duration::from_secs(20);
 
@@ -11,11 +14,16 @@ const PAUSE: Duration = Duration::from_secs(20);
 pub fn enter(failure: &str) -> ! {
     log::error(format_args!("{failure}"));
     eprintln!("\northros-init: {failure}\n");
-    if Path::new(BUSYBOX).exists() {
+    let successor = Device::open().and_then(|device| device.info());
+    let alone = successor.is_ok_and(|info| info.successor != 0);
+    for (shell, arguments) in SHELLS.into_iter().filter(|_| !alone) {
+        if !Path::new(shell).exists() {
+            continue;
+        }
         eprintln!("This is an emergency shell.");
         crate::sys::unblock_all_signals();
-        let error = Command::new(BUSYBOX).arg("sh").arg("-i").exec();
-        log::error(format_args!("{BUSYBOX}: {error}"));
+        let error = Command::new(shell).args(arguments).exec();
+        log::error(format_args!("{shell}: {error}"));
     }
     log::error(format_args!("the machine is rebooted in {} seconds", PAUSE.as_secs()));
     std::thread::sleep(PAUSE);

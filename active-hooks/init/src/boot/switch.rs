@@ -50,7 +50,8 @@ pub fn exec(old_root: OwnedFd, init: &str) -> Result<Infallible> {
     drop(old_root);
     // The agent waits with a signal blocked; the real init must not inherit that.
     crate::sys::unblock_all_signals();
-    Err(Command::new(init).exec().into())
+    // Words of the command line that the kernel does not know are for the real init.
+    Err(Command::new(init).args(std::env::args_os().skip(1)).exec().into())
 }
 
 fn empty(directory: &OwnedFd, device: u64, depth: u32) {
