@@ -94,7 +94,10 @@ fn work(options: &Options) -> Result<()> {
 
 /// Writes the status once a second and watches for another kernel.
 fn report(options: &Options, counters: &Counters, checked: &[Arc<AtomicU64>], start: Instant) -> Result<()> {
-    let file = options.status.as_ref().map(|path| File::create(path).with_context(|| format!("cannot make {}", path.display())));
+    let file = options
+        .status
+        .as_ref()
+        .map(|path| File::create(path).with_context(|| format!("cannot make {}", path.display())));
     let file = file.transpose()?;
     let mut boot = boot_id()?;
     let mut longest_gap = Duration::ZERO;
@@ -114,7 +117,11 @@ fn report(options: &Options, counters: &Counters, checked: &[Arc<AtomicU64>], st
             counters.corrupt.load(Ordering::Relaxed),
             counters.backwards.load(Ordering::Relaxed),
             counters.failovers.load(Ordering::SeqCst),
-            checked.iter().map(|done| done.load(Ordering::SeqCst)).min().unwrap_or(0),
+            checked
+                .iter()
+                .map(|done| done.load(Ordering::SeqCst))
+                .min()
+                .unwrap_or(0),
             longest_gap.as_millis(),
         );
         println!("{line}");
@@ -147,7 +154,12 @@ struct Share {
 
 impl Share {
     fn new(number: usize, pages: usize, start: Instant) -> Self {
-        Self { number: number as u64, words: vec![0; pages * WORDS], generation: vec![0; pages], start }
+        Self {
+            number: number as u64,
+            words: vec![0; pages * WORDS],
+            generation: vec![0; pages],
+            start,
+        }
     }
 
     fn go_round(&mut self, counters: &Counters, done: &AtomicU64) {
@@ -198,7 +210,9 @@ impl Share {
     fn first_wrong(&self, page: usize) -> Option<(usize, u64, u64)> {
         let first = self.seed(page);
         let words = self.words[page * WORDS..][..WORDS].iter().enumerate();
-        words.map(|(index, word)| (index, pattern(first, index), *word)).find(|(_, expected, found)| expected != found)
+        words
+            .map(|(index, word)| (index, pattern(first, index), *word))
+            .find(|(_, expected, found)| expected != found)
     }
 
     fn seed(&self, page: usize) -> u64 {
@@ -217,8 +231,12 @@ fn judge(status: &Path, options: &Options) -> Result<()> {
     loop {
         let text = fs::read_to_string(status).with_context(|| format!("cannot read {}", status.display()))?;
         let value = |name: &str| -> Result<u64> {
-            let word = text.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-            word.with_context(|| format!("no {name} in: {text}"))?.parse().with_context(|| format!("{name} in: {text}"))
+            let word = text
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.with_context(|| format!("no {name} in: {text}"))?
+                .parse()
+                .with_context(|| format!("{name} in: {text}"))
         };
         if value("corrupt")? != 0 || value("backwards")? != 0 {
             bail!("the worker found damage: {}", text.trim());
@@ -233,7 +251,11 @@ fn judge(status: &Path, options: &Options) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("not every page was checked within {} s: {}", options.patience, text.trim());
+            bail!(
+                "not every page was checked within {} s: {}",
+                options.patience,
+                text.trim()
+            );
         }
         thread::sleep(Duration::from_millis(500));
     }
