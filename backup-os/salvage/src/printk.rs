@@ -17,6 +17,8 @@ const MAX_COUNT_BITS: u64 = 24;
 const MAX_SIZE_BITS: u64 = 31;
 /// Bits of a descriptor's word that are its number; the two above are its state (`DESC_FLAGS_SHIFT`).
 const ID_MASK: u64 = u64::MAX >> 2;
+/// Records that make no sense before the rest of the ring is given up.
+const MAX_BAD: u32 = 256;
 /// Bytes of the number in front of a block of text.
 const BLOCK_HEAD: u64 = 8;
 
@@ -133,6 +135,8 @@ pub struct Log<'k, 'm, M: PhysMem + ?Sized> {
     id: u64,
     /// Descriptors left, at most as many as there are.
     left: u64,
+    /// Records that may still make no sense.
+    patience: u32,
 }
 
 /// The log of a kernel.
@@ -168,6 +172,7 @@ pub fn log<'k, 'm, M: PhysMem + ?Sized>(kernel: &'k Kernel<'m, M>) -> Result<Log
         size_bits: size_bits as u32,
         id: tail & ID_MASK,
         left: (head.wrapping_sub(tail) & ID_MASK).saturating_add(1).min(count),
+        patience: MAX_BAD,
     })
 }
 
@@ -242,6 +247,9 @@ impl<M: PhysMem + ?Sized> Iterator for Log<'_, '_, M> {
             let id = self.id;
             self.id = id.wrapping_add(1) & ID_MASK;
             if let Some(record) = self.record(id).transpose() {
+                if record.is_err() {
+                    self.patience = self.patience.checked_sub(1)?;
+                }
                 return Some(record);
             }
         }
