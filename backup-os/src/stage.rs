@@ -131,9 +131,13 @@ pub fn place(ring0: Ring0, region: Region, header: &Header, nursery: usize) -> R
             continue;
         }
         match place_slot(ring0, region, header, nursery, (index, slot)) {
-            Ok(placed) => return Ok(placed),
+            Ok(placed) => {
+                if let Some(error) = first {
+                    log::warn!("stage: {error}; the other slot is used");
+                }
+                return Ok(placed);
+            }
             Err(error) => {
-                log::warn!("stage: {error}");
                 first.get_or_insert(error);
             }
         }

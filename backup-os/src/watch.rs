@@ -25,8 +25,10 @@ use shared_region::header::Header;
 use shared_region::layout;
 use shared_region::timeline::Event;
 
-/// Ticks between two attempts at arming.
+/// Ticks between two attempts at arming while something is awaited that is cheap to look at.
 const RETRY_TICKS: u64 = 100;
+/// And after one that read the whole kernel or image and found it wrong.
+const REFUSED_TICKS: u64 = 5_000;
 /// The doorbell's own byte in its word.
 const DOORBELL: u64 = 0xFF;
 /// How long a kernel that panics has for its last words, in microseconds: `panic()` first takes `panic_cpu`, then prints
@@ -88,7 +90,7 @@ impl Backup {
         let mut said = None;
         loop {
             let mut armed = loop {
-                match self.arm() {
+                let pause = match self.arm() {
                     Ok(armed) => break armed,
                     Err(refusal) => {
                         self.step(Input::NotReady(refusal.reason));
@@ -96,9 +98,13 @@ impl Backup {
                             log::info!("watch: not armed: {}", refusal.message);
                             said = Some(refusal.message);
                         }
+                        match refusal.reason {
+                            WatchReason::NoFacts | WatchReason::HandOver => RETRY_TICKS,
+                            _ => REFUSED_TICKS,
+                        }
                     }
-                }
-                for _ in 0..RETRY_TICKS {
+                };
+                for _ in 0..pause {
                     timer::sleep();
                     self.count_look();
                 }
