@@ -7,6 +7,7 @@
 use super::{memory, tree::Tree, world::Space, world::World};
 use shared_region::{
     context::{frame_kind, Backing, FrameRun, Mapping},
+    layout::MAX_RAM,
     PAGE_SIZE,
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -184,6 +185,26 @@ impl Shares {
     }
 }
 
+/// Frames that some record has as its process's own, a bit for each.
+#[derive(Debug, Default)]
+struct Owned(Vec<u64>);
+
+impl Owned {
+    /// Whether the frame is new. One beyond all RAM that this version supports is always.
+    fn insert(&mut self, pfn: u64) -> bool {
+        if pfn >= MAX_RAM / PAGE_SIZE {
+            return true;
+        }
+        let (word, bit) = ((pfn / 64) as usize, 1 << (pfn % 64));
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        let fresh = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        fresh
+    }
+}
+
 fn follows(start: Page, count: u64, page: Page) -> bool {
     let next = (start.va + count * PAGE_SIZE, start.pfn + count, start.kind);
     count < FrameRun::MAX_PAGES && next == (page.va, page.pfn, page.kind)
@@ -330,6 +351,20 @@ mod tests {
             kind
         };
         assert_eq!((kind_of(2), kind_of(1)), (OWN, SHARED));
+    }
+
+    #[test]
+    fn a_frame_that_two_claim_to_own_is_adopted_once() {
+        let parent = payload(&[(0x100, 7, OWN)]);
+        let child = payload(&[(0x105, 7, OWN)]);
+        let world = world(&parent, &child);
+        let mut shares = Shares::plan(&world, &tree(&world));
+        let mut kind_of = |id: u64| {
+            let runs = shares.runs(every_page(&world.spaces[&id]));
+            let kind = FrameRun::iter(&runs).next().unwrap().kind();
+            kind
+        };
+        assert_eq!((kind_of(1), kind_of(2)), (OWN, SHARED));
     }
 
     #[test]

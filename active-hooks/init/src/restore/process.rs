@@ -210,11 +210,9 @@ pub fn finish(
         if let Some(section) = section {
             threads::put_rseq_section(process.tgid, thread, section)?;
         }
-        tracee.set_state(
-            &thread.regs,
-            &thread.xstate,
-            thread.saved_blocked.unwrap_or(thread.blocked),
-        )?;
+        let registers = threads::registers(thread);
+        let blocked = thread.saved_blocked.unwrap_or(thread.blocked);
+        tracee.set_state(&registers, &thread.xstate, blocked)?;
         threads::resume(thread, context.offsets, context.host)?;
         // The kernel counts without the namespace; what started before this kernel did started at a negative time.
         let started = process.start_time.wrapping_add_signed(-context.offsets.1);
