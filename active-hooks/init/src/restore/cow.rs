@@ -51,11 +51,14 @@ impl Shares {
     /// Plans for all processes of the tree.
     pub fn plan(world: &World<'_>, tree: &Tree) -> Self {
         let mut shares = Self::default();
-        for space in world.spaces.values() {
-            let runs = space.runs().filter(|run| run.kind() == frame_kind::SHARED);
-            shares
-                .shared
-                .extend(runs.flat_map(|run| run.pfn()..run.pfn() + run.pages()));
+        let mut owned = Owned::default();
+        for run in world.spaces.values().flat_map(Space::runs) {
+            for pfn in run.pfn()..run.pfn() + run.pages() {
+                // That two processes own a frame is a contradiction, but one that does no harm this way.
+                if run.kind() == frame_kind::SHARED || run.kind() != frame_kind::KSM && !owned.insert(pfn) {
+                    shares.shared.insert(pfn);
+                }
+            }
         }
         if shares.shared.is_empty() {
             return shares;
