@@ -229,6 +229,10 @@ pub struct Thread {
     pub mempolicy: (u32, Vec<u64>),
     /// Speculation controls and other PR_* states that differ from the default, by name, when they cannot be restored.
     pub unusual: Vec<String>,
+    /// CPU time in user mode, in nanoseconds.
+    pub utime: u64,
+    /// CPU time in the kernel, in nanoseconds.
+    pub stime: u64,
 }
 
 /// Where a thread was when its kernel died.

@@ -23,6 +23,8 @@ use shared_region::record::{flags, Kind, Writer};
 /// `SIGNAL_STOP_STOPPED` and `SIGNAL_GROUP_EXIT` (`include/linux/sched/signal.h`).
 const STOP_STOPPED: u64 = 1;
 const GROUP_EXIT: u64 = 4;
+/// Number of SIGSTOP.
+const SIGSTOP: u32 = 19;
 /// `JOBCTL_STOP_PENDING` and the signal beside it (`include/linux/sched/jobctl.h`).
 const STOP_PENDING: u64 = 1 << 17;
 const STOP_SIGNAL: u64 = 0xFFFF;
@@ -334,7 +336,11 @@ fn process<M: PhysMem + ?Sized>(
     let sighand = mem.ptr(leader, task.sighand)?;
     let pending = signals::pending(kernel, signal.offset(u64::from(layouts.signal.shared_pending.offset)))?;
     let stopped_by = if group & STOP_STOPPED != 0 {
-        mem.uint(signal, layouts.signal.group_exit_code)? as u32
+        // A parent that has waited for it has cleared the signal.
+        match mem.uint(signal, layouts.signal.group_exit_code)? as u32 {
+            0 => SIGSTOP,
+            signal => signal,
+        }
     } else {
         match mem.uint(leader, task.jobctl)? {
             jobctl if jobctl & STOP_PENDING != 0 => (jobctl & STOP_SIGNAL) as u32,

@@ -12,7 +12,7 @@ use crate::registers;
 use crate::seccomp;
 use crate::signals;
 use alloc::vec::Vec;
-use shared_region::context::{Sched, Thread};
+use shared_region::context::{Caught, Sched, Thread};
 use shared_region::reasons;
 
 /// `PFA_NO_NEW_PRIVS` in `atomic_flags` (`include/linux/sched.h`).
@@ -135,7 +135,7 @@ pub fn read<M: PhysMem + ?Sized>(
         xstate,
         caught: decision.caught,
         resume: decision.resume,
-        blocked: blocked(context, task)?,
+        blocked: blocked(context, task, decision.caught)?,
         saved_blocked: None,
         pending: pending.queued,
         pending_mask: pending.mask,
@@ -162,6 +162,8 @@ pub fn read<M: PhysMem + ?Sized>(
         personality: field(layout.personality)? as u32,
         mempolicy: mempolicy(context, task)?,
         unusual,
+        utime: field(layout.utime)?,
+        stime: field(layout.stime)?,
     })
 }
 
@@ -185,15 +187,19 @@ fn user_regs<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, decis
     Ok(decision.regs.to_user_regs_struct(segments))
 }
 
+/// Number of `rt_sigsuspend` (arch/x86/entry/syscalls/syscall_64.tbl).
+const RT_SIGSUSPEND: u32 = 130;
+
 /// The signal mask as it is outside of any call: a call that waits with another mask keeps the true one aside.
-fn blocked<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<u64> {
+fn blocked<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, caught: Caught) -> Result<u64> {
     let layout = &context.kernel.types.layouts.task;
     let mask = |field: Field| context.kernel.mem.u64(task.offset(u64::from(field.offset)));
     let waits = layout
         .restore_sigmask
         .map(|field| context.kernel.mem.uint(task, field))
         .transpose()?;
-    if waits.is_some_and(|waits| waits != 0) {
+    // `sigsuspend` says so only when it has been woken.
+    if waits.is_some_and(|waits| waits != 0) || caught == Caught::Syscall(RT_SIGSUSPEND) {
         return Ok(mask(layout.saved_sigmask)?);
     }
     // `sigtimedwait` unblocks what it waits for.

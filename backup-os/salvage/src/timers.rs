@@ -147,6 +147,23 @@ pub fn remaining<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, at: Kva, interval:
     })
 }
 
+/// `sigev_notify` of a timer that nobody is told of (include/uapi/asm-generic/siginfo.h).
+const SIGEV_NONE: u64 = 1;
+
+/// What is left of a timer that is only ever asked for: the kernel never queues it (`common_timer_get`).
+fn unqueued<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, at: Kva, interval: u64, now: &Now) -> Result<u64> {
+    if kernel.mem.ptr(at, kernel.types.layouts.hrtimer.base)?.is_null() {
+        return Ok(0);
+    }
+    let (clock, expires, _) = hrtimer(kernel, at)?;
+    let now = now.on(clock);
+    Ok(match expires {
+        0 => 0,
+        expires if expires > now => left(expires, now),
+        expires => left_of_period(expires, interval, now),
+    })
+}
+
 /// ITIMER_REAL, VIRTUAL and PROF as (value, interval) in nanoseconds.
 ///
 /// # Errors
@@ -202,7 +219,12 @@ fn timer<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, at: Kva, now: &Now) -> Res
     let interval = mem.uint(at, layout.it_interval)?;
     let value = match clock {
         clocks::REALTIME | clocks::MONOTONIC | clocks::BOOTTIME | clocks::TAI => {
-            remaining(kernel, at.offset(u64::from(layout.hrtimer.offset)), interval, now)?
+            let timer = at.offset(u64::from(layout.hrtimer.offset));
+            if mem.uint(at, layout.it_sigev_notify)? == SIGEV_NONE {
+                unqueued(kernel, timer, interval, now)?
+            } else {
+                remaining(kernel, timer, interval, now)?
+            }
         }
         clocks::REALTIME_ALARM | clocks::BOOTTIME_ALARM => match layout.alarm {
             Some(alarm) => alarm_remaining(kernel, at.offset(u64::from(alarm.offset)), interval, clock, now)?,

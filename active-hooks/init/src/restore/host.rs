@@ -2,7 +2,7 @@
 
 use super::{OrRefuse, Restored};
 use orthros_device::{Adopted, Device};
-use shared_region::device::ResumeCall;
+use shared_region::device::{ResumeCall, TaskState};
 
 /// The holder of the frames, and of what no system call can do.
 pub trait Host {
@@ -16,9 +16,8 @@ pub trait Host {
     /// Sets the restart block of a stopped thread.
     fn resume_call(&self, call: ResumeCall) -> Restored<()>;
 
-    /// Sets the time at which a stopped thread was started: CLOCK_BOOTTIME of the initial time namespace, nanoseconds,
-    /// two's complement.
-    fn set_start_time(&self, tid: u32, start: u64) -> Restored<()>;
+    /// Sets start and CPU times of a stopped thread.
+    fn set_times(&self, times: TaskState) -> Restored<()>;
 }
 
 impl Host for Device {
@@ -34,12 +33,7 @@ impl Host for Device {
         Device::resume_call(self, call).or_refuse(|| "interrupted system call")
     }
 
-    fn set_start_time(&self, tid: u32, start: u64) -> Restored<()> {
-        let state = shared_region::device::TaskState {
-            tid: u64::from(tid),
-            start_boottime: start,
-            ..Default::default()
-        };
-        self.task_state(state).or_refuse(|| "start time")
+    fn set_times(&self, times: TaskState) -> Restored<()> {
+        self.task_state(times).or_refuse(|| "start and CPU times")
     }
 }

@@ -12,7 +12,10 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use crate::sys;
-use shared_region::context::{FileTable, Id};
+use shared_region::{
+    context::{FileTable, Id},
+    device::TaskState,
+};
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
@@ -215,8 +218,13 @@ pub fn finish(
         tracee.set_state(&registers, &thread.xstate, blocked)?;
         threads::resume(thread, context.offsets, context.host)?;
         // The kernel counts without the namespace; what started before this kernel did started at a negative time.
-        let started = process.start_time.wrapping_add_signed(-context.offsets.1);
-        if let Err(refusal) = context.host.set_start_time(thread.tid, started) {
+        let times = TaskState {
+            tid: thread.tid.into(),
+            start_boottime: process.start_time.wrapping_add_signed(-context.offsets.1),
+            utime: thread.utime,
+            stime: thread.stime,
+        };
+        if let Err(refusal) = context.host.set_times(times) {
             built.remarks.push(refusal.to_string());
         }
     }

@@ -4,7 +4,7 @@ use orthros_device::Adopted;
 use orthros_init::restore::{host::Host, OrRefuse, Refusal, Restored};
 use shared_region::{
     context::{frame_kind, FrameRun},
-    device::ResumeCall,
+    device::{ResumeCall, TaskState},
 };
 use std::{fs::File, os::unix::fs::FileExt};
 
@@ -59,7 +59,7 @@ impl Host for Frames {
         Err(Refusal::new("interrupted system call", "needs the module"))
     }
 
-    fn set_start_time(&self, _: u32, _: u64) -> Restored<()> {
+    fn set_times(&self, _: TaskState) -> Restored<()> {
         Ok(())
     }
 }
