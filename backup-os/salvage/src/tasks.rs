@@ -72,6 +72,7 @@ crate::mirrors! {
         clear_child_tid: Field,
         utime: Field,
         stime: Field,
+        sum_exec_runtime: Field = "se.sum_exec_runtime",
         start_boottime: Field = "start_boottime" | "real_start_time",
         cred: Field,
         real_cred: Field,

@@ -127,6 +127,11 @@ pub fn read<M: PhysMem + ?Sized>(
         unusual.push("floating-point registers that were only in its CPU".into());
     }
     let io = mem.ptr(task, layout.io_context)?;
+    let (utime, stime) = cpu_times(
+        field(layout.utime)?,
+        field(layout.stime)?,
+        field(layout.sum_exec_runtime)?,
+    );
     Ok(Thread {
         tid: field(layout.pid)? as u32,
         tgid,
@@ -162,8 +167,8 @@ pub fn read<M: PhysMem + ?Sized>(
         personality: field(layout.personality)? as u32,
         mempolicy: mempolicy(context, task)?,
         unusual,
-        utime: field(layout.utime)?,
-        stime: field(layout.stime)?,
+        utime,
+        stime,
     })
 }
 
@@ -185,6 +190,16 @@ fn user_regs<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, decis
         field(layout.gsindex)?,
     ];
     Ok(decision.regs.to_user_regs_struct(segments))
+}
+
+/// User and system time in proportion to what the ticks say, together the exact run time (`cputime_adjust`).
+fn cpu_times(utime: u64, stime: u64, exact: u64) -> (u64, u64) {
+    let share = u128::from(exact).wrapping_mul(u128::from(utime));
+    let user = match share.checked_div(u128::from(utime).wrapping_add(u128::from(stime))) {
+        Some(user) => u64::try_from(user).unwrap_or(exact).min(exact),
+        None => exact,
+    };
+    (user, exact.saturating_sub(user))
 }
 
 /// Number of `rt_sigsuspend` (arch/x86/entry/syscalls/syscall_64.tbl).
