@@ -8,6 +8,7 @@
 //! [`scenario`], [`run`], [`report`] and [`suite`] (what is asked of it).
 #![forbid(unsafe_code)]
 
+pub mod accelerator;
 pub mod agent;
 pub mod artefacts;
 pub mod cache;
@@ -18,7 +19,7 @@ pub mod disc;
 pub mod exec;
 pub mod initramfs;
 pub mod kernels;
-pub mod kvm;
+
 pub mod machine;
 pub mod paths;
 pub mod progress;

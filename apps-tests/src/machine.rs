@@ -1,11 +1,12 @@
 //! A guest made ready: every part built or found, put on a disc and a disk, and booted.
 
+use crate::accelerator;
 use crate::agent::Agent;
 use crate::artefacts::Artefacts;
 use crate::disc::{self, Contents, Staged};
 use crate::initramfs::{self, Parts};
 use crate::kernels::{Kernel, Series};
-use crate::kvm;
+
 use crate::paths::Paths;
 use crate::qemu::{Accelerator, Boot, Config, Qemu};
 use crate::rootfs::{self, File, Spec};
@@ -97,7 +98,7 @@ impl Machine {
         let busybox = busybox()?;
         let accelerator = match plan.accelerator {
             Some(accelerator) => accelerator,
-            None => kvm::accelerator(paths, &busybox)?,
+            None => accelerator::choose(paths, &busybox)?,
         };
         let boot = boot(paths, artefacts, scenario, plan, [&active, &successor], &busybox)?;
         let disks = disks(paths, artefacts, scenario, &plan.dir, busybox)?;

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 /// How instructions of the guest are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// Translated by QEMU; works everywhere.
+    /// Translated by QEMU, all CPUs in turn; works everywhere.
     Tcg,
+    /// Translated by QEMU, each CPU in a thread of its own.
+    TcgThreads,
     /// One thread and one instruction a nanosecond of guest time: figures repeat.
     InstructionCount,
     /// The host's virtualisation.
@@ -282,7 +284,8 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
     let mut list: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
     match config.accelerator {
-        Accelerator::Tcg => add("-accel", "tcg,thread=multi".into()),
+        Accelerator::Tcg => add("-accel", "tcg,thread=single".into()),
+        Accelerator::TcgThreads => add("-accel", "tcg,thread=multi".into()),
         Accelerator::InstructionCount => {
             add("-accel", "tcg,thread=single".into());
             add("-icount", "shift=0,sleep=off".into());
