@@ -5,6 +5,7 @@ use crate::sys::file::open;
 use crate::sys::memory::{self, pattern, Region, PAGE};
 use anyhow::{ensure, Result};
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
@@ -298,14 +299,25 @@ fn file_deleted(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// The mappings that have to be the same in any kernel: the vDSO's data pages differ between versions.
-fn comparable() -> Result<Vec<String>> {
+/// Names of what the kernel maps into every process for its own clocks.
+const OF_THE_KERNEL: [&str; 3] = ["[vvar]", "[vvar_vclock]", "[vdso]"];
+
+/// Where the kernel's own mappings lie. Under another kernel the old text and data stay there as ordinary memory.
+fn kernels_own() -> Result<Vec<Range<usize>>> {
+    let all = memory::mappings()?.into_iter();
+    Ok(all
+        .filter(|vma| OF_THE_KERNEL.contains(&vma.name.as_str()))
+        .map(|vma| vma.start..vma.end)
+        .collect())
+}
+
+/// The mappings that have to be the same in any kernel, without what lies where the kernel's `own` were.
+fn comparable(own: &[Range<usize>]) -> Result<Vec<String>> {
     let mut list = Vec::new();
     for vma in memory::mappings()? {
-        if !matches!(
-            vma.name.as_str(),
-            "[vvar]" | "[vvar_vclock]" | "[vdso]" | "[vsyscall]" | "[heap]" | "[stack]"
-        ) {
+        let kernels = OF_THE_KERNEL.contains(&vma.name.as_str())
+            || own.iter().any(|range| range.start <= vma.start && vma.end <= range.end);
+        if !kernels && !matches!(vma.name.as_str(), "[vsyscall]" | "[heap]" | "[stack]") {
             let inode = if vma.inode == 0 { "anonymous" } else { "file" };
             list.push(format!(
                 "{:x}-{:x} {} {:x} {inode} {}",
@@ -323,10 +335,11 @@ fn layout(context: &mut Context) -> Result<()> {
     memory.protect(4..8, libc::PROT_READ)?;
     memory.protect(8..12, libc::PROT_NONE)?;
     // The first reading sizes the allocator's memory for the second.
-    comparable()?;
-    let before = comparable()?;
+    let own = kernels_own()?;
+    comparable(&own)?;
+    let before = comparable(&own)?;
     context.failover(|| memory.protect(0..1, libc::PROT_READ))?;
-    let now = comparable()?;
+    let now = comparable(&own)?;
     for (now, before) in now.iter().zip(&before) {
         same("mapping", now, before)?;
     }
