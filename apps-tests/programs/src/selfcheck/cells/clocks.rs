@@ -22,7 +22,7 @@ pub const CELLS: &[Cell] = &[
     Cell {
         name: "clocks/cpu-time",
         what: "the CPU time of thread and process is not less than before",
-        covers: &["TaskState.utime", "TaskState.stime"],
+        covers: &["Thread.utime", "Thread.stime"],
         caught: None,
         run: cpu_time,
     },
