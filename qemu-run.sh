@@ -44,22 +44,23 @@ need=(
 	cpio:/usr/bin/cpio zstd:/usr/bin/zstd xz-utils:/usr/bin/xz kmod:/sbin/depmod
 	mmdebstrap:/usr/bin/mmdebstrap e2fsprogs:/sbin/mke2fs dwarves:/usr/bin/pahole
 )
-missing=()
+missing=() rust=()
 for entry in "${need[@]}"; do
 	[ -e "${entry#*:}" ] || missing+=("${entry%%:*}")
 done
 
-# rustup's toolchain is used where there is one; loader and backup OS need a compiler
-# for bare metal, which is either one of its targets or Debian's own newer compiler.
+# Rust: rustup's toolchain where there is one, else Debian's newer one. Loader and backup
+# OS need a library for bare metal: one of rustup's targets, or Debian's source of it.
 if command -v rustup >/dev/null; then
-	rustup target list --installed 2>/dev/null | grep -qx x86_64-unknown-none || {
-		[ -e /usr/lib/rustlib/src/rust/library/core/Cargo.toml ] || missing+=(rust-web-src)
-		[ -x /usr/bin/rustc ] || missing+=(rustc-web)
-	}
-elif ! command -v cargo >/dev/null; then
-	echo "error: no Rust toolchain: install rustup from https://rustup.rs and start again" >&2
-	exit 2
+	rustup target list --installed 2>/dev/null | grep -qx x86_64-unknown-none ||
+		rust=(rustc-web:/usr/bin/rustc rust-web-src:/usr/lib/rustlib/src/rust/library/core/Cargo.toml)
+else
+	rust=(cargo-web:/usr/bin/cargo rustc-web:/usr/bin/rustc lld-19:/usr/bin/lld-19
+		rust-web-src:/usr/lib/rustlib/src/rust/library/core/Cargo.toml)
 fi
+for entry in "${rust[@]}"; do
+	[ -e "${entry#*:}" ] || missing+=("${entry%%:*}")
+done
 
 if [ ${#missing[@]} != 0 ]; then
 	echo "installing: ${missing[*]}" >&2

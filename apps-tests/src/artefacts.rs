@@ -166,15 +166,7 @@ pub fn bare_toolchain(paths: &Paths, cargo: &mut Command) -> Result<()> {
             "no compiler for {BARE_TARGET}: run `rustup target add {BARE_TARGET}`, or install Debian's rustc-web and rust-web-src"
         );
     }
-    let sysroot = exec::text(
-        Command::new("rustc")
-            .args(["--print", "sysroot"])
-            .current_dir(&paths.root),
-    )?;
-    let linkers = Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(GUEST_TARGET)
-        .join("bin");
+    let linkers = linker_folder(paths)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(linkers).chain(std::env::split_paths(&path)))?;
     cargo
@@ -183,6 +175,34 @@ pub fn bare_toolchain(paths: &Paths, cargo: &mut Command) -> Result<()> {
         .env("RUSTC", DEBIAN_RUSTC)
         .env("PATH", path);
     Ok(())
+}
+
+/// A folder with `rust-lld`, which the target links with: rustup's, else one that leads
+/// to Debian's lld.
+fn linker_folder(paths: &Paths) -> Result<PathBuf> {
+    let sysroot = exec::text(
+        Command::new("rustc")
+            .args(["--print", "sysroot"])
+            .current_dir(&paths.root),
+    )?;
+    let own = Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(GUEST_TARGET)
+        .join("bin");
+    if own.join("rust-lld").is_file() {
+        return Ok(own);
+    }
+    let debian = Path::new("/usr/bin/lld-19");
+    if !debian.exists() {
+        bail!("no linker for {BARE_TARGET}: neither rustup's rust-lld nor Debian's lld-19 is there");
+    }
+    let dir = paths.target.join("tools");
+    fs::create_dir_all(&dir)?;
+    let link = dir.join("rust-lld");
+    if !link.exists() {
+        std::os::unix::fs::symlink(debian, &link)?;
+    }
+    Ok(dir)
 }
 
 /// Builds the kernel module in a copy of its source, so that the tree stays clean.

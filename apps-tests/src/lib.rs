@@ -11,6 +11,7 @@
 pub mod accelerator;
 pub mod agent;
 pub mod artefacts;
+pub mod bench;
 pub mod cache;
 pub mod checks;
 pub mod clients;

@@ -291,6 +291,14 @@ fn wait_for(machine: &mut Machine, check: &Check) -> Result<()> {
     }
 }
 
+/// Boots, starts the program, and hands the machine over to a caller with ends of its own.
+///
+/// # Errors
+/// When the guest does not get ready.
+pub fn ready_machine(paths: &Paths, artefacts: &Artefacts, scenario: &Scenario, plan: &Plan) -> Result<Machine> {
+    Ready::start(paths, artefacts, scenario, plan).map(|ready| ready.machine)
+}
+
 /// Runs a scenario once: boot, steps, verdict. A machine that does not even get ready
 /// gives a report as well.
 ///

@@ -215,7 +215,7 @@ fn show(outcome: &Outcome) {
 
 /// The tests in their order: checks, then scenarios by name.
 fn list(paths: &Paths, options: &Options) -> Result<Vec<Test>> {
-    let mut tests: Vec<Test> = checks::ALL.into_iter().map(Test::Check).collect();
+    let mut tests: Vec<Test> = checks::all(paths).into_iter().map(Test::Check).collect();
     let mut dirs = fs::read_dir(paths.root.join("apps-tests/scenarios"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,6 @@
 //! Subcommands and their options.
 
+mod bench;
 mod boot;
 mod build;
 mod results;
@@ -34,6 +35,8 @@ enum Command {
     Scenario(scenario::Options),
     /// Run the tests
     Test(test::Options),
+    /// Measure speed
+    Bench(bench::Options),
     /// Add up results files of several machines
     Results(results::Options),
     /// Type commands into a guest
@@ -53,6 +56,7 @@ pub fn run(arguments: Arguments) -> Result<bool> {
         Some(Command::Build(options)) => build::run(&paths, &options),
         Some(Command::Scenario(options)) => scenario::run(&paths, &options),
         Some(Command::Test(options)) => test::run(&paths, options),
+        Some(Command::Bench(options)) => bench::run(&paths, &options),
         Some(Command::Results(options)) => results::run(&options),
         Some(Command::Shell(options)) => shell::run(&paths, &options),
         Some(Command::Boot(options)) => boot::run(&paths, &options),
