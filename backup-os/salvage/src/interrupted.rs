@@ -427,6 +427,14 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         let done = done.unwrap_or(0);
         if mode != inodes::S_IFREG {
+            let (context, buffer, length) = (self.context, self.argument(1), self.argument(2));
+            if !vector && self.stack()?.is_ambiguous(context, buffer, length) {
+                // A reader asleep on an empty pipe has read nothing: with anything read it would not wait.
+                if !writes && self.is_asleep()? {
+                    return self.restart();
+                }
+                return Err(self.refuse("with traces of earlier calls on its stack"));
+            }
             // What was moved was taken out of or put into the object; the rest has not begun.
             return if done == 0 {
                 self.restart()
@@ -444,6 +452,12 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         // The offset of the file moves at the end of the call only, and the same bytes go to the same place.
         self.restart()
+    }
+
+    /// Whether the thread waits in a way that a signal would end (`TASK_INTERRUPTIBLE`).
+    fn is_asleep(&self) -> Result<bool> {
+        let state = self.context.kernel.types.layouts.task.state;
+        Ok(self.context.kernel.mem.uint(self.thread.task, state)? & 1 != 0)
     }
 
     /// A write at the end of a file. The size says how much of it is there.

@@ -158,6 +158,20 @@ impl Stack {
         })
     }
 
+    /// Whether the stack shows different progress through one buffer. Frames begin at a random depth in every call
+    /// (`randomize_kstack_offset`), so that what an earlier call of the same kind left can still be there.
+    pub fn is_ambiguous<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, buffer: u64, length: u64) -> bool {
+        let layout = &context.kernel.types.layouts.iov_iter;
+        let length = length.min(MAX_RW);
+        let mut found = self.find(buffer).filter_map(|i| {
+            let done = self.field(i, layout.ubuf, layout.iov_offset)?;
+            let left = self.field(i, layout.ubuf, layout.count)?;
+            (done.checked_add(left) == Some(length)).then_some(done)
+        });
+        let first = found.next();
+        found.any(|done| Some(done) != first)
+    }
+
     /// Bytes that were moved through several buffers, given as (address, length).
     pub fn vector_progress<M: PhysMem + ?Sized>(
         &self,
