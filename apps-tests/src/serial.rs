@@ -122,9 +122,9 @@ impl Serial {
                 } else {
                     "time ran out"
                 };
-                let last: Vec<&str> = state.lines[state.lines.len().saturating_sub(8)..]
+                let last: Vec<String> = state.lines[state.lines.len().saturating_sub(8)..]
                     .iter()
-                    .map(|line| line.text.as_str())
+                    .map(shown)
                     .collect();
                 bail!(
                     "{}: {why} waiting for /{pattern}/ ({within:.0?}); last lines:\n  {}",
@@ -151,6 +151,11 @@ impl Serial {
             .write_all(bytes)
             .with_context(|| format!("{}: the machine has ended", self.name))
     }
+}
+
+/// The beginning of a line, as much as a message bears.
+fn shown(line: &Line) -> String {
+    line.text.chars().take(160).collect()
 }
 
 impl State {

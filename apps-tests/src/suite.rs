@@ -245,6 +245,9 @@ fn list(paths: &Paths, options: &Options) -> Result<Vec<Test>> {
     }
     if let Some(only) = &options.only {
         tests.retain(|test| test.name().contains(only.as_str()));
+        if tests.is_empty() {
+            bail!("no test has \"{only}\" in its name");
+        }
     }
     if let Some(shard) = options.shard {
         let mut number = 0;
