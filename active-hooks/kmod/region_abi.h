@@ -224,7 +224,7 @@ struct orthros_park_slot {
 	__u8 stack[0x1000];
 };
 
-/* context.rs: one run of page frames */
+/* context/memory.rs: one run of page frames */
 #define ORTHROS_FRAME_OWN 0
 #define ORTHROS_FRAME_SHARED 1
 #define ORTHROS_FRAME_HUGE 4

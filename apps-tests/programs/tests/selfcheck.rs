@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -171,7 +171,11 @@ const NO_STATE: [&str; 6] = ["Lost", "Evidence", "Summary", "Outcome", "FrameRun
 
 /// The fields and variants of the record definitions, as `Record.field`.
 fn record_fields() -> BTreeSet<String> {
-    let source = include_str!("../../../shared-region/src/context.rs");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared-region/src/context");
+    let source: String = fs::read_dir(folder)
+        .expect("record definitions")
+        .map(|file| fs::read_to_string(file.expect("a file").path()).expect("text"))
+        .collect();
     let mut fields = BTreeSet::new();
     let mut record: Option<(String, &str)> = None;
     for line in source.lines() {

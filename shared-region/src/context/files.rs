@@ -1,0 +1,167 @@
+//! Descriptors, open files and what is behind them.
+
+use super::Id;
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// A table of file descriptors ([`crate::record::Kind::FileTable`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileTable {
+    /// (descriptor, open-file id, close-on-exec), ascending.
+    pub descriptors: Vec<(u32, Id, bool)>,
+}
+
+/// An open file description ([`crate::record::Kind::OpenFile`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OpenFile {
+    /// What it is.
+    pub what: OpenFileKind,
+    /// O_* status and access flags.
+    pub flags: u32,
+    /// Offset in bytes.
+    pub position: u64,
+    /// `F_SETOWN`: type (F_OWNER_TID, PID, PGRP), id; and `F_SETSIG`.
+    pub owner: (u32, i32, i32),
+    /// Path, for messages and for what is reopened by name.
+    pub path: Vec<u8>,
+}
+
+/// Kinds of open files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum OpenFileKind {
+    /// Not restorable; the text names it.
+    Unsupported(String),
+    /// A regular file, by inode id.
+    Regular {
+        /// Inode id.
+        inode: Id,
+    },
+    /// A directory, reopened by path.
+    #[default]
+    Directory,
+    /// A character device that has no state of its own (null, zero, full, random, urandom), by device number.
+    Device {
+        /// major << 20 | minor.
+        rdev: u64,
+    },
+    /// An end of a pipe or FIFO.
+    Pipe {
+        /// Inode id of the pipe.
+        inode: Id,
+    },
+    /// eventfd.
+    EventFd {
+        /// Counter.
+        count: u64,
+        /// EFD_SEMAPHORE.
+        semaphore: bool,
+    },
+    /// epoll.
+    Epoll {
+        /// What is watched.
+        watches: Vec<EpollWatch>,
+    },
+    /// timerfd.
+    TimerFd {
+        /// Clock.
+        clock: i32,
+        /// Nanoseconds left until it fires, 0 if disarmed or already fired.
+        value: u64,
+        /// Interval.
+        interval: u64,
+        /// Expirations not yet read.
+        ticks: u64,
+        /// TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET as set.
+        settime_flags: u32,
+    },
+    /// signalfd.
+    SignalFd {
+        /// Signals taken by it.
+        mask: u64,
+    },
+    /// Opened with O_PATH, by path.
+    Path,
+    /// The console or another terminal that the new system has by the same name and that carries no state to keep.
+    Console {
+        /// major << 20 | minor.
+        rdev: u64,
+    },
+}
+
+/// One entry of an epoll set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpollWatch {
+    /// Descriptor number at the time of `epoll_ctl`.
+    pub fd: u32,
+    /// Open-file id.
+    pub file: Id,
+    /// EPOLL* events.
+    pub events: u32,
+    /// `epoll_data`.
+    pub data: u64,
+    /// Disabled by EPOLLONESHOT.
+    pub fired: bool,
+}
+
+/// A file of a file system ([`crate::record::Kind::Inode`]); its cached pages follow as [`crate::record::Kind::Frames`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    /// Path, empty if deleted.
+    pub path: Vec<u8>,
+    /// Last path, for messages.
+    pub last_path: Vec<u8>,
+    /// Inode number.
+    pub number: u64,
+    /// Generation (NFS sense).
+    pub generation: u32,
+    /// Device number of the file system.
+    pub device: u64,
+    /// File-system type.
+    pub fstype: Vec<u8>,
+    /// File type and permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Link count, 0 if deleted.
+    pub nlink: u32,
+    /// atime, mtime, ctime in nanoseconds since 1970.
+    pub times: [i64; 3],
+    /// Whether anything about it may not have reached the disk.
+    pub dirty: bool,
+    /// Whether every page up to the size is among the frames.
+    pub fully_cached: bool,
+}
+
+/// A shared-memory object without a file of its own to reopen ([`crate::record::Kind::SharedMemory`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedMemory {
+    /// Bytes.
+    pub size: u64,
+    /// Name as `/proc/PID/maps` shows it (`/dev/zero`, `/memfd:x`, `/SYSV…`).
+    pub name: Vec<u8>,
+    /// memfd seals, if it is a memfd.
+    pub seals: Option<u32>,
+    /// Pages on swap, which are lost to this version.
+    pub swapped: u64,
+    /// Permissions.
+    pub mode: u32,
+}
+
+/// A pipe or FIFO ([`crate::record::Kind::Pipe`]); the unread data follows as [`crate::record::Kind::Bytes`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pipe {
+    /// Path of a FIFO, empty for a pipe.
+    pub path: Vec<u8>,
+    /// Capacity in bytes (`F_GETPIPE_SZ`).
+    pub capacity: u32,
+    /// Lengths of the packets in the data, for O_DIRECT pipes; empty otherwise.
+    pub packets: Vec<u32>,
+    /// Readers and writers, protected or not.
+    pub readers: u32,
+    /// See `readers`.
+    pub writers: u32,
+}

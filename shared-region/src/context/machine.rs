@@ -1,0 +1,67 @@
+//! The dead kernel, its clocks and its mounts.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// The dead kernel and its clocks ([`crate::record::Kind::Machine`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `uname -r` of the dead kernel.
+    pub release: String,
+    /// Its GNU build id.
+    pub build_id: Vec<u8>,
+    /// `uname -n`.
+    pub hostname: String,
+    /// `uname -v` domain name.
+    pub domainname: String,
+    /// CPUs that were online.
+    pub cpus: u32,
+    /// MemTotal in pages.
+    pub total_ram_pages: u64,
+    /// The clocks at one instant.
+    pub clock: Clock,
+    /// XCR0 at the time of the failure.
+    pub xcr0: u64,
+    /// Highest thread or process id in use.
+    pub last_pid: u32,
+}
+
+/// All clocks at one instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    /// TSC of the instant.
+    pub tsc: u64,
+    /// TSC ticks in a second.
+    pub tsc_hz: u64,
+    /// CLOCK_MONOTONIC. Not earlier than any reading a process can have taken.
+    pub monotonic: u64,
+    /// CLOCK_BOOTTIME.
+    pub boottime: u64,
+    /// CLOCK_REALTIME.
+    pub realtime: i64,
+    /// TAI − UTC in seconds.
+    pub tai_offset: i32,
+    /// Frequency correction as `adjtimex` shows it (ppm × 2^16).
+    pub frequency: i64,
+}
+
+/// A mount of the old system that a protected process can see ([`crate::record::Kind::Mount`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Mount id.
+    pub id: u32,
+    /// Mount id of the parent, its own for the root.
+    pub parent: u32,
+    /// `mnt_devname`: `/dev/vda1`, `tmpfs`.
+    pub source: Vec<u8>,
+    /// `ext4`, `tmpfs` ….
+    pub fstype: Vec<u8>,
+    /// Path within the file system that is mounted.
+    pub root: Vec<u8>,
+    /// Where it is mounted.
+    pub mountpoint: Vec<u8>,
+    /// MS_* flags of the mount and the superblock.
+    pub flags: u64,
+    /// Device number (`st_dev`, major << 20 | minor).
+    pub device: u64,
+}

@@ -1,0 +1,23 @@
+//! The Essential Context: what a process is, in terms of system-call ABI, hardware and protocols.
+//!
+//! Nothing here follows one kernel's structures. Ids of address spaces, file tables, open files and inodes are opaque
+//! numbers, unique within one failover (two records that name the same id share the object). Paths are bytes without
+//! a trailing NUL, as seen from the root of the mount namespace. Times are nanoseconds. All enums and structures are
+//! append-only within a record version.
+
+mod files;
+mod machine;
+mod memory;
+mod outcome;
+mod process;
+mod thread;
+
+pub use files::*;
+pub use machine::*;
+pub use memory::*;
+pub use outcome::*;
+pub use process::*;
+pub use thread::*;
+
+/// An opaque object id.
+pub type Id = u64;

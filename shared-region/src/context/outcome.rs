@@ -1,0 +1,66 @@
+//! What was lost, why the kernel died, and what became of it all.
+
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+
+/// Something that could not be saved ([`crate::record::Kind::Lost`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// What: `fd 5`, `mapping 7f00…`, `process`.
+    pub object: String,
+    /// Why.
+    pub reason: String,
+    /// Whether the process is refused for it.
+    pub fatal: bool,
+    /// The process's name.
+    pub comm: String,
+}
+
+/// Why the kernel died ([`crate::record::Kind::Evidence`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The end of the kernel's log.
+    pub dmesg: String,
+    /// CPU that panicked, −1 if none did.
+    pub panic_cpu: i64,
+    /// Task that ran there.
+    pub task: String,
+    /// Return addresses found on its stack, as `symbol+offset`.
+    pub stack: Vec<String>,
+    /// `pid comm state` of every task.
+    pub tasks: Vec<String>,
+}
+
+/// Numbers for the report ([`crate::record::Kind::Summary`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Processes recorded.
+    pub processes: u32,
+    /// Threads recorded.
+    pub threads: u32,
+    /// Processes that were protected but are refused.
+    pub refused: u32,
+    /// Frames to be adopted.
+    pub own_frames: u64,
+    /// Frames shared copy-on-write.
+    pub shared_frames: u64,
+    /// Frames of files.
+    pub file_frames: u64,
+    /// Frames marked as retained.
+    pub retained_frames: u64,
+}
+
+/// What became of a process ([`crate::record::Kind::Outcome`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Its name.
+    pub comm: String,
+    /// Whether it runs again.
+    pub resumed: bool,
+    /// Why not, or what it had to do without.
+    pub remarks: Vec<String>,
+    /// Frames adopted in place.
+    pub adopted: u64,
+    /// Frames copied.
+    pub copied: u64,
+}
