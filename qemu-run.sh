@@ -44,30 +44,39 @@ need=(
 	cpio:/usr/bin/cpio zstd:/usr/bin/zstd xz-utils:/usr/bin/xz kmod:/sbin/depmod
 	mmdebstrap:/usr/bin/mmdebstrap e2fsprogs:/sbin/mke2fs dwarves:/usr/bin/pahole
 )
-missing=() rust=()
-for entry in "${need[@]}"; do
-	[ -e "${entry#*:}" ] || missing+=("${entry%%:*}")
-done
 
 # Rust: rustup's toolchain where there is one, else Debian's newer one. Loader and backup
 # OS need a library for bare metal: one of rustup's targets, or Debian's source of it.
 if command -v rustup >/dev/null; then
 	rustup target list --installed 2>/dev/null | grep -qx x86_64-unknown-none ||
-		rust=(rustc-web:/usr/bin/rustc rust-web-src:/usr/lib/rustlib/src/rust/library/core/Cargo.toml)
+		need+=(rustc-web:/usr/bin/rustc rust-web-src:/usr/lib/rustlib/src/rust/library/core/Cargo.toml)
 else
-	rust=(cargo-web:/usr/bin/cargo rustc-web:/usr/bin/rustc lld-19:/usr/bin/lld-19
+	need+=(cargo-web:/usr/bin/cargo rustc-web:/usr/bin/rustc lld-19:/usr/bin/lld-19
 		rust-web-src:/usr/lib/rustlib/src/rust/library/core/Cargo.toml)
 fi
-for entry in "${rust[@]}"; do
-	[ -e "${entry#*:}" ] || missing+=("${entry%%:*}")
-done
 
-if [ ${#missing[@]} != 0 ]; then
+find_missing() {
+	missing=()
+	for entry in "${need[@]}"; do
+		[ -e "${entry#*:}" ] || missing+=("${entry%%:*}")
+	done
+}
+
+# Twice, because installing can remove: Debian's QEMU takes away a qemu-utils that came
+# from elsewhere, and then that is what is missing.
+for attempt in 1 2; do
+	find_missing
+	[ ${#missing[@]} != 0 ] || break
 	echo "installing: ${missing[*]}" >&2
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get update -q
+	[ $attempt != 1 ] || apt-get update -q
 	apt-get install -y -q --no-install-recommends "${missing[@]}"
-fi
+done
+find_missing
+[ ${#missing[@]} = 0 ] || {
+	echo "error: cannot install ${missing[*]}: apt installed them, and their files are not there" >&2
+	exit 2
+}
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 echo "building the harness" >&2
