@@ -32,9 +32,10 @@ const RETRY_TICKS: u64 = 100;
 const REFUSED_TICKS: u64 = 5_000;
 /// The doorbell's own byte in its word.
 const DOORBELL: u64 = 0xFF;
-/// How long a kernel that panics has for its last words, in microseconds: `panic()` first takes `panic_cpu`, then prints
-/// the message and the stack, then comes to where the module rings. A kernel that hangs in between does not ring.
-const LAST_WORDS_US: u64 = 50_000;
+/// How long a kernel that panics has for its last words, in microseconds. `panic()` first takes `panic_cpu`; its message
+/// is in the log at once, but then it waits for slow consoles before it comes to where the module rings. What it would
+/// still print, the panicking stack, is unwound by the salvager. A kernel that hangs in between does not ring.
+const LAST_WORDS_US: u64 = 15_000;
 
 /// Everything the backup OS has found out about the machine.
 pub struct Backup {
