@@ -42,7 +42,7 @@ pub struct Reader {
 
 impl Reader {
     /// A reader that fills half of the memory that is free now, and waits for devices.
-    pub fn new() -> Self {
+    pub fn within_memory() -> Self {
         Self {
             devices: BTreeMap::new(),
             room: available() / 2,
@@ -80,7 +80,7 @@ impl Reader {
 
 /// Reads, before any file system is mounted, what is not in memory of deleted files.
 pub fn read_deleted(world: &World<'_>) -> FromDisk {
-    let mut reader = Reader::new();
+    let mut reader = Reader::within_memory();
     let mut found = FromDisk::new();
     for (&id, inode) in &world.inodes {
         let Some(disk) = world.disk.get(&id).filter(|_| inode.record.path.is_empty()) else {

@@ -68,7 +68,7 @@ pub fn put_back(world: &World<'_>, from_disk: &FromDisk, host: &dyn Host) -> Put
         done: PutBack::default(),
     };
     work.find();
-    work.each(|record| is_directory(record), Work::directory);
+    work.each(is_directory, Work::directory);
     work.each(|record| record.path.is_empty() && !is_directory(record), Work::nameless);
     work.each(|record| !record.path.is_empty() && !is_directory(record), Work::named);
     work.take_names_away();
@@ -95,7 +95,7 @@ struct Work<'w, 'a> {
 
 impl<'w> Work<'w, '_> {
     fn find(&mut self) {
-        let mut reader = Reader::new();
+        let mut reader = Reader::within_memory();
         for (&id, inode) in &self.world.inodes {
             if handles::is_numbered(&inode.record.fstype) {
                 self.found.insert(id, find_one(self.world, id, inode, &mut reader));
