@@ -5,6 +5,7 @@ use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry::{self, Path};
 use crate::ext4;
+use crate::ext4_dir;
 use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
@@ -140,6 +141,19 @@ pub fn successor<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, path: &Path)
         _ => {}
     }
     Ok(None)
+}
+
+/// Whether the directory of a deleted file, which is one of ext4, may still have its name.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn may_have_name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, path: &Path) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let directory = mem.ptr(mem.ptr(path.dentry, layouts.dentry.d_parent)?, layouts.dentry.d_inode)?;
+    let superblock = mem.ptr(directory, layouts.inode.i_sb)?;
+    let name = dentry::name(context, path.dentry)?;
+    ext4_dir::may_have(context, directory, superblock, &name)
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use shared_region::context::{DiskContent, DiskRun};
 
 /// `EXT4_EXTENTS_FL`.
 const EXTENTS: u64 = 0x8_0000;
-/// What makes blocks on the disk differ from pages: `EXT4_ENCRYPT_FL`, `EXT4_JOURNAL_DATA_FL`, `EXT4_INLINE_DATA_FL`.
-const OTHERWISE_STORED: u64 = 0x800 | 0x4000 | 0x1000_0000;
+/// What makes blocks on the disk differ from pages, and names from what is asked for: `EXT4_ENCRYPT_FL`,
+/// `EXT4_JOURNAL_DATA_FL`, `EXT4_INLINE_DATA_FL`, `EXT4_CASEFOLD_FL`.
+const OTHERWISE_STORED: u64 = 0x800 | 0x4000 | 0x1000_0000 | 0x4000_0000;
 /// `EXT4_MOUNT_DATA_FLAGS` and `EXT4_MOUNT_JOURNAL_DATA`.
 const DATA_MODE: u64 = 0xC00;
 const JOURNAL_DATA: u64 = 0x400;
@@ -137,8 +138,72 @@ pub fn ahead_of_inode<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: 
     Ok(ahead(context, inode, superblock, size)?.inode)
 }
 
-/// Where the written blocks of a file lie. `None` if that cannot be told from memory, or if what lies there is not what
-/// the file's pages hold.
+/// Where the written blocks of a file or directory lie.
+#[derive(Debug)]
+pub struct Blocks {
+    /// By ascending offset.
+    pub runs: Vec<DiskRun>,
+    device: Kva,
+    block_bits: u32,
+}
+
+impl Blocks {
+    /// By the extents in memory. `None` if they cannot be told, or if what lies there is not what the pages hold.
+    ///
+    /// # Errors
+    /// The inode cannot be read.
+    pub fn of<M: PhysMem + ?Sized>(
+        context: &Context<'_, '_, M>,
+        inode: Kva,
+        superblock: Kva,
+        size: u64,
+    ) -> Result<Option<Self>> {
+        let layouts = &context.kernel.types.layouts;
+        let mem = &context.kernel.mem;
+        let (Some(own), Some(mounted)) = (&layouts.ext4_inode, &layouts.ext4_super) else {
+            return Ok(None);
+        };
+        let info = inode.back(u64::from(own.vfs_inode.offset));
+        let flags = mem.uint(info, own.i_flags)?;
+        let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
+        if flags & EXTENTS == 0 || flags & OTHERWISE_STORED != 0 || options & DATA_MODE == JOURNAL_DATA {
+            return Ok(None);
+        }
+        let block_bits = mem.uint(superblock, layouts.super_block.s_blocksize_bits)?;
+        if !(10..=16).contains(&block_bits) {
+            return Ok(None);
+        }
+        let (device, block_bits) = (device_mapping(context, superblock)?, block_bits as u32);
+        let tree = Tree {
+            block: |number| cached_block(context, device, block_bits, number),
+            block_bits,
+            size,
+            nodes: Cell::new(MAX_NODES),
+        };
+        let root = mem.bytes(
+            info.offset(u64::from(own.i_data.offset)),
+            own.i_data.size.min(60) as usize,
+        )?;
+        let mut runs = Vec::new();
+        Ok(tree.node(&root, None, &mut runs).map(|()| Self {
+            runs,
+            device,
+            block_bits,
+        }))
+    }
+
+    /// Bytes of a block.
+    pub const fn block_bytes(&self) -> usize {
+        1usize.wrapping_shl(self.block_bits)
+    }
+
+    /// The file system's own block at a byte of the device, if it is in memory.
+    pub fn cached<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, at: u64) -> Option<Vec<u8>> {
+        cached_block(context, self.device, self.block_bits, at.wrapping_shr(self.block_bits))
+    }
+}
+
+/// Where the written blocks of a file lie, for a record. `None` as for [`Blocks::of`].
 ///
 /// # Errors
 /// The inode cannot be read.
@@ -148,38 +213,12 @@ pub fn content<M: PhysMem + ?Sized>(
     superblock: Kva,
     size: u64,
 ) -> Result<Option<DiskContent>> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let (Some(own), Some(mounted)) = (&layouts.ext4_inode, &layouts.ext4_super) else {
-        return Ok(None);
-    };
-    let info = inode.back(u64::from(own.vfs_inode.offset));
-    let flags = mem.uint(info, own.i_flags)?;
-    let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
-    if flags & EXTENTS == 0 || flags & OTHERWISE_STORED != 0 || options & DATA_MODE == JOURNAL_DATA {
-        return Ok(None);
-    }
-    let block_bits = mem.uint(superblock, layouts.super_block.s_blocksize_bits)?;
-    if !(10..=16).contains(&block_bits) {
-        return Ok(None);
-    }
-    let (device, block_bits) = (device_mapping(context, superblock)?, block_bits as u32);
-    let tree = Tree {
-        block: |number| cached_block(context, device, block_bits, number),
-        block_bits,
-        size,
-        nodes: Cell::new(MAX_NODES),
-    };
-    let root = mem.bytes(
-        info.offset(u64::from(own.i_data.offset)),
-        own.i_data.size.min(60) as usize,
-    )?;
-    let mut runs = Vec::new();
-    if tree.node(&root, None, &mut runs).is_none() {
-        return Ok(None);
-    }
-    let uuid = mem.array::<16>(superblock.offset(u64::from(layouts.super_block.s_uuid.offset)))?;
-    Ok((uuid != [0; 16]).then_some(DiskContent { uuid, runs }))
+    let uuid = u64::from(context.kernel.types.layouts.super_block.s_uuid.offset);
+    let uuid = context.kernel.mem.array::<16>(superblock.offset(uuid))?;
+    let blocks = Blocks::of(context, inode, superblock, size)?;
+    Ok(blocks
+        .filter(|_| uuid != [0; 16])
+        .map(|Blocks { runs, .. }| DiskContent { uuid, runs }))
 }
 
 /// The page cache of the device a file system lies on.

@@ -312,6 +312,10 @@ fn write_name<M: PhysMem + ?Sized>(
     path: &Path,
 ) -> Result<()> {
     let Some((dentry, successor)) = directories::successor(context, path)? else {
+        // A name that is not in memory may be one all the same.
+        if directories::may_have_name(context, path)? {
+            return Ok(());
+        }
         let name = NameGone {
             path: path.bytes.clone(),
         };

@@ -30,7 +30,7 @@
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
-//! | [`inodes`], [`ext4`], [`directories`], [`dentry`], [`mounts`] | files of file systems and their names |
+//! | [`inodes`], [`ext4`], [`ext4_dir`], [`directories`], [`dentry`], [`mounts`] | files of file systems and their names |
 //! | [`evidence`] | why the kernel died |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -60,6 +60,7 @@ pub mod error;
 pub mod event_files;
 pub mod evidence;
 pub mod ext4;
+pub mod ext4_dir;
 pub mod failover;
 pub mod file_locks;
 pub mod files;

@@ -19,8 +19,8 @@ use crate::{
     },
 };
 use rustix::fs::{
-    chmodat, chownat, fallocate, mkdir, mknodat, open, rename, unlink, utimensat, AtFlags, FallocateFlags, FileType,
-    Gid, Mode, OFlags, Uid, CWD,
+    chmodat, chownat, fallocate, linkat, mkdir, mknodat, open, rename, unlink, utimensat, AtFlags, FallocateFlags,
+    FileType, Gid, Mode, OFlags, Uid, CWD,
 };
 use shared_region::context::{DiskContent, Id, Inode};
 use std::{
@@ -65,6 +65,7 @@ pub fn put_back(world: &World<'_>, from_disk: &FromDisk, host: &dyn Host) -> Put
         from_disk,
         found: BTreeMap::new(),
         directories: Vec::new(),
+        displaced: Vec::new(),
         done: PutBack::default(),
     };
     work.find();
@@ -72,15 +73,20 @@ pub fn put_back(world: &World<'_>, from_disk: &FromDisk, host: &dyn Host) -> Put
     work.each(|record| record.path.is_empty() && !is_directory(record), Work::nameless);
     work.each(|record| !record.path.is_empty() && !is_directory(record), Work::named);
     work.take_names_away();
+    work.tell_displaced();
     work.set_directory_times();
     work.done
 }
 
-/// A name for a file on its way to `path`.
-pub fn beside(path: &Path) -> PathBuf {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".orthros-restored");
-    beside.into()
+/// Ends the name of a file on its way to its own.
+const BESIDE: &str = ".orthros-restored";
+/// Ends the name of a file whose name another has got.
+const DISPLACED: &str = ".orthros-displaced";
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 struct Work<'w, 'a> {
@@ -90,6 +96,8 @@ struct Work<'w, 'a> {
     found: BTreeMap<Id, Found>,
     /// Directories that something was changed in or about.
     directories: Vec<(PathBuf, &'w Inode)>,
+    /// Other names of files whose name somebody else has got.
+    displaced: Vec<PathBuf>,
     done: PutBack,
 }
 
@@ -194,7 +202,9 @@ impl<'w> Work<'w, '_> {
                     .map(|_| plan.map(|plan| plan.pieces))
                     .transpose();
                 let pieces = pieces.map_err(|why| Refusal::new("its content", why))?;
-                replace(inode, pieces.as_deref(), path, self.host)?;
+                let beside = make(inode, pieces.as_deref(), path, self.host)?;
+                self.make_way(record, path)?;
+                rename(&beside, path).or_refuse(|| "its name")?;
             }
             (FileType::Fifo, None) if fs::symlink_metadata(path).is_err() => {
                 mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(record.mode & 0o7777), 0)
@@ -211,17 +221,59 @@ impl<'w> Work<'w, '_> {
     /// The file is on the disk, but was renamed or linked later.
     fn give_name(&mut self, file: &OwnedFd, record: &Inode, path: &Path) -> Restored<()> {
         let links = rustix::fs::fstat(file).or_refuse(|| "its name")?.st_nlink;
-        if links < u64::from(record.nlink) {
-            return handles::link(file, path).or_refuse(|| "its further name");
-        }
-        if let Some(old) = handles::neighbour(record, path) {
+        let further = links < u64::from(record.nlink);
+        if let Some(old) = handles::neighbour(record, path).filter(|_| !further) {
+            self.make_way(record, path)?;
             return rename(&old, path).or_refuse(|| "its new name");
         }
-        handles::link(file, path).or_refuse(|| "its new name")?;
+        let beside = with_suffix(path, BESIDE);
+        handles::link(file, &beside).or_refuse(|| "its name")?;
+        self.make_way(record, path)?;
+        rename(&beside, path).or_refuse(|| "its name")?;
+        if further {
+            return Ok(());
+        }
         let remark = format!("{}: has its old name as well", path.display());
         log::warning(format_args!("file {remark}"));
         self.done.remarks.push(remark);
         Ok(())
+    }
+
+    /// Before a file gets a name: whoever has it on the disk keeps another, unless it is known that it was deleted. It may
+    /// be a file that was renamed as well, and that nobody here knows of.
+    fn make_way(&mut self, of: &Inode, path: &Path) -> Restored<()> {
+        let Some(there) = fs::symlink_metadata(path)
+            .ok()
+            .filter(|_| handles::is_numbered(&of.fstype))
+        else {
+            return Ok(());
+        };
+        // A number that was given to a new file is that of a deleted one.
+        let deleted = self.world.inodes.values().any(|inode| {
+            let record = &inode.record;
+            let is_there = record.number == there.ino() && record.device == of.device;
+            is_there && (record.nlink == 0 || handles::by_name(record, path.as_os_str().as_bytes()).is_none())
+        });
+        if there.nlink() > 1 || deleted || there.is_dir() {
+            return Ok(());
+        }
+        let kept = with_suffix(path, DISPLACED);
+        let _ = unlink(&kept);
+        linkat(CWD, path, CWD, &kept, AtFlags::empty()).or_refuse(|| "the file that has its name")?;
+        self.displaced.push(kept);
+        Ok(())
+    }
+
+    /// What was displaced and has not been given its own name since stays where it is.
+    fn tell_displaced(&mut self) {
+        for kept in std::mem::take(&mut self.displaced) {
+            if kept.symlink_metadata().is_err() {
+                continue;
+            }
+            let remark = format!("{}: had the name of a file that was put back", kept.display());
+            log::warning(format_args!("file {remark}"));
+            self.done.remarks.push(remark);
+        }
     }
 
     /// Names that the journal has brought back.
@@ -304,22 +356,22 @@ fn refresh(file: &OwnedFd, inode: &Content<'_, Inode>, plan: Result<Plan, String
     set_times(&inode.record, Path::new(&path))
 }
 
-/// A file that did not reach the disk, made from its pages and from what blocks of it were read.
-fn replace(inode: &Content<'_, Inode>, pieces: Option<&[Piece]>, path: &Path, host: &dyn Host) -> Restored<()> {
+/// A file that did not reach the disk, made beside its name from its pages and from what blocks of it were read.
+fn make(inode: &Content<'_, Inode>, pieces: Option<&[Piece]>, path: &Path, host: &dyn Host) -> Restored<PathBuf> {
     if !inode.record.fully_cached && pieces.is_none() {
         return Err(Refusal::new(
             "its name",
             "is not on the disk, and not all of its content was in memory",
         ));
     }
-    let beside = beside(path);
+    let beside = with_suffix(path, BESIDE);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = open(&beside, flags, Mode::RUSR | Mode::WUSR).or_refuse(|| "making it anew")?;
     inodes::fill(&fd, inode.runs(), inode.record.size, host)?;
     inodes::put(&fd, pieces.unwrap_or_default())?;
     ownership(&inode.record, &beside)?;
     set_times(&inode.record, &beside)?;
-    rename(&beside, path).or_refuse(|| "its name")
+    Ok(beside)
 }
 
 /// Owner and permissions. What is right is left alone: a change of the owner takes file capabilities away.

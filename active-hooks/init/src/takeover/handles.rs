@@ -2,10 +2,7 @@
 //! under another name, or under none that is known, is found.
 
 use crate::{restore::world::World, sys};
-use rustix::{
-    fs::{open, Mode, OFlags},
-    io::Errno,
-};
+use rustix::fs::{open, Mode, OFlags};
 use shared_region::context::Inode;
 use std::{
     ffi::OsStr,
@@ -77,16 +74,7 @@ pub fn neighbour(record: &Inode, path: &Path) -> Option<std::path::PathBuf> {
     names.find_map(|entry| (entry.path() != path).then(|| entry.path()))
 }
 
-/// Gives an open file a name, in place of whatever has it.
+/// Gives an open file a name that nobody has.
 pub fn link(fd: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
-    use rustix::fs::{linkat, rename, unlink, AtFlags, CWD};
-    let direct = |to: &Path| linkat(fd, c"", CWD, to, AtFlags::EMPTY_PATH);
-    match direct(path) {
-        Err(Errno::EXIST) => {}
-        other => return other,
-    }
-    let beside = super::files::beside(path);
-    let _ = unlink(&beside);
-    direct(&beside)?;
-    rename(&beside, path)
+    rustix::fs::linkat(fd, c"", rustix::fs::CWD, path, rustix::fs::AtFlags::EMPTY_PATH)
 }

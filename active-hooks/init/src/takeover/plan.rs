@@ -57,11 +57,18 @@ impl Plan {
         let size_now = rustix::fs::fstat(found).map_err(|error| error.to_string())?.st_size as u64;
         let extents = sys::extents(found.as_fd()).map_err(|error| format!("its extents: {error}"))?;
         let covered = covered(inode.runs());
+        let mut clean: Vec<FrameRun> = inode
+            .runs()
+            .filter(|run| run.kind() != frame_kind::FILE_DIRTY)
+            .collect();
+        clean.sort_unstable_by_key(|run| run.va);
         let mut plan = Self::dirty(inode);
         let mut wanted = Vec::new();
         for range in different(&disk.runs, &extents, size_now, inode.record.size) {
+            let first = clean.partition_point(|run| run.va.saturating_add(run.pages() * PAGE_SIZE) <= range.start);
+            let parts = clean[first..].iter().take_while(|run| run.va < range.end);
             plan.frames
-                .extend(inode.runs().filter_map(|run| clean_part(run, range.start, range.end)));
+                .extend(parts.filter_map(|&run| clean_part(run, range.start, range.end)));
             for (start, end) in gaps(&covered, range.start, range.end) {
                 match range.at {
                     Some(at) => wanted.push(DiskRun {
@@ -138,11 +145,8 @@ fn place(extents: &[(u64, u64, u64)], offset: u64) -> Option<u64> {
     })
 }
 
-/// The pages of a clean run that touch a range.
+/// The pages of a run that touch a range.
 fn clean_part(run: FrameRun, start: u64, end: u64) -> Option<FrameRun> {
-    if run.kind() == frame_kind::FILE_DIRTY {
-        return None;
-    }
     let first = (start / PAGE_SIZE).max(run.va / PAGE_SIZE);
     let last = end.div_ceil(PAGE_SIZE).min(run.va / PAGE_SIZE + run.pages());
     let pages = last.checked_sub(first).filter(|&pages| pages != 0)?;
@@ -224,7 +228,5 @@ mod tests {
         let part = clean_part(clean, 3 * PAGE_SIZE, 4 * PAGE_SIZE + 1).unwrap();
         assert_eq!((part.va, part.pfn(), part.pages()), (3 * PAGE_SIZE, 501, 2));
         assert_eq!(clean_part(clean, 0, 2 * PAGE_SIZE), None);
-        let dirty = FrameRun::new(2 * PAGE_SIZE, 500, 4, frame_kind::FILE_DIRTY);
-        assert_eq!(clean_part(dirty, 0, 9 * PAGE_SIZE), None);
     }
 }

@@ -36,6 +36,21 @@ pub const CELLS: &[Cell] = &[
         run: replaced,
     },
     Cell {
+        name: "files/rotated",
+        what:
+            "a held file renamed over the name of one that nobody holds and that was renamed as well: neither is lost",
+        covers: &["Inode.path"],
+        caught: None,
+        run: rotated,
+    },
+    Cell {
+        name: "files/swapped",
+        what: "two held files that have changed names",
+        covers: &["Inode.path"],
+        caught: None,
+        run: swapped,
+    },
+    Cell {
         name: "files/made-anew",
         what: "a file deleted and made anew, shorter, under the same name: only the new contents",
         covers: &["Inode.size"],
@@ -178,6 +193,68 @@ fn replaced(context: &mut Context) -> Result<()> {
     same_bytes("the new file", &std::fs::read(&path)?, &new)?;
     ensure!(!beside.exists(), "the new file has its first name again");
     Ok(())
+}
+
+fn rotated(context: &mut Context) -> Result<()> {
+    let names = ["log", "log.1", "log.2"].map(|name| context.path(name));
+    let older = open(&names[1], true, 0)?;
+    older.write_all_at(b"older", 0)?;
+    settle(&older, &names[1])?;
+    drop(older);
+    let held = numbered(&names[0])?;
+    settle(&held, &names[0])?;
+    std::fs::rename(&names[1], &names[2])?;
+    std::fs::rename(&names[0], &names[1])?;
+    let new = open(&names[0], true, 0)?;
+    new.write_all_at(b"new", 0)?;
+    context.failover(|| Ok(std::fs::remove_file(&names[2])?))?;
+    same_bytes("the new file", &std::fs::read(&names[0])?, b"new")?;
+    same(
+        "inode by the new name",
+        std::fs::metadata(&names[1])?.ino(),
+        held.metadata()?.ino(),
+    )?;
+    same_bytes(
+        "the held file",
+        &std::fs::read(&names[1])?,
+        "0123456789".repeat(1000).as_bytes(),
+    )?;
+    // Under whatever name: it is as after any crash.
+    let files = std::fs::read_dir(names[0].parent().context("a directory")?)?;
+    let contents = files
+        .map(|file| Ok(std::fs::read(file?.path())?))
+        .collect::<Result<Vec<_>>>()?;
+    ensure!(contents.iter().any(|text| text == b"older"), "the oldest file is lost");
+    Ok(())
+}
+
+fn swapped(context: &mut Context) -> Result<()> {
+    let (a, b, way) = (context.path("a"), context.path("b"), context.path("way"));
+    let (was_a, was_b) = (numbered(&a)?, open(&b, true, 0)?);
+    was_b.write_all_at(b"b", 0)?;
+    settle(&was_a, &a)?;
+    settle(&was_b, &b)?;
+    std::fs::rename(&a, &way)?;
+    std::fs::rename(&b, &a)?;
+    std::fs::rename(&way, &b)?;
+    context.failover(|| Ok(std::fs::remove_file(&b)?))?;
+    same(
+        "inode of the first",
+        std::fs::metadata(&b)?.ino(),
+        was_a.metadata()?.ino(),
+    )?;
+    same(
+        "inode of the second",
+        std::fs::metadata(&a)?.ino(),
+        was_b.metadata()?.ino(),
+    )?;
+    same(
+        "links of both",
+        (was_a.metadata()?.nlink(), was_b.metadata()?.nlink()),
+        (1, 1),
+    )?;
+    let names = std::fs::read_dir(a.parent().context("a directory")?)?.count();
+    same("names in the directory", names, 2)
 }
 
 fn made_anew(context: &mut Context) -> Result<()> {
