@@ -8,9 +8,9 @@
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
-use crate::inodes::buffer_is_valid;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::page_cache::buffer_is_valid;
 use crate::refusal::Result;
 use alloc::vec::Vec;
 use core::cell::Cell;

@@ -10,13 +10,12 @@ use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super, Journal};
 use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
-use crate::inodes::{
-    AddressSpaceLayout, BufferHead, BufferStates, FileSystemType, InodeLayout, ShmemInode, SuperBlock,
-};
+use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::interrupted::RestartBlock;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
+use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};

@@ -30,7 +30,7 @@
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
-//! | [`inodes`], [`ext4`], [`ext4_dir`], [`directories`], [`dentry`], [`mounts`] | files of file systems and their names |
+//! | [`inodes`], [`page_cache`], [`ext4`], [`ext4_dir`], [`directories`], [`dentry`], [`mounts`] | files of file systems and their names |
 //! | [`evidence`] | why the kernel died |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -83,6 +83,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod orc;
 pub mod overview;
+pub mod page_cache;
 pub mod pages;
 pub mod paging;
 pub mod pipes;
