@@ -30,7 +30,8 @@
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
-//! | [`inodes`], [`page_cache`], [`ext4`], [`ext4_dir`], [`directories`], [`dentry`], [`mounts`] | files of file systems and their names |
+//! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
+//! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`] | their names |
 //! | [`evidence`] | why the kernel died |
 #![no_std]
 #![forbid(unsafe_code)]
