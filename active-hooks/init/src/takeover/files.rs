@@ -387,3 +387,6 @@ fn ownership(record: &Inode, path: &Path) -> Restored<()> {
 fn set_times(record: &Inode, path: &Path) -> Restored<()> {
     utimensat(CWD, path, &inodes::times(record), AtFlags::empty()).or_refuse(|| "times")
 }
+
+#[cfg(test)]
+mod tests;
