@@ -130,7 +130,7 @@ impl Backup {
             region.stamp_at(Event::Failed, failed);
         }
         region.stamp_at(Event::Detected, tsc);
-        // The dead module does not write its words any more; the successor's finds them as at power-on.
+        // The successor's module finds its words as at power-on.
         for word in [
             &control.module_abi,
             &control.doorbell,
@@ -171,10 +171,14 @@ impl Backup {
         // SAFETY: the caller's promise.
         let cpus = unsafe { stop.run(generation) };
         let running: alloc::vec::Vec<&Cpu> = cpus.iter().filter(|cpu| cpu.stopped_by.is_none()).collect();
+        let control = self.region.control();
         if running.is_empty() {
+            // The dying kernel can have rung after its panic had been seen and before it was stopped. From here on the
+            // bell is the successor's, and would say that it has panicked.
+            control.doorbell.store(0, Ordering::Relaxed);
+            control.doorbell_tsc.store(0, Ordering::Relaxed);
             return;
         }
-        let control = self.region.control();
         control.unparked_cpus.store(running.len() as u64, Ordering::Relaxed);
         control
             .salvage_gate

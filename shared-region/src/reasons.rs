@@ -38,6 +38,7 @@ reasons! {
     WATCHED_FILE "watched-file" "watches a file with epoll that it has closed";
     PIPE_PAGES "pipe-pages" "has data in a pipe that lies in memory of another object";
     DELETED_DIRECTORY "deleted-directory" "uses a directory that was deleted";
+    BLOCKS_UNKNOWN "blocks-unknown" "wrote to a file whose blocks on the disk cannot be told";
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
     AIO "aio" "uses asynchronous input and output (io_setup)";

@@ -70,6 +70,10 @@ impl Kind {
     pub const Outcome: Self = Self(16);
     /// [`crate::context::SharedMemory`]: a shmem object; owner is the inode id.
     pub const SharedMemory: Self = Self(17);
+    /// [`crate::context::DiskContent`]; owner is the inode id. Follows its owner's record.
+    pub const DiskContent: Self = Self(18);
+    /// [`crate::context::NameGone`]; owner is the inode id. Follows its owner's record.
+    pub const NameGone: Self = Self(19);
 }
 
 /// Head of the stream, at the start of the area.

@@ -360,3 +360,99 @@ pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The generation of an open file's inode (FS_IOC_GETVERSION).
+///
+/// # Errors
+/// ENOTTY if its file system has none.
+pub fn generation(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<u32> {
+    use std::os::fd::AsRawFd;
+    /// `_IOR('v', 1, long)` (include/uapi/linux/fs.h); what is written is an int.
+    const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
+    let mut generation = 0u64;
+    // SAFETY: (1) the descriptor is borrowed; (2) the request writes a long at most, for which there is room.
+    check(i64::from(unsafe {
+        libc::ioctl(fd.as_raw_fd(), FS_IOC_GETVERSION, &mut generation)
+    }))?;
+    Ok(generation as u32)
+}
+
+/// Opens a file by inode number and generation (FILEID_INO32_GEN, include/linux/exportfs.h), on the file system of
+/// `mount`.
+///
+/// # Errors
+/// ESTALE if there is no such file.
+pub fn open_by_handle(
+    mount: std::os::fd::BorrowedFd<'_>,
+    number: u32,
+    generation: u32,
+    flags: i32,
+) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    // struct file_handle (include/linux/fs.h): bytes of the handle, its type, the handle.
+    let handle = [8u32, 1, number, generation];
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: (1) the descriptor is borrowed; (2) the handle is as long as it says and lives for the call.
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// An extent of a file on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// Offset on the device, in bytes.
+    pub at: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// FIEMAP_EXTENT_*.
+    pub flags: u32,
+}
+
+/// The extents of an open file (FS_IOC_FIEMAP).
+///
+/// # Errors
+/// EOPNOTSUPP if its file system does not tell.
+pub fn extents(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<Vec<Extent>> {
+    use std::os::fd::AsRawFd;
+    /// `_IOWR('f', 11, struct fiemap)` (include/uapi/linux/fs.h).
+    const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
+    const FIEMAP_EXTENT_LAST: u32 = 1;
+    /// Extents asked for at once.
+    const COUNT: usize = 256;
+    /// Words of `struct fiemap` and of `struct fiemap_extent` (include/uapi/linux/fiemap.h).
+    const HEAD: usize = 4;
+    const EXTENT: usize = 7;
+    let mut found = Vec::new();
+    let mut start = 0u64;
+    loop {
+        let mut words = [0u64; HEAD + COUNT * EXTENT];
+        // Start; length; flags and number of extents filled in; room.
+        words[0] = start;
+        words[1] = u64::MAX - start;
+        words[3] = COUNT as u64;
+        // SAFETY: (1) the descriptor is borrowed; (2) the request writes as many extents as it is told there is room
+        // for, and there is.
+        check(i64::from(unsafe {
+            libc::ioctl(fd.as_raw_fd(), FS_IOC_FIEMAP, words.as_mut_ptr())
+        }))?;
+        let filled = ((words[2] >> 32) as usize).min(COUNT);
+        for extent in words[HEAD..].chunks_exact(EXTENT).take(filled) {
+            found.push(Extent {
+                offset: extent[0],
+                at: extent[1],
+                bytes: extent[2],
+                flags: extent[5] as u32,
+            });
+        }
+        let Some(last) = found.last().filter(|_| filled != 0) else {
+            return Ok(found);
+        };
+        start = last.offset.saturating_add(last.bytes);
+        if last.flags & FIEMAP_EXTENT_LAST != 0 || start == u64::MAX {
+            return Ok(found);
+        }
+    }
+}

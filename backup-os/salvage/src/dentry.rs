@@ -59,6 +59,10 @@ pub struct Path {
     pub deleted: bool,
     /// The path does not begin at the root of the first process's mount namespace: the object has no name in it.
     pub detached: bool,
+    /// The dentry.
+    pub dentry: Kva,
+    /// How many of the last names belong to the mount the file lies on.
+    pub depth: usize,
 }
 
 /// The path of an open file.
@@ -86,13 +90,14 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
     let mut dentry = dentry;
     let mut mount = vfsmount.back(u64::from(layouts.mount.mnt.offset));
     let mut names: Vec<Vec<u8>> = Vec::new();
-    let mut depth = 0usize;
+    let (mut steps, mut depth) = (0usize, None);
     let detached = loop {
-        depth = depth.saturating_add(1);
-        if depth > MAX_DEPTH {
+        steps = steps.saturating_add(1);
+        if steps > MAX_DEPTH {
             return Err(Refusal::new(reasons::UNREADABLE, "a path without end"));
         }
         if dentry == mem.ptr(mount, layouts.mount.mnt_root)? {
+            depth.get_or_insert(names.len());
             let parent = mem.ptr(mount, layouts.mount.mnt_parent)?;
             if parent == mount {
                 break mem.ptr(mount, layouts.mount.mnt_ns)? != context.namespaces.mount;
@@ -123,6 +128,8 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
         bytes,
         deleted,
         detached,
+        dentry: first,
+        depth: depth.unwrap_or(0),
     })
 }
 

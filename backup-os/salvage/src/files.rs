@@ -4,6 +4,7 @@
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry::{self, Path};
+use crate::directories;
 use crate::event_files;
 use crate::file_locks;
 use crate::inodes;
@@ -196,7 +197,38 @@ fn open_file<M: PhysMem + ?Sized>(
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
     match record.what {
         OpenFileKind::Regular { .. } => inodes::write(context, writer, retained, inode, &path),
-        OpenFileKind::Pipe { .. } => pipes::write(context, writer, inode, file, &path),
+        OpenFileKind::Pipe { .. } => {
+            pipes::write(context, writer, inode, file, &path)?;
+            // A FIFO has a name; a pipe is on a file system of the kernel's own.
+            let is_fifo = !path.deleted && !path.detached && inodes::check_file_system(context, inode).is_ok();
+            match is_fifo {
+                true => inodes::write(context, writer, retained, inode, &path),
+                false => Ok(()),
+            }
+        }
+        OpenFileKind::Directory => directories::write(context, writer, &path),
+        OpenFileKind::Path => path_only(context, writer, retained, inode, &path),
+        _ => Ok(()),
+    }
+}
+
+/// What a descriptor that cannot be read refers to: it has to be found again.
+fn path_only<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    inode: Kva,
+    path: &Path,
+) -> Result<()> {
+    let mode = context
+        .kernel
+        .mem
+        .uint(inode, context.kernel.types.layouts.inode.i_mode)?;
+    match mode & inodes::S_IFMT {
+        inodes::S_IFDIR => directories::write(context, writer, path),
+        inodes::S_IFREG | inodes::S_IFIFO if inodes::check_file_system(context, inode).is_ok() => {
+            inodes::write(context, writer, retained, inode, path)
+        }
         _ => Ok(()),
     }
 }

@@ -4,18 +4,18 @@ use crate::clock::{ClockSource, TimeNamespace, TimekeeperClocks, TkReadBase};
 use crate::cpus::{PcpuHot, Tss};
 use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, Key, LsmBlobSizes};
 use crate::dentry::{Dentry, MntNamespace, MountLayout};
+use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
+use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super, Journal};
 use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
-use crate::inodes::{
-    AddressSpaceLayout, BufferHead, BufferStates, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal,
-    ShmemInode, SuperBlock,
-};
+use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::interrupted::RestartBlock;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
+use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
@@ -121,6 +121,8 @@ crate::mirror_set! {
         kioctx_table: Option<KioctxTable>,
         /// `struct dentry`.
         dentry: Dentry,
+        /// `struct dentry`, the names below one.
+        children: Children,
         /// `struct mount`.
         mount: MountLayout,
         /// `struct mnt_namespace`.
@@ -145,6 +147,8 @@ crate::mirror_set! {
         buffer_states: BufferStates,
         /// `struct journal_s`.
         journal: Option<Journal>,
+        /// `struct block_device`.
+        block_device: BlockDevice,
         /// `struct nsproxy`.
         nsproxy: Nsproxy,
         /// `struct files_struct`.

@@ -30,7 +30,8 @@
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
-//! | [`inodes`], [`dentry`], [`mounts`] | files of file systems and their names |
+//! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
+//! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`] | their names |
 //! | [`evidence`] | why the kernel died |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -55,9 +56,12 @@ pub mod context;
 pub mod cpus;
 pub mod creds;
 pub mod dentry;
+pub mod directories;
 pub mod error;
 pub mod event_files;
 pub mod evidence;
+pub mod ext4;
+pub mod ext4_dir;
 pub mod failover;
 pub mod file_locks;
 pub mod files;
@@ -80,6 +84,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod orc;
 pub mod overview;
+pub mod page_cache;
 pub mod pages;
 pub mod paging;
 pub mod pipes;

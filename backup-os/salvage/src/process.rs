@@ -3,6 +3,7 @@
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry;
+use crate::directories;
 use crate::files;
 use crate::frames;
 use crate::inodes;
@@ -117,6 +118,14 @@ pub fn write<M: PhysMem + ?Sized>(
     let owner = u64::from(entry.tgid);
     let record = process(context, entry, signal, group, &space)?;
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
+    let fs = mem.ptr(leader, layouts.task.fs)?;
+    for (mnt, dentry) in [
+        (layouts.fs.pwd_mnt, layouts.fs.pwd_dentry),
+        (layouts.fs.root_mnt, layouts.fs.root_dentry),
+    ] {
+        let path = dentry::of(context, mem.ptr(fs, mnt)?, mem.ptr(fs, dentry)?)?;
+        directories::write(context, writer, &path)?;
+    }
     for &task in &tasks {
         let name = || alloc::format!("thread {}", mem.uint(task, layouts.task.pid).unwrap_or(0));
         let record = check_shared(context, leader, task)

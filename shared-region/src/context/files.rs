@@ -136,6 +136,37 @@ pub struct Inode {
     pub fully_cached: bool,
 }
 
+/// Where the content of a file lies on a disk, as the dead kernel knew it ([`crate::record::Kind::DiskContent`]). With
+/// it, everything about the content is known: what is neither here nor among the frames reads as zeros; where both say
+/// something, the frames hold. The blocks are to be read before anything is written to the file system, and those of a
+/// deleted file before it is mounted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskContent {
+    /// UUID of the file system.
+    pub uuid: [u8; 16],
+    /// Written blocks, by ascending offset.
+    pub runs: Vec<DiskRun>,
+}
+
+/// Bytes of a file that lie together on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRun {
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// Offset on the device, in bytes.
+    pub at: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A name that a deleted file had and that nobody has now ([`crate::record::Kind::NameGone`]). The disk may still know
+/// the file by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameGone {
+    /// The path.
+    pub path: Vec<u8>,
+}
+
 /// A shared-memory object without a file of its own to reopen ([`crate::record::Kind::SharedMemory`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedMemory {

@@ -35,13 +35,7 @@ fn parse(block: &[u8; 256]) -> Option<Names> {
     if u16::from_le_bytes([block[MAGIC.0], block[MAGIC.0 + 1]]) != MAGIC.1 {
         return None;
     }
-    let mut uuid = String::new();
-    for (index, byte) in block[UUID..UUID + 16].iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            uuid.push('-');
-        }
-        uuid.push_str(&format!("{byte:02x}"));
-    }
+    let uuid = uuid_text(&block[UUID..UUID + 16]);
     let label: Vec<u8> = block[LABEL..LABEL + 16]
         .iter()
         .copied()
@@ -53,12 +47,35 @@ fn parse(block: &[u8; 256]) -> Option<Names> {
     })
 }
 
+/// A UUID as it is written.
+pub fn uuid_text(bytes: &[u8]) -> String {
+    let mut uuid = String::new();
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            uuid.push('-');
+        }
+        uuid.push_str(&format!("{byte:02x}"));
+    }
+    uuid
+}
+
 /// The block device that holds the file system `wanted` picks.
 pub fn find(wanted: impl Fn(&Names) -> bool) -> Option<PathBuf> {
-    let devices = std::fs::read_dir("/sys/class/block").ok()?;
-    devices
+    devices().find(|device| names(device).is_ok_and(|names| wanted(&names)))
+}
+
+/// Every block device that holds a file system `wanted` picks.
+pub fn find_all(wanted: impl Fn(&Names) -> bool) -> Vec<PathBuf> {
+    devices()
+        .filter(|device| names(device).is_ok_and(|names| wanted(&names)))
+        .collect()
+}
+
+fn devices() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("/sys/class/block")
+        .into_iter()
+        .flatten()
         .filter_map(|entry| Some(Path::new("/dev").join(entry.ok()?.file_name())))
-        .find(|device| names(device).is_ok_and(|names| wanted(&names)))
 }
 
 #[cfg(test)]

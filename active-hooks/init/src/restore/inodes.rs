@@ -7,7 +7,10 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use rustix::{
-    fs::{fcntl_add_seals, fstat, ftruncate, memfd_create, open, FileType, MemfdFlags, Mode, OFlags, SealFlags},
+    fs::{
+        fcntl_add_seals, fstat, ftruncate, memfd_create, open, FileType, MemfdFlags, Mode, OFlags, SealFlags, Timespec,
+        Timestamps,
+    },
     io::pwrite,
     mm::{mmap_anonymous, munmap, MapFlags, ProtFlags},
 };
@@ -18,9 +21,22 @@ use shared_region::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
+    rc::Rc,
 };
+
+/// Bytes of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// What lies there.
+    pub bytes: Vec<u8>,
+}
 
 /// Pages moved from frames to a file in one go.
 const COPY_PAGES: u64 = 256;
@@ -40,13 +56,16 @@ pub struct Inodes {
     places: BTreeMap<Id, Place>,
     maps: BTreeMap<(Id, bool), High>,
     rewritten: BTreeSet<Id>,
+    held: BTreeMap<Id, Rc<OwnedFd>>,
 }
 
 impl Inodes {
-    /// `rewritten` names the inodes whose file was put back under its name, perhaps with another inode number.
-    pub fn new(rewritten: BTreeSet<Id>) -> Self {
+    /// `rewritten` names the inodes whose file was put back under its name, perhaps with another inode number; `held`
+    /// has those without a name.
+    pub fn new(rewritten: BTreeSet<Id>, held: BTreeMap<Id, Rc<OwnedFd>>) -> Self {
         Self {
             rewritten,
+            held,
             ..Self::default()
         }
     }
@@ -91,8 +110,11 @@ impl Inodes {
             return Ok(());
         }
         let place = if let Some(inode) = world.inodes.get(&id) {
-            if inode.record.path.is_empty() {
-                Place::Held(High::raise(revive(inode, host)?, base)?)
+            if let Some(held) = self.held.get(&id) {
+                let again = held.try_clone().or_refuse(|| "deleted file")?;
+                Place::Held(High::raise(again, base)?)
+            } else if inode.record.path.is_empty() {
+                Place::Held(High::raise(revive(inode, None, host)?, base)?)
             } else {
                 self.check(id, &inode.record)?;
                 Place::Named(inode.record.path.clone())
@@ -114,7 +136,10 @@ impl Inodes {
         if FileType::from_raw_mode(found.st_mode) != FileType::from_raw_mode(inode.mode) {
             return Err(Refusal::new(name(), "it is of another type now"));
         }
-        let numbered = !matches!(inode.fstype.as_slice(), b"tmpfs" | b"devtmpfs" | b"ramfs" | b"overlay");
+        let numbered = !matches!(
+            inode.fstype.as_slice(),
+            b"tmpfs" | b"devtmpfs" | b"ramfs" | b"rootfs" | b"overlay"
+        );
         if numbered && found.st_ino != inode.number && !self.rewritten.contains(&id) {
             return Err(Refusal::new(name(), "another file has its name now"));
         }
@@ -122,32 +147,46 @@ impl Inodes {
     }
 }
 
-/// A deleted file, made again without a name from its cached pages.
-fn revive(inode: &Content<'_, Inode>, host: &dyn Host) -> Restored<OwnedFd> {
+/// A deleted file, made again without a name from its cached pages and from what was read from its disk.
+pub fn revive(inode: &Content<'_, Inode>, from_disk: Option<&[Piece]>, host: &dyn Host) -> Restored<OwnedFd> {
     let record = &inode.record;
     let name = || format!("deleted file {}", String::from_utf8_lossy(&record.last_path));
     if FileType::from_raw_mode(record.mode) != FileType::RegularFile {
         return Err(Refusal::new(name(), "it is not a regular file"));
     }
-    if !record.fully_cached {
+    if !record.fully_cached && from_disk.is_none() {
         return Err(Refusal::new(name(), "not all of it was in memory"));
     }
     let last = record
         .last_path
         .strip_suffix(b" (deleted)")
         .unwrap_or(&record.last_path);
-    let directory = Path::new(OsStr::from_bytes(last)).parent().unwrap_or(Path::new("/"));
+    // Its directory may be gone as well.
+    let mut above = Path::new(OsStr::from_bytes(last)).ancestors().skip(1);
+    let directory = above.find(|above| above.is_dir()).unwrap_or(Path::new("/"));
     let mode = Mode::from_raw_mode(record.mode & 0o7777);
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let fd = open(directory, flags, mode).or_refuse(name)?;
-    fill(&fd, inode.runs(), record.size, host).map_err(|refusal| Refusal::new(name(), refusal))?;
+    let filled = fill(&fd, inode.runs(), record.size, host).and_then(|()| put(&fd, from_disk.unwrap_or_default()));
+    filled.map_err(|refusal| Refusal::new(name(), refusal))?;
     let owner = (
         rustix::fs::Uid::from_raw(record.uid),
         rustix::fs::Gid::from_raw(record.gid),
     );
     rustix::fs::fchown(&fd, Some(owner.0), Some(owner.1)).or_refuse(name)?;
     rustix::fs::fchmod(&fd, mode).or_refuse(name)?;
-    Ok(fd)
+    let times = times(record);
+    rustix::fs::futimens(&fd, &times).or_refuse(name)?;
+    // A file that is open for writing cannot be made a process's executable.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).or_refuse(name)
+}
+
+/// Writes pieces to where they belong in a file.
+pub fn put(fd: &OwnedFd, pieces: &[Piece]) -> Restored<()> {
+    pieces
+        .iter()
+        .try_for_each(|piece| write_all(fd, &piece.bytes, piece.offset))
 }
 
 /// A shared-memory object, made again.
@@ -233,4 +272,17 @@ fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Restored<()> {
         offset += written as u64;
     }
     Ok(())
+}
+
+/// Access and modification time of a record.
+pub fn times(record: &Inode) -> Timestamps {
+    const NANOSECONDS: i64 = 1_000_000_000;
+    let time = |nanoseconds: i64| Timespec {
+        tv_sec: nanoseconds.div_euclid(NANOSECONDS),
+        tv_nsec: nanoseconds.rem_euclid(NANOSECONDS),
+    };
+    Timestamps {
+        last_access: time(record.times[0]),
+        last_modification: time(record.times[1]),
+    }
 }

@@ -50,13 +50,19 @@ use self::{
     world::World,
 };
 use shared_region::context::{Id, OpenFileKind, Outcome, Process};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    rc::Rc,
+};
 
 /// What the agent is told beside the records.
 #[derive(Clone, Debug, Default)]
 pub struct Setting {
     /// Inodes whose file was put back under its name.
     pub rewritten: BTreeSet<Id>,
+    /// Open files of inodes without a name.
+    pub held: BTreeMap<Id, Rc<OwnedFd>>,
     /// Offsets of CLOCK_MONOTONIC and CLOCK_BOOTTIME in this time namespace, in nanoseconds.
     pub offsets: ClockOffsets,
     /// Processes that are refused for a reason found before, with it.
@@ -89,7 +95,7 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
-    let objects = Objects::new(base, Inodes::new(setting.rewritten.clone()));
+    let objects = Objects::new(base, Inodes::new(setting.rewritten.clone(), setting.held.clone()));
     let elapsed = Elapsed {
         then: world.machine.clock,
     };

@@ -4,8 +4,8 @@
 
 use shared_region::{
     context::{
-        AddressSpace, FileTable, FrameRun, Id, Inode, Lost, Machine, Mapping, Mount, OpenFile, Pipe, Process,
-        SharedMemory, Summary, Thread,
+        AddressSpace, DiskContent, FileTable, FrameRun, Id, Inode, Lost, Machine, Mapping, Mount, NameGone, OpenFile,
+        Pipe, Process, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -92,6 +92,10 @@ pub struct World<'a> {
     pub files: BTreeMap<Id, OpenFile>,
     /// Inodes.
     pub inodes: BTreeMap<Id, Content<'a, Inode>>,
+    /// Where on their disks inodes have their content, for those that need it.
+    pub disk: BTreeMap<Id, DiskContent>,
+    /// Names that deleted inodes had and nobody has now.
+    pub names_gone: BTreeMap<Id, NameGone>,
     /// Shared-memory objects.
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
@@ -158,6 +162,12 @@ impl<'a> World<'a> {
                 self.files.insert(owner, record.decode().map_err(text)?);
             }
             Kind::Inode => self.inodes.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::DiskContent => {
+                self.disk.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::NameGone => {
+                self.names_gone.insert(owner, record.decode().map_err(text)?);
+            }
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => match self.pipes.get_mut(&owner) {

@@ -1,127 +1,392 @@
 //! Files that protected processes hold open or map: what had not reached the disk is put back, at file level.
+//!
+//! In this order, because each step writes to file systems from which the one before still reads: every file is looked
+//! for, and what it has lost is read; directories get their names; files without a name are opened or made again; files
+//! get names and content; names that were gone are taken away again; directories get their times.
 
+use super::{
+    disk::{missing, FromDisk, Reader},
+    handles,
+    plan::Plan,
+};
 use crate::{
     boot::log,
     restore::{
         host::Host,
-        inodes,
+        inodes::{self, Piece},
         world::{Content, World},
         OrRefuse, Refusal, Restored,
     },
 };
 use rustix::fs::{
-    chmodat, chownat, mknodat, open, rename, utimensat, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps,
-    Uid, CWD,
+    chmodat, chownat, fallocate, linkat, mkdir, mknodat, open, rename, unlink, utimensat, AtFlags, FallocateFlags,
+    FileType, Gid, Mode, OFlags, Uid, CWD,
 };
-use shared_region::context::{frame_kind, Id, Inode};
-use std::{collections::BTreeSet, ffi::OsStr, fs, os::unix::ffi::OsStrExt, os::unix::fs::MetadataExt, path::Path};
-
-const NANOSECONDS: i64 = 1_000_000_000;
+use shared_region::context::{DiskContent, Id, Inode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 /// What was done.
 #[derive(Debug, Default)]
 pub struct PutBack {
     /// Inodes that have a new file under their name.
     pub rewritten: BTreeSet<Id>,
+    /// Inodes without a name.
+    pub held: BTreeMap<Id, Rc<OwnedFd>>,
     /// What could not be put back. Whoever needs it is refused when it is opened.
     pub remarks: Vec<String>,
 }
 
-/// Puts all of them back.
-pub fn put_back(world: &World<'_>, host: &dyn Host) -> PutBack {
-    let mut done = PutBack::default();
-    for (&id, inode) in &world.inodes {
-        if inode.record.path.is_empty() {
-            continue;
-        }
-        match put_back_one(inode, host) {
-            Ok(true) => drop(done.rewritten.insert(id)),
-            Ok(false) => {}
-            Err(refusal) => {
-                let remark = format!("{}: {refusal}", String::from_utf8_lossy(&inode.record.path));
-                log::warning(format_args!("file {remark}"));
-                done.remarks.push(remark);
-            }
-        }
-    }
-    done
+/// Where a file was found, and what it lacks.
+#[derive(Debug)]
+struct Found {
+    /// On its disk, under its name or another, or under none.
+    file: Option<OwnedFd>,
+    /// It has its name.
+    named: bool,
+    /// What it lacks; if it was not found, [`Plan::pieces`] and all its frames make the whole.
+    plan: Result<Plan, String>,
 }
 
-/// Returns whether the file under the name is a new one.
-fn put_back_one(inode: &Content<'_, Inode>, host: &dyn Host) -> Restored<bool> {
-    let record = &inode.record;
-    let path = Path::new(OsStr::from_bytes(&record.path));
-    let there = fs::symlink_metadata(path).ok();
-    let same = there.as_ref().is_some_and(|found| {
-        found.ino() == record.number && FileType::from_raw_mode(found.mode()) == FileType::from_raw_mode(record.mode)
-    });
-    match (FileType::from_raw_mode(record.mode), same) {
-        (FileType::RegularFile, true) => {
-            if record.dirty {
-                refresh(inode, path, host)?;
+/// Puts all of them back. `from_disk` is what was read of deleted files before their file systems were mounted.
+pub fn put_back(world: &World<'_>, from_disk: &FromDisk, host: &dyn Host) -> PutBack {
+    let mut work = Work {
+        world,
+        host,
+        from_disk,
+        found: BTreeMap::new(),
+        directories: Vec::new(),
+        displaced: Vec::new(),
+        done: PutBack::default(),
+    };
+    work.find();
+    work.each(is_directory, Work::directory);
+    work.each(|record| record.path.is_empty() && !is_directory(record), Work::nameless);
+    work.each(|record| !record.path.is_empty() && !is_directory(record), Work::named);
+    work.take_names_away();
+    work.tell_displaced();
+    work.set_directory_times();
+    work.done
+}
+
+/// Ends the name of a file on its way to its own.
+const BESIDE: &str = ".orthros-restored";
+/// Ends the name of a file whose name another has got.
+const DISPLACED: &str = ".orthros-displaced";
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+struct Work<'w, 'a> {
+    world: &'w World<'a>,
+    host: &'w dyn Host,
+    from_disk: &'w FromDisk,
+    found: BTreeMap<Id, Found>,
+    /// Directories that something was changed in or about.
+    directories: Vec<(PathBuf, &'w Inode)>,
+    /// Other names of files whose name somebody else has got.
+    displaced: Vec<PathBuf>,
+    done: PutBack,
+}
+
+impl<'w> Work<'w, '_> {
+    fn find(&mut self) {
+        let mut reader = Reader::within_memory();
+        for (&id, inode) in &self.world.inodes {
+            if handles::is_numbered(&inode.record.fstype) {
+                self.found.insert(id, find_one(self.world, id, inode, &mut reader));
             }
-            Ok(false)
         }
-        (FileType::RegularFile, false) => replace(inode, path, host).map(|()| true),
-        (FileType::Fifo, false) if there.is_none() => {
-            make_parents(path)?;
-            mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(record.mode & 0o7777), 0).or_refuse(|| "FIFO")?;
-            attributes(record, path)?;
-            Ok(true)
-        }
-        (FileType::Directory, false) if there.is_none() => {
-            fs::create_dir_all(path).or_refuse(|| "directory")?;
-            attributes(record, path)?;
-            Ok(true)
-        }
-        _ => Ok(false),
     }
+
+    /// Does one step for every inode it is for, those with short paths first: directories before what is in them.
+    fn each(
+        &mut self,
+        which: impl Fn(&Inode) -> bool,
+        step: impl Fn(&mut Self, Id, &'w Content<'w, Inode>) -> Restored<()>,
+    ) {
+        let world = self.world;
+        let mut chosen: Vec<_> = world.inodes.iter().filter(|(_, inode)| which(&inode.record)).collect();
+        chosen.sort_by_key(|(_, inode)| inode.record.path.len());
+        for (&id, inode) in chosen {
+            if let Err(refusal) = step(self, id, inode) {
+                let remark = format!("{}: {refusal}", String::from_utf8_lossy(&inode.record.last_path));
+                log::warning(format_args!("file {remark}"));
+                self.done.remarks.push(remark);
+            }
+        }
+    }
+
+    fn directory(&mut self, id: Id, inode: &'w Content<'w, Inode>) -> Restored<()> {
+        let record = &inode.record;
+        let path = path_of(record);
+        let found = self.found.remove(&id);
+        let mut made = false;
+        if !path.is_dir() {
+            // It may have been renamed: the descriptor knows its old name.
+            let old = found.and_then(|found| fs::read_link(magic(&found.file?)).ok());
+            match old.filter(|old| old.is_dir()) {
+                Some(old) => rename(&old, path).or_refuse(|| "its name")?,
+                None => mkdir(path, Mode::from_raw_mode(record.mode & 0o7777)).or_refuse(|| "directory")?,
+            }
+            made = true;
+        }
+        if made || record.dirty {
+            ownership(record, path)?;
+            self.directories.push((path.into(), record));
+        }
+        Ok(())
+    }
+
+    /// A file without a name: the disk may still have it, by a name that was gone or by another.
+    fn nameless(&mut self, id: Id, inode: &'w Content<'w, Inode>) -> Restored<()> {
+        let fd = match self.found.remove(&id) {
+            Some(Found {
+                file: Some(file), plan, ..
+            }) => {
+                if inode.record.dirty {
+                    refresh(&file, inode, plan, self.host)?;
+                }
+                file
+            }
+            _ => {
+                let pieces = match self.from_disk.get(&id) {
+                    Some(Ok(pieces)) => Some(pieces.as_slice()),
+                    Some(Err(why)) => return Err(Refusal::new("its content", why)),
+                    None => None,
+                };
+                inodes::revive(inode, pieces, self.host)?
+            }
+        };
+        self.done.held.insert(id, Rc::new(fd));
+        Ok(())
+    }
+
+    fn named(&mut self, id: Id, inode: &'w Content<'w, Inode>) -> Restored<()> {
+        let record = &inode.record;
+        let path = path_of(record);
+        let (file, named, plan) = match self.found.remove(&id) {
+            Some(found) => (found.file, found.named, found.plan),
+            None => (None, false, Ok(Plan::default())),
+        };
+        if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
+            fs::create_dir_all(parent).or_refuse(|| "its directory")?;
+        }
+        if let (Some(file), false) = (&file, named) {
+            self.give_name(file, record, path)?;
+        }
+        match (FileType::from_raw_mode(record.mode), file) {
+            (FileType::RegularFile, Some(file)) => {
+                if record.dirty {
+                    refresh(&file, inode, plan, self.host)?;
+                }
+                return Ok(());
+            }
+            (FileType::RegularFile, None) => {
+                let pieces = self
+                    .world
+                    .disk
+                    .get(&id)
+                    .map(|_| plan.map(|plan| plan.pieces))
+                    .transpose();
+                let pieces = pieces.map_err(|why| Refusal::new("its content", why))?;
+                let beside = make(inode, pieces.as_deref(), path, self.host)?;
+                self.make_way(record, path)?;
+                rename(&beside, path).or_refuse(|| "its name")?;
+            }
+            (FileType::Fifo, None) if fs::symlink_metadata(path).is_err() => {
+                mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(record.mode & 0o7777), 0)
+                    .or_refuse(|| "FIFO")?;
+                ownership(record, path)?;
+                set_times(record, path)?;
+            }
+            _ => return Ok(()),
+        }
+        self.done.rewritten.insert(id);
+        Ok(())
+    }
+
+    /// The file is on the disk, but was renamed or linked later.
+    fn give_name(&mut self, file: &OwnedFd, record: &Inode, path: &Path) -> Restored<()> {
+        let links = rustix::fs::fstat(file).or_refuse(|| "its name")?.st_nlink;
+        let further = links < u64::from(record.nlink);
+        if let Some(old) = handles::neighbour(record, path).filter(|_| !further) {
+            self.make_way(record, path)?;
+            return rename(&old, path).or_refuse(|| "its new name");
+        }
+        let beside = with_suffix(path, BESIDE);
+        handles::link(file, &beside).or_refuse(|| "its name")?;
+        self.make_way(record, path)?;
+        rename(&beside, path).or_refuse(|| "its name")?;
+        if further {
+            return Ok(());
+        }
+        let remark = format!("{}: has its old name as well", path.display());
+        log::warning(format_args!("file {remark}"));
+        self.done.remarks.push(remark);
+        Ok(())
+    }
+
+    /// Before a file gets a name: whoever has it on the disk keeps another, unless it is known that it was deleted. It may
+    /// be a file that was renamed as well, and that nobody here knows of.
+    fn make_way(&mut self, of: &Inode, path: &Path) -> Restored<()> {
+        let Some(there) = fs::symlink_metadata(path)
+            .ok()
+            .filter(|_| handles::is_numbered(&of.fstype))
+        else {
+            return Ok(());
+        };
+        // A number that was given to a new file is that of a deleted one.
+        let deleted = self.world.inodes.values().any(|inode| {
+            let record = &inode.record;
+            let is_there = record.number == there.ino() && record.device == of.device;
+            is_there && (record.nlink == 0 || handles::by_name(record, path.as_os_str().as_bytes()).is_none())
+        });
+        if there.nlink() > 1 || deleted || there.is_dir() {
+            return Ok(());
+        }
+        let kept = with_suffix(path, DISPLACED);
+        let _ = unlink(&kept);
+        linkat(CWD, path, CWD, &kept, AtFlags::empty()).or_refuse(|| "the file that has its name")?;
+        self.displaced.push(kept);
+        Ok(())
+    }
+
+    /// What was displaced and has not been given its own name since stays where it is.
+    fn tell_displaced(&mut self) {
+        for kept in std::mem::take(&mut self.displaced) {
+            if kept.symlink_metadata().is_err() {
+                continue;
+            }
+            let remark = format!("{}: had the name of a file that was put back", kept.display());
+            log::warning(format_args!("file {remark}"));
+            self.done.remarks.push(remark);
+        }
+    }
+
+    /// Names that the journal has brought back.
+    fn take_names_away(&mut self) {
+        for (id, gone) in &self.world.names_gone {
+            let Some(inode) = self.world.inodes.get(id) else {
+                continue;
+            };
+            let path = Path::new(OsStr::from_bytes(&gone.path));
+            if handles::by_name(&inode.record, &gone.path).is_none() {
+                continue;
+            }
+            if let Err(error) = unlink(path) {
+                let remark = format!("{}: was deleted and is back: {error}", path.display());
+                log::warning(format_args!("file {remark}"));
+                self.done.remarks.push(remark);
+            }
+        }
+    }
+
+    fn set_directory_times(&mut self) {
+        for (path, record) in self.directories.iter().rev() {
+            if let Err(refusal) = set_times(record, path) {
+                log::warning(format_args!("directory {}: {refusal}", path.display()));
+            }
+        }
+    }
+}
+
+fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, reader: &mut Reader) -> Found {
+    let record = &inode.record;
+    let by_name = (!record.path.is_empty())
+        .then(|| handles::by_name(record, &record.path))
+        .flatten();
+    let named = by_name.is_some();
+    let file = by_name.or_else(|| handles::by_number(world, record));
+    let disk = world.disk.get(&id);
+    let plan = match (&file, disk) {
+        (Some(file), Some(disk)) => Plan::compare(inode, disk, file, reader),
+        (Some(_), None) => Ok(Plan::dirty(inode)),
+        // A deleted file was read before.
+        (None, Some(disk)) if !record.path.is_empty() => all_of(inode, disk, reader),
+        (None, _) => Ok(Plan::default()),
+    };
+    Found { file, named, plan }
+}
+
+fn all_of(inode: &Content<'_, Inode>, disk: &DiskContent, reader: &mut Reader) -> Result<Plan, String> {
+    Ok(Plan {
+        pieces: reader.read(disk.uuid, &missing(inode, disk))?,
+        ..Plan::default()
+    })
+}
+
+fn is_directory(record: &Inode) -> bool {
+    FileType::from_raw_mode(record.mode) == FileType::Directory
+}
+
+fn path_of(record: &Inode) -> &Path {
+    Path::new(OsStr::from_bytes(&record.path))
+}
+
+fn magic(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// The file the journal has kept, with the pages, the size and the attributes it has not.
-fn refresh(inode: &Content<'_, Inode>, path: &Path, host: &dyn Host) -> Restored<()> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = open(path, flags, Mode::empty()).or_refuse(|| "opening")?;
-    let dirty = inode.runs().filter(|run| run.kind() == frame_kind::FILE_DIRTY);
-    inodes::fill(&fd, dirty, inode.record.size, host)?;
-    attributes(&inode.record, path)
+fn refresh(file: &OwnedFd, inode: &Content<'_, Inode>, plan: Result<Plan, String>, host: &dyn Host) -> Restored<()> {
+    let plan = plan.map_err(|why| Refusal::new("its content", why))?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let fd = open(magic(file), flags, Mode::empty()).or_refuse(|| "opening")?;
+    inodes::fill(&fd, plan.frames.into_iter(), inode.record.size, host)?;
+    for (start, end) in plan.holes {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&fd, flags, start, end - start).or_refuse(|| "a hole")?;
+    }
+    inodes::put(&fd, &plan.pieces)?;
+    let path = magic(file);
+    ownership(&inode.record, Path::new(&path))?;
+    set_times(&inode.record, Path::new(&path))
 }
 
-/// A file whose name did not reach the disk, made from its pages.
-fn replace(inode: &Content<'_, Inode>, path: &Path, host: &dyn Host) -> Restored<()> {
-    if !inode.record.fully_cached {
+/// A file that did not reach the disk, made beside its name from its pages and from what blocks of it were read.
+fn make(inode: &Content<'_, Inode>, pieces: Option<&[Piece]>, path: &Path, host: &dyn Host) -> Restored<PathBuf> {
+    if !inode.record.fully_cached && pieces.is_none() {
         return Err(Refusal::new(
             "its name",
             "is not on the disk, and not all of its content was in memory",
         ));
     }
-    make_parents(path)?;
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".orthros-restored");
-    let beside = Path::new(&beside);
+    let beside = with_suffix(path, BESIDE);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = open(beside, flags, Mode::RUSR | Mode::WUSR).or_refuse(|| "making it anew")?;
+    let fd = open(&beside, flags, Mode::RUSR | Mode::WUSR).or_refuse(|| "making it anew")?;
     inodes::fill(&fd, inode.runs(), inode.record.size, host)?;
-    attributes(&inode.record, beside)?;
-    rename(beside, path).or_refuse(|| "its name")
+    inodes::put(&fd, pieces.unwrap_or_default())?;
+    ownership(&inode.record, &beside)?;
+    set_times(&inode.record, &beside)?;
+    Ok(beside)
 }
 
-fn make_parents(path: &Path) -> Restored<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).or_refuse(|| "its directory")
+/// Owner and permissions. What is right is left alone: a change of the owner takes file capabilities away.
+fn ownership(record: &Inode, path: &Path) -> Restored<()> {
+    let found = fs::metadata(path).or_refuse(|| "owner")?;
+    if (found.uid(), found.gid()) != (record.uid, record.gid) {
+        let owner = (Uid::from_raw(record.uid), Gid::from_raw(record.gid));
+        chownat(CWD, path, Some(owner.0), Some(owner.1), AtFlags::empty()).or_refuse(|| "owner")?;
+    }
+    chmodat(CWD, path, Mode::from_raw_mode(record.mode & 0o7777), AtFlags::empty()).or_refuse(|| "permissions")
 }
 
-fn attributes(record: &Inode, path: &Path) -> Restored<()> {
-    let owner = (Uid::from_raw(record.uid), Gid::from_raw(record.gid));
-    chownat(CWD, path, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW).or_refuse(|| "owner")?;
-    chmodat(CWD, path, Mode::from_raw_mode(record.mode & 0o7777), AtFlags::empty()).or_refuse(|| "permissions")?;
-    let time = |nanoseconds: i64| Timespec {
-        tv_sec: nanoseconds.div_euclid(NANOSECONDS),
-        tv_nsec: nanoseconds.rem_euclid(NANOSECONDS),
-    };
-    let times = Timestamps {
-        last_access: time(record.times[0]),
-        last_modification: time(record.times[1]),
-    };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).or_refuse(|| "times")
+fn set_times(record: &Inode, path: &Path) -> Restored<()> {
+    utimensat(CWD, path, &inodes::times(record), AtFlags::empty()).or_refuse(|| "times")
 }
+
+#[cfg(test)]
+mod tests;

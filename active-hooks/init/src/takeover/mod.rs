@@ -6,10 +6,13 @@
 
 pub mod blocks;
 pub mod clock;
+pub mod disk;
 pub mod files;
 pub mod gate;
+pub mod handles;
 pub mod limits;
 pub mod mounts;
+pub mod plan;
 pub mod report;
 
 use crate::{
@@ -69,9 +72,10 @@ struct Inner {
     device: Device,
     region: Region,
     offsets: (i64, i64),
+    from_disk: disk::FromDisk,
 }
 
-/// Everything before the root file system is mounted: gate, memory, clocks, ids.
+/// Everything before the root file system is mounted: gate, memory, clocks, ids, what mounting would free.
 ///
 /// # Errors
 /// Only if the boot must not go on.
@@ -107,13 +111,16 @@ pub fn prepare(role: Role) -> Result<Takeover> {
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
 
     let mut offsets = (0, 0);
+    let mut from_disk = disk::FromDisk::new();
     match region.context().map(Stream::open) {
         Ok(Ok(stream)) => {
-            let machine = World::read(&stream).machine;
+            let world = World::read(&stream);
+            let machine = &world.machine;
             offsets = clock::go_on(&machine.clock);
             boot::start_pids_at(machine.last_pid.saturating_add(1));
-            set_names(&machine);
+            set_names(machine);
             limits::adapt(ram_at_boot.unwrap_or(0), machine.total_ram_pages);
+            from_disk = disk::read_deleted(&world);
         }
         Ok(Err(error)) => log::error(format_args!("Essential Context: {error}; no process is restored")),
         Err(error) => log::error(format_args!("{error}; no process is restored")),
@@ -123,6 +130,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             device,
             region,
             offsets,
+            from_disk,
         }),
     })
 }
@@ -160,11 +168,12 @@ impl Inner {
         let device = &self.device;
         let world = World::read(stream);
         mounts::bring_back(&world);
-        let put_back = files::put_back(&world, device);
+        let put_back = files::put_back(&world, &self.from_disk, device);
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
 
         let setting = Setting {
             rewritten: put_back.rewritten,
+            held: put_back.held,
             offsets: self.offsets,
             ..Setting::default()
         };

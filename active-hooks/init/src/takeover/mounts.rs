@@ -1,7 +1,7 @@
 //! Mounts that protected processes could see, besides the root.
 
 use crate::{boot::log, restore::world::World};
-use rustix::mount::{mount, MountFlags};
+use rustix::mount::{mount, mount_remount, MountFlags};
 use shared_region::context::Mount;
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
@@ -14,6 +14,13 @@ pub fn bring_back(world: &World<'_>) {
     mounts.sort_by_key(|mount| mount.mountpoint.len());
     for record in mounts {
         let at = Path::new(OsStr::from_bytes(&record.mountpoint));
+        let flags = kept_flags(record);
+        if at == Path::new("/") && !CARRIED.contains(&record.fstype.as_slice()) && !flags.contains(MountFlags::RDONLY) {
+            // The boot loader may have asked for a root that is only read until it is checked.
+            if let Err(error) = mount_remount(at, flags, c"") {
+                log::warning(format_args!("making the root file system writable: {error}"));
+            }
+        }
         if CARRIED.contains(&record.fstype.as_slice()) || at == Path::new("/") || is_mounted(at) {
             continue;
         }
@@ -28,18 +35,22 @@ fn bring_back_one(record: &Mount, at: &Path) -> Result<(), String> {
         return Err("only a part of its file system was mounted there".into());
     }
     fs::create_dir_all(at).map_err(|error| error.to_string())?;
-    let flags = MountFlags::from_bits_truncate(record.flags as u32)
+    let flags = kept_flags(record);
+    let source = OsStr::from_bytes(&record.source);
+    let fstype = OsStr::from_bytes(&record.fstype);
+    // The mode of a fresh tmpfs is that of /tmp already.
+    mount(source, at, fstype, flags, None).map_err(|error| error.to_string())
+}
+
+fn kept_flags(record: &Mount) -> MountFlags {
+    MountFlags::from_bits_truncate(record.flags as u32)
         & (MountFlags::RDONLY
             | MountFlags::NOSUID
             | MountFlags::NODEV
             | MountFlags::NOEXEC
             | MountFlags::NOATIME
             | MountFlags::NODIRATIME
-            | MountFlags::RELATIME);
-    let source = OsStr::from_bytes(&record.source);
-    let fstype = OsStr::from_bytes(&record.fstype);
-    // The mode of a fresh tmpfs is that of /tmp already.
-    mount(source, at, fstype, flags, None).map_err(|error| error.to_string())
+            | MountFlags::RELATIME)
 }
 
 fn is_mounted(at: &Path) -> bool {

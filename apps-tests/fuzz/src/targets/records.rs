@@ -23,6 +23,8 @@ fn decode(record: &Record<'_>) {
         Kind::Summary => drop(record.decode::<context::Summary>()),
         Kind::Outcome => drop(record.decode::<context::Outcome>()),
         Kind::SharedMemory => drop(record.decode::<context::SharedMemory>()),
+        Kind::DiskContent => drop(record.decode::<context::DiskContent>()),
+        Kind::NameGone => drop(record.decode::<context::NameGone>()),
         Kind::Frames => {
             for run in FrameRun::iter(record.payload) {
                 assert_eq!(FrameRun::new(run.va, run.pfn(), run.pages(), run.kind()), run);

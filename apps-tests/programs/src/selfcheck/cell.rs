@@ -92,6 +92,16 @@ impl Context {
         self.options.mutate
     }
 
+    /// Arguments for another run of this program that sees the same failover and is mutated like this one.
+    pub fn child_arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut arguments = vec!["--directory".into(), self.options.directory.join("child").into()];
+        if let Some(after) = self.options.assume_after_ms {
+            arguments.extend(["--assume-failover-after-ms".into(), after.to_string().into()]);
+        }
+        arguments.extend(self.options.mutate.then(|| "--mutate".into()));
+        arguments
+    }
+
     /// A path for a file of this cell.
     pub fn path(&self, name: &str) -> PathBuf {
         self.options.directory.join(name)

@@ -82,6 +82,8 @@ pub struct XArrayWalk<'k, 'm, M: PhysMem + ?Sized> {
     types: &'k XaNode,
     /// Only subtrees and entries with this mark are visited.
     only: Option<u8>,
+    /// Only entries that stand for an index from the first to the last of these.
+    range: (u64, u64),
     single: Option<Entry>,
     pending: Option<Pending>,
     path: Vec<Frame>,
@@ -122,6 +124,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> XArrayWalk<'k, 'm, M> {
             memory,
             types: types.node,
             only: None,
+            range: (0, u64::MAX),
             single: None,
             pending: None,
             path: Vec::new(),
@@ -154,6 +157,14 @@ impl<'k, 'm, M: PhysMem + ?Sized> XArrayWalk<'k, 'm, M> {
     pub fn marked(self, mark: u8) -> Self {
         Self {
             only: Some(mark),
+            ..self
+        }
+    }
+
+    /// Visits only entries that stand for an index from `first` to `last`.
+    pub fn within(self, first: u64, last: u64) -> Self {
+        Self {
+            range: (first, last),
             ..self
         }
     }
@@ -223,10 +234,8 @@ impl<M: PhysMem + ?Sized> Iterator for XArrayWalk<'_, '_, M> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(entry) = self.single.take() {
-            return self
-                .only
-                .is_none_or(|mark| entry.marks & bit(mark) != 0)
-                .then_some(Ok(entry));
+            let wanted = self.range.0 == 0 && self.only.is_none_or(|mark| entry.marks & bit(mark) != 0);
+            return wanted.then_some(Ok(entry));
         }
         loop {
             if let Some(to) = self.pending.take() {
@@ -234,7 +243,7 @@ impl<M: PhysMem + ?Sized> Iterator for XArrayWalk<'_, '_, M> {
                     return Some(Err(error));
                 }
             }
-            let only = self.only;
+            let (only, (first, last)) = (self.only, self.range);
             let frame = self.path.last_mut()?;
             let slot = frame.next;
             let Some(&value) = frame.slots.get(slot) else {
@@ -247,6 +256,12 @@ impl<M: PhysMem + ?Sized> Iterator for XArrayWalk<'_, '_, M> {
                 continue;
             }
             let index = frame.base | (slot as u64).wrapping_shl(frame.shift as u32);
+            let slots = 1u64.wrapping_shl(frame.shift as u32);
+            let siblings = if is_internal(value) { 0 } else { frame.siblings(slot) };
+            let span = siblings.saturating_add(1).saturating_mul(slots);
+            if index > last || index.saturating_add(span.saturating_sub(1)) < first {
+                continue;
+            }
             if is_node(value) {
                 let node = Kva(value.wrapping_sub(XA_INTERNAL));
                 let Some(shift) = frame.shift.checked_sub(u64::from(XA_CHUNK_SHIFT)) else {
@@ -269,8 +284,6 @@ impl<M: PhysMem + ?Sized> Iterator for XArrayWalk<'_, '_, M> {
                 // Sibling entries are counted with the entry they belong to.
                 continue;
             }
-            let siblings = frame.siblings(slot);
-            let span = siblings.saturating_add(1).wrapping_shl(frame.shift as u32);
             let Some(left) = self.left.checked_sub(1) else {
                 let node = frame.node;
                 self.path.clear();

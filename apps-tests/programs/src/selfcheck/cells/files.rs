@@ -115,7 +115,8 @@ pub const CELLS: &[Cell] = &[
     },
 ];
 
-fn numbered(path: &Path) -> Result<File> {
+/// A file of 10,000 bytes.
+pub fn numbered(path: &Path) -> Result<File> {
     let file = open(path, true, 0)?;
     write_all(&file, "0123456789".repeat(1000).as_bytes())?;
     Ok(file)
@@ -323,9 +324,13 @@ fn directory(context: &mut Context) -> Result<()> {
     let path = context.path("directory");
     std::fs::create_dir(&path)?;
     for name in ["a", "b", "c"] {
-        std::fs::write(path.join(name), name)?;
+        // Nobody holds these: they are safe once they are synced.
+        let mut file = File::create(path.join(name))?;
+        file.write_all(name.as_bytes())?;
+        file.sync_all()?;
     }
     let directory = open(&path, false, libc::O_DIRECTORY)?;
+    directory.sync_all()?;
     let through = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
     context.failover(|| Ok(std::fs::remove_file(path.join("b"))?))?;
     let mut names: Vec<_> = std::fs::read_dir(&through)?

@@ -3,6 +3,7 @@
 mod clocks;
 mod event_files;
 mod files;
+mod files_on_disk;
 mod fork_memory;
 mod identity;
 mod limits;
@@ -21,7 +22,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 16] = [
+    let lists: [&'static [Cell]; 17] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -33,6 +34,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         restrictions::CELLS,
         signals::CELLS,
         files::CELLS,
+        files_on_disk::CELLS,
         pipes::CELLS,
         event_files::CELLS,
         timers::CELLS,

@@ -1,7 +1,7 @@
 //! Descriptors and files.
 
 use super::{check, scalar_calls};
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -72,6 +72,34 @@ pub fn open(path: &Path, write: bool, flags: i32) -> Result<File> {
         .custom_flags(flags)
         .open(path)
         .with_context(|| format!("open {}", path.display()))
+}
+
+/// Drops the clean, unmapped pages of a file from memory.
+pub fn evict(file: &impl AsFd) -> Result<()> {
+    evict_range(file, 0, 0)
+}
+
+/// As [`evict`], for `length` bytes from `offset` on; 0 is all.
+pub fn evict_range(file: &impl AsFd, offset: u64, length: u64) -> Result<()> {
+    // SAFETY: the descriptor is borrowed; the rest are numbers.
+    let ret = unsafe {
+        libc::posix_fadvise(
+            file.as_fd().as_raw_fd(),
+            offset as i64,
+            length as i64,
+            libc::POSIX_FADV_DONTNEED,
+        )
+    };
+    ensure!(ret == 0, "posix_fadvise: error {ret}");
+    Ok(())
+}
+
+/// Writes the data of a file to its disk, and not what leads to it.
+pub fn write_back(file: &impl AsFd) -> Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: the descriptor is borrowed; the rest are numbers.
+    let ret = unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, flags) };
+    check("sync_file_range", ret.into()).map(drop)
 }
 
 /// `memfd_create`.

@@ -4,6 +4,7 @@ use super::fixture::{at, sorted_out, World, XARRAY};
 use crate::addr::Kva;
 use crate::containers::xarray::{Entry, XArrayWalk};
 use crate::error::Reason;
+use alloc::vec::Vec;
 
 const ARRAY: Kva = at(0x100);
 const TOP: Kva = at(0x1000);
@@ -70,6 +71,26 @@ fn entries_come_with_index_and_marks() {
     let (good, _) = sorted_out(XArrayWalk::new(&memory, XARRAY, ARRAY).unwrap().marked(0));
     assert_eq!(good.len(), 1);
     assert_eq!(good[0].index, 130);
+}
+
+#[test]
+fn a_range_leaves_out_what_lies_outside() {
+    let mut world = two_levels();
+    // An entry of four indices.
+    world.xa_slot(LOW, 8, 0xC0);
+    for slot in 9..12 {
+        world.xa_slot(LOW, slot, 8 << 2 | 2);
+    }
+    let memory = world.memory();
+    let found = |first, last| -> Vec<u64> {
+        let walk = XArrayWalk::new(&memory, XARRAY, ARRAY).unwrap().within(first, last);
+        walk.map(|entry| entry.unwrap().index).collect()
+    };
+    assert_eq!(found(0, 127), []);
+    assert_eq!(found(0, 128), [128]);
+    assert_eq!(found(129, 130), [130]);
+    assert_eq!(found(138, 138), [136]);
+    assert_eq!(found(140, u64::MAX), []);
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! Files by inode number and generation: what a name is believed to lead to is checked, and a file that is on the disk
+//! under another name, or under none that is known, is found.
+
+use crate::{restore::world::World, sys};
+use rustix::fs::{open, Mode, OFlags};
+use shared_region::context::Inode;
+use std::{
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+/// Whether inode numbers of this type of file system outlive its mount.
+pub fn is_numbered(fstype: &[u8]) -> bool {
+    !matches!(fstype, b"tmpfs" | b"devtmpfs" | b"ramfs" | b"rootfs" | b"overlay")
+}
+
+/// Whether an open file is the one a record is about.
+pub fn is_same(fd: &impl AsFd, record: &Inode) -> bool {
+    let Ok(found) = rustix::fs::fstat(fd) else { return false };
+    let kind = |mode: u32| mode & libc::S_IFMT;
+    if !is_numbered(&record.fstype) || found.st_ino != record.number || kind(found.st_mode) != kind(record.mode) {
+        return false;
+    }
+    match sys::generation(fd.as_fd()) {
+        Ok(generation) => generation == record.generation,
+        // Not every file system has any, and it cannot be asked of what is open by path only.
+        Err(_) => true,
+    }
+}
+
+/// Opens what is under the recorded name if it is the recorded file.
+pub fn by_name(record: &Inode, path: &[u8]) -> Option<OwnedFd> {
+    let access = match record.mode & libc::S_IFMT {
+        // Opening a FIFO without a reader or writer at the other end waits, or disturbs it.
+        libc::S_IFIFO => OFlags::PATH,
+        _ => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME,
+    };
+    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = open(OsStr::from_bytes(path), flags, Mode::empty()).ok()?;
+    is_same(&fd, record).then_some(fd)
+}
+
+/// Opens the recorded file by its number, if its file system can do that and has it.
+pub fn by_number(world: &World<'_>, record: &Inode) -> Option<OwnedFd> {
+    // Other file systems have other handles; generation 0 would match any file.
+    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2") || record.generation == 0 {
+        return None;
+    }
+    let number = u32::try_from(record.number).ok()?;
+    let access = match record.mode & libc::S_IFMT {
+        libc::S_IFIFO => OFlags::PATH,
+        _ => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME,
+    };
+    let mut mounts = world.mounts.iter().filter(|mount| mount.device == record.device);
+    mounts.find_map(|mount| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
+        let fd = sys::open_by_handle(at.as_fd(), number, record.generation, access.bits() as i32).ok()?;
+        is_same(&fd, record).then_some(fd)
+    })
+}
+
+/// Another name of the recorded file in the same directory as `path`: what it was called before it was renamed.
+pub fn neighbour(record: &Inode, path: &Path) -> Option<std::path::PathBuf> {
+    use std::os::unix::fs::DirEntryExt;
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    let mut names = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.ino() == record.number);
+    names.find_map(|entry| (entry.path() != path).then(|| entry.path()))
+}
+
+/// Gives an open file a name that nobody has.
+pub fn link(fd: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    rustix::fs::linkat(fd, c"", rustix::fs::CWD, path, rustix::fs::AtFlags::EMPTY_PATH)
+}

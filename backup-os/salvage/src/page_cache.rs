@@ -1,0 +1,211 @@
+//! The page cache of a file (`mm/filemap.c`, `include/linux/buffer_head.h`): which pages it has, and which of them the
+//! disk does not know.
+
+use crate::addr::{Kva, PAGE_SHIFT, PAGE_SIZE};
+use crate::context::Context;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use crate::refusal::{Refusal, Result};
+use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
+use alloc::vec::Vec;
+use shared_region::context::{frame_kind, FrameRun};
+use shared_region::reasons;
+
+/// Bit 0 of a page cache entry that is no page: a shadow of an evicted one, or, in shmem, a swap entry.
+const VALUE_ENTRY: u64 = 1;
+
+crate::mirrors! {
+    /// A page cache.
+    #[allow(missing_docs)]
+    pub struct AddressSpaceLayout = "address_space" {
+        i_pages: Field,
+        i_mmap_writable: Field = "i_mmap_writable.counter",
+        a_ops: Field,
+    }
+
+    /// A block in the page cache.
+    #[allow(missing_docs)]
+    pub struct BufferHead = "buffer_head" {
+        b_state: Field,
+        b_this_page: Field,
+        b_size: Field,
+    }
+}
+
+crate::constants! {
+    /// Bits of `buffer_head.b_state`.
+    pub struct BufferStates {
+        /// Contents are valid.
+        uptodate: u32 = "BH_Uptodate",
+    }
+}
+
+/// Cached pages of an inode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// By ascending offset.
+    pub runs: Vec<FrameRun>,
+    /// Pages recorded below the end of the file.
+    pub pages: u64,
+    /// One of them is newer than the disk.
+    pub dirty: bool,
+    /// Pages of shmem that are on swap.
+    pub swapped: u64,
+}
+
+impl Cached {
+    /// Nothing of it may be looked for on the disk.
+    pub fn all_dirty(&mut self) {
+        for run in &mut self.runs {
+            *run = FrameRun::new(run.va, run.pfn(), run.pages(), frame_kind::FILE_DIRTY);
+        }
+    }
+}
+
+/// The cached pages of an inode.
+///
+/// # Errors
+/// They cannot be read, or one is no good.
+pub fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size: u64) -> Result<Cached> {
+    let kernel = context.kernel;
+    let flags = &kernel.types.layouts.page_flags;
+    let bit = |bit: u32| 1u64.wrapping_shl(bit);
+    let poison = flags.hwpoison.map_or(0, bit);
+    let (uptodate, dirty) = (bit(flags.uptodate), bit(flags.dirty));
+    let array = mapping.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
+    let marked = 1u8 << PAGECACHE_TAG_DIRTY | 1 << PAGECACHE_TAG_WRITEBACK;
+    let operations = context.symbol(kernel.mem.ptr(mapping, kernel.types.layouts.address_space.a_ops)?);
+    let is_shmem = operations.as_deref() == Some("shmem_aops");
+    let mut cached = Cached::default();
+    for entry in kernel.xarray(array)? {
+        let entry = entry?;
+        if entry.value & VALUE_ENTRY != 0 {
+            // In shmem, and there alone, a value is a page on swap.
+            if is_shmem {
+                cached.swapped = cached.swapped.wrapping_add(entry.span.max(1));
+            }
+            continue;
+        }
+        let Some((pfn, flags, _)) = context.pages.of_entry(Kva(entry.value & !3)) else {
+            return Err(Refusal::new(
+                reasons::UNREADABLE,
+                alloc::format!("page {} of a file", entry.index),
+            ));
+        };
+        if flags & poison != 0 {
+            return Err(Refusal::new(
+                reasons::POISONED,
+                alloc::format!("page {} of a file", entry.index),
+            ));
+        }
+        let is_dirty = entry.marks & marked != 0 || flags & dirty != 0;
+        let whole = || blocks_are_whole(context, Kva(entry.value & !3), flags, entry.index, entry.span, size);
+        if flags & uptodate == 0 && !whole() {
+            // In shmem it was set aside (`fallocate`) and never written: it reads as zeros.
+            if is_dirty && !is_shmem {
+                let page = alloc::format!("page {} was read only in part", entry.index);
+                return Err(Refusal::new(reasons::UNREADABLE, page));
+            }
+            continue;
+        }
+        cached.dirty |= is_dirty;
+        let kind = if is_dirty {
+            frame_kind::FILE_DIRTY
+        } else {
+            frame_kind::FILE
+        };
+        let span = entry.span.clamp(1, FrameRun::MAX_PAGES);
+        cached.pages = cached
+            .pages
+            .saturating_add(span.min(pages_of(size).saturating_sub(entry.index)));
+        append(
+            &mut cached.runs,
+            FrameRun::new(entry.index.wrapping_shl(PAGE_SHIFT), pfn, span, kind),
+        );
+    }
+    Ok(cached)
+}
+
+/// Whether every block of a page or folio that lies in the file is up to date: with blocks smaller than pages, the rest
+/// of the last page never is.
+fn blocks_are_whole<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    page: Kva,
+    flags: u64,
+    index: u64,
+    span: u64,
+    size: u64,
+) -> bool {
+    let bytes = span.clamp(1, FrameRun::MAX_PAGES) << PAGE_SHIFT;
+    let inside = size.saturating_sub(index.wrapping_shl(PAGE_SHIFT)).min(bytes);
+    let mut valid = has_buffers(context, flags);
+    each_buffer(context, page, bytes, |at, is_valid| valid &= at >= inside || is_valid).is_ok() && valid
+}
+
+/// Whether the block at `at` bytes into a page or folio is up to date.
+pub fn buffer_is_valid<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: Kva, flags: u64, at: u64) -> bool {
+    if !has_buffers(context, flags) {
+        return flags & 1u64.wrapping_shl(context.kernel.types.layouts.page_flags.uptodate) != 0;
+    }
+    let mut valid = false;
+    let bytes = at.saturating_add(PAGE_SIZE);
+    // A folio of several pages may have more behind it.
+    let _ = each_buffer(context, page, bytes, |offset, is_valid| {
+        valid |= offset == at && is_valid
+    });
+    valid
+}
+
+fn has_buffers<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, flags: u64) -> bool {
+    let private = context.kernel.types.layouts.page_flags.private;
+    private.is_some_and(|bit| flags & 1u64.wrapping_shl(bit) != 0)
+}
+
+/// Shows the blocks of a page or folio of so many bytes: where each lies in it, and whether it is up to date.
+fn each_buffer<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    page: Kva,
+    bytes: u64,
+    mut show: impl FnMut(u64, bool),
+) -> Result<()> {
+    /// Blocks are 512 bytes at least.
+    const SMALLEST: u64 = 512;
+    let types = &context.kernel.types;
+    let mem = &context.kernel.mem;
+    let layout = &types.layouts.buffer_head;
+    let first = mem.ptr(page, types.page.private)?;
+    let (mut at, mut offset) = (first, 0u64);
+    for _ in 0..bytes / SMALLEST {
+        let state = mem.uint(at, layout.b_state)?;
+        show(
+            offset,
+            state & 1u64.wrapping_shl(types.layouts.buffer_states.uptodate) != 0,
+        );
+        offset = offset.saturating_add(mem.uint(at, layout.b_size)?);
+        at = mem.ptr(at, layout.b_this_page)?;
+        if at == first {
+            return Ok(());
+        }
+    }
+    Err(Refusal::new(reasons::UNREADABLE, "blocks of a page without end"))
+}
+
+/// Appends a run, or lengthens the last.
+fn append(runs: &mut Vec<FrameRun>, run: FrameRun) {
+    if let Some(last) = runs.last_mut() {
+        let pages = last.pages().wrapping_add(run.pages());
+        let follows = last.kind() == run.kind()
+            && last.va.wrapping_add(last.pages() << PAGE_SHIFT) == run.va
+            && last.pfn().wrapping_add(last.pages()) == run.pfn();
+        if follows && pages <= FrameRun::MAX_PAGES {
+            *last = FrameRun::new(last.va, last.pfn(), pages, last.kind());
+            return;
+        }
+    }
+    runs.push(run);
+}
+
+/// Pages a file of so many bytes has.
+pub const fn pages_of(size: u64) -> u64 {
+    size.div_ceil(PAGE_SIZE)
+}
