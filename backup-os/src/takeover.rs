@@ -127,7 +127,18 @@ impl Backup {
             region.stamp_at(Event::Failed, failed);
         }
         region.stamp_at(Event::Detected, tsc);
-        // The dead module does not write its words any more; the successor's finds them as at power-on.
+        control.unparked_cpus.store(0, Ordering::Relaxed);
+        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
+        log::info!(
+            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
+            if panicking_since == 0 { "not seen taken" } else { "taken" }
+        );
+    }
+
+    /// The successor's module is to find its words as at power-on. Not earlier: the dead one's can still ring while its
+    /// CPUs are being stopped, and that would look like a panic of the successor.
+    fn clear_module_words(&self) {
+        let control = self.region.control();
         for word in [
             &control.module_abi,
             &control.doorbell,
@@ -143,12 +154,6 @@ impl Backup {
         ] {
             word.store(0, Ordering::Relaxed);
         }
-        control.unparked_cpus.store(0, Ordering::Relaxed);
-        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
-        log::info!(
-            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
-            if panicking_since == 0 { "not seen taken" } else { "taken" }
-        );
     }
 
     /// Stops every CPU, or gives the machine up.
@@ -169,6 +174,7 @@ impl Backup {
         let cpus = unsafe { stop.run(generation) };
         let running: alloc::vec::Vec<&Cpu> = cpus.iter().filter(|cpu| cpu.stopped_by.is_none()).collect();
         if running.is_empty() {
+            self.clear_module_words();
             return;
         }
         let control = self.region.control();

@@ -12,6 +12,7 @@ use crate::inodes::{
     AddressSpaceLayout, BufferHead, BufferStates, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal,
     ShmemInode, SuperBlock,
 };
+use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, VdsoImage, VmArea, VmSpecialMapping};
@@ -21,7 +22,6 @@ use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
-use crate::stack_scan::{FutexQ, IovIter, Kiocb};
 use crate::tasks::{Pid, PidTypes, SemUndoList, Signal, Task, Upid, VmStruct};
 use crate::thread::{IoContext, Mempolicy};
 use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
