@@ -104,7 +104,8 @@ struct orthros_control {
 	__u64 detected_pm_timer;
 	__u64 unparked_cpus;
 	__u64 successor_slot;
-	__u64 backup_reserved[17];
+	__u64 stop_gently;
+	__u64 backup_reserved[16];
 	/* written by the module */
 	__u64 module_abi;
 	__u64 doorbell;
@@ -219,7 +220,8 @@ struct orthros_park_slot {
 	__u64 parked_cr3;
 	__u64 parked_gdt;
 	__u64 parked_idt;
-	__u64 reserved[88];
+	__u64 let_go_on;
+	__u64 reserved[87];
 	__u8 xsave[ORTHROS_PARK_XSAVE_SIZE];
 	__u8 stack[0x1000];
 };

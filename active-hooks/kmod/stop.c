@@ -7,6 +7,12 @@
  * in the region; it never comes back. Nothing here takes a lock, allocates or
  * prints: the kernel around may be in any state.
  *
+ * A CPU that is in the middle of a user thread's call may end it first, as long
+ * as stop_gently equals the request: what a call has done is known exactly when
+ * it is over. It then parks on its way to user mode, or at a further NMI that
+ * finds it there, idle or in a kernel thread. When stop_gently has been cleared
+ * the next NMI parks it wherever it is.
+ *
  * panic() is met before it has stopped the other CPUs itself: a CPU in
  * stop_this_cpu() counts as offline and no longer answers NMIs with handlers
  * (arch_cpu_is_offline() in exc_nmi()), and its FPU would be out of reach.
@@ -15,6 +21,8 @@
 #include <linux/panic_notifier.h>
 #include <linux/reboot.h>
 #include <linux/sched.h>
+#include <linux/sched/task_stack.h>
+#include <linux/user-return-notifier.h>
 #include <asm/cpufeature.h>
 #include <asm/debugreg.h>
 #include <asm/fpu/xcr.h>
@@ -130,6 +138,12 @@ static void save_cpu(struct orthros_park_slot *slot, u64 request,
 	smp_store_release(&slot->state, ORTHROS_PARK_SAVED);
 }
 
+static struct orthros_park_slot *own_slot(void)
+{
+	return region.base + ORTHROS_PARKING_SLOTS_OFFSET +
+	       (u64)initial_apic_id() * ORTHROS_PARK_SLOT_SIZE;
+}
+
 /*
  * Leaves this kernel. Does not return once a slot has been filled; returns if
  * the backup OS has not said where to go.
@@ -138,8 +152,7 @@ static void park(u64 request, const struct pt_regs *regs)
 {
 	u32 apic_id = initial_apic_id();
 	u64 root = park_root(), entry = word_read(park_entry);
-	u64 offset = ORTHROS_PARKING_SLOTS_OFFSET +
-		     (u64)apic_id * ORTHROS_PARK_SLOT_SIZE;
+	struct orthros_park_slot *slot = own_slot();
 	u64 first = region.phys + ORTHROS_PARKING_CODE_OFFSET;
 
 	if (!root || entry < first || entry >= first + ORTHROS_PARKING_CODE_SIZE ||
@@ -147,21 +160,78 @@ static void park(u64 request, const struct pt_regs *regs)
 		return;
 
 	local_irq_disable();
-	save_cpu(region.base + offset, request, regs);
+	save_cpu(slot, request, regs);
 	/* Breakpoints and indirect-branch tracking end with this kernel. */
 	native_set_debugreg(7, 0);
 	if (boot_cpu_has(X86_FEATURE_IBT))
 		native_wrmsrl(MSR_IA32_S_CET, 0);
 	/* The PCID in the low bits of the root is 0, as CR4.PCIDE may be set. */
-	orthros_leave(root, entry, region.phys + offset);
+	orthros_leave(root, entry,
+		      region.phys + ((void *)slot - region.base));
+}
+
+#ifdef CONFIG_USER_RETURN_NOTIFIER
+static DEFINE_PER_CPU(struct user_return_notifier, way_out);
+
+/* The last thing before user mode, interrupts off: the call is over. */
+static void on_user_return(struct user_return_notifier *notifier)
+{
+	u64 request = stop_requested();
+
+	if (request)
+		park(request, task_pt_regs(current));
+}
+
+/*
+ * The mark moves from task to task with the CPU (propagate_user_return_notify())
+ * and can get lost if this NMI came in the middle of that; the next one sets it
+ * again. KVM changes the same list with interrupts off only: an entry that gets
+ * lost here is made up for by the NMIs as well.
+ */
+static void watch_way_out(void)
+{
+	struct user_return_notifier *notifier = this_cpu_ptr(&way_out);
+
+	notifier->on_user_return = on_user_return;
+	if (hlist_unhashed(&notifier->link))
+		user_return_notifier_register(notifier);
+	else
+		set_tsk_thread_flag(current, TIF_USER_RETURN_NOTIFY);
+}
+#else
+static void watch_way_out(void)
+{
+}
+#endif
+
+/*
+ * Kernel threads have no call to end, and the CPU that panics has nothing to
+ * come back to.
+ */
+static bool may_go_on(u64 request, const struct pt_regs *regs)
+{
+	return word_read(stop_gently) == request && !user_mode(regs) &&
+	       !(current->flags & PF_KTHREAD) &&
+	       atomic_read(symbols.panic_cpu) != raw_smp_processor_id();
 }
 
 static int on_nmi(unsigned int reason, struct pt_regs *regs)
 {
 	u64 request = stop_requested();
+	struct orthros_park_slot *slot;
 
-	if (request)
-		park(request, regs);
+	if (!request)
+		return NMI_DONE;
+	slot = own_slot();
+	/* This NMI came while the CPU was parking of its own accord. */
+	if (READ_ONCE(slot->state) != ORTHROS_PARK_RUNNING)
+		return NMI_HANDLED;
+	if (may_go_on(request, regs)) {
+		watch_way_out();
+		smp_store_release(&slot->let_go_on, slot->let_go_on + 1);
+		return NMI_HANDLED;
+	}
+	park(request, regs);
 	return NMI_DONE;
 }
 

@@ -13,7 +13,7 @@
 #include <asm/smp.h>
 #include "orthros.h"
 
-#define ALL_INJECTIONS 0x7f
+#define ALL_INJECTIONS 0xff
 /* A spinner that nobody stops gives its CPU back after this long. */
 #define SPIN_LIMIT_S 60
 

@@ -14,7 +14,7 @@ use shared_region::control::{inject, ControlWords};
 use shared_region::facts::Facts;
 use shared_region::header::Header;
 use shared_region::layout::TRAMPOLINE;
-use shared_region::parking::ParkState;
+use shared_region::parking::{ParkSlot, ParkState};
 
 /// How long a CPU may take through the trampoline, in microseconds.
 const TRAMPOLINE_US: u64 = 5_000;
@@ -61,6 +61,10 @@ impl Stop<'_> {
         let skip = skipped(control);
         // A CPU that waits for the request in panic() answers it without an NMI.
         let request = if skip.module_nmi { 0 } else { generation };
+        let at_once = control.inject.load(Ordering::Relaxed) & inject::PARK_AT_ONCE != 0;
+        control
+            .stop_gently
+            .store(if at_once { 0 } else { request }, Ordering::Release);
         control.stop_request.store(request, Ordering::Release);
 
         let bsp = self.header.bsp_apic_id;
@@ -97,7 +101,10 @@ impl Stop<'_> {
             // The slots were cleared before the request, so what is in them belongs to it.
             state if state == ParkState::Saved as u64 => Seen::Saved,
             state if state == ParkState::Saving as u64 => Seen::Saving,
-            _ => Seen::Running,
+            _ => match slot_word!(slot, let_go_on).load(Ordering::Acquire) {
+                0 => Seen::Running,
+                answers => Seen::GoingOn(answers),
+            },
         }
     }
 
@@ -149,6 +156,17 @@ impl Stop<'_> {
             if saved { "registers saved" } else { "registers not saved" },
             if cpu.waiting { "waiting for SIPI" } else { "halted in the parking code" },
         );
+        let going_on = slot_word!(slot, let_go_on).load(Ordering::Relaxed);
+        if going_on != 0 {
+            // CS in `struct pt_regs`.
+            let cs = core::mem::offset_of!(ParkSlot, regs) / 8 - 2 + 17;
+            let user = slot.words[cs].load(Ordering::Relaxed) & 3 == 3;
+            log::info!(
+                "stop: cpu apic {} was let go on {going_on} times and came to {}",
+                cpu.apic_id,
+                if user { "user mode" } else { "another task, or nowhere" },
+            );
+        }
     }
 }
 
@@ -182,6 +200,10 @@ impl Hands<'_, '_> {
             Action::Init(index) => unsafe { apic.send_init(id(index), &stop.clock) },
             // SAFETY: the active is dead.
             Action::StartUp(index) => unsafe { self.start_up(&apic, id(index)) },
+            Action::Insist => {
+                stop.region.control().stop_gently.store(0, Ordering::Release);
+                Ok(())
+            }
             Action::MarkWaiting(index) => {
                 let slot = stop.region.slot(cpus[index]);
                 slot.state.store(ParkState::WaitForSipi as u64, Ordering::Release);

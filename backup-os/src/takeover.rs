@@ -130,7 +130,18 @@ impl Backup {
             region.stamp_at(Event::Failed, failed);
         }
         region.stamp_at(Event::Detected, tsc);
-        // The successor's module finds its words as at power-on.
+        control.unparked_cpus.store(0, Ordering::Relaxed);
+        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
+        log::info!(
+            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
+            if panicking_since == 0 { "not seen taken" } else { "taken" }
+        );
+    }
+
+    /// The successor's module is to find its words as at power-on. Not earlier: the dead one's can still ring while its
+    /// CPUs are being stopped, and that would look like a panic of the successor.
+    fn clear_module_words(&self) {
+        let control = self.region.control();
         for word in [
             &control.module_abi,
             &control.doorbell,
@@ -146,12 +157,6 @@ impl Backup {
         ] {
             word.store(0, Ordering::Relaxed);
         }
-        control.unparked_cpus.store(0, Ordering::Relaxed);
-        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
-        log::info!(
-            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
-            if panicking_since == 0 { "not seen taken" } else { "taken" }
-        );
     }
 
     /// Stops every CPU, or gives the machine up.
@@ -173,10 +178,7 @@ impl Backup {
         let running: alloc::vec::Vec<&Cpu> = cpus.iter().filter(|cpu| cpu.stopped_by.is_none()).collect();
         let control = self.region.control();
         if running.is_empty() {
-            // The dying kernel can have rung after its panic had been seen and before it was stopped. From here on the
-            // bell is the successor's, and would say that it has panicked.
-            control.doorbell.store(0, Ordering::Relaxed);
-            control.doorbell_tsc.store(0, Ordering::Relaxed);
+            self.clear_module_words();
             return;
         }
         control.unparked_cpus.store(running.len() as u64, Ordering::Relaxed);

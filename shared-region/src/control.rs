@@ -186,8 +186,11 @@ pub struct ControlWords {
     pub unparked_cpus: AtomicU64,
     /// Staged-kernel slot the successor was booted from.
     pub successor_slot: AtomicU64,
+    /// While this equals `stop_request`, a CPU that is in the middle of a user thread's call may end it before it parks;
+    /// with any other value it parks wherever it is. Written before `stop_request`, and 0 when patience ends. Release.
+    pub stop_gently: AtomicU64,
     /// Room for more words of the backup OS.
-    pub backup_reserved: [AtomicU64; 17],
+    pub backup_reserved: [AtomicU64; 16],
 
     // Written by the module of the running kernel.
     /// ABI version of the module, 0 while none is loaded.
@@ -238,6 +241,8 @@ pub mod inject {
     pub const HASH_MEMORY: u64 = 1 << 5;
     /// The stop ladder skips the patch of the loop at the end of `panic()`.
     pub const SKIP_LOOP_RUNG: u64 = 1 << 6;
+    /// CPUs park at once, in the middle of calls too ([`super::ControlWords::stop_gently`] stays 0).
+    pub const PARK_AT_ONCE: u64 = 1 << 7;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);

@@ -89,8 +89,10 @@ pub struct ParkSlot {
     pub parked_gdt: AtomicU64,
     /// IDTR base; see `parked_rip`.
     pub parked_idt: AtomicU64,
+    /// NMIs of this stop that found the CPU in the middle of a call and let it go on. Release by the CPU.
+    pub let_go_on: AtomicU64,
     /// Up to [`XSAVE_OFFSET`].
-    pub reserved: [AtomicU64; 88],
+    pub reserved: [AtomicU64; 87],
     /// XSAVE area in the standard format, everything in XCR0, aligned to 64 bytes.
     pub xsave: [u8; XSAVE_SIZE],
     /// Stack of the parking code; it grows down from the end.

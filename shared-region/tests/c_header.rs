@@ -56,7 +56,7 @@ fn structures(out: &mut String) {
     structure!(text, control::ControlWords, "orthros_control", {
         watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
         park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
-        successor_slot, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
+        successor_slot, stop_gently, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
         nursery_free, module_reserved,
     });
@@ -71,7 +71,8 @@ fn structures(out: &mut String) {
     structure!(text, protect::ProtectTable, "orthros_protect_table", { seq, entries });
     structure!(text, parking::ParkSlot, "orthros_park_slot", {
         state, generation, cpu, current_task, cr2, cr3, fs_base, kernel_gs_base, regs, xsave_valid, tsc, command,
-        argument, argument2, nmis, parked_rip, parked_rsp, parked_cr3, parked_gdt, parked_idt, reserved, xsave, stack,
+        argument, argument2, nmis, parked_rip, parked_rsp, parked_cr3, parked_gdt, parked_idt, let_go_on, reserved,
+        xsave, stack,
     });
     structure!(text, context::FrameRun, "orthros_frame_run", { va, word });
     structure!(text, device::Info, "orthros_info", { abi_version, region, successor, withheld });

@@ -113,6 +113,9 @@ pub struct PanicTest {
     /// On which CPU; where the test runs if not given.
     #[arg(long, value_name = "N")]
     pub cpu: Option<u32>,
+    /// Let no CPU end the system call it is in before it is stopped.
+    #[arg(long)]
+    pub park_at_once: bool,
     /// Really.
     #[arg(long)]
     pub yes: bool,

@@ -5,7 +5,7 @@ use crate::exit::Exit;
 use crate::snapshot::{control, libc_errno, open_region, Snapshot};
 use crate::status;
 use anyhow::{bail, ensure, Context, Result};
-use shared_region::control::WatchState;
+use shared_region::control::{inject, WatchState};
 use shared_region::device::{test_kind, Test};
 
 impl PanicKind {
@@ -47,10 +47,24 @@ fn allow(test: &PanicTest, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
+const NOT_ALLOWED: &str =
+    "the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq alone";
+
 /// Makes the kernel fail. Does not return if it does.
 pub fn run(test: &PanicTest) -> Result<Exit> {
     let (device, region) = open_region()?;
     allow(test, &Snapshot::take(&region))?;
+    if test.park_at_once {
+        let request = Test {
+            kind: test_kind::INJECT,
+            cpu: u64::MAX,
+            value: inject::PARK_AT_ONCE,
+        };
+        match device.test(request) {
+            Err(error) if error.errno() == Some(libc_errno::EPERM) => bail!(NOT_ALLOWED),
+            result => result.context("--park-at-once")?,
+        }
+    }
     let Some(kind) = test.kind.module_kind() else {
         ensure!(
             test.cpu.is_none(),
@@ -66,7 +80,7 @@ pub fn run(test: &PanicTest) -> Result<Exit> {
     });
     match result {
         Err(error) if error.errno() == Some(libc_errno::EPERM) => {
-            bail!("the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq")
+            bail!(NOT_ALLOWED)
         }
         Err(error) => Err(error).context("panic-test"),
         Ok(()) => {
@@ -85,7 +99,12 @@ mod tests {
     use std::mem::offset_of;
 
     fn test(kind: PanicKind, cpu: Option<u32>, yes: bool) -> PanicTest {
-        PanicTest { kind, cpu, yes }
+        PanicTest {
+            kind,
+            cpu,
+            park_at_once: false,
+            yes,
+        }
     }
 
     fn refusal(test: &PanicTest, fake: &Fake) -> String {

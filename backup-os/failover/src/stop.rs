@@ -11,6 +11,11 @@
 //! The warm reset comes last because a firmware that ignores the vector resets the machine. Every rung ends in the
 //! parking code, also INIT: the CPU is sent there by a start-up IPI, so that being stopped is seen and not supposed.
 //! At the end every application processor is put into wait-for-SIPI, where not even an NMI reaches it.
+//!
+//! A CPU that the first NMI finds in the middle of a system call may end it, because what a call has done is known
+//! exactly when it is over. It says so ([`Seen::GoingOn`]), parks by itself on its way to user mode, and is asked again
+//! in short intervals. When a number of tries and a time have passed, it is to park wherever it is
+//! ([`Action::Insist`]).
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -57,6 +62,8 @@ impl Rung {
 pub enum Seen {
     /// Nothing has been heard of it.
     Running,
+    /// It has answered so many NMIs, each in the middle of a call, which it may end first.
+    GoingOn(u64),
     /// The module's handler fills the slot.
     Saving,
     /// The slot is whole, the CPU not yet in the parking code.
@@ -71,6 +78,8 @@ pub enum Seen {
 pub enum Action {
     /// Send an NMI.
     Nmi(usize),
+    /// From now on no CPU may end its call first: the next NMI parks it wherever it is.
+    Insist,
     /// Send an INIT.
     Init(usize),
     /// Send a start-up IPI with the vector of the region's real-mode trampoline.
@@ -109,6 +118,14 @@ pub struct Limits {
     pub nmi: u64,
     /// After this a CPU that shows no sign gets a second NMI (the first may have met another one in flight).
     pub nmi_again: u64,
+    /// How long after its last answer a CPU that ends a call is asked again.
+    pub ask: u64,
+    /// Calls may be ended for so long at least, and until each CPU that does so has answered `go_on_answers` times ...
+    pub go_on: u64,
+    /// ... where a virtual CPU can run for a long time between two answers ...
+    pub go_on_answers: u64,
+    /// ... but never longer than this.
+    pub go_on_most: u64,
     /// How much longer a CPU that has begun to save its state may take.
     pub saving: u64,
     /// From INIT to the first start-up IPI (Intel SDM vol. 3A, 9.4.4.1 asks for 10 ms of old processors).
@@ -134,6 +151,10 @@ impl Default for Limits {
             // and giving up too early costs what it had in its registers.
             nmi: 200_000,
             nmi_again: 50_000,
+            ask: 100,
+            go_on: 2_000,
+            go_on_answers: 20,
+            go_on_most: 100_000,
             saving: 200_000,
             init_settle: 10_000,
             init: 40_000,
@@ -219,12 +240,16 @@ pub struct Ladder {
     patience: u64,
     /// Start-up or NMI repeats sent on this rung.
     sent: u8,
+    /// For each CPU that ends a call: its answers when it was asked last, and when that was.
+    asked: Vec<(u64, u64)>,
+    /// Whether calls may no longer be ended.
+    insisting: bool,
 }
 
 impl Ladder {
     /// A ladder for these CPUs (local APIC id, whether it is the bootstrap processor).
     pub fn new(cpus: impl IntoIterator<Item = (u8, bool)>, limits: Limits, skip: Skip) -> Self {
-        let cpus = cpus
+        let cpus: Vec<Cpu> = cpus
             .into_iter()
             .map(|(apic_id, bsp)| Cpu {
                 apic_id,
@@ -236,6 +261,8 @@ impl Ladder {
             })
             .collect();
         Self {
+            asked: cpus.iter().map(|_| (0, 0)).collect(),
+            insisting: false,
             cpus,
             limits,
             skip,
@@ -375,10 +402,13 @@ impl Ladder {
             return true;
         }
         match rung {
-            Rung::ModuleNmi if self.sent == 0 && elapsed >= self.limits.nmi_again => {
-                self.sent = 1;
-                let silent = targets.into_iter().filter(|&i| self.cpus[i].seen == Seen::Running);
-                self.queue.extend(silent.map(Action::Nmi));
+            Rung::ModuleNmi => {
+                if self.sent == 0 && elapsed >= self.limits.nmi_again {
+                    self.sent = 1;
+                    let silent = targets.iter().filter(|&&i| self.cpus[i].seen == Seen::Running);
+                    self.queue.extend(silent.map(|&i| Action::Nmi(i)));
+                }
+                self.ask_again(elapsed, &targets);
             }
             Rung::Init => {
                 let due = [self.limits.init_settle, self.limits.init / 2 + self.limits.init_settle];
@@ -390,6 +420,41 @@ impl Ladder {
             _ => {}
         }
         !self.queue.is_empty()
+    }
+
+    /// Asks CPUs that end a call again, and at last insists.
+    fn ask_again(&mut self, elapsed: u64, targets: &[usize]) {
+        let limits = self.limits;
+        let going_on = targets.iter().filter_map(|&i| match self.cpus.get(i)?.seen {
+            Seen::GoingOn(answers) => Some((i, answers)),
+            _ => None,
+        });
+        let going_on: Vec<(usize, u64)> = going_on.collect();
+        let enough = going_on.iter().all(|&(_, answers)| answers >= limits.go_on_answers);
+        let patient = elapsed < limits.go_on_most && !(enough && elapsed >= limits.go_on);
+        if !going_on.is_empty() && !patient && !self.insisting {
+            self.insisting = true;
+            self.queue.push_back(Action::Insist);
+            for &(i, answers) in &going_on {
+                // One more answer can come to an NMI that was sent before.
+                if let Some(asked) = self.asked.get_mut(i) {
+                    *asked = (answers, elapsed);
+                }
+                self.queue.push_back(Action::Nmi(i));
+            }
+            return;
+        }
+        for (i, answers) in going_on {
+            let Some((known, at)) = self.asked.get_mut(i) else {
+                continue;
+            };
+            // Without an answer to the last one it may have got lost in one that was in flight.
+            let wait = if answers > *known { limits.ask } else { limits.nmi_again };
+            if elapsed >= at.saturating_add(wait) {
+                (*known, *at) = (answers, elapsed);
+                self.queue.push_back(Action::Nmi(i));
+            }
+        }
     }
 
     fn deadline(&self, rung: Rung, targets: &[usize]) -> u64 {

@@ -6,6 +6,9 @@
 pub enum Way {
     /// From the start: it has no effect before it completes, or one that is the same when it happens again.
     Restart,
+    /// From the start while it sleeps, because what must not happen twice comes after everything that sleeps: a new
+    /// descriptor, the old value of what was set, a moved position.
+    Late,
     /// It can be neither repeated nor completed once it may have had its effect.
     Once,
     /// Reads from a file, at its offset (`true`) or at a given one; `vector`: into several buffers.
@@ -35,6 +38,8 @@ pub enum Way {
     ClockSleep,
     /// `futex`.
     Futex,
+    /// `futex_waitv`.
+    FutexVector,
     /// `poll`.
     Poll,
     /// Waits with a time-out that is this argument, in milliseconds, negative for none: EINTR once it sleeps.
@@ -47,10 +52,14 @@ pub enum Way {
     Fork,
     /// Starts a program.
     Exec,
+    /// `wait4` and `waitid`.
+    Reap,
     /// `lseek`.
     Seek,
     /// Opens a file, with flags in this argument.
     Open(usize),
+    /// `fcntl`.
+    Fcntl,
     /// `rt_sigprocmask`.
     SignalMask,
     /// `restart_syscall`.
@@ -124,12 +133,15 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (58, "vfork", Way::Fork),
     (59, "execve", Way::Exec),
     (60, "exit", Way::Exit),
+    (61, "wait4", Way::Reap),
+    (72, "fcntl", Way::Fcntl),
     (128, "rt_sigtimedwait", Way::WaitPointer(2)),
     (202, "futex", Way::Futex),
     (219, "restart_syscall", Way::RestartBlock),
     (230, "clock_nanosleep", Way::ClockSleep),
     (231, "exit_group", Way::Exit),
     (232, "epoll_wait", Way::WaitMs(3)),
+    (247, "waitid", Way::Reap),
     (257, "openat", Way::Open(2)),
     (270, "pselect6", Way::WaitPointer(4)),
     (271, "ppoll", Way::WaitPointer(2)),
@@ -173,6 +185,7 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     ),
     (435, "clone3", Way::Fork),
     (441, "epoll_pwait2", Way::WaitPointer(3)),
+    (449, "futex_waitv", Way::FutexVector),
 ];
 
 /// Calls whose effect must not happen twice, or whose answer would be another the second time.
@@ -229,24 +242,49 @@ const ONCE: &[(u32, &str)] = &[
     (426, "io_uring_enter"),
 ];
 
+/// Calls with [`Way::Late`].
+const LATE: &[(u32, &str)] = &[
+    (13, "rt_sigaction"),
+    (22, "pipe"),
+    (32, "dup"),
+    (38, "setitimer"),
+    (41, "socket"),
+    (43, "accept"),
+    (78, "getdents"),
+    (85, "creat"),
+    (213, "epoll_create"),
+    (217, "getdents64"),
+    (222, "timer_create"),
+    (223, "timer_settime"),
+    (282, "signalfd"),
+    (283, "timerfd_create"),
+    (284, "eventfd"),
+    (286, "timerfd_settime"),
+    (288, "accept4"),
+    (289, "signalfd4"),
+    (290, "eventfd2"),
+    (291, "epoll_create1"),
+    (293, "pipe2"),
+    (294, "inotify_init1"),
+    (319, "memfd_create"),
+    (437, "openat2"),
+];
+
 /// Calls that can be made again from the start: first and last of each run of numbers.
 const RESTART: &[(u32, u32)] = &[
     (4, 6),     // stat fstat lstat
-    (9, 13),    // mmap mprotect munmap brk rt_sigaction
+    (9, 12),    // mmap mprotect munmap brk
     (15, 16),   // rt_sigreturn ioctl
-    (21, 22),   // access pipe
+    (21, 21),   // access
     (24, 24),   // sched_yield
     (26, 28),   // msync mincore madvise
-    (32, 34),   // dup dup2 pause
+    (33, 34),   // dup2 pause
     (36, 36),   // getitimer
-    (38, 39),   // setitimer getpid
-    (41, 41),   // socket
-    (43, 43),   // accept
+    (39, 39),   // getpid
     (48, 55),   // shutdown … getsockopt
-    (61, 61),   // wait4
     (63, 63),   // uname
-    (72, 81),   // fcntl flock fsync fdatasync truncate ftruncate getdents getcwd chdir fchdir
-    (85, 85),   // creat
+    (73, 77),   // flock fsync fdatasync truncate ftruncate
+    (79, 81),   // getcwd chdir fchdir
     (89, 94),   // readlink chmod fchmod chown fchown lchown
     (96, 100),  // gettimeofday getrlimit getrusage sysinfo times
     (102, 111), // getuid … setpgid getppid getpgrp
@@ -260,31 +298,31 @@ const RESTART: &[(u32, u32)] = &[
     (186, 199), // gettid readahead, extended attributes
     (201, 201), // time
     (203, 204), // sched_setaffinity sched_getaffinity
-    (213, 213), // epoll_create
-    (217, 218), // getdents64 set_tid_address
-    (221, 225), // fadvise64 timer_create … timer_getoverrun
+    (218, 218), // set_tid_address
+    (221, 221), // fadvise64
+    (224, 225), // timer_gettime timer_getoverrun
     (228, 229), // clock_gettime clock_getres
     (235, 235), // utimes
     (237, 239), // mbind set_mempolicy get_mempolicy
-    (247, 247), // waitid
     (251, 252), // ioprio_set ioprio_get
     (260, 262), // fchownat futimesat newfstatat
     (267, 269), // readlinkat fchmodat faccessat
     (273, 274), // set_robust_list get_robust_list
     (277, 277), // sync_file_range
     (280, 280), // utimensat
-    (282, 294), // signalfd … timerfd_*, fallocate, accept4, dup3, pipe2, inotify_init1
+    (285, 285), // fallocate
+    (287, 287), // timerfd_gettime
+    (292, 292), // dup3
     (302, 302), // prlimit64
     (306, 306), // syncfs
     (309, 309), // getcpu
     (314, 315), // sched_setattr sched_getattr
-    (317, 319), // seccomp getrandom memfd_create
+    (317, 318), // seccomp getrandom
     (324, 325), // membarrier mlock2
     (332, 332), // statx
     (334, 334), // rseq
-    (436, 437), // close_range openat2
+    (436, 436), // close_range
     (439, 439), // faccessat2
-    (449, 449), // futex_waitv
     (452, 452), // fchmodat2
 ];
 
@@ -296,6 +334,9 @@ pub fn way(number: u32) -> Way {
     if RESTART.iter().any(|&(first, last)| (first..=last).contains(&number)) {
         return Restart;
     }
+    if LATE.iter().any(|&(nr, _)| nr == number) {
+        return Way::Late;
+    }
     Once
 }
 
@@ -304,6 +345,7 @@ pub fn name(number: u32) -> &'static str {
     let special = SPECIAL.iter().map(|&(nr, name, _)| (nr, name));
     special
         .chain(ONCE.iter().copied())
+        .chain(LATE.iter().copied())
         .find(|&(nr, _)| nr == number)
         .map_or("", |(_, name)| name)
 }
@@ -316,7 +358,7 @@ mod tests {
     fn no_call_is_in_two_lists() {
         let mut seen = alloc::collections::BTreeSet::new();
         let special = SPECIAL.iter().map(|&(nr, ..)| nr);
-        let once = ONCE.iter().map(|&(nr, _)| nr);
+        let once = ONCE.iter().chain(LATE).map(|&(nr, _)| nr);
         let restart = RESTART.iter().flat_map(|&(first, last)| first..=last);
         for number in special.chain(once).chain(restart) {
             assert!(seen.insert(number), "{number}");

@@ -26,7 +26,7 @@
 //! | [`context`], [`refusal`] | what is known throughout and what was recorded; why something is not |
 //! | [`tasks`], [`protected`], [`process`], [`thread`] | the list of processes; which are kept; each into its records |
 //! | [`cpus`], [`registers`], [`fpu`] | what CPUs left; general and extended registers |
-//! | [`interrupted`], [`calls`], [`stack_scan`], [`user_memory`] | how a thread goes on that was in a system call |
+//! | [`interrupted`], [`calls`], [`user_memory`] | how a thread goes on that was in a system call |
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
@@ -96,7 +96,6 @@ pub mod refusal;
 pub mod registers;
 pub mod seccomp;
 pub mod signals;
-pub mod stack_scan;
 pub mod swap;
 pub mod symbols;
 pub mod tables;

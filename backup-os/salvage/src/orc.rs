@@ -94,6 +94,20 @@ pub struct Start {
     pub interrupted: bool,
 }
 
+/// A frame of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Instruction pointer: behind a call, or that of an interrupted instruction.
+    pub ip: Kva,
+    /// Lowest address of what the function has on the stack.
+    pub sp: Kva,
+    /// First address after it, where its caller's part begins. Equal to `sp` if that is not known: in the last frame, and
+    /// in entry code.
+    pub end: Kva,
+    /// Whether the function was interrupted rather than calls the frame before.
+    pub interrupted: bool,
+}
+
 /// What `sp_reg` and `bp_reg` count from (`ORC_REG_*`).
 mod reg {
     pub const UNDEFINED: u64 = 0;
@@ -151,6 +165,8 @@ pub struct Unwind<'k, 'm, M: PhysMem + ?Sized> {
     left: usize,
     /// What is wrong behind the frame yielded last.
     failed: Option<WalkError>,
+    /// Registers of user mode, where the chain ended.
+    user: Option<Kva>,
 }
 
 impl<'k, 'm, M: PhysMem + ?Sized> Unwind<'k, 'm, M> {
@@ -162,6 +178,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Unwind<'k, 'm, M> {
             regs: None,
             left: MAX_FRAMES,
             failed: None,
+            user: None,
         }
     }
 
@@ -227,6 +244,15 @@ impl<'k, 'm, M: PhysMem + ?Sized> Unwind<'k, 'm, M> {
         Ok(None)
     }
 
+    /// All frames up to the entry from user mode. `None` if the chain does not lead there.
+    pub fn to_user_mode(mut self) -> Option<(Vec<Frame>, Kva)> {
+        let mut found = Vec::new();
+        for frame in self.by_ref() {
+            found.push(frame.ok()?);
+        }
+        Some((found, self.user?))
+    }
+
     /// A register that an interrupt saved.
     fn saved(&self, offset: u64) -> Option<Kva> {
         let (regs, full) = self.regs?;
@@ -274,7 +300,9 @@ impl<'k, 'm, M: PhysMem + ?Sized> Unwind<'k, 'm, M> {
             Kind::Call => {
                 let ip = memory.pointer(sp.back(8)).about("stack")?;
                 self.regs = None;
-                if sp <= from.sp {
+                // Through a word on the stack it can go on to another stack; frames are counted.
+                let same_stack = entry.sp_reg != reg::SP_INDIRECT && entry.sp_reg != reg::BP_INDIRECT;
+                if same_stack && sp <= from.sp {
                     return Err(bad(Reason::BackLink(sp)));
                 }
                 Ok(Some(Start {
@@ -290,6 +318,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Unwind<'k, 'm, M> {
                 self.regs = Some((regs, full));
                 let word = |offset| memory.u64(regs.offset(offset)).about("stack");
                 if word(pt_regs::CS)? & 3 != 0 {
+                    self.user = Some(regs);
                     return Ok(None);
                 }
                 let bp = if full { Kva(word(pt_regs::BP)?) } else { bp };
@@ -306,8 +335,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Unwind<'k, 'm, M> {
 }
 
 impl<M: PhysMem + ?Sized> Iterator for Unwind<'_, '_, M> {
-    /// Instruction pointer of a frame.
-    type Item = Result<Kva, WalkError>;
+    type Item = Result<Frame, WalkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(error) = self.failed.take() {
@@ -319,7 +347,13 @@ impl<M: PhysMem + ?Sized> Iterator for Unwind<'_, '_, M> {
             Ok(caller) => self.at = caller,
             Err(error) => self.failed = Some(error),
         }
-        Some(Ok(frame.ip))
+        let end = self.at.filter(|caller| self.regs.is_none() && caller.sp > frame.sp);
+        Some(Ok(Frame {
+            ip: frame.ip,
+            sp: frame.sp,
+            end: end.map_or(frame.sp, |caller| caller.sp),
+            interrupted: frame.interrupted,
+        }))
     }
 }
 
@@ -390,12 +424,12 @@ fn kind_of(number: u64, at: Kva) -> Result<Kind, WalkError> {
         .ok_or(WalkError::new("orc_entry", at, Reason::BadValue("type", number)))
 }
 
-/// The frames of a chain, and what ended it early.
+/// Instruction pointers of the frames of a chain, and what ended it early.
 pub fn frames<M: PhysMem + ?Sized>(chain: Unwind<'_, '_, M>) -> (Vec<Kva>, Option<WalkError>) {
     let mut found = Vec::new();
     for frame in chain {
         match frame {
-            Ok(ip) => found.push(ip),
+            Ok(frame) => found.push(frame.ip),
             Err(error) => return (found, Some(error)),
         }
     }

@@ -38,6 +38,7 @@ crate::mirrors! {
         offset: Field,
         len: Field,
         flags: Field,
+        ops: Field,
     }
 }
 
@@ -51,6 +52,26 @@ pub fn is_locked_by<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva
     let owner = context.kernel.mem.uint(pipe, layouts.pipe.mutex_owner)?;
     // The low bits are flags (`MUTEX_FLAGS`).
     Ok(owner & !7 == task.0)
+}
+
+/// Whether what is to be read next from a pipe lies in one page: it is then copied in one go.
+///
+/// # Errors
+/// The pipe cannot be read.
+pub fn next_is_in_one_page<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let pipe = mem.ptr(file, layouts.file.private_data)?;
+    let slots = mem.uint(pipe, layouts.pipe.ring_size)?;
+    let index = mem.uint(pipe, layouts.pipe.tail)? & slots.wrapping_sub(1);
+    let slot = mem
+        .ptr(pipe, layouts.pipe.bufs)?
+        .offset(index.wrapping_mul(u64::from(layouts.pipe_buffer.struct_size)));
+    let (offset, len) = (
+        mem.uint(slot, layouts.pipe_buffer.offset)?,
+        mem.uint(slot, layouts.pipe_buffer.len)?,
+    );
+    Ok(offset.saturating_add(len) <= crate::addr::PAGE_SIZE)
 }
 
 /// Writes a pipe and its unread data, unless that was done for its other end.
@@ -125,7 +146,8 @@ fn slot_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, slot: Kva) -> Re
     let mem = &context.kernel.mem;
     let (offset, len) = (mem.uint(slot, layout.offset)?, mem.uint(slot, layout.len)?);
     let packet = mem.uint(slot, layout.flags)? & PACKET != 0;
-    if len == 0 {
+    // A slot that is being taken into use still has what was in it before, but no functions.
+    if len == 0 || mem.ptr(slot, layout.ops)?.is_null() {
         return Ok((Vec::new(), packet));
     }
     // A slot can hold a large folio that was spliced in, but never more than 2 MB.

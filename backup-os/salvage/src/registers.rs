@@ -10,6 +10,7 @@ use crate::cpus::{Cpu, REGS};
 use crate::failover::{Input, Stopped};
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
+use crate::orc;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::{self, PT_REGS};
 use shared_region::reasons;
@@ -116,10 +117,19 @@ pub struct Registers {
     pub user: UserRegs,
     /// Where they were.
     pub origin: Origin,
-    /// Where the kernel stack was in use from: the walk of its frames starts here. `None` if unknown.
-    pub kernel_sp: Option<Kva>,
-    /// Instruction pointer in the kernel, if the thread was stopped on a CPU there.
-    pub kernel_ip: Option<u64>,
+    /// Where it was in the kernel.
+    pub place: Place,
+}
+
+/// Where a thread was in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It was not running; what it was doing is on its stack.
+    Off,
+    /// It was stopped on a CPU, here.
+    At(orc::Start),
+    /// It was on a CPU; nothing more is known, or it was not in the kernel.
+    Unknown,
 }
 
 /// Finds the registers of a thread; `cpu` is the CPU it was running on, if it was.
@@ -143,8 +153,7 @@ pub fn read<M: PhysMem + ?Sized>(
         None => Registers {
             user: stacked,
             origin: Origin::Stack,
-            kernel_sp: Some(kernel.mem.ptr(task, kernel.types.layouts.task.sp)?),
-            kernel_ip: None,
+            place: Place::Off,
         },
         Some(cpu) => on_cpu(kernel, input, cpu, stacked, top)?,
     };
@@ -169,8 +178,7 @@ fn on_cpu<M: PhysMem + ?Sized>(
     let on_stack = Registers {
         user: stacked,
         origin: Origin::Stack,
-        kernel_sp: None,
-        kernel_ip: None,
+        place: Place::Unknown,
     };
     let Some(left) = &cpu.left else {
         if cpu.in_kernel || matches!(input.stopped, Stopped::Image) {
@@ -202,8 +210,12 @@ fn on_cpu<M: PhysMem + ?Sized>(
             .is_some_and(|(from, to)| (from.0..to.0).contains(&stopped.ip))
     };
     let in_kernel = Registers {
-        kernel_sp: Some(Kva(stopped.sp)).filter(|_| on_own_stack),
-        kernel_ip: Some(stopped.ip),
+        place: Place::At(orc::Start {
+            ip: Kva(stopped.ip),
+            sp: Kva(stopped.sp),
+            bp: Kva(stopped.bp),
+            interrupted: true,
+        }),
         ..on_stack
     };
     if !within(globals.entry_text_start, globals.entry_text_end) || saved {

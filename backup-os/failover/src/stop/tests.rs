@@ -9,6 +9,8 @@ extern crate std;
 #[derive(Clone, Copy, Default)]
 struct Obeys {
     module_nmi: bool,
+    /// Parks at the NMI with this number only, unless insisted on.
+    ends_call_at: u64,
     /// Begins to save at the NMI and needs this many microseconds.
     saving_for: u64,
     init: bool,
@@ -19,6 +21,7 @@ struct Obeys {
 
 const HEALTHY: Obeys = Obeys {
     module_nmi: true,
+    ends_call_at: 0,
     saving_for: 0,
     init: true,
     nmi_text: true,
@@ -27,6 +30,7 @@ const HEALTHY: Obeys = Obeys {
 };
 const DEAF: Obeys = Obeys {
     module_nmi: false,
+    ends_call_at: 0,
     saving_for: 0,
     init: false,
     nmi_text: false,
@@ -47,6 +51,7 @@ fn run(obeys: &[Obeys], skip: Skip) -> Run {
     let (mut now, mut actions) = (5_000, Vec::new());
     let (mut nmi_text, mut loop_text, mut vector) = (false, false, false);
     let mut inits: Vec<bool> = obeys.iter().map(|_| false).collect();
+    let mut insisted = false;
     for _ in 0..100_000 {
         for (cpu, obey) in seen.iter_mut().zip(obeys) {
             if cpu.0 == Seen::Saving && now >= cpu.1 + obey.saving_for {
@@ -72,8 +77,20 @@ fn run(obeys: &[Obeys], skip: Skip) -> Run {
         actions.push(action);
         match action {
             Action::Nmi(i) if nmi_text && obeys[i].nmi_text => seen[i].0 = Seen::Parked,
-            Action::Nmi(i) if !nmi_text && obeys[i].module_nmi && seen[i].0 == Seen::Running => {
-                seen[i] = (Seen::Saving, now);
+            Action::Nmi(i) if !nmi_text && obeys[i].module_nmi && seen[i].0 < Seen::Saving => {
+                let answers = match seen[i].0 {
+                    Seen::GoingOn(answers) => answers + 1,
+                    _ => 1,
+                };
+                seen[i] = if insisted || answers > obeys[i].ends_call_at {
+                    (Seen::Saving, now)
+                } else {
+                    (Seen::GoingOn(answers), now)
+                };
+            }
+            Action::Insist => {
+                assert!(!insisted, "insisted twice");
+                insisted = true;
             }
             Action::Nmi(_) => {}
             Action::Init(0) if vector && obeys[0].warm_reset => seen[0].0 = Seen::Parked,
@@ -177,6 +194,7 @@ fn the_bootstrap_processor_climbs_every_rung() {
             loop_text: works == 1,
             warm_reset: works == 2,
             saving_for: 0,
+            ends_call_at: 0,
         };
         let run = run(&[bsp, HEALTHY], Skip::default());
         assert_eq!(run.cpus[0].stopped_by, Some(rung));
@@ -232,4 +250,95 @@ fn with_every_rung_skipped_nothing_is_sent() {
 #[test]
 fn a_machine_without_cpus_is_done_at_once() {
     assert!(run(&[], Skip::default()).actions.is_empty());
+}
+
+fn nmis(run: &Run, cpu: usize) -> usize {
+    run.actions.iter().filter(|&&a| a == Action::Nmi(cpu)).count()
+}
+
+#[test]
+fn a_cpu_may_end_its_call_while_the_others_park() {
+    let busy = Obeys {
+        ends_call_at: 3,
+        ..HEALTHY
+    };
+    let run = run(&[HEALTHY, busy, HEALTHY], Skip::default());
+    assert!(run.cpus.iter().all(|cpu| cpu.stopped_by == Some(Rung::ModuleNmi)));
+    assert_eq!((nmis(&run, 0), nmis(&run, 1), nmis(&run, 2)), (1, 4, 1));
+    assert!(!run.actions.contains(&Action::Insist));
+    assert!(run.cpus[1].stopped_after > run.cpus[2].stopped_after);
+    assert!(run.took <= 1_000, "{}", run.took);
+}
+
+#[test]
+fn a_call_that_does_not_end_is_cut_short_by_the_same_rung() {
+    let endless = Obeys {
+        ends_call_at: u64::MAX,
+        ..HEALTHY
+    };
+    for cpus in [[HEALTHY, endless], [endless, HEALTHY], [endless, endless]] {
+        let run = run(&cpus, Skip::default());
+        assert!(run.cpus.iter().all(|cpu| cpu.stopped_by == Some(Rung::ModuleNmi)));
+        assert!(run.actions.contains(&Action::Insist));
+        assert!((2_000..=3_000).contains(&run.took), "{}", run.took);
+    }
+}
+
+#[test]
+fn a_cpu_that_answers_rarely_gets_its_tries_but_no_more_than_the_limit() {
+    let limits = Limits::default();
+    let mut ladder = Ladder::new([(0, true)], limits, Skip::default());
+    // It runs for 20 ms between two answers, and never comes out of its call.
+    let (mut now, mut answers, mut due, mut insisted) = (0, 0, None, None);
+    while insisted.is_none() {
+        if due.is_some_and(|at| now >= at) {
+            answers += 1;
+            due = None;
+        }
+        let seen = if answers == 0 {
+            Seen::Running
+        } else {
+            Seen::GoingOn(answers)
+        };
+        match ladder.step(now, |_| seen) {
+            Step::Do(Action::Nmi(0)) => due = due.or(Some(now + 20_000)),
+            Step::Do(Action::Insist) => insisted = Some(now),
+            Step::Wait => now += 100,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(insisted, Some(limits.go_on_most));
+    assert!((3..=5).contains(&answers), "{answers}");
+}
+
+#[test]
+fn an_answer_that_got_lost_is_asked_for_again() {
+    let limits = Limits::default();
+    let mut ladder = Ladder::new([(0, true)], limits, Skip::default());
+    let (mut now, mut sent) = (0, Vec::new());
+    // It answered once and then went silent.
+    while now < limits.go_on_most {
+        match ladder.step(now, |_| if now < 50 { Seen::Running } else { Seen::GoingOn(1) }) {
+            Step::Do(Action::Nmi(0)) => sent.push(now),
+            Step::Wait => now += 50,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sent, [0, limits.ask, limits.ask + limits.nmi_again]);
+}
+
+#[test]
+fn a_cpu_that_ends_a_call_does_not_delay_the_rungs_of_a_deaf_one() {
+    let busy = Obeys {
+        ends_call_at: u64::MAX,
+        ..HEALTHY
+    };
+    let deaf = Obeys {
+        module_nmi: false,
+        ..HEALTHY
+    };
+    let alone = run(&[HEALTHY, deaf], Skip::default());
+    let beside = run(&[busy, deaf], Skip::default());
+    assert_eq!(beside.cpus[1].stopped_by, Some(Rung::Init));
+    assert_eq!(alone.cpus[1].stopped_after, beside.cpus[1].stopped_after);
 }

@@ -1,16 +1,16 @@
-//! What an interrupted call left on the thread's kernel stack: timers, waits, progress.
+//! What an interrupted call has in a frame of its kernel stack: timers, waits, progress.
 //!
-//! The frames are not unwound. Objects are recognised by what must be in them: the address of a function, of the task or
-//! of a file next to fields with the values the call's arguments give them.
+//! Objects are recognised by what must be in them: the address of a function, of the task or of a file next to fields
+//! with the values the call's arguments give them.
 
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
-use crate::tasks::{self, PT_REGS};
 use crate::timers;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// `MAX_RW_COUNT`: a call moves no more bytes.
 pub const MAX_RW: u64 = 0x7FFF_F000;
@@ -44,8 +44,11 @@ crate::mirrors! {
     }
 }
 
-/// The live part of a kernel stack, as words.
-pub struct Stack {
+/// Larger frames than the kernel's stack has room for.
+const MAX_FRAME: u64 = 32 << 10;
+
+/// A frame, as words.
+pub struct Words {
     words: Vec<u64>,
 }
 
@@ -58,17 +61,14 @@ pub struct Sleeper {
     pub expires: u64,
 }
 
-impl Stack {
-    /// Reads the stack of a task from `sp` up; all of it if `sp` is unknown or not on it.
+impl Words {
+    /// Reads a frame.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, sp: Option<Kva>) -> Result<Self> {
-        let (bottom, top) = tasks::stack(context.kernel, task)?;
-        let end = top.back(PT_REGS);
-        let start = sp.filter(|sp| (bottom.0..end.0).contains(&sp.0)).unwrap_or(bottom);
-        let start = Kva(start.0 & !7);
-        let bytes = context.kernel.mem.bytes(start, end.0.wrapping_sub(start.0) as usize)?;
+    pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, frame: Range<Kva>) -> Result<Self> {
+        let size = frame.end.0.saturating_sub(frame.start.0).min(MAX_FRAME);
+        let bytes = context.kernel.mem.bytes(frame.start, size as usize)?;
         let (words, _) = bytes.as_chunks::<8>();
         Ok(Self {
             words: words.iter().map(|&word| u64::from_le_bytes(word)).collect(),
@@ -146,38 +146,23 @@ impl Stack {
         })
     }
 
-    /// Bytes that were moved through a single buffer at `buffer` of `length` bytes. `None` if the call has not come to
-    /// that, or is over.
-    pub fn progress<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, buffer: u64, length: u64) -> Option<u64> {
-        let layout = &context.kernel.types.layouts.iov_iter;
+    /// Bytes that were moved through a single buffer at `buffer` of `length` bytes, for everything that looks like it.
+    pub fn progress(&self, layout: &IovIter, buffer: u64, length: u64) -> Vec<u64> {
         let length = length.min(MAX_RW);
-        self.find(buffer).find_map(|i| {
+        let found = self.find(buffer).filter_map(|i| {
             let done = self.field(i, layout.ubuf, layout.iov_offset)?;
             let left = self.field(i, layout.ubuf, layout.count)?;
             (done.checked_add(left) == Some(length) && length != 0).then_some(done)
-        })
-    }
-
-    /// Whether the stack shows different progress through one buffer. Frames begin at a random depth in every call
-    /// (`randomize_kstack_offset`), so that what an earlier call of the same kind left can still be there.
-    pub fn is_ambiguous<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, buffer: u64, length: u64) -> bool {
-        let layout = &context.kernel.types.layouts.iov_iter;
-        let length = length.min(MAX_RW);
-        let mut found = self.find(buffer).filter_map(|i| {
-            let done = self.field(i, layout.ubuf, layout.iov_offset)?;
-            let left = self.field(i, layout.ubuf, layout.count)?;
-            (done.checked_add(left) == Some(length)).then_some(done)
         });
-        let first = found.next();
-        found.any(|done| Some(done) != first)
+        found.collect()
     }
 
-    /// Bytes that were moved through several buffers, given as (address, length).
+    /// Bytes that were moved through several buffers, given as (address, length), for everything that looks like it.
     pub fn vector_progress<M: PhysMem + ?Sized>(
         &self,
         context: &Context<'_, '_, M>,
         buffers: &[(u64, u64)],
-    ) -> Option<u64> {
+    ) -> Vec<u64> {
         let layout = &context.kernel.types.layouts.iov_iter;
         let mem = &context.kernel.mem;
         let total: u64 = buffers
@@ -185,24 +170,23 @@ impl Stack {
             .fold(0u64, |sum, (_, length)| sum.saturating_add(*length))
             .min(MAX_RW);
         if let [(buffer, length)] = buffers {
-            if let Some(done) = self.progress(context, *buffer, *length) {
-                return Some(done);
+            let found = self.progress(layout, *buffer, *length);
+            if !found.is_empty() {
+                return found;
             }
         }
+        let mut found = Vec::new();
         // `nr_segs` says how many of the buffers are left; the iterator points at the copy of the first of them.
         for (skipped, &(buffer, length)) in buffers.iter().enumerate() {
-            let left = buffers.len().checked_sub(skipped)? as u64;
-            let found = self.find(left).find_map(|i| {
+            let left = buffers.len().saturating_sub(skipped) as u64;
+            found.extend(self.find(left).filter_map(|i| {
                 let iov = Kva(self.field(i, layout.nr_segs, layout.iov)?);
                 let count = self.field(i, layout.nr_segs, layout.count)?;
                 let same = mem.u64(iov).ok()? == buffer && mem.u64(iov.offset(8)).ok()? == length;
                 (same && count <= total).then(|| total.saturating_sub(count))
-            });
-            if found.is_some() {
-                return found;
-            }
+            }));
         }
-        None
+        found
     }
 
     /// The offset of an input or output under way on a file.
@@ -213,5 +197,65 @@ impl Stack {
             let position = self.field(i, layout.ki_filp, layout.ki_pos)?;
             (complete == 0 && position >> 63 == 0).then_some(position)
         })
+    }
+}
+
+/// The one value that all agree on.
+pub fn agreed(found: &[u64]) -> Option<u64> {
+    let first = *found.first()?;
+    found.iter().all(|&other| other == first).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn word(offset: u32) -> Field {
+        Field::plain(offset, 8)
+    }
+
+    /// As in Linux 6.12.
+    const ITER: IovIter = IovIter {
+        struct_size: 40,
+        iov_offset: word(8),
+        count: word(24),
+        ubuf: word(16),
+        iov: word(16),
+        nr_segs: word(32),
+    };
+    const BUFFER: u64 = 0x7FFF_1234_5000;
+
+    /// An `iov_iter` of a buffer of 4096 bytes.
+    fn iter(done: u64) -> [u64; 5] {
+        [0x0100_0000, done, BUFFER, 4096 - done, 1]
+    }
+
+    fn stack(parts: &[&[u64]]) -> Words {
+        Words { words: parts.concat() }
+    }
+
+    #[test]
+    fn progress_is_what_the_frame_of_the_call_says() {
+        let frame = stack(&[&[1, 2, 3], &iter(108), &[4, 5]]);
+        assert_eq!(agreed(&frame.progress(&ITER, BUFFER, 4096)), Some(108));
+        // Another buffer, another length: another call.
+        assert_eq!(agreed(&frame.progress(&ITER, BUFFER + 8, 4096)), None);
+        assert_eq!(agreed(&frame.progress(&ITER, BUFFER, 4000)), None);
+    }
+
+    #[test]
+    fn what_an_earlier_call_left_is_seen_by_a_search_of_the_whole_stack_only() {
+        let (stale, own) = (iter(108), iter(0));
+        let whole = stack(&[&[7], &own, &[8, 9], &stale, &[1]]);
+        assert_eq!(whole.progress(&ITER, BUFFER, 4096), [108, 0]);
+        assert_eq!(agreed(&whole.progress(&ITER, BUFFER, 4096)), None);
+        let frame = stack(&[&[7], &own, &[8, 9]]);
+        assert_eq!(agreed(&frame.progress(&ITER, BUFFER, 4096)), Some(0));
+    }
+
+    #[test]
+    fn an_object_that_ends_outside_the_frame_is_none() {
+        let [a, b, c, ..] = iter(108);
+        assert_eq!(stack(&[&[a, b, c]]).progress(&ITER, BUFFER, 4096), []);
     }
 }

@@ -1,0 +1,160 @@
+//! The functions a thread was in, from the innermost out to the entry from user mode.
+//!
+//! Calls begin at a random depth of the stack (`randomize_kstack_offset`), so that what earlier calls left there looks
+//! like this one's. Only the frames of the chain are this call's, and where in the chain a thread was tells what it has
+//! done.
+
+use crate::addr::Kva;
+use crate::context::Context;
+use crate::memory::PhysMem;
+use crate::orc::{Frame, Unwind};
+use crate::registers::{Place, Registers};
+use crate::tasks::{self, PT_REGS};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Functions that switch to another task, and what lies between these and a function that waits.
+const WAITS: [&str; 10] = [
+    "__schedule",
+    "schedule",
+    "schedule_timeout",
+    "schedule_hrtimeout",
+    "schedule_hrtimeout_range",
+    "schedule_hrtimeout_range_clock",
+    "do_wait_intr",
+    "do_wait_intr_irq",
+    "wait_woken",
+    "io_schedule",
+];
+/// Functions that run before the function of the call does.
+const BEFORE: [&str; 6] = [
+    "syscall_enter_from_user_mode",
+    "syscall_enter_from_user_mode_work",
+    "syscall_trace_enter",
+    "__secure_computing",
+    "fdget_pos",
+    "__fdget_pos",
+];
+/// Where a page fault enters: the one interrupt that is part of what the function does.
+const PAGE_FAULT: &str = "asm_exc_page_fault";
+
+/// A function of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name, without what the compiler appends to parts and copies.
+    pub name: String,
+    /// What it has on the stack.
+    pub frame: Range<Kva>,
+    /// Whether it was interrupted rather than calls the link before: it can be at any of its instructions.
+    pub interrupted: bool,
+}
+
+/// A chain of calls, the innermost first, without what interrupts did on top of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    links: Vec<Link>,
+}
+
+impl Chain {
+    /// The chain of a thread. `None` if it does not lead to the registers at the top of the thread's own stack, as when
+    /// it passes through a module's text.
+    pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, registers: &Registers) -> Option<Self> {
+        let kernel = context.kernel;
+        let (_, top) = tasks::stack(kernel, task).ok()?;
+        let unwind = match registers.place {
+            Place::Off => Unwind::sleeping(kernel, task).ok()?,
+            Place::At(start) => Unwind::new(kernel, start),
+            Place::Unknown => return None,
+        };
+        let (frames, user) = unwind.to_user_mode()?;
+        if user != top.back(PT_REGS) {
+            return None;
+        }
+        let name = |frame: &Frame| {
+            let text = if frame.interrupted { frame.ip } else { frame.ip.back(1) };
+            kernel.kallsyms.symbolize(text).map(|found| found.name)
+        };
+        let links = frames.iter().map(|frame| {
+            let name = name(frame)?;
+            Some((name, frame.sp..frame.end, frame.interrupted))
+        });
+        Some(Self::from_links(links.collect::<Option<Vec<_>>>()?))
+    }
+
+    fn from_links(frames: Vec<(String, Range<Kva>, bool)>) -> Self {
+        let mut links: Vec<Link> = Vec::new();
+        for (mut name, frame, interrupted) in frames {
+            name.truncate(name.find('.').unwrap_or(name.len()));
+            if interrupted && links.last().is_some_and(|inner| inner.name != PAGE_FAULT) {
+                links.clear();
+            }
+            links.push(Link {
+                name,
+                frame,
+                interrupted,
+            });
+        }
+        Self { links }
+    }
+
+    /// The innermost of the functions with one of these names, by its place.
+    pub fn find(&self, names: &[&str]) -> Option<usize> {
+        self.links.iter().position(|link| names.contains(&link.name.as_str()))
+    }
+
+    /// Whether one of these functions is in the chain.
+    pub fn has(&self, names: &[&str]) -> bool {
+        self.find(names).is_some()
+    }
+
+    /// All functions with one of these names.
+    pub fn all<'s>(&'s self, names: &'s [&str]) -> impl Iterator<Item = &'s Link> + 's {
+        self.links
+            .iter()
+            .filter(move |link| names.contains(&link.name.as_str()))
+    }
+
+    /// The function that the one at `at` was calling; `None` if it was itself at work, at an instruction that nothing
+    /// is known of.
+    pub fn called_by(&self, at: usize) -> Option<&Link> {
+        let link = self.links.get(at)?;
+        self.links.get(at.checked_sub(1)?).filter(|_| !link.interrupted)
+    }
+
+    /// Whether the thread gave its CPU up of its own accord, instead of being stopped at any instruction.
+    pub fn is_off(&self) -> bool {
+        self.links
+            .first()
+            .is_some_and(|link| !link.interrupted && WAITS.contains(&link.name.as_str()))
+    }
+
+    /// Whether the function at `at` itself waits: nothing but the way to another task lies below it. Not for functions of
+    /// that way.
+    pub fn waits(&self, at: usize) -> bool {
+        let below = self.links.get(..at).unwrap_or_default();
+        self.is_off() && !below.is_empty() && below.iter().all(|link| WAITS.contains(&link.name.as_str()))
+    }
+
+    /// Whether the function at `at` is in a page fault of its own, or of a function below it with one of these names.
+    pub fn faults(&self, at: usize, names: &[&str]) -> bool {
+        let below = self.links.get(..=at).unwrap_or_default();
+        below
+            .iter()
+            .zip(below.iter().skip(1))
+            .any(|(inner, outer)| inner.name == PAGE_FAULT && outer.interrupted && names.contains(&outer.name.as_str()))
+    }
+
+    /// Whether the function of the call has not been reached, or has not looked at anything yet.
+    pub fn is_before_the_call(&self) -> bool {
+        self.has(&BEFORE)
+            || self
+                .links
+                .first()
+                .is_some_and(|link| link.interrupted && link.name.starts_with("entry_SYSCALL_64"))
+    }
+}
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+mod tests;

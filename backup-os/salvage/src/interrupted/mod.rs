@@ -1,0 +1,392 @@
+//! How a thread goes on that was stopped inside a system call.
+//!
+//! In this order: a call that is over keeps its result; one that can be repeated exactly is repeated, with the time-out
+//! that remains; one that had part of its effect gets the result of that part; one that only waited is answered as a
+//! signal would have it answered. What is none of this refuses the process: an effect is never repeated in silence.
+
+mod chain;
+mod effects;
+pub mod stack;
+mod transfer;
+mod waits;
+
+use crate::addr::{Kva, Uva};
+use crate::calls::{self, Way};
+use crate::context::Context;
+use crate::files::{self, Descriptor};
+use crate::inodes;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use crate::paging::PageTables;
+use crate::refusal::{Refusal, Result};
+use crate::registers::{Origin, Place, Registers, UserRegs, SYSCALL_INSN};
+use crate::timers::clocks;
+use crate::user_memory;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use chain::Chain;
+use shared_region::context::{Caught, Resume};
+use shared_region::reasons;
+use waits::FUTEX_FLAGS;
+
+const ENOSYS: i64 = -38;
+const EINTR: i64 = -4;
+/// `ERESTARTSYS`, `ERESTARTNOINTR`, `ERESTARTNOHAND`: to be made again unless a handler runs (`include/linux/errno.h`).
+const RESTART_CODES: [i64; 3] = [-512, -513, -514];
+/// `ERESTART_RESTARTBLOCK`: to be gone on with as `restart_block` says.
+const RESTART_BLOCK: i64 = -516;
+/// TIMER_ABSTIME.
+const TIMER_ABSTIME: u64 = 1;
+/// The two bytes of `syscall`.
+const SYSCALL: [u8; 2] = [0x0F, 0x05];
+/// The function that ends in the loop of a dead kernel.
+const PANIC: [&str; 1] = ["panic"];
+
+crate::mirrors! {
+    /// How an interrupted call is to be gone on with.
+    #[allow(missing_docs)]
+    pub struct RestartBlock = "restart_block" {
+        function: Field = "fn",
+        futex_uaddr: Field = "futex.uaddr",
+        futex_val: Field = "futex.val",
+        futex_bitset: Field = "futex.bitset",
+        futex_time: Field = "futex.time",
+        sleep_clock: Field = "nanosleep.clockid",
+        sleep_rmtp: Field = "nanosleep.rmtp",
+        sleep_expires: Field = "nanosleep.expires",
+        poll_ufds: Field = "poll.ufds",
+        poll_nfds: Field = "poll.nfds",
+        poll_sec: Field = "poll.tv_sec",
+        poll_nsec: Field = "poll.tv_nsec",
+    }
+}
+
+/// How a thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Registers to set; `orig_ax` is −1, so that no kernel takes them for those of an interrupted call.
+    pub regs: UserRegs,
+    /// What else there is to do.
+    pub resume: Resume,
+    /// Where it was.
+    pub caught: Caught,
+    /// An open file whose offset has moved by a part of the call.
+    pub moved: Option<(Kva, u64)>,
+}
+
+/// A thread, as far as its calls are concerned.
+pub struct Thread<'t> {
+    /// The task.
+    pub task: Kva,
+    /// Its registers.
+    pub registers: Registers,
+    /// Its process's page tables.
+    pub tables: PageTables,
+    /// Its open files.
+    pub descriptors: &'t [Descriptor],
+    /// First and last address of the vDSO's code.
+    pub vdso: (u64, u64),
+}
+
+/// Decides how a thread goes on.
+///
+/// # Errors
+/// It is in a call that can be neither repeated nor completed, or something cannot be read.
+pub fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread<'_>) -> Result<Decision> {
+    let regs = thread.registers.user;
+    let user = UserRegs {
+        orig_ax: u64::MAX,
+        ..regs
+    };
+    let stands = |regs, caught| Decision {
+        regs,
+        resume: Resume::Registers,
+        caught,
+        moved: None,
+    };
+    if thread.registers.origin != Origin::Stack || !regs.in_syscall() {
+        let caught = if (thread.vdso.0..thread.vdso.1).contains(&regs.ip) {
+            Caught::Vdso
+        } else {
+            Caught::User
+        };
+        return Ok(stands(user, caught));
+    }
+    let number = regs.orig_ax as u32;
+    let caught = Caught::Syscall(number);
+    match regs.ax as i64 {
+        ENOSYS => {
+            let mut call = Call {
+                context,
+                thread,
+                number,
+                chain: None,
+            };
+            let decision = call.decide()?;
+            Ok(Decision { caught, ..decision })
+        }
+        code if RESTART_CODES.contains(&code) => Ok(stands(restarted(regs), caught)),
+        RESTART_BLOCK => {
+            let decision = restart_block(context, thread)?;
+            Ok(Decision { caught, ..decision })
+        }
+        // The call is over.
+        _ => Ok(stands(user, caught)),
+    }
+}
+
+/// Registers that make the call again.
+fn restarted(regs: UserRegs) -> UserRegs {
+    UserRegs {
+        ax: regs.orig_ax,
+        ip: regs.ip.wrapping_sub(SYSCALL_INSN),
+        orig_ax: u64::MAX,
+        ..regs
+    }
+}
+
+/// A call under way.
+struct Call<'c, 'k, 'm, 't, M: PhysMem + ?Sized> {
+    context: &'c Context<'k, 'm, M>,
+    thread: &'c Thread<'t>,
+    number: u32,
+    /// Once it was looked for.
+    chain: Option<Option<Rc<Chain>>>,
+}
+
+impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
+    fn decide(&mut self) -> Result<Decision> {
+        match self.by_its_way() {
+            Err(_) if self.is_before() => self.restart(),
+            decided => decided,
+        }
+    }
+
+    fn by_its_way(&mut self) -> Result<Decision> {
+        match calls::way(self.number) {
+            Way::Restart | Way::Exit => self.restart(),
+            Way::Once => Err(self.refuse("")),
+            Way::Late => self.restart_if_off(),
+            Way::Read { moves, vector } => self.transfer(false, moves, vector),
+            Way::Write { moves, vector } => self.transfer(true, moves, vector),
+            Way::Move { from, to } => self.move_data(from, to),
+            Way::Sleep => self.sleep(self.argument(1)),
+            Way::ClockSleep if self.argument(1) & TIMER_ABSTIME != 0 => self.restart(),
+            Way::ClockSleep => self.clock_sleep(),
+            Way::Futex => self.futex(),
+            Way::FutexVector => {
+                if self.is_asleep()? {
+                    self.restart()
+                } else {
+                    Err(self.refuse("may have been woken"))
+                }
+            }
+            Way::Poll => self.poll(),
+            Way::WaitMs(timeout) => self.wait((self.argument(timeout) as i32) < 0),
+            Way::WaitPointer(timeout) => self.wait(self.argument(timeout) == 0),
+            Way::Close => self.close(),
+            Way::Fork => self.fork(),
+            Way::Exec => self.exec(),
+            Way::Reap => self.reap(),
+            Way::Seek => self.seek(),
+            Way::Open(flags) => self.open(flags),
+            Way::Fcntl => self.fcntl(),
+            Way::SignalMask => self.signal_mask(),
+            Way::RestartBlock => restart_block(self.context, self.thread),
+        }
+    }
+
+    /// An argument, counted from 0.
+    fn argument(&self, index: usize) -> u64 {
+        let regs = &self.thread.registers.user;
+        let arguments = [regs.di, regs.si, regs.dx, regs.r10, regs.r8, regs.r9];
+        arguments.get(index).copied().unwrap_or(0)
+    }
+
+    fn refuse(&self, detail: &str) -> Refusal {
+        let name = calls::name(self.number);
+        let task = self
+            .context
+            .kernel
+            .mem
+            .uint(self.thread.task, self.context.kernel.types.layouts.task.pid)
+            .unwrap_or(0);
+        let detail = if detail.is_empty() {
+            alloc::string::String::new()
+        } else {
+            alloc::format!(" ({detail})")
+        };
+        Refusal::new(
+            reasons::CALL_EFFECT,
+            alloc::format!("thread {task} in {name} [{}]{detail}", self.number),
+        )
+    }
+
+    fn decision(&self, regs: UserRegs, resume: Resume) -> Decision {
+        Decision {
+            regs,
+            resume,
+            caught: Caught::Syscall(self.number),
+            moved: None,
+        }
+    }
+
+    /// From the start.
+    fn restart(&self) -> Result<Decision> {
+        let regs = self.thread.registers.user;
+        let at = regs.ip.wrapping_sub(SYSCALL_INSN);
+        let mut instruction = SYSCALL;
+        // A page of code that is not in memory comes from its file again, and is what it was.
+        let _ = user_memory::read(
+            self.context.kernel.phys(),
+            &self.thread.tables,
+            Uva(at),
+            &mut instruction,
+        );
+        if instruction != SYSCALL {
+            return Err(Refusal::new(
+                reasons::COMPAT,
+                alloc::format!("system call at {at:#x} by another instruction"),
+            ));
+        }
+        Ok(self.decision(restarted(regs), Resume::Registers))
+    }
+
+    /// With a result.
+    fn result(&self, value: u64) -> Decision {
+        let regs = UserRegs {
+            ax: value,
+            orig_ax: u64::MAX,
+            ..self.thread.registers.user
+        };
+        self.decision(regs, Resume::Registers)
+    }
+
+    /// The functions it is in. `None` if they cannot be found.
+    fn chain(&mut self) -> Result<Option<Rc<Chain>>> {
+        if self.chain.is_none() {
+            let chain = Chain::of(self.context, self.thread.task, &self.thread.registers);
+            if chain.as_ref().is_some_and(|chain| chain.has(&PANIC)) {
+                return Err(self.refuse("in which the kernel died"));
+            }
+            self.chain = Some(chain.map(Rc::new));
+        }
+        Ok(self.chain.clone().flatten())
+    }
+
+    /// Whether the thread gave its CPU up inside the call.
+    fn is_off(&mut self) -> Result<bool> {
+        Ok(match self.chain()? {
+            Some(chain) => chain.is_off(),
+            None => self.thread.registers.place == Place::Off,
+        })
+    }
+
+    /// Whether the call has not begun.
+    fn is_before(&mut self) -> bool {
+        matches!(self.chain(), Ok(Some(chain)) if chain.is_before_the_call())
+    }
+
+    /// The open file that an argument names.
+    fn descriptor(&self, argument: usize) -> Option<Kva> {
+        let fd = self.argument(argument) as u32;
+        self.thread
+            .descriptors
+            .iter()
+            .find(|descriptor| descriptor.fd == fd)
+            .map(|descriptor| descriptor.file)
+    }
+
+    /// Name of a file's table of functions, and its type.
+    fn kind_of(&self, file: Kva) -> Result<(alloc::string::String, u64)> {
+        let kernel = self.context.kernel;
+        let layouts = &kernel.types.layouts;
+        let inode = kernel.mem.ptr(file, layouts.file.f_inode)?;
+        let mode = kernel.mem.uint(inode, layouts.inode.i_mode)? & inodes::S_IFMT;
+        let operations = self.context.symbol(kernel.mem.ptr(file, layouts.file.f_op)?);
+        Ok((operations.as_deref().unwrap_or_default().into(), mode))
+    }
+}
+
+/// A call that a signal interrupted and that no handler was run for.
+fn restart_block<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread<'_>) -> Result<Decision> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let layout = &layouts.restart_block;
+    let mem = &kernel.mem;
+    let block = thread.task.offset(u64::from(layouts.task.restart_block.offset));
+    let field = |field: Field| mem.uint(block, field);
+    let function = context.symbol(mem.ptr(block, layout.function)?);
+    let regs = UserRegs {
+        ax: 0,
+        orig_ax: u64::MAX,
+        ..thread.registers.user
+    };
+    let now = &context.now;
+    let resume = match function.as_deref().unwrap_or_default() {
+        "hrtimer_nanosleep_restart" => {
+            let clock = mem.int(block, layout.sleep_clock)? as i32;
+            Resume::Sleep {
+                clock,
+                expires: now.to_process(clock, field(layout.sleep_expires)?),
+                remain: field(layout.sleep_rmtp)?,
+            }
+        }
+        // The kernel's own flags have another meaning in each version; the arguments of the call still stand.
+        "futex_wait_restart" => Resume::Futex {
+            uaddr: field(layout.futex_uaddr)?,
+            val: field(layout.futex_val)? as u32,
+            flags: (regs.si & FUTEX_FLAGS) as u32,
+            bitset: field(layout.futex_bitset)? as u32,
+            expires: now.to_process(clocks::MONOTONIC, field(layout.futex_time)?),
+        },
+        "do_restart_poll" => {
+            let seconds = field(layout.poll_sec)?.wrapping_mul(1_000_000_000);
+            Resume::Poll {
+                fds: field(layout.poll_ufds)?,
+                count: field(layout.poll_nfds)? as u32,
+                expires: now.to_process(clocks::MONOTONIC, seconds.wrapping_add(field(layout.poll_nsec)?)),
+            }
+        }
+        "do_no_restart_syscall" => {
+            let regs = UserRegs {
+                ax: EINTR as u64,
+                ..regs
+            };
+            return Ok(Decision {
+                regs,
+                resume: Resume::Registers,
+                caught: Caught::Kernel,
+                moved: None,
+            });
+        }
+        other => {
+            return Err(Refusal::new(
+                reasons::CALL_EFFECT,
+                alloc::format!("to be gone on with by {other}"),
+            ))
+        }
+    };
+    Ok(Decision {
+        regs,
+        resume,
+        caught: Caught::Kernel,
+        moved: None,
+    })
+}
+
+/// Offsets that interrupted calls of all these threads have moved.
+pub fn moved_files<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, threads: &[Thread<'_>]) -> Vec<(Kva, u64)> {
+    threads
+        .iter()
+        .filter_map(|thread| decide(context, thread).ok()?.moved)
+        .collect()
+}
+
+/// The descriptors of a thread's process, for [`Thread::descriptors`].
+///
+/// # Errors
+/// They cannot be read.
+pub fn descriptors<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, files: Kva) -> Result<Vec<Descriptor>> {
+    files::descriptors(context, files)
+}
