@@ -1,11 +1,12 @@
 //! `orthros-ctl panic-test`.
 
-use crate::cli::{PanicKind, PanicTest};
+use crate::cli::{Injection, PanicKind, PanicTest};
 use crate::exit::Exit;
 use crate::snapshot::{control, libc_errno, open_region, Snapshot};
 use crate::status;
-use anyhow::{bail, ensure, Context, Result};
-use shared_region::control::WatchState;
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use orthros_device::{Device, DeviceError};
+use shared_region::control::{inject, WatchState};
 use shared_region::device::{test_kind, Test};
 
 impl PanicKind {
@@ -18,6 +19,20 @@ impl PanicKind {
             Self::BugInInterrupt => test_kind::BUG_IN_INTERRUPT,
             Self::PanicWithSpinner => test_kind::PANIC_WITH_SPINNER,
         })
+    }
+}
+
+impl Injection {
+    fn bit(self) -> u64 {
+        match self {
+            Self::SkipNmi => inject::SKIP_NMI_RUNG,
+            Self::SkipInit => inject::SKIP_AP_INIT_RUNG,
+            Self::SkipNmiText => inject::SKIP_PATCH_RUNG,
+            Self::SkipLoopText => inject::SKIP_LOOP_RUNG,
+            Self::SkipWarmReset => inject::SKIP_INIT_RUNG,
+            Self::SmallContext => inject::SMALL_CONTEXT,
+            Self::HashMemory => inject::HASH_MEMORY,
+        }
     }
 }
 
@@ -51,6 +66,7 @@ fn allow(test: &PanicTest, snapshot: &Snapshot) -> Result<()> {
 pub fn run(test: &PanicTest) -> Result<Exit> {
     let (device, region) = open_region()?;
     allow(test, &Snapshot::take(&region))?;
+    inject_faults(&device, test)?;
     let Some(kind) = test.kind.module_kind() else {
         ensure!(
             test.cpu.is_none(),
@@ -59,22 +75,41 @@ pub fn run(test: &PanicTest) -> Result<Exit> {
         std::fs::write("/proc/sysrq-trigger", "c").context("/proc/sysrq-trigger")?;
         bail!("the kernel has not failed");
     };
-    let result = device.test(Test {
-        kind,
-        cpu: test.cpu.map_or(u64::MAX, u64::from),
-        value: 0,
-    });
-    match result {
-        Err(error) if error.errno() == Some(libc_errno::EPERM) => {
-            bail!("the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq")
-        }
-        Err(error) => Err(error).context("panic-test"),
-        Ok(()) => {
-            // Some kinds fail a moment later, on another CPU.
-            std::thread::sleep(std::time::Duration::from_secs(10));
-            bail!("the kernel has not failed within ten seconds");
-        }
+    device
+        .test(Test {
+            kind,
+            cpu: test.cpu.map_or(u64::MAX, u64::from),
+            value: 0,
+        })
+        .map_err(refused)?;
+    // Some kinds fail a moment later, on another CPU.
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    bail!("the kernel has not failed within ten seconds");
+}
+
+fn inject_faults(device: &Device, test: &PanicTest) -> Result<()> {
+    let ask = |kind, value| {
+        let cpu = u64::MAX;
+        device.test(Test { kind, cpu, value }).map_err(refused)
+    };
+    for cpu in &test.unparkable {
+        ask(test_kind::UNPARKABLE, u64::from(*cpu)).with_context(|| format!("--unparkable {cpu}"))?;
     }
+    let bits = test.inject.iter().fold(0, |bits, fault| bits | fault.bit());
+    if bits != 0 {
+        ask(test_kind::INJECT, bits).context("--inject")?;
+    }
+    Ok(())
+}
+
+/// Why the module does not do as asked.
+fn refused(error: DeviceError) -> anyhow::Error {
+    if error.errno() == Some(libc_errno::EPERM) {
+        return anyhow!(
+            "the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq alone"
+        );
+    }
+    error.into()
 }
 
 #[cfg(test)]
@@ -85,7 +120,13 @@ mod tests {
     use std::mem::offset_of;
 
     fn test(kind: PanicKind, cpu: Option<u32>, yes: bool) -> PanicTest {
-        PanicTest { kind, cpu, yes }
+        PanicTest {
+            kind,
+            cpu,
+            inject: Vec::new(),
+            unparkable: Vec::new(),
+            yes,
+        }
     }
 
     fn refusal(test: &PanicTest, fake: &Fake) -> String {
