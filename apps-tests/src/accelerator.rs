@@ -108,6 +108,7 @@ fn powers_off(kernel: &Kernel, busybox: &Path, scratch: &Path) -> Result<bool> {
         disks: Vec::new(),
         ports: Vec::new(),
         reboot: false,
+        stay: false,
         memory: None,
         state: None,
         extra: Vec::new(),

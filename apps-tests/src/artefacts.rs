@@ -212,10 +212,26 @@ fn linker_folder(paths: &Paths) -> Result<PathBuf> {
 /// When the headers are missing or it does not compile.
 pub fn build_module(paths: &Paths, kernel: &Kernel) -> Result<String> {
     let _step = Step::start(format!("building the module for {}", kernel.release));
-    let headers = kernel.headers()?;
     let dir = paths.target.join("kmod").join(&kernel.release);
-    fs::create_dir_all(&dir)?;
-    copy_changed(&paths.root.join("active-hooks/kmod"), &dir)?;
+    make_module(kernel, &paths.root.join("active-hooks/kmod"), &dir)
+}
+
+/// Builds the module that puts known structures into a kernel's memory.
+///
+/// # Errors
+/// As [`build_module`].
+pub fn build_truth_module(paths: &Paths, kernel: &Kernel) -> Result<PathBuf> {
+    let _step = Step::start(format!("building the truth module for {}", kernel.release));
+    let dir = paths.target.join("truth-kmod").join(&kernel.release);
+    make_module(kernel, &paths.root.join("apps-tests/truth-kmod"), &dir)?;
+    built(dir.join("orthros_truth.ko"))
+}
+
+/// Builds a module in `dir`, a copy of its source, against a kernel's headers.
+fn make_module(kernel: &Kernel, source: &Path, dir: &Path) -> Result<String> {
+    let headers = kernel.headers()?;
+    fs::create_dir_all(dir)?;
+    copy_changed(source, dir)?;
     let result = exec::output(
         Command::new("make")
             .arg("-C")

@@ -34,13 +34,44 @@ pub struct Contents {
     pub successor: Staged,
 }
 
-/// Writes a bootable disc image to `iso`. The first word of each module's string names
-/// its role, which is how the loader tells them apart.
+/// A module that GRUB hands to the loader.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// The first word of its string, which is how the loader tells modules apart.
+    pub role: String,
+    /// The file.
+    pub file: PathBuf,
+    /// The rest of its string.
+    pub words: String,
+}
+
+/// Writes a bootable disc image to `iso`.
+///
+/// # Errors
+/// As [`write`].
+pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
+    let module = |role: &str, file: &Path, words: &str| Module {
+        role: role.to_owned(),
+        file: file.to_path_buf(),
+        words: words.to_owned(),
+    };
+    let (active, successor) = (&contents.active, &contents.successor);
+    let modules = [
+        module("backup-os", &contents.backup_os, ""),
+        module("kernel", &active.image, &active.command_line),
+        module("initramfs", &active.initramfs, ""),
+        module("successor-kernel", &successor.image, &successor.command_line),
+        module("successor-initramfs", &successor.initramfs, ""),
+    ];
+    write(iso, &contents.loader, &contents.loader_options, &modules)
+}
+
+/// Writes a bootable disc image with a loader and any list of modules.
 ///
 /// # Errors
 /// When a part is missing, a command line cannot be written to grub.cfg, or
 /// grub-mkrescue fails.
-pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
+pub fn write(iso: &Path, loader: &Path, options: &str, modules: &[Module]) -> Result<()> {
     let tree = iso.with_extension("tree");
     cache::remove(&tree)?;
     let boot = tree.join("boot");
@@ -48,32 +79,13 @@ pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
     let mut menu = String::from(
         "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset timeout=0\nmenuentry Orthros {\n",
     );
-    let mut add = |verb: &str, role: &str, file: &Path, words: &str| -> Result<()> {
-        if words.contains(['\n', '"', '\'', '\\', '$', '{', '}', ';', '#']) {
-            bail!("the {role} command line has a character that GRUB would interpret: {words}");
-        }
-        let name = role.to_owned();
-        fs::copy(file, boot.join(&name)).with_context(|| format!("cannot put {} on the disc", file.display()))?;
-        let role = if verb == "module2" {
-            format!(" {role}")
-        } else {
-            String::new()
-        };
-        writeln!(menu, "  {verb} /boot/{name}{role} {words}")?;
-        Ok(())
-    };
-    add("multiboot2", "loader", &contents.loader, &contents.loader_options)?;
-    add("module2", "backup-os", &contents.backup_os, "")?;
-    add(
-        "module2",
-        "kernel",
-        &contents.active.image,
-        &contents.active.command_line,
-    )?;
-    add("module2", "initramfs", &contents.active.initramfs, "")?;
-    let successor = &contents.successor;
-    add("module2", "successor-kernel", &successor.image, &successor.command_line)?;
-    add("module2", "successor-initramfs", &successor.initramfs, "")?;
+    put(&boot, "loader", loader, options)?;
+    writeln!(menu, "  multiboot2 /boot/loader {options}")?;
+    for (number, module) in modules.iter().enumerate() {
+        let name = format!("{number}-{}", module.role);
+        put(&boot, &name, &module.file, &module.words)?;
+        writeln!(menu, "  module2 /boot/{name} {} {}", module.role, module.words)?;
+    }
     menu.push_str("  boot\n}\n");
     fs::write(boot.join("grub/grub.cfg"), menu)?;
     // The BIOS platform's modules alone keep the disc small and its making quick.
@@ -89,4 +101,13 @@ pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
             .arg(&tree),
     )?;
     cache::remove(&tree)
+}
+
+/// Puts a file on the disc, if GRUB can be told its words.
+fn put(boot: &Path, name: &str, file: &Path, words: &str) -> Result<()> {
+    if words.contains(['\n', '"', '\'', '\\', '$', '{', '}', ';', '#']) {
+        bail!("the {name} command line has a character that GRUB would interpret: {words}");
+    }
+    fs::copy(file, boot.join(name)).with_context(|| format!("cannot put {} on the disc", file.display()))?;
+    Ok(())
 }

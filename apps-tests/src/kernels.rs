@@ -28,6 +28,15 @@ impl Series {
     /// Both, oldest first.
     pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
 
+    /// The one that this is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V6_1 => Self::V6_12,
+            Self::V6_12 => Self::V6_1,
+        }
+    }
+
     /// As in version numbers: `6.1`.
     #[must_use]
     pub const fn name(self) -> &'static str {

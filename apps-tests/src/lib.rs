@@ -18,6 +18,7 @@ pub mod clients;
 pub mod cpio;
 pub mod disc;
 pub mod exec;
+pub mod images;
 pub mod initramfs;
 pub mod kernels;
 
@@ -26,6 +27,7 @@ pub mod paths;
 pub mod progress;
 pub mod qemu;
 pub mod qmp;
+pub mod refusals;
 pub mod report;
 pub mod results;
 pub mod rootfs;

@@ -101,7 +101,7 @@ impl Machine {
             None => accelerator::choose(paths, &busybox)?,
         };
         let boot = boot(paths, artefacts, scenario, plan, [&active, &successor], &busybox)?;
-        let disks = disks(paths, artefacts, scenario, &plan.dir, busybox)?;
+        let disks = disks(paths, artefacts, scenario, &plan.dir, (busybox, &active))?;
         let config = Config {
             accelerator,
             machine: scenario.guest.machine.clone(),
@@ -111,6 +111,7 @@ impl Machine {
             disks,
             ports: scenario.guest.ports.clone(),
             reboot: plan.reboot,
+            stay: scenario.ends_in_reset(),
             memory: plan.memory_file.then(|| plan.dir.join("memory")),
             state: None,
             extra: plan.qemu.clone(),
@@ -177,36 +178,42 @@ fn boot(
     [active, successor]: [&Kernel; 2],
     busybox: &Path,
 ) -> Result<Boot> {
-    let staged = |kernel: &Kernel| -> Result<Staged> {
-        let module = match artefacts.module(kernel) {
+    // The module fails on request only if it is told at load that it may.
+    let test = if scenario.injects() { "orthros.allow_test=1" } else { "" };
+    let words = [
+        "root=/dev/vda rw console=ttyS0",
+        &scenario.guest.kernel_parameters,
+        &plan.kernel_parameters,
+        test,
+    ];
+    let command_line = words.join(" ").trim().to_owned();
+    let init = match &plan.init {
+        Some(init) => init.clone(),
+        None => artefacts.guest_program("orthros-init")?,
+    };
+    let staged = |kernel: &Kernel, init: PathBuf, wrong_module: bool| -> Result<Staged> {
+        let module = match wrong_module {
+            false => artefacts.module(kernel),
+            true => artefacts.module(&Kernel::find(paths, kernel.series.other())?),
+        };
+        let module = match module {
             Ok(module) => Some(module),
             Err(_) if plan.stock => None,
             Err(error) => return Err(error),
-        };
-        let init = match &plan.init {
-            Some(init) => init.clone(),
-            None => artefacts.guest_program("orthros-init")?,
         };
         let parts = Parts {
             init,
             module,
             busybox: busybox.to_path_buf(),
         };
-        // The module fails on request only if it is told at load that it may.
-        let test = if scenario.injects() { "orthros.allow_test=1" } else { "" };
-        let words = [
-            "root=/dev/vda rw console=ttyS0",
-            &scenario.guest.kernel_parameters,
-            &plan.kernel_parameters,
-            test,
-        ];
         Ok(Staged {
             image: kernel.image.clone(),
             initramfs: initramfs::make(paths, kernel, &parts)?,
-            command_line: words.join(" ").trim().to_owned(),
+            command_line: command_line.clone(),
         })
     };
-    let first = staged(active)?;
+    let wrong = &scenario.guest.wrong;
+    let first = staged(active, init.clone(), wrong.active_module)?;
     if plan.stock {
         return Ok(Boot::Kernel {
             image: first.image,
@@ -214,16 +221,36 @@ fn boot(
             command_line: first.command_line,
         });
     }
+    let successor_init = wrong
+        .successor_init
+        .as_ref()
+        .map_or(init, |file| scenario.dir.join(file));
+    let mut second = staged(successor, successor_init, wrong.successor_module)?;
+    if wrong.successor_image {
+        second.image = garbled(&second.image, &plan.dir)?;
+    }
     let iso = plan.dir.join("disc.iso");
     let contents = Contents {
         loader: artefacts.bare_program("loader")?,
         loader_options: plan.loader_options.clone(),
         backup_os: artefacts.bare_program("backup-os")?,
         active: first,
-        successor: staged(successor)?,
+        successor: second,
     };
     disc::make(&iso, &contents)?;
     Ok(Boot::Disc(iso))
+}
+
+/// A copy of a kernel image whose header is sound and whose compressed kernel is not.
+fn garbled(image: &Path, dir: &Path) -> Result<PathBuf> {
+    let mut bytes = std::fs::read(image)?;
+    let start = bytes.len() / 4;
+    for byte in bytes.iter_mut().skip(start).step_by(64) {
+        *byte ^= 0x5A;
+    }
+    let copy = dir.join("garbled-image");
+    std::fs::write(&copy, bytes)?;
+    Ok(copy)
 }
 
 /// The root disk of this run and the scenario's empty ones.
@@ -232,7 +259,7 @@ fn disks(
     artefacts: &Artefacts,
     scenario: &Scenario,
     dir: &Path,
-    busybox: PathBuf,
+    (busybox, active): (PathBuf, &Kernel),
 ) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if let Ok(control) = artefacts.guest_program("orthros-ctl") {
@@ -247,6 +274,15 @@ fn disks(
             from: program,
             to: format!("/opt/orthros-tests/{name}"),
         });
+    }
+    if scenario.guest.modules {
+        let other = Kernel::find(paths, active.series.other())?;
+        for (kernel, name) in [(active, "orthros"), (&other, "other-kernel")] {
+            files.push(File {
+                from: artefacts.module(kernel)?,
+                to: format!("/opt/orthros-tests/modules/{name}.ko"),
+            });
+        }
     }
     for file in &scenario.guest.files {
         files.push(File {

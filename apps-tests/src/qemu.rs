@@ -61,6 +61,8 @@ pub struct Config {
     pub ports: Vec<u16>,
     /// Whether a reset restarts the guest (else it ends the machine).
     pub reboot: bool,
+    /// Whether QEMU stays when the machine has ended, so that it can still be asked.
+    pub stay: bool,
     /// A file to hold the guest's RAM, to be read from outside.
     pub memory: Option<PathBuf>,
     /// Go on from this state saved in the first disk instead of starting the firmware.
@@ -162,6 +164,42 @@ impl Qemu {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// Waits until the machine has stopped for good, and returns why, in QEMU's words (`guest-reset`, ...). Needs
+    /// [`Config::stay`].
+    ///
+    /// # Errors
+    /// When it still runs at the deadline, or QEMU has gone.
+    pub fn wait_stopped(&mut self, within: Duration) -> Result<String> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(reason) = self.qmp.end_reason() {
+                return Ok(reason);
+            }
+            if self.ended()? {
+                bail!("QEMU has ended");
+            }
+            if Instant::now() > deadline {
+                bail!("the machine was not reset within {within:.0?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Writes that have reached the disks since the machine was started.
+    ///
+    /// # Errors
+    /// When QEMU does not say.
+    pub fn disk_writes(&mut self) -> Result<u64> {
+        let stats = self
+            .qmp
+            .command("query-blockstats", json!({}), Duration::from_secs(30))?;
+        let devices = stats.as_array().context("query-blockstats gives a list")?;
+        Ok(devices
+            .iter()
+            .filter_map(|device| device["stats"]["wr_operations"].as_u64())
+            .sum())
     }
 
     /// Writes `size` bytes of physical memory from address 0 on to a file.
@@ -320,7 +358,11 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
     add("-display", "none".into());
     add(
         "-action",
-        format!("reboot={}", if config.reboot { "reset" } else { "shutdown" }),
+        format!(
+            "reboot={},shutdown={}",
+            if config.reboot { "reset" } else { "shutdown" },
+            if config.stay { "pause" } else { "poweroff" }
+        ),
     );
     add("-qmp", format!("unix:{}", sockets.path("qmp").display()));
     // The third port gets an interrupt of its own: ISA lines cannot be shared with COM1.

@@ -7,7 +7,7 @@ use crate::machine::{Machine, Plan};
 use crate::paths::Paths;
 use crate::progress;
 use crate::report::{Report, StepResult};
-use crate::scenario::{Check, Event, Scenario, Step};
+use crate::scenario::{Check, Event, Expect, Scenario, Step};
 use anyhow::{bail, Context, Result};
 use regex::Regex;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const BOOT: Duration = Duration::from_secs(240);
 /// For a command that does next to nothing.
 const SHORT: Duration = Duration::from_secs(60);
+/// For what was said to have come over the serial line.
+const SAID: Duration = Duration::from_secs(10);
 /// Name of the saved machine state.
 const READY: &str = "ready";
 
@@ -59,7 +61,8 @@ impl<'a> Ready<'a> {
                 machine.active.release
             );
         }
-        if !plan.stock {
+        let unprotected = plan.stock || scenario.guest.unprotected;
+        if !unprotected {
             step.at("arming");
             armed(machine)?;
         }
@@ -69,7 +72,7 @@ impl<'a> Ready<'a> {
                 .agent
                 .check(command, Duration::from_secs(scenario.protect.ready.timeout))?;
         }
-        protect(machine, scenario, plan.stock)?;
+        protect(machine, scenario, unprotected)?;
         wait_for(machine, &scenario.protect.ready).context("the protected program did not get ready")?;
         Ok(hello)
     }
@@ -122,12 +125,19 @@ impl<'a> Ready<'a> {
         }
         shown.at("verdict");
         self.verdict(&mut clients, report)?;
+        // After a reset there is no successor whose complaints would count.
+        if self.scenario.ends_in_reset() {
+            return Ok(());
+        }
         self.no_complaint(console)
     }
 
     /// Brings a failure about and waits for the successor's user space.
     fn step(&mut self, step: &Step, boot_id: &mut String, report: &mut Report) -> Result<()> {
         let machine = &mut self.machine;
+        for command in &step.before {
+            machine.agent.check(command, SHORT)?;
+        }
         let asked = machine.qemu.start.elapsed();
         let injection = step.injection.clone().unwrap_or_else(|| "sysrq".into());
         report.moment(asked, format!("{:?} ({injection})", step.event));
@@ -138,38 +148,72 @@ impl<'a> Ready<'a> {
             up: None,
             release: None,
         };
+        let said = Said {
+            backup: machine.qemu.backup.position(),
+            console: machine.qemu.console.position(),
+        };
         if step.event == Event::Panic {
+            let written = machine.qemu.disk_writes()?;
             match &step.injection {
                 None => machine.agent.send("echo c >/proc/sysrq-trigger")?,
                 Some(how) => machine.agent.send(&format!("orthros-ctl panic-test --yes {how}"))?,
             }
-            let answer = machine.agent.wait_ready(Duration::from_secs(step.timeout));
             report.steps.push(result.clone());
-            let hello = answer.context("no successor came up")?;
-            report.moment(hello.at, format!("user space of {}", hello.release));
-            result.up = Some(hello.at.as_secs_f64());
-            result.release = Some(hello.release.clone());
+            match step.expect {
+                Expect::Successor => {
+                    let hello = self.successor(step, boot_id, report)?;
+                    result.up = Some(hello.at.as_secs_f64());
+                    result.release = Some(hello.release);
+                }
+                Expect::Reset => self.reset(step, written, report)?,
+            }
             report.steps.pop();
-            if hello.boot_id == *boot_id {
-                bail!("the agent restarted, but the kernel is the old one: nothing panicked");
-            }
-            let expected = match step.successor {
-                Some(series) => hello.release.starts_with(&format!("{series}.")),
-                None => hello.release == machine.successor.release,
-            };
-            if !expected {
-                bail!(
-                    "kernel {} took over instead of {}",
-                    hello.release,
-                    machine.successor.release
-                );
-            }
-            *boot_id = hello.boot_id;
-            // Whoever fails next, or looks at the report, needs the machine to be whole again.
+        }
+        report.steps.push(result);
+        said.check(step, &self.machine)
+    }
+
+    /// Waits for the successor's user space, and until the machine is armed again.
+    fn successor(&mut self, step: &Step, boot_id: &mut String, report: &mut Report) -> Result<Hello> {
+        let machine = &mut self.machine;
+        let answer = machine.agent.wait_ready(Duration::from_secs(step.timeout));
+        let hello = answer.context("no successor came up")?;
+        report.moment(hello.at, format!("user space of {}", hello.release));
+        if hello.boot_id == *boot_id {
+            bail!("the agent restarted, but the kernel is the old one: nothing panicked");
+        }
+        let expected = match step.successor {
+            Some(series) => hello.release.starts_with(&format!("{series}.")),
+            None => hello.release == machine.successor.release,
+        };
+        if !expected {
+            bail!(
+                "kernel {} took over instead of {}",
+                hello.release,
+                machine.successor.release
+            );
+        }
+        boot_id.clone_from(&hello.boot_id);
+        // Whoever fails next, or looks at the report, needs the machine to be whole again.
+        if step.arms {
             armed(machine).context("after the failover")?;
             report.moment(machine.qemu.start.elapsed(), "armed again");
         }
-        report.steps.push(result);
+        Ok(hello)
+    }
+
+    /// Waits until the machine resets itself. `written` are the writes to its disks before the event.
+    fn reset(&mut self, step: &Step, written: u64, report: &mut Report) -> Result<()> {
+        let qemu = &mut self.machine.qemu;
+        let reason = qemu.wait_stopped(Duration::from_secs(step.timeout))?;
+        report.moment(qemu.start.elapsed(), format!("stopped: {reason}"));
+        if reason != "guest-reset" {
+            bail!("the machine was not reset but ended by {reason}");
+        }
+        let writes = qemu.disk_writes()? - written;
+        if step.no_disk_writes && writes != 0 {
+            bail!("{writes} writes reached a disk between the event and the reset");
+        }
         Ok(())
     }
 
@@ -177,7 +221,7 @@ impl<'a> Ready<'a> {
         let verdict = &self.scenario.verdict;
         let within = Duration::from_secs(verdict.timeout);
         // The report is fetched first: it is wanted most when the verdict fails.
-        if !self.plan.stock {
+        if !self.plan.stock && !self.scenario.ends_in_reset() {
             if let Ok(outcome) = self.machine.agent.run("orthros-ctl report --json", SHORT) {
                 report.orthros = serde_json::from_str(&outcome.output).ok();
             }
@@ -227,6 +271,35 @@ impl<'a> Ready<'a> {
     }
 }
 
+/// Where the consoles stood when a step began.
+struct Said {
+    backup: usize,
+    console: usize,
+}
+
+impl Said {
+    /// What a step wants to be said, and not to be said.
+    fn check(&self, step: &Step, machine: &Machine) -> Result<()> {
+        let qemu = &machine.qemu;
+        for (serial, from, patterns) in [
+            (&qemu.backup, self.backup, &step.backup_console),
+            (&qemu.console, self.console, &step.console),
+        ] {
+            for pattern in patterns {
+                serial.wait_for(from, &Regex::new(pattern)?, SAID)?;
+            }
+        }
+        for pattern in &step.console_without {
+            let pattern = Regex::new(pattern)?;
+            let lines = qemu.console.lines(self.console);
+            if let Some(line) = lines.iter().find(|line| pattern.is_match(&line.text)) {
+                bail!("the console has what must not be there: {}", line.text.trim());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Waits until the machine would survive a failure.
 fn armed(machine: &mut Machine) -> Result<()> {
     let deadline = Instant::now() + SHORT;
@@ -248,8 +321,8 @@ fn armed(machine: &mut Machine) -> Result<()> {
 }
 
 /// Starts what is to be protected.
-fn protect(machine: &mut Machine, scenario: &Scenario, stock: bool) -> Result<()> {
-    let under = if stock { "" } else { "orthros-ctl protect -- " };
+fn protect(machine: &mut Machine, scenario: &Scenario, unprotected: bool) -> Result<()> {
+    let under = if unprotected { "" } else { "orthros-ctl protect -- " };
     if let Some(command) = &scenario.protect.command {
         let quoted = command.replace('\'', r"'\''");
         let line = format!("cd / && setsid {under}sh -c '{quoted}' </dev/null >>/var/log/scenario.log 2>&1 &");
@@ -257,7 +330,7 @@ fn protect(machine: &mut Machine, scenario: &Scenario, stock: bool) -> Result<()
     }
     if let Some(unit) = &scenario.protect.unit {
         machine.agent.check(&format!("systemctl start {unit}"), SHORT)?;
-        if !stock {
+        if !unprotected {
             let list = format!("orthros-ctl protect $(cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs)");
             machine.agent.check(&list, SHORT)?;
         }

@@ -26,7 +26,8 @@ pub struct Scenario {
     /// What happens to the guest, in order.
     #[serde(rename = "step")]
     pub steps: Vec<Step>,
-    /// What decides.
+    /// What decides. Steps decide as well.
+    #[serde(default)]
     pub verdict: Verdict,
     /// Pairs of kernels that the short test run takes, active first; the long one takes all.
     #[serde(default)]
@@ -60,6 +61,26 @@ pub struct Guest {
     pub ports: Vec<u16>,
     /// Words for the kernel command line.
     pub kernel_parameters: String,
+    /// Whether the first kernel's module, and the one of the other kernel, are in `/opt/orthros-tests/modules`.
+    pub modules: bool,
+    /// The machine is not expected to arm itself, and the command runs unprotected.
+    pub unprotected: bool,
+    /// What is wrong with its parts.
+    pub wrong: Wrong,
+}
+
+/// Parts of a guest that are not what they should be: all are right unless said otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Wrong {
+    /// The first kernel's module is built for the other kernel.
+    pub active_module: bool,
+    /// The successor's module is built for the other kernel.
+    pub successor_module: bool,
+    /// A script of this folder is the successor's first program.
+    pub successor_init: Option<PathBuf>,
+    /// The successor's image has a sound header and noise behind it.
+    pub successor_image: bool,
 }
 
 impl Default for Guest {
@@ -74,6 +95,9 @@ impl Default for Guest {
             disks: Vec::new(),
             ports: Vec::new(),
             kernel_parameters: String::new(),
+            modules: false,
+            unprotected: false,
+            wrong: Wrong::default(),
         }
     }
 }
@@ -131,6 +155,27 @@ pub struct Client {
 pub struct Step {
     /// What happens.
     pub event: Event,
+    /// Shell commands in the guest just before, each of which must succeed.
+    #[serde(default)]
+    pub before: Vec<String>,
+    /// What must come of it.
+    #[serde(default)]
+    pub expect: Expect,
+    /// Whether the machine must be armed again afterwards.
+    #[serde(default = "yes")]
+    pub arms: bool,
+    /// What the backup OS must say meanwhile: regular expressions, each for a line of its console.
+    #[serde(default)]
+    pub backup_console: Vec<String>,
+    /// The same for the kernels' console.
+    #[serde(default)]
+    pub console: Vec<String>,
+    /// What must not stand on the kernels' console.
+    #[serde(default)]
+    pub console_without: Vec<String>,
+    /// From the event to the reset no disk may be written to.
+    #[serde(default)]
+    pub no_disk_writes: bool,
     /// The kernel that shall take over, where the command line does not say.
     pub successor: Option<Series>,
     /// Milliseconds after readiness or the step before.
@@ -146,6 +191,28 @@ pub struct Step {
     pub timeout: u64,
 }
 
+/// What comes of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// A successor takes over.
+    #[default]
+    Successor,
+    /// The machine is given up and resets itself; the scenario ends there.
+    Reset,
+}
+
+/// A way to bring an event about, with what must be said about it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// As in [`Step`].
+    pub injection: String,
+    /// More lines of the backup OS than the step asks for.
+    #[serde(default)]
+    pub backup_console: Vec<String>,
+}
+
 /// Runs that differ only in when and how the first step strikes: they start from one
 /// saved state of the machine.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -159,6 +226,8 @@ pub struct Sweep {
     pub random_below_ms: u64,
     /// Ways to bring the event about; each is combined with each instant. Empty: the step's own.
     pub injections: Vec<String>,
+    /// Such ways with what must be said about each.
+    pub cases: Vec<Case>,
 }
 
 /// Kinds of failure.
@@ -187,6 +256,10 @@ pub struct Verdict {
 
 const fn default_timeout() -> u64 {
     120
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn once() -> u32 {
@@ -225,13 +298,22 @@ impl Scenario {
     /// Whether a step or variation is brought about by `orthros-ctl panic-test`.
     #[must_use]
     pub fn injects(&self) -> bool {
-        let sweep = self.sweep.iter().flat_map(|sweep| &sweep.injections);
+        let sweep = self.sweep.iter().flat_map(|sweep| {
+            let cases = sweep.cases.iter().map(|case| &case.injection);
+            sweep.injections.iter().chain(cases)
+        });
         self.steps
             .iter()
             .filter_map(|step| step.injection.as_ref())
             .chain(sweep)
             .next()
             .is_some()
+    }
+
+    /// Whether a reset is what the scenario waits for.
+    #[must_use]
+    pub fn ends_in_reset(&self) -> bool {
+        self.steps.iter().any(|step| step.expect == Expect::Reset)
     }
 
     fn check(&self) -> Result<()> {
@@ -251,6 +333,7 @@ impl Scenario {
         if self.steps.is_empty() {
             bail!("there is no [[step]]");
         }
+        self.check_steps()?;
         if let Some(sweep) = &self.sweep {
             if !self.clients.is_empty() {
                 bail!("[sweep] starts from a saved state, to which clients cannot be set back");
@@ -259,8 +342,11 @@ impl Scenario {
                 bail!("[sweep] random needs random_below_ms");
             }
         }
-        if self.verdict.guest.is_none() && !self.verdict.clients {
+        if self.verdict.guest.is_none() && !self.verdict.clients && !self.ends_in_reset() {
             bail!("[verdict] decides nothing: give `guest`, or `clients = true`");
+        }
+        if self.verdict.guest.is_some() && self.ends_in_reset() {
+            bail!("[verdict] asks a guest that a step expects to be reset");
         }
         if self.verdict.clients && self.clients.is_empty() {
             bail!("[verdict] asks for clients, but there is no [[client]]");
@@ -271,10 +357,42 @@ impl Scenario {
         if self.guest.cpus < 2 || self.guest.ram < 1024 {
             bail!("a guest needs 2 CPUs and 1024 MiB at least: one CPU and 512 MiB are set aside");
         }
-        for file in &self.guest.files {
-            if !self.dir.join(&file.from).exists() {
-                bail!("{} is not in the scenario's folder", file.from.display());
+        let files = self.guest.files.iter().map(|file| &file.from);
+        for file in files.chain(&self.guest.wrong.successor_init) {
+            if !self.dir.join(file).exists() {
+                bail!("{} is not in the scenario's folder", file.display());
             }
+        }
+        Ok(())
+    }
+
+    fn check_steps(&self) -> Result<()> {
+        let (last, others) = self.steps.split_last().context("there is no [[step]]")?;
+        if others.iter().any(|step| step.expect == Expect::Reset) {
+            bail!("[[step]] expect = \"reset\" ends a scenario: it must be the last step");
+        }
+        let resets = last.expect == Expect::Reset;
+        if resets && (last.event == Event::None || last.repeat != 1) {
+            bail!("[[step]] expect = \"reset\" needs an event, once");
+        }
+        for step in &self.steps {
+            if step.no_disk_writes && step.expect != Expect::Reset {
+                bail!("[[step]] no_disk_writes needs expect = \"reset\": a successor writes");
+            }
+        }
+        let cases = self.sweep.iter().flat_map(|sweep| &sweep.cases);
+        let patterns = self
+            .steps
+            .iter()
+            .flat_map(|step| {
+                step.backup_console
+                    .iter()
+                    .chain(&step.console)
+                    .chain(&step.console_without)
+            })
+            .chain(cases.flat_map(|case| &case.backup_console));
+        for pattern in patterns {
+            regex::Regex::new(pattern).with_context(|| format!("[[step]] or [sweep]: {pattern}"))?;
         }
         Ok(())
     }
@@ -292,18 +410,26 @@ impl Sweep {
         if instants.is_empty() {
             instants.push(step.after_ms);
         }
-        let mut ways: Vec<Option<String>> = self.injections.iter().cloned().map(Some).collect();
+        let plain = self.injections.iter().map(|injection| Case {
+            injection: injection.clone(),
+            backup_console: Vec::new(),
+        });
+        let mut ways: Vec<Option<Case>> = plain.chain(self.cases.iter().cloned()).map(Some).collect();
         if ways.is_empty() {
-            ways.push(step.injection.clone());
+            ways.push(None);
         }
         let mut steps = Vec::new();
-        for injection in &ways {
+        for way in &ways {
             for after_ms in &instants {
-                steps.push(Step {
+                let mut varied = Step {
                     after_ms: *after_ms,
-                    injection: injection.clone(),
                     ..step.clone()
-                });
+                };
+                if let Some(case) = way {
+                    varied.injection = Some(case.injection.clone());
+                    varied.backup_console.extend(case.backup_console.iter().cloned());
+                }
+                steps.push(varied);
             }
         }
         steps
@@ -349,6 +475,26 @@ mod tests {
             ("guest = \"true\"", "clients = true", "no [[client]]"),
             ("event = \"panic\"", "event = \"flood\"", "flood"),
             ("title = \"t\"", "titel = \"t\"", "titel"),
+            (
+                "event = \"panic\"",
+                "event = \"panic\"\nexpect = \"reset\"",
+                "expects to be reset",
+            ),
+            (
+                "event = \"panic\"",
+                "event = \"panic\"\nno_disk_writes = true",
+                "needs expect",
+            ),
+            (
+                "event = \"panic\"",
+                "event = \"panic\"\nbackup_console = [\"(\"]",
+                "[[step]]",
+            ),
+            (
+                "[protect]",
+                "[guest]\nwrong = { successor_init = \"none\" }\n[protect]",
+                "none is not in",
+            ),
         ] {
             let error = format!("{:#}", read(&LEAST.replace(from, to)).unwrap_err());
             assert!(error.contains(message), "{error}");
@@ -362,10 +508,16 @@ mod tests {
             after_ms: vec![5],
             random: 3,
             random_below_ms: 100,
-            injections: vec!["a".into(), "b".into()],
+            injections: vec!["a".into()],
+            cases: vec![Case {
+                injection: "b".into(),
+                backup_console: vec!["said".into()],
+            }],
         };
         let steps = sweep.variations(&step, 42);
         assert_eq!(steps.len(), 8);
+        assert!(steps[..4].iter().all(|step| step.backup_console.is_empty()));
+        assert!(steps[4..].iter().all(|step| step.backup_console == ["said"]));
         assert!(steps.iter().all(|step| step.after_ms < 100));
         let again: Vec<u64> = sweep.variations(&step, 42).iter().map(|step| step.after_ms).collect();
         assert_eq!(again, steps.iter().map(|step| step.after_ms).collect::<Vec<_>>());

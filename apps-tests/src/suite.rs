@@ -2,9 +2,11 @@
 
 use crate::artefacts::{self, Artefacts};
 use crate::checks;
+use crate::images;
 use crate::kernels::{Kernel, Series};
 use crate::machine::Plan;
 use crate::paths::Paths;
+use crate::refusals;
 use crate::report::Report;
 use crate::results::{Outcome, Results};
 use crate::run;
@@ -51,6 +53,8 @@ pub struct Options {
 /// One test.
 enum Test {
     Check(checks::Check),
+    Images(Series),
+    Refusals,
     Scenario {
         scenario: Box<Scenario>,
         active: Series,
@@ -63,6 +67,8 @@ impl Test {
     fn name(&self) -> String {
         match self {
             Self::Check((name, _)) => (*name).to_owned(),
+            Self::Images(series) => images::name(*series),
+            Self::Refusals => refusals::NAME.to_owned(),
             Self::Scenario {
                 scenario,
                 active,
@@ -137,12 +143,24 @@ fn one(
     seed: u64,
     built: &mut Option<std::result::Result<Artefacts, String>>,
 ) -> Result<Vec<(String, Option<String>)>> {
+    let single = |failure: Option<String>| vec![(name.to_owned(), failure)];
+    if let Test::Check((_, check)) = test {
+        return Ok(single(check(paths).err().map(|error| format!("{error:#}"))));
+    }
+    let artefacts = built.get_or_insert_with(|| build(paths).map_err(|error| format!("{error:#}")));
+    let artefacts = match artefacts {
+        Ok(artefacts) => artefacts,
+        Err(error) => return Ok(single(Some(format!("nothing to run: {error}")))),
+    };
     let (scenario, active, successor, sweep) = match test {
-        Test::Check((_, check)) => {
-            return Ok(vec![(
-                name.to_owned(),
-                check(paths).err().map(|error| format!("{error:#}")),
-            )]);
+        Test::Check(_) => return Ok(Vec::new()),
+        Test::Images(series) => {
+            let results = images::check(paths, artefacts, *series);
+            return Ok(results.unwrap_or_else(|error| single(Some(format!("{error:#}")))));
+        }
+        Test::Refusals => {
+            let results = refusals::check(paths, artefacts);
+            return Ok(results.unwrap_or_else(|error| single(Some(format!("{error:#}")))));
         }
         Test::Scenario {
             scenario,
@@ -150,11 +168,6 @@ fn one(
             successor,
             sweep,
         } => (scenario, *active, *successor, *sweep),
-    };
-    let artefacts = built.get_or_insert_with(|| build(paths).map_err(|error| format!("{error:#}")));
-    let artefacts = match artefacts {
-        Ok(artefacts) => artefacts,
-        Err(error) => return Ok(vec![(name.to_owned(), Some(format!("nothing to run: {error}")))]),
     };
     let dir = paths.target.join("runs").join(name.replace(['→', ' '], "-"));
     crate::cache::remove(&dir)?;
@@ -216,6 +229,8 @@ fn show(outcome: &Outcome) {
 /// The tests in their order: checks, then scenarios by name.
 fn list(paths: &Paths, options: &Options) -> Result<Vec<Test>> {
     let mut tests: Vec<Test> = checks::all(paths).into_iter().map(Test::Check).collect();
+    tests.extend(Series::ALL.map(Test::Images));
+    tests.push(Test::Refusals);
     let mut dirs = fs::read_dir(paths.root.join("apps-tests/scenarios"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<_>>>()?;

@@ -14,6 +14,7 @@
 #include <linux/maple_tree.h>
 #include <linux/module.h>
 #include <linux/rbtree.h>
+#include <linux/rbtree_augmented.h>
 #include <linux/slab.h>
 #include <linux/xarray.h>
 
@@ -45,7 +46,7 @@ struct truth_table {
 	u64 self; /* virtual address of this table */
 	u64 count;
 	u64 item_value; /* offset of the value in struct truth_item */
-	struct truth_entry entries[32];
+	struct truth_entry entries[48];
 };
 
 struct truth_item {
@@ -162,33 +163,62 @@ static int lists(void)
 	/* As a CPU leaves it that is stopped between the stores of list_del(). */
 	nth(head, 6)->prev = nth(head, 4);
 	put(TRUTH_LIST, "torn list", true, head, member, 10, 0);
+
+	head = make_list(10);
+	if (!head)
+		return -ENOMEM;
+	nth(head, 5)->next = (void *)&container_of(nth(head, 6), struct truth_item, list)->rb;
+	put(TRUTH_LIST, "list into a tree's node", true, head, member, 10, 0);
 	return 0;
+}
+
+static struct hlist_head *make_hlist(u64 n)
+{
+	struct hlist_head *head = kzalloc(sizeof(*head), GFP_KERNEL);
+
+	if (!head)
+		return NULL;
+	while (n-- > 0) {
+		struct truth_item *item = new_item(n);
+
+		if (!item)
+			return NULL;
+		hlist_add_head(&item->hlist, head);
+	}
+	return head;
 }
 
 static int hlists(void)
 {
-	u64 member = offsetof(struct truth_item, hlist), i;
-	struct hlist_head *head = kzalloc(sizeof(*head), GFP_KERNEL);
-	struct hlist_head *bad = kzalloc(sizeof(*bad), GFP_KERNEL);
-	struct truth_item *item;
+	static const u64 sizes[] = { 0, 1, 100 };
+	u64 member = offsetof(struct truth_item, hlist);
+	struct hlist_head *head;
+	int i;
 
-	if (!head || !bad)
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		head = make_hlist(sizes[i]);
+		if (!head)
+			return -ENOMEM;
+		put(TRUTH_HLIST, "hlist", false, head, member, sizes[i], sum_of(sizes[i]));
+	}
+	head = make_hlist(10);
+	if (!head)
 		return -ENOMEM;
-	for (i = 100; i-- > 0;) {
-		item = new_item(i);
-		if (!item)
-			return -ENOMEM;
-		hlist_add_head(&item->hlist, head);
-	}
-	put(TRUTH_HLIST, "hlist", false, head, member, 100, sum_of(100));
-	for (i = 10; i-- > 0;) {
-		item = new_item(i);
-		if (!item)
-			return -ENOMEM;
-		hlist_add_head(&item->hlist, bad);
-	}
-	bad->first->next->next->next = bad->first;
-	put(TRUTH_HLIST, "hlist with a cycle", true, bad, member, 10, 0);
+	head->first->next->next->next = head->first;
+	put(TRUTH_HLIST, "hlist with a cycle", true, head, member, 10, 0);
+
+	head = make_hlist(10);
+	if (!head)
+		return -ENOMEM;
+	head->first->next->next = WILD;
+	put(TRUTH_HLIST, "hlist with a wild pointer", true, head, member, 10, 0);
+
+	head = make_hlist(10);
+	if (!head)
+		return -ENOMEM;
+	/* As between the stores of __hlist_del(): the next one leads back past a node. */
+	head->first->next->next->pprev = &head->first->next;
+	put(TRUTH_HLIST, "torn hlist", true, head, member, 10, 0);
 	return 0;
 }
 
@@ -239,6 +269,17 @@ static int trees(void)
 		return -ENOMEM;
 	root->rb_node->rb_right->rb_left = WILD;
 	put(TRUTH_RBTREE, "rb-tree with a wild pointer", true, root, member, 20, 0);
+	root = make_tree(20);
+	if (!root)
+		return -ENOMEM;
+	/* As in a rotation: a child still names the parent it had before. */
+	rb_set_parent(root->rb_node->rb_right->rb_right, root->rb_node);
+	put(TRUTH_RBTREE, "torn rb-tree", true, root, member, 20, 0);
+	root = make_tree(20);
+	if (!root)
+		return -ENOMEM;
+	root->rb_node->rb_left = (void *)&rb_entry(root->rb_node->rb_left, struct truth_item, rb)->list;
+	put(TRUTH_RBTREE, "rb-tree into a list's node", true, root, member, 20, 0);
 	return 0;
 }
 
@@ -292,6 +333,18 @@ static int xarrays(void)
 	node = (void *)((unsigned long)xa->xa_head & ~3ul);
 	node->slots[0] = (void *)((unsigned long)WILD | 2);
 	put(TRUTH_XARRAY, "xarray with a wild pointer", true, xa, 0, 200, 0);
+	xa = make_xarray(200);
+	if (!xa)
+		return -ENOMEM;
+	xa->xa_head = (void *)((unsigned long)new_item(0) | 2);
+	put(TRUTH_XARRAY, "xarray whose node is an item", true, xa, 0, 200, 0);
+	xa = make_xarray(200);
+	if (!xa)
+		return -ENOMEM;
+	node = (void *)((unsigned long)xa->xa_head & ~3ul);
+	node = (void *)((unsigned long)node->slots[0] & ~3ul);
+	node->parent = (void *)node; /* as of a node that is being moved */
+	put(TRUTH_XARRAY, "torn xarray", true, xa, 0, 200, 0);
 	return 0;
 }
 
@@ -313,6 +366,14 @@ static struct maple_tree *make_maple(u64 n, unsigned int flags)
 			return NULL;
 	}
 	return tree;
+}
+
+/* A child of the topmost node. */
+static struct maple_node *maple_child(struct maple_tree *tree, int slot)
+{
+	struct maple_node *top = (void *)((unsigned long)tree->ma_root & ~0xfful);
+
+	return (void *)((unsigned long)top->ma64.slot[slot] & ~0xfful);
 }
 
 static int maples(void)
@@ -341,6 +402,17 @@ static int maples(void)
 		return -ENOMEM;
 	((struct maple_node *)((unsigned long)tree->ma_root & ~0xfful))->ma64.slot[1] = WILD;
 	put(TRUTH_MAPLE, "maple tree, wild pointer", true, tree, 0, 2000, 0);
+	tree = make_maple(2000, MT_FLAGS_ALLOC_RANGE);
+	if (!tree)
+		return -ENOMEM;
+	/* The type of a node stands in bits 3 to 6 of what leads to it; there is no type 15. */
+	tree->ma_root = (void *)((unsigned long)tree->ma_root | 0x78);
+	put(TRUTH_MAPLE, "maple tree of no known type", true, tree, 0, 2000, 0);
+	tree = make_maple(2000, MT_FLAGS_ALLOC_RANGE);
+	if (!tree)
+		return -ENOMEM;
+	maple_child(tree, 1)->parent = maple_child(tree, 0)->parent; /* the slot is another's */
+	put(TRUTH_MAPLE, "torn maple tree", true, tree, 0, 2000, 0);
 	return 0;
 }
 

@@ -77,15 +77,16 @@ impl Backup {
             self.await_phase(&mut watch, watch_start, SuccessorPhase::Module);
             let after = rescue::hash(&frozen);
             log::info!(
-                "hash: old memory before the jump {:016x} over {} bytes",
+                "hash: old memory {:016x} before the jump, {:016x} at the gate, over {} bytes",
                 before.0,
-                before.1
-            );
-            log::info!(
-                "hash: old memory at the gate     {:016x} over {} bytes",
                 after.0,
                 after.1
             );
+            if before == after {
+                log::info!("hash: old memory is unchanged");
+            } else {
+                log::error!("hash: old memory has CHANGED");
+            }
         }
         drop(frozen);
         self.region.stamp(Event::Salvaged);

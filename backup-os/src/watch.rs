@@ -205,7 +205,7 @@ impl Backup {
         self.check_addresses(&facts, &live)?;
         let prepared = rescue::prepare(&live, &facts).map_err(|error| {
             let reason = match error {
-                PrepareError::Btf(_) => WatchReason::Btf,
+                PrepareError::Btf(_) | PrepareError::ForeignBtf(_) => WatchReason::Btf,
                 _ => WatchReason::FactsInvalid,
             };
             refusal(reason, error)

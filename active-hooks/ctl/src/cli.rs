@@ -113,12 +113,37 @@ pub struct PanicTest {
     /// On which CPU; where the test runs if not given.
     #[arg(long, value_name = "N")]
     pub cpu: Option<u32>,
-    /// Let no CPU end the system call it is in before it is stopped.
-    #[arg(long)]
-    pub park_at_once: bool,
+    /// Something else that goes wrong as well (may be repeated).
+    #[arg(long, value_enum, value_name = "FAULT")]
+    pub inject: Vec<Injection>,
+    /// Keep this CPU from parking in the module's NMI handler (may be repeated).
+    #[arg(long, value_name = "N")]
+    pub unparkable: Vec<u32>,
     /// Really.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// What can go wrong during a failover, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Injection {
+    /// CPUs are not stopped by the module's NMI handler.
+    SkipNmi,
+    /// Application processors are not stopped by INIT.
+    SkipInit,
+    /// The bootstrap processor is not stopped by a patch of the NMI entry text.
+    SkipNmiText,
+    /// The bootstrap processor is not stopped by a patch of the loop in `panic()`.
+    SkipLoopText,
+    /// The bootstrap processor is not stopped by the warm-reset vector.
+    SkipWarmReset,
+    /// CPUs are not let end the system call they are in before they are stopped.
+    ParkAtOnce,
+    /// The Essential Context has room for 64 KB only.
+    SmallContext,
+    /// Nothing goes wrong: the old memory is hashed before the successor starts and again before it is given any of
+    /// it, and the log says whether it is the same.
+    HashMemory,
 }
 
 /// Ways to fail.

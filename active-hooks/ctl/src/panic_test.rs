@@ -1,10 +1,11 @@
 //! `orthros-ctl panic-test`.
 
-use crate::cli::{PanicKind, PanicTest};
+use crate::cli::{Injection, PanicKind, PanicTest};
 use crate::exit::Exit;
 use crate::snapshot::{control, libc_errno, open_region, Snapshot};
 use crate::status;
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use orthros_device::{Device, DeviceError};
 use shared_region::control::{inject, WatchState};
 use shared_region::device::{test_kind, Test};
 
@@ -18,6 +19,21 @@ impl PanicKind {
             Self::BugInInterrupt => test_kind::BUG_IN_INTERRUPT,
             Self::PanicWithSpinner => test_kind::PANIC_WITH_SPINNER,
         })
+    }
+}
+
+impl Injection {
+    fn bit(self) -> u64 {
+        match self {
+            Self::SkipNmi => inject::SKIP_NMI_RUNG,
+            Self::SkipInit => inject::SKIP_AP_INIT_RUNG,
+            Self::SkipNmiText => inject::SKIP_PATCH_RUNG,
+            Self::SkipLoopText => inject::SKIP_LOOP_RUNG,
+            Self::SkipWarmReset => inject::SKIP_INIT_RUNG,
+            Self::ParkAtOnce => inject::PARK_AT_ONCE,
+            Self::SmallContext => inject::SMALL_CONTEXT,
+            Self::HashMemory => inject::HASH_MEMORY,
+        }
     }
 }
 
@@ -47,24 +63,11 @@ fn allow(test: &PanicTest, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-const NOT_ALLOWED: &str =
-    "the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq alone";
-
 /// Makes the kernel fail. Does not return if it does.
 pub fn run(test: &PanicTest) -> Result<Exit> {
     let (device, region) = open_region()?;
     allow(test, &Snapshot::take(&region))?;
-    if test.park_at_once {
-        let request = Test {
-            kind: test_kind::INJECT,
-            cpu: u64::MAX,
-            value: inject::PARK_AT_ONCE,
-        };
-        match device.test(request) {
-            Err(error) if error.errno() == Some(libc_errno::EPERM) => bail!(NOT_ALLOWED),
-            result => result.context("--park-at-once")?,
-        }
-    }
+    inject_faults(&device, test)?;
     let Some(kind) = test.kind.module_kind() else {
         ensure!(
             test.cpu.is_none(),
@@ -73,22 +76,41 @@ pub fn run(test: &PanicTest) -> Result<Exit> {
         std::fs::write("/proc/sysrq-trigger", "c").context("/proc/sysrq-trigger")?;
         bail!("the kernel has not failed");
     };
-    let result = device.test(Test {
-        kind,
-        cpu: test.cpu.map_or(u64::MAX, u64::from),
-        value: 0,
-    });
-    match result {
-        Err(error) if error.errno() == Some(libc_errno::EPERM) => {
-            bail!(NOT_ALLOWED)
-        }
-        Err(error) => Err(error).context("panic-test"),
-        Ok(()) => {
-            // Some kinds fail a moment later, on another CPU.
-            std::thread::sleep(std::time::Duration::from_secs(10));
-            bail!("the kernel has not failed within ten seconds");
-        }
+    device
+        .test(Test {
+            kind,
+            cpu: test.cpu.map_or(u64::MAX, u64::from),
+            value: 0,
+        })
+        .map_err(refused)?;
+    // Some kinds fail a moment later, on another CPU.
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    bail!("the kernel has not failed within ten seconds");
+}
+
+fn inject_faults(device: &Device, test: &PanicTest) -> Result<()> {
+    let ask = |kind, value| {
+        let cpu = u64::MAX;
+        device.test(Test { kind, cpu, value }).map_err(refused)
+    };
+    for cpu in &test.unparkable {
+        ask(test_kind::UNPARKABLE, u64::from(*cpu)).with_context(|| format!("--unparkable {cpu}"))?;
     }
+    let bits = test.inject.iter().fold(0, |bits, fault| bits | fault.bit());
+    if bits != 0 {
+        ask(test_kind::INJECT, bits).context("--inject")?;
+    }
+    Ok(())
+}
+
+/// Why the module does not do as asked.
+fn refused(error: DeviceError) -> anyhow::Error {
+    if error.errno() == Some(libc_errno::EPERM) {
+        return anyhow!(
+            "the module does not allow tests: load it with `modprobe orthros allow_test=1`, or use --kind sysrq alone"
+        );
+    }
+    error.into()
 }
 
 #[cfg(test)]
@@ -102,7 +124,8 @@ mod tests {
         PanicTest {
             kind,
             cpu,
-            park_at_once: false,
+            inject: Vec::new(),
+            unparkable: Vec::new(),
             yes,
         }
     }

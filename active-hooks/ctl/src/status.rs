@@ -52,7 +52,7 @@ fn reason_text(snapshot: &Snapshot) -> String {
         WatchReason::NoFacts => "the module has told nothing about this kernel yet: `modprobe orthros`",
         WatchReason::FactsVersion => "module and backup OS are of different versions: install the same package for both and restart",
         WatchReason::FactsInvalid => "what the module told does not fit the memory it describes; `orthros-ctl log` has the details",
-        WatchReason::Btf => "this kernel's BTF cannot be read or lacks what salvage needs: a kernel with CONFIG_DEBUG_INFO_BTF is required",
+        WatchReason::Btf => "this kernel's BTF cannot be read, lacks what salvage needs, or is another kernel's; `orthros-ctl log` has the details: a kernel with CONFIG_DEBUG_INFO_BTF is required",
         WatchReason::Stage => "no kernel is staged, or its digest is wrong: check the kernel and initramfs modules of the boot entry",
         WatchReason::HandOver => "the last failover is still being handed over, or its nursery is not free yet",
     }

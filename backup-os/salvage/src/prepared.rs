@@ -69,6 +69,9 @@ pub struct KernelFacts {
     pub info: VmCoreInfo,
 }
 
+/// Name of the first task, on the first CPU (`INIT_TASK_COMM` in `init/init_task.c`, and `init_idle()`).
+const INIT_TASK: &[u8] = b"swapper/0";
+
 /// Why a kernel cannot be salvaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareError {
@@ -89,6 +92,8 @@ pub enum PrepareError {
     Symbol(MissingSymbol),
     /// BTF cannot be read, or lacks a structure, member or constant.
     Btf(BtfError),
+    /// By its BTF the kernel's first task has this name, which no kernel gives it: the BTF is another kernel's.
+    ForeignBtf(Vec<u8>),
     /// A variable cannot be read.
     Read(&'static str, ReadError),
     /// A variable has a value it cannot have.
@@ -109,6 +114,11 @@ impl fmt::Display for PrepareError {
             Self::Kallsyms(error) => error.fmt(f),
             Self::Symbol(MissingSymbol(name)) => write!(f, "the kernel has no symbol `{name}`"),
             Self::Btf(error) => error.fmt(f),
+            Self::ForeignBtf(comm) => write!(
+                f,
+                "BTF does not match the running kernel: by it `init_task.comm` is \"{}\" and not \"swapper/0\"",
+                comm.escape_ascii()
+            ),
             Self::Read(name, error) => write!(f, "variable `{name}` cannot be read: {error}"),
             Self::Value(name, value) => write!(f, "variable `{name}` cannot be {value:#x}"),
         }
@@ -250,6 +260,12 @@ impl Prepared {
         let orc = OrcSymbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
 
         let types = Self::load_types(&memory, &symbols)?;
+        let comm = memory
+            .text(symbols.init_task, types.overview.task.comm)
+            .map_err(|error| PrepareError::Read("init_task", error))?;
+        if comm != INIT_TASK {
+            return Err(PrepareError::ForeignBtf(comm));
+        }
         let variable = |name, at| memory.pointer(at).map_err(|error| PrepareError::Read(name, error));
         let direct_map =
             variable("page_offset_base", symbols.page_offset_base)?..variable("vmalloc_base", symbols.vmalloc_base)?;

@@ -111,7 +111,9 @@ fn a_small_area_drops_processes_and_says_so() {
     for path in images() {
         let bytes = std::fs::read(&path).expect("image can be read");
         let prepared = Prepared::find(&Image::flat(&bytes)).expect("the image holds a kernel");
-        let (mut area, mut retained) = (vec![0; 64 << 10], vec![0; RETAINED]);
+        let (mut area, mut retained) = (vec![0; AREA], vec![0; RETAINED]);
+        let whole = salvage(&bytes, &prepared, &mut area, &mut retained);
+        area.truncate(whole.bytes / 2);
         let saved = salvage(&bytes, &prepared, &mut area, &mut retained);
         assert!(saved.truncated && saved.bytes <= area.len());
         let stream = Stream::open(&area).expect("the stream is whole");

@@ -10,7 +10,7 @@ pub mod root;
 pub mod switch;
 
 use crate::takeover::{self, Role};
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use cmdline::Cmdline;
 use std::{convert::Infallible, fs};
 
@@ -31,6 +31,10 @@ pub fn run() -> Result<Infallible> {
     let cmdline = Cmdline::of_this_kernel().context("cannot read /proc/cmdline")?;
     modules::load_list(modules::LIST);
     let device = modules::load_orthros(&cmdline);
+    if device.is_none() && cmdline.is_successor() {
+        takeover::gate::rest_until_reset();
+        bail!("a successor without its module can take nothing over, and must not touch the disks of what it leaves behind");
+    }
     let role = Role::find(device, started);
 
     let mut takeover = takeover::prepare(role)?;
