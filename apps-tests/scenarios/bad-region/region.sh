@@ -78,7 +78,7 @@ header)
 nursery)
 	# A byte of the kernel that stands ready in the nursery.
 	nursery=$(peek $((base + 0x20 + 8 * $(peek $((base + 0x30))))))
-	flip $((nursery + 0x1000000))
+	flip $((nursery + 0x200000))
 	;;
 stage)
 	# A byte of the staged image, far behind its header.

@@ -69,6 +69,8 @@ struct Inner {
     device: Device,
     region: Region,
     offsets: (i64, i64),
+    /// RAM in pages at boot, and of the old kernel.
+    ram: (u64, u64),
 }
 
 /// Everything before the root file system is mounted: gate, memory, clocks, ids.
@@ -107,13 +109,15 @@ pub fn prepare(role: Role) -> Result<Takeover> {
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
 
     let mut offsets = (0, 0);
+    let mut ram = (0, 0);
     match region.context().map(Stream::open) {
         Ok(Ok(stream)) => {
             let machine = World::read(&stream).machine;
             offsets = clock::go_on(&machine.clock);
             boot::start_pids_at(machine.last_pid.saturating_add(1));
             set_names(&machine);
-            limits::adapt(ram_at_boot.unwrap_or(0), machine.total_ram_pages);
+            ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
+            limits::adapt(ram.0, ram.1);
         }
         Ok(Err(error)) => log::error(format_args!("Essential Context: {error}; no process is restored")),
         Err(error) => log::error(format_args!("{error}; no process is restored")),
@@ -123,6 +127,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             device,
             region,
             offsets,
+            ram,
         }),
     })
 }
@@ -138,6 +143,8 @@ impl Takeover {
             _ => phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
         }
         phase(device, None, SuccessorPhase::Resumed, 0);
+        let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
+        limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
         let left_over = crate::sys::in_background(|| {
             match device.release() {
                 Ok(done) => log::info(format_args!(
