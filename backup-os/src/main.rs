@@ -10,7 +10,7 @@
 //! | [`takeover`] | the way of a failover |
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
-//! | [`stage`], [`launch`] | the successor: placing it, entering it |
+//! | [`stage`], [`unpack`], [`launch`] | the successor: placing it, unpacking it, entering it |
 //! | [`rescue`] | salvage |
 #![no_std]
 #![no_main]
@@ -33,6 +33,7 @@ mod stop;
 mod takeover;
 mod text_patch;
 mod timer;
+mod unpack;
 mod watch;
 
 use core::sync::atomic::Ordering;
@@ -152,6 +153,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         mtrrs: Mtrrs::save(ring0),
         life: Life::new(reserved_nursery),
         placed: None,
+        unpacking: None,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);
