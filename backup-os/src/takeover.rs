@@ -30,6 +30,9 @@ impl Backup {
         // SAFETY: the active is dead: the caller's promise.
         unsafe { self.stop(&armed, generation) };
         let stopped_tsc = clock::tsc();
+        // A kernel that was found dead by `panic_cpu` may have rung since, until its CPUs were stopped. From here on a
+        // ring is the successor's.
+        self.region.control().doorbell.store(0, Ordering::Release);
         self.region.stamp_at(Event::Stopped, stopped_tsc);
         self.step(Input::Stopped);
         // The module of the successor has an NMI handler too, and must not park in it.

@@ -95,7 +95,7 @@ core::arch::global_asm!(
     "hlt",
     "jmp 5b",
     "loader_no_long_mode_text:",
-    ".asciz \"Orthros cannot start this machine: the CPU has no 64-bit long mode. Halted.\"",
+    ".asciz \"Orthros cannot start this machine: the CPU has no 64-bit long mode. Halted.\\r\\n\"",
 
     ".code64",
     "loader_entry_64:",

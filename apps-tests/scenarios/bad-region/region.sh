@@ -76,9 +76,9 @@ header)
 	said "^state: +armed"
 	;;
 nursery)
-	# A byte of the kernel that stands ready in the nursery.
+	# A byte of the initramfs that stands ready at the end of the nursery.
 	nursery=$(peek $((base + 0x20 + 8 * $(peek $((base + 0x30))))))
-	flip $((nursery + 0x1000000))
+	flip $((nursery + 0x10000000 - 0x100000))
 	;;
 stage)
 	# A byte of the staged image, far behind its header.

@@ -1,18 +1,15 @@
 //! Settings that a kernel derives from the RAM it finds at boot. A successor finds the nursery only, and is told here
 //! what it would have chosen with all of it.
 //!
-//! Most of them grow in proportion to the RAM, so they are scaled; those with a cap are computed as the kernel does.
-//! `fs.inotify.max_user_watches` and `fs.epoll.max_user_watches` are not among them: their unit is the size of kernel
-//! structures.
+//! Most of them grow in proportion to the RAM, so they are scaled; those with a cap are computed as the kernel does. Where
+//! a value depends on what was free at that moment of the boot, it comes out within a few per cent of the old one.
 
 use crate::{boot::log, sys};
 use std::fs;
 
-/// Proportional to RAM: `kernel.threads-max` (`set_max_threads`), `fs.file-max` (`files_maxfiles_init`), the
-/// namespaces of a user (half of the threads), and the memory of TCP and UDP in pages (`tcp_init_mem`, `udp_init`).
-const PROPORTIONAL: [&str; 12] = [
+/// Proportional to the RAM at `fork_init()`, early in the boot: the threads, and half as many namespaces of a user.
+const FROM_THREADS: [&str; 9] = [
     "kernel/threads-max",
-    "fs/file-max",
     "user/max_cgroup_namespaces",
     "user/max_ipc_namespaces",
     "user/max_mnt_namespaces",
@@ -21,8 +18,38 @@ const PROPORTIONAL: [&str; 12] = [
     "user/max_time_namespaces",
     "user/max_user_namespaces",
     "user/max_uts_namespaces",
+];
+/// Pages of RAM for each of the threads (`set_max_threads`: their stacks of 16 KB may take an eighth).
+const PAGES_PER_THREAD: u64 = 32;
+/// Proportional to the RAM later on: `fs.file-max` (`files_maxfiles_init`), the memory of TCP and UDP in pages
+/// (`tcp_init_mem`, `udp_init`), and epoll's watches (`eventpoll_init`).
+const PROPORTIONAL: [&str; 4] = [
+    "fs/file-max",
     "net/ipv4/tcp_mem",
     "net/ipv4/udp_mem",
+    "fs/epoll/max_user_watches",
+];
+/// Watches of inotify and marks of fanotify: as many as fit into a hundredth of the RAM, but no more than 1,048,576
+/// (`inotify_user_setup`, `fanotify_user_setup`). The nursery's number is a lower bound and tells nothing, so the bytes
+/// of one are given here: two inodes and the mark, as of Linux 6.12; those of 6.1 are within a tenth.
+const WATCHES: [(&str, u64); 4] = [
+    ("fs/inotify/max_user_watches", 1339),
+    ("user/max_inotify_watches", 1339),
+    ("fs/fanotify/max_user_marks", 1259),
+    ("user/max_fanotify_marks", 1259),
+];
+/// See [`WATCHES`].
+const MOST_WATCHES: u64 = 1 << 20;
+/// Peers remembered by address: proportional up to this (`inet_initpeers`).
+const MOST_PEERS: u64 = 65_536 + 128;
+/// A kernel with less RAM than 512 MB turns huge pages off (`hugepage_init`). What it does otherwise: the settings that
+/// the kernel's defaults stand for, unless the command line says otherwise. The first one's value depends on its build;
+/// Debian's is `always`.
+const HUGE_PAGES: [(&str, &str); 4] = [
+    ("defrag", "madvise"),
+    ("use_zero_page", "1"),
+    ("khugepaged/defrag", "1"),
+    ("enabled", "always"),
 ];
 /// Largest buffer of a TCP socket, the third of three values: at most this many bytes (`tcp_init`).
 const TCP_BUFFERS: [(&str, u64); 2] = [("net/ipv4/tcp_wmem", 4 << 20), ("net/ipv4/tcp_rmem", 6 << 20)];
@@ -45,9 +72,21 @@ pub fn adapt(now: u64, then: u64) {
     if now == 0 || then <= now {
         return;
     }
+    let (early_now, early_then) = at_fork_init(now, then);
+    for name in FROM_THREADS {
+        change(name, |value, _| scale(value, early_now, early_then));
+    }
     for name in PROPORTIONAL {
         change(name, |value, _| scale(value, now, then));
     }
+    for (name, bytes) in WATCHES {
+        change(name, |value, _| {
+            value.max((then * 4096 / 100 / bytes).min(MOST_WATCHES))
+        });
+    }
+    change("net/ipv4/inet_peer_threshold", |value, _| {
+        value.max(scale(value, now, then).min(MOST_PEERS))
+    });
     for (name, most) in TCP_BUFFERS {
         change(name, |value, index| {
             let share = (then << 5).min(most);
@@ -59,10 +98,53 @@ pub fn adapt(now: u64, then: u64) {
         });
     }
     for resource in THREAD_LIMITS {
-        let set = sys::limit(resource)
-            .and_then(|(soft, hard)| sys::set_limit(0, resource, scale(soft, now, then), scale(hard, now, then)));
+        let set = sys::limit(resource).and_then(|(soft, hard)| {
+            sys::set_limit(
+                0,
+                resource,
+                scale(soft, early_now, early_then),
+                scale(hard, early_now, early_then),
+            )
+        });
         if let Err(error) = set {
             log::warning(format_args!("resource limit {resource}: {error}"));
+        }
+    }
+}
+
+/// What both kernels had at `fork_init()`: all but what their boot has freed since, which is the same for both. The number
+/// of threads tells how much this one had.
+fn at_fork_init(now: u64, then: u64) -> (u64, u64) {
+    let threads = fs::read_to_string("/proc/sys/kernel/threads-max").ok();
+    let pages = threads
+        .and_then(|text| text.trim().parse::<u64>().ok())
+        .and_then(|threads| threads.checked_mul(PAGES_PER_THREAD));
+    // Anything else than somewhat less is somebody's own setting.
+    match pages.filter(|pages| (now / 2..=now).contains(pages)) {
+        Some(pages) => (pages, then - (now - pages)),
+        None => (now, then),
+    }
+}
+
+/// Turns huge pages on as the kernel would have with all of its RAM: `now` and `then` are pages, `wanted` what the command
+/// line says of them.
+pub fn huge_pages(now: u64, then: u64, wanted: Option<&str>) {
+    const THRESHOLD: u64 = 512 << (20 - 12);
+    if now >= THRESHOLD || then < THRESHOLD {
+        return;
+    }
+    for (name, value) in HUGE_PAGES {
+        let path = format!("/sys/kernel/mm/transparent_hugepage/{name}");
+        let value = if name == "enabled" {
+            wanted.unwrap_or(value)
+        } else {
+            value
+        };
+        // A kernel without huge pages has no such file.
+        if std::path::Path::new(&path).exists() {
+            if let Err(error) = fs::write(&path, value) {
+                log::warning(format_args!("{path} = {value}: {error}"));
+            }
         }
     }
 }

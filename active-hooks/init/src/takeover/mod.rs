@@ -73,6 +73,8 @@ struct Inner {
     region: Region,
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
+    /// RAM in pages at boot, and of the old kernel.
+    ram: (u64, u64),
 }
 
 /// Everything before the root file system is mounted: gate, memory, clocks, ids, what mounting would free.
@@ -112,6 +114,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
 
     let mut offsets = (0, 0);
     let mut from_disk = disk::FromDisk::new();
+    let mut ram = (0, 0);
     match region.context().map(Stream::open) {
         Ok(Ok(stream)) => {
             let world = World::read(&stream);
@@ -119,8 +122,9 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             offsets = clock::go_on(&machine.clock);
             boot::start_pids_at(machine.last_pid.saturating_add(1));
             set_names(machine);
-            limits::adapt(ram_at_boot.unwrap_or(0), machine.total_ram_pages);
             from_disk = disk::read_deleted(&world);
+            ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
+            limits::adapt(ram.0, ram.1);
         }
         Ok(Err(error)) => log::error(format_args!("Essential Context: {error}; no process is restored")),
         Err(error) => log::error(format_args!("{error}; no process is restored")),
@@ -131,6 +135,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             region,
             offsets,
             from_disk,
+            ram,
         }),
     })
 }
@@ -146,6 +151,8 @@ impl Takeover {
             _ => phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
         }
         phase(device, None, SuccessorPhase::Resumed, 0);
+        let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
+        limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
         let left_over = crate::sys::in_background(|| {
             match device.release() {
                 Ok(done) => log::info(format_args!(
