@@ -6,6 +6,7 @@ use crate::clients::Clients;
 use crate::machine::{Machine, Plan};
 use crate::paths::Paths;
 use crate::progress;
+use crate::qemu::Accelerator;
 use crate::report::{Report, StepResult};
 use crate::scenario::{Check, Event, Expect, Scenario, Step};
 use anyhow::{bail, Context, Result};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// For a machine to boot, GRUB and an emulated CPU included.
 const BOOT: Duration = Duration::from_secs(240);
+/// The same where instructions are counted.
+const COUNTED_BOOT: Duration = Duration::from_secs(1800);
 /// For a command that does next to nothing.
 const SHORT: Duration = Duration::from_secs(60);
 /// For what was said to have come over the serial line.
@@ -53,7 +56,9 @@ impl<'a> Ready<'a> {
     }
 
     fn get_ready(machine: &mut Machine, scenario: &Scenario, plan: &Plan, step: &progress::Step) -> Result<Hello> {
-        let hello = machine.agent.wait_ready(BOOT).context("the guest did not come up")?;
+        let counted = plan.accelerator == Some(Accelerator::InstructionCount);
+        let boot = if counted { COUNTED_BOOT } else { BOOT };
+        let hello = machine.agent.wait_ready(boot).context("the guest did not come up")?;
         if hello.release != machine.active.release {
             bail!(
                 "the guest runs kernel {} instead of {}",
