@@ -17,6 +17,7 @@ struct task_struct;
 
 /* main.c */
 extern bool orthros_allow_test;
+int orthros_wake(struct orthros_wake *reply);
 
 /* region.c: the mapping of the region, whole, cached, kernel-writable */
 struct orthros_region {

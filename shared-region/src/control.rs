@@ -238,6 +238,12 @@ pub mod inject {
     pub const HASH_MEMORY: u64 = 1 << 5;
     /// The stop ladder skips the patch of the loop at the end of `panic()`.
     pub const SKIP_LOOP_RUNG: u64 = 1 << 6;
+    /// A byte of the sleeping standby is changed before it is woken. At machine start, as the next two.
+    pub const STANDBY_WRITTEN: u64 = 1 << 7;
+    /// The standby is woken at a place where it hangs.
+    pub const STANDBY_HANGS: u64 = 1 << 8;
+    /// The standby is taken for one that panicked before it slept.
+    pub const STANDBY_PANICS: u64 = 1 << 9;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);
