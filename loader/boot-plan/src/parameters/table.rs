@@ -88,7 +88,7 @@ impl Facts {
 }
 
 /// Every parameter, in the order in which they are appended.
-pub const PARAMETERS: [Parameter; 14] = [
+pub const PARAMETERS: [Parameter; 15] = [
     Parameter {
         name: "oops",
         value: Value::Text("panic"),
@@ -144,6 +144,13 @@ pub const PARAMETERS: [Parameter; 14] = [
         reason: "tells the module and the tools where the region is",
         addition: Addition::First,
         rule: Rule::Ours,
+    },
+    Parameter {
+        name: "acpi_sleep",
+        value: Value::Text("nonvs"),
+        reason: "firmware memory was in use while the standby slept: its old contents must not be put back",
+        addition: Addition::Successor,
+        rule: Rule::Both,
     },
     Parameter {
         name: "dhash_entries",
