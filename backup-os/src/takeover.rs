@@ -2,12 +2,14 @@
 //!
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
+use crate::launch::Jump;
 use crate::rescue::{self, Failure};
+use crate::stage::{Placed, Purpose};
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
 use crate::{console, epitaph, launch, quiesce, stage, timer};
 use core::sync::atomic::Ordering;
-use failover::life::Input;
+use failover::life::{Input, Start};
 use failover::stop::Cpu;
 use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, PmTimer};
@@ -41,8 +43,9 @@ impl Backup {
         let hashing = self.region.control().inject.load(Ordering::Relaxed) & inject::HASH_MEMORY != 0;
         let before = hashing.then(|| rescue::hash(&frozen));
 
-        self.start_successor();
-        let watch_start = clock::tsc();
+        self.forget_awake();
+        let mut start = self.start_successor();
+        let mut watch_start = clock::tsc();
         let mut watch = Watch::new(Limits::default(), 0, self.heartbeat());
 
         let failure = Failure {
@@ -70,6 +73,17 @@ impl Backup {
                 SalvageGate::Failed
             }
         };
+        // The gate is shut, so nothing has been added or written yet, and another successor may take this one's place.
+        if start == Start::Standby && !self.await_awake(&mut watch, watch_start) {
+            // SAFETY: the woken kernel has failed: what its CPUs do may end.
+            unsafe { self.stop_standby() };
+            self.clear_module_words();
+            quiesce::everything(self.ring0, &self.clock, &self.platform);
+            self.start_cold();
+            start = Start::Cold;
+            watch_start = clock::tsc();
+            watch = Watch::new(Limits::default(), 0, self.heartbeat());
+        }
         if let Some(before) = before {
             self.await_phase(&mut watch, watch_start, SuccessorPhase::Module);
             let after = rescue::hash(&frozen);
@@ -91,6 +105,7 @@ impl Backup {
         console::hurry(false);
 
         self.await_phase(&mut watch, watch_start, SuccessorPhase::Complete);
+        log::info!("failover: over, successor started {start:?}");
         self.log_timeline();
         self.placed = None;
         self.step(Input::HandedOver);
@@ -127,7 +142,18 @@ impl Backup {
             region.stamp_at(Event::Failed, failed);
         }
         region.stamp_at(Event::Detected, tsc);
-        // The dead module does not write its words any more; the successor's finds them as at power-on.
+        self.clear_module_words();
+        control.unparked_cpus.store(0, Ordering::Relaxed);
+        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
+        log::info!(
+            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
+            if panicking_since == 0 { "not seen taken" } else { "taken" }
+        );
+    }
+
+    /// A dead module does not write its words any more; the successor's finds them as at power-on.
+    pub fn clear_module_words(&self) {
+        let control = self.region.control();
         for word in [
             &control.module_abi,
             &control.doorbell,
@@ -143,12 +169,6 @@ impl Backup {
         ] {
             word.store(0, Ordering::Relaxed);
         }
-        control.unparked_cpus.store(0, Ordering::Relaxed);
-        control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
-        log::info!(
-            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
-            if panicking_since == 0 { "not seen taken" } else { "taken" }
-        );
     }
 
     /// Stops every CPU, or gives the machine up.
@@ -185,13 +205,24 @@ impl Backup {
         ))
     }
 
+    /// Wakes the standby, or starts the successor cold if there is none that can be woken.
+    fn start_successor(&mut self) -> Start {
+        if self.life.start == Start::Standby && self.wake() {
+            return Start::Standby;
+        }
+        self.start_cold();
+        Start::Cold
+    }
+
     /// Checks the placed successor, places it anew if it was written to, and sends the bootstrap processor into it.
-    fn start_successor(&mut self) {
+    fn start_cold(&mut self) {
         let nursery = self.life.reserved_nursery;
-        let intact = self.placed.as_ref().filter(|placed| placed.is_intact());
-        if intact.is_none() {
-            log::warn!("stage: the placed successor was written to; placing it anew");
-            match stage::place(self.ring0, self.region, &self.header, nursery) {
+        let intact = self.placed.as_ref().map(Placed::is_intact);
+        if intact != Some(true) {
+            if intact.is_some() {
+                log::warn!("stage: the placed successor was written to; placing it anew");
+            }
+            match stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver) {
                 Ok(placed) => self.placed = Some(placed),
                 Err(error) => self.lose(format_args!("no successor can be started: {error}")),
             }
@@ -203,17 +234,20 @@ impl Backup {
             .control()
             .successor_slot
             .store(placed.slot as u64, Ordering::Relaxed);
-        let jump = (placed.entry, placed.boot_params);
+        let jump = Jump::Enter {
+            entry: placed.entry,
+            boot_params: placed.boot_params,
+        };
         let bsp = self.header.bsp_apic_id as u8;
-        // SAFETY: 1. every CPU is parked. 2. The placed kernel's digest is right.
+        // SAFETY: 1. and 3. every CPU is parked. 2. The placed kernel's digest is right.
         let started = unsafe { launch::start(self.ring0, &self.clock, self.region, bsp, jump, self.mtrrs) };
         if let Err(timeout) = started {
             self.lose(format_args!("no successor can be started: {timeout}"));
         }
-        log::info!("launch: cpu apic {bsp} entered the successor at {:#x}", jump.0);
+        log::info!("launch: cpu apic {bsp} entered the successor: {jump:x?}");
     }
 
-    fn heartbeat(&self) -> u64 {
+    pub fn heartbeat(&self) -> u64 {
         self.region.control().successor_heartbeat.load(Ordering::Relaxed)
     }
 
@@ -237,7 +271,7 @@ impl Backup {
     }
 
     /// The successor did not make it.
-    fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
+    pub fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
         self.step(Input::SuccessorDied);
         let committed = self.region.control().commit_point.load(Ordering::Acquire) != 0;
         let point = if committed { "after" } else { "before" };

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`stop`] | how the active's CPUs are stopped, and when to give up on one |
 //! | [`life`] | what the backup OS is doing, from start to start |
+//! | [`standby`] | whether a successor sleeps, and what one that was woken asks for |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
 //! | [`ram`] | which memory is the active's |
 //! | [`digest`] | whether memory was written to |
@@ -20,5 +21,6 @@ extern crate alloc;
 pub mod digest;
 pub mod life;
 pub mod ram;
+pub mod standby;
 pub mod stop;
 pub mod successor;

@@ -9,7 +9,10 @@ pub mod mounts;
 pub mod root;
 pub mod switch;
 
-use crate::takeover::{self, Role};
+use crate::{
+    standby,
+    takeover::{self, Role},
+};
 use anyhow::{Context, Result};
 use cmdline::Cmdline;
 use std::{convert::Infallible, fs};
@@ -29,8 +32,10 @@ pub fn run() -> Result<Infallible> {
     let started = takeover::clock::tsc();
     mounts::early().context("cannot mount the kernel's own file systems")?;
     let cmdline = Cmdline::of_this_kernel().context("cannot read /proc/cmdline")?;
-    modules::load_list(modules::LIST);
     let device = modules::load_orthros(&cmdline);
+    // Disks are looked for after the sleep: the kernel that runs meanwhile may divide them anew.
+    let started = standby::rest(device.as_ref(), started);
+    modules::load_list(modules::LIST);
     let role = Role::find(device, started);
 
     let mut takeover = takeover::prepare(role)?;
