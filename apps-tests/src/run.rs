@@ -6,7 +6,7 @@ use crate::clients::Clients;
 use crate::machine::{Machine, Plan};
 use crate::paths::Paths;
 use crate::progress;
-use crate::report::{Report, StepResult};
+use crate::report::{Report, StepResult, SuccessorStart};
 use crate::scenario::{Check, Event, Scenario, Step};
 use anyhow::{bail, Context, Result};
 use regex::Regex;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const BOOT: Duration = Duration::from_secs(240);
 /// For a command that does next to nothing.
 const SHORT: Duration = Duration::from_secs(60);
+/// What a kernel says first on its console: one that boots, and one that was asleep.
+const FIRST_WORDS: [&str; 2] = ["Linux version ", "PM: Low-level resume complete"];
 /// Name of the saved machine state.
 const READY: &str = "ready";
 
@@ -180,6 +182,7 @@ impl<'a> Ready<'a> {
         if !self.plan.stock {
             if let Ok(outcome) = self.machine.agent.run("orthros-ctl report --json", SHORT) {
                 report.orthros = serde_json::from_str(&outcome.output).ok();
+                report.start = report.orthros.as_ref().and_then(SuccessorStart::of);
             }
             if let Ok(outcome) = self.machine.agent.run("orthros-ctl report", SHORT) {
                 report.orthros_text = Some(outcome.output);
@@ -214,7 +217,7 @@ impl<'a> Ready<'a> {
         let lines = self.machine.qemu.console.lines(console);
         let successor = lines
             .iter()
-            .rposition(|line| line.text.contains("Linux version "))
+            .rposition(|line| FIRST_WORDS.iter().any(|words| line.text.contains(words)))
             .unwrap_or(0);
         let complaint = Regex::new(r"BUG: |WARNING: |Oops: |Bad page|bad (pte|page)|EXT4-fs error|general protection")?;
         // Lockups and stalls only say how busy the host is under emulation. Without a

@@ -60,6 +60,10 @@ pub struct Guest {
     pub ports: Vec<u16>,
     /// Words for the kernel command line.
     pub kernel_parameters: String,
+    /// Whether the successor sleeps as a standby until it is needed; left out: the loader's default.
+    pub standby: Option<bool>,
+    /// Further options of the loader.
+    pub loader_options: String,
 }
 
 impl Default for Guest {
@@ -74,6 +78,8 @@ impl Default for Guest {
             disks: Vec::new(),
             ports: Vec::new(),
             kernel_parameters: String::new(),
+            standby: None,
+            loader_options: String::new(),
         }
     }
 }
