@@ -11,7 +11,7 @@ use crate::stop::Stop;
 use crate::watch::Backup;
 use crate::{epitaph, quiesce, rescue, timer};
 use core::sync::atomic::Ordering;
-use failover::digest;
+use failover::fingerprint::Fingerprint;
 use failover::life::Start;
 use failover::ram::ActiveRam;
 use failover::standby::{self as decide, Control, Request, Seen, Verdict};
@@ -19,6 +19,7 @@ use failover::successor::{self, Watch};
 use machine::{clock, port, reset};
 use shared_region::control::{inject, SuccessorPhase};
 use shared_region::facts::Facts;
+use shared_region::header::Header;
 use shared_region::layout;
 use shared_region::parking::ParkState;
 use shared_region::standby::{SleepPage, StandbyState, RESET_VALUE};
@@ -45,21 +46,22 @@ pub struct Standby {
     control: u16,
     /// What is to go wrong with it: bits of [`inject`].
     inject: u64,
-    /// Over everything it will find when it wakes.
-    digest: u64,
+    /// Of its memory.
+    fingerprint: Option<Fingerprint>,
 }
 
 impl Standby {
-    fn compute_digest(&self, nursery: u64) -> u64 {
+    /// Everything it will find when it wakes: its nursery and its low range.
+    fn memory(&self, header: &Header) -> [&'static [u8]; 2] {
         let low = layout::low_range(self.nursery);
-        let pieces = [(nursery, layout::NURSERY_SIZE), (low.0, low.1 - low.0)];
-        pieces.into_iter().fold(digest::start(), |sum, (start, length)| {
-            // SAFETY: 1. RAM below 4 GB, mapped. 2. Nobody writes there while the standby sleeps; a wild write of the active
-            // is what this looks for, and changes the sum.
-            digest::extend(sum, unsafe {
-                core::slice::from_raw_parts(start as *const u8, length as usize)
-            })
-        })
+        // SAFETY: (both) 1. RAM below 4 GB, mapped. 2. Nobody writes there while the standby sleeps, and the slices do not
+        // outlive that; a wild write of the active is what they are looked at for, and changes what is found.
+        let slice =
+            |start: u64, length: u64| unsafe { core::slice::from_raw_parts(start as *const u8, length as usize) };
+        [
+            slice(header.nursery[self.nursery], layout::NURSERY_SIZE),
+            slice(low.0, low.1 - low.0),
+        ]
     }
 }
 
@@ -92,6 +94,8 @@ impl Backup {
 
     /// Puts a standby to sleep, if that is possible, and starts the first kernel in any case.
     pub fn start_machine(&mut self) {
+        // From here on nothing runs but what is started here: should this program fail, the machine is reset.
+        self.set_standby_state(StandbyState::Starting);
         let words = self.region.standby();
         let bsp = self.header.bsp_apic_id as u8;
         let slot = self.region.slot(bsp);
@@ -104,13 +108,18 @@ impl Backup {
             if rescue::since(&self.clock, since) > LOADER_US {
                 // The loader says on the console what keeps it.
                 log::error!("standby: the loader has not parked the boot CPU in time");
+                self.set_standby_state(StandbyState::Failed);
                 return;
             }
             self.wait_a_tick();
         }
         let since = clock::tsc();
         match self.put_to_sleep() {
-            Ok(standby) => self.standby = Some(standby),
+            Ok(standby) => {
+                self.standby = Some(standby);
+                // Before the first kernel's orthros-init looks. Without a fingerprint it is not woken yet.
+                self.set_standby_state(StandbyState::Asleep);
+            }
             Err(why) => {
                 log::warn!("standby: none: {why}; the successor will start cold");
                 self.set_standby_state(StandbyState::Failed);
@@ -133,12 +142,14 @@ impl Backup {
         );
         // Instants of a failover only.
         self.region.timeline().tsc[Event::Jumped as usize].store(0, Ordering::Relaxed);
-        let nursery = self.header.nursery;
         if let Some(standby) = &mut self.standby {
-            standby.digest = standby.compute_digest(nursery[standby.nursery]);
-            let digest = standby.digest;
-            self.set_standby_state(StandbyState::Asleep);
-            log::info!("standby: asleep, digest {digest:016x}");
+            let fingerprint = Fingerprint::of(&standby.memory(&self.header));
+            log::info!(
+                "standby: {} pages in use, digest {:016x}",
+                fingerprint.pages(),
+                fingerprint.digest()
+            );
+            standby.fingerprint = Some(fingerprint);
         }
     }
 
@@ -153,7 +164,6 @@ impl Backup {
         let page = self.region.sleep_page(nursery);
         // Its module clears the word.
         let injected = self.region.control().inject.load(Ordering::Relaxed);
-        self.set_standby_state(StandbyState::Starting);
         let jump = Jump::Enter {
             entry: placed.entry,
             boot_params: placed.boot_params,
@@ -203,7 +213,7 @@ impl Backup {
             vector,
             control,
             inject: injected,
-            digest: 0,
+            fingerprint: None,
         })
     }
 
@@ -250,7 +260,12 @@ impl Backup {
             // SAFETY: RAM that nobody holds a reference to; the kernel in it is not woken.
             unsafe { machine::mmio::write8(self.ring0, byte, !value) };
         }
-        if standby.compute_digest(base) != standby.digest {
+        let memory = standby.memory(&self.header);
+        if !standby
+            .fingerprint
+            .as_ref()
+            .is_some_and(|before| before.matches(&memory))
+        {
             log::warn!("standby: it was written to while it slept; starting cold");
             self.set_standby_state(StandbyState::Failed);
             return false;

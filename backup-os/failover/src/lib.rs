@@ -11,6 +11,7 @@
 //! | [`standby`] | whether a successor sleeps, and what one that was woken asks for |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
 //! | [`ram`] | which memory is the active's |
+//! | [`fingerprint`] | the same for much memory that is mostly empty |
 //! | [`digest`] | whether memory was written to |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@
 extern crate alloc;
 
 pub mod digest;
+pub mod fingerprint;
 pub mod life;
 pub mod ram;
 pub mod standby;
