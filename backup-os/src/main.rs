@@ -10,7 +10,7 @@
 //! | [`takeover`] | the way of a failover |
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
-//! | [`stage`], [`launch`] | the successor: placing it, entering it |
+//! | [`stage`], [`unpack`], [`launch`] | the successor: placing it, unpacking it, entering it |
 //! | [`standby`] | the successor that sleeps until it is needed |
 //! | [`rescue`] | salvage |
 #![no_std]
@@ -35,6 +35,7 @@ mod stop;
 mod takeover;
 mod text_patch;
 mod timer;
+mod unpack;
 mod watch;
 
 use core::sync::atomic::Ordering;
@@ -155,6 +156,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         life: Life::new(reserved_nursery),
         placed: None,
         standby: None,
+        unpacking: None,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);

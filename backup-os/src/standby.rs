@@ -164,8 +164,11 @@ impl Backup {
         let page = self.region.sleep_page(nursery);
         // Its module clears the word.
         let injected = self.region.control().inject.load(Ordering::Relaxed);
+        let Some(entry) = placed.entry(false) else {
+            return Err("what was placed is written to".into());
+        };
         let jump = Jump::Enter {
-            entry: placed.entry,
+            entry,
             boot_params: placed.boot_params,
         };
         let bsp = self.header.bsp_apic_id as u8;

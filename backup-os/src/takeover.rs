@@ -3,8 +3,9 @@
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
 use crate::launch::Jump;
+use crate::region::slot_word;
 use crate::rescue::{self, Failure};
-use crate::stage::{Placed, Purpose};
+use crate::stage::Purpose;
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
 use crate::{console, epitaph, launch, quiesce, stage, timer};
@@ -23,6 +24,8 @@ impl Backup {
     /// # Safety
     /// The active is dead.
     pub unsafe fn take_over(&mut self, armed: Armed) {
+        // What is not unpacked by now unpacks itself.
+        self.unpacking = None;
         self.note_detection(armed.panicking_since);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;
@@ -44,7 +47,8 @@ impl Backup {
         let before = hashing.then(|| rescue::hash(&frozen));
 
         self.forget_awake();
-        let mut start = self.start_successor();
+        let la57 = armed.facts.la57 == 1;
+        let mut start = self.start_successor(la57);
         let mut watch_start = clock::tsc();
         let mut watch = Watch::new(Limits::default(), 0, self.heartbeat());
 
@@ -79,7 +83,7 @@ impl Backup {
             unsafe { self.stop_standby() };
             self.clear_module_words();
             quiesce::everything(self.ring0, &self.clock, &self.platform);
-            self.start_cold();
+            self.start_cold(la57);
             start = Start::Cold;
             watch_start = clock::tsc();
             watch = Watch::new(Limits::default(), 0, self.heartbeat());
@@ -206,39 +210,46 @@ impl Backup {
     }
 
     /// Wakes the standby, or starts the successor cold if there is none that can be woken.
-    fn start_successor(&mut self) -> Start {
+    fn start_successor(&mut self, la57: bool) -> Start {
         if self.life.start == Start::Standby && self.wake() {
             return Start::Standby;
         }
-        self.start_cold();
+        self.start_cold(la57);
         Start::Cold
     }
 
     /// Checks the placed successor, places it anew if it was written to, and sends the bootstrap processor into it.
-    fn start_cold(&mut self) {
-        let nursery = self.life.reserved_nursery;
-        let intact = self.placed.as_ref().map(Placed::is_intact);
-        if intact != Some(true) {
-            if intact.is_some() {
+    ///
+    /// A bzImage turns 5-level paging on or off as it should be; an unpacked kernel takes it as it is. So one is entered
+    /// only if the bootstrap processor has kept what the active had (`la57`).
+    fn start_cold(&mut self, la57: bool) {
+        let bsp = self.header.bsp_apic_id as u8;
+        let parked_in = slot_word!(self.region.slot(bsp), parked_cr3).load(Ordering::Relaxed);
+        let unpacked = parked_in & !0xFFF == self.parking.root(la57);
+        let mut entry = self.placed.as_ref().and_then(|placed| placed.entry(unpacked));
+        if entry.is_none() {
+            if self.placed.is_some() {
                 log::warn!("stage: the placed successor was written to; placing it anew");
             }
+            let nursery = self.life.reserved_nursery;
             match stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver) {
-                Ok(placed) => self.placed = Some(placed),
+                Ok(placed) => entry = self.placed.insert(placed).entry(false),
                 Err(error) => self.lose(format_args!("no successor can be started: {error}")),
             }
         }
-        let Some(placed) = &self.placed else {
-            self.lose(format_args!("no successor is placed"));
+        let (Some(placed), Some(entry)) = (&self.placed, entry) else {
+            self.lose(format_args!(
+                "no successor can be started: what was placed is written to all the time"
+            ));
         };
         self.region
             .control()
             .successor_slot
             .store(placed.slot as u64, Ordering::Relaxed);
         let jump = Jump::Enter {
-            entry: placed.entry,
+            entry,
             boot_params: placed.boot_params,
         };
-        let bsp = self.header.bsp_apic_id as u8;
         // SAFETY: 1. and 3. every CPU is parked. 2. The placed kernel's digest is right.
         let started = unsafe { launch::start(self.ring0, &self.clock, self.region, bsp, jump, self.mtrrs) };
         if let Err(timeout) = started {
