@@ -46,6 +46,11 @@ impl Cmdline {
         found.find_map(|(_, value)| value.as_deref())
     }
 
+    /// Whether the backup OS has started this kernel to take over from another.
+    pub fn is_successor(&self) -> bool {
+        self.last_of(&["orthros.successor"]).is_some()
+    }
+
     /// Whether the last of these words is `name`; of `ro` and `rw`, say.
     pub fn last_of(&self, names: &[&str]) -> Option<&str> {
         let mut found = self.words.iter().rev().map(|(word, _)| word.as_str());
@@ -71,6 +76,8 @@ mod tests {
         assert_eq!(cmdline.last_of(&["ro", "rw"]), Some("rw"));
         assert_eq!(cmdline.value("quiet"), None);
         assert_eq!(cmdline.value("init"), None);
+        assert!(!cmdline.is_successor());
+        assert!(Cmdline::parse("quiet orthros.successor").is_successor());
     }
 
     #[test]

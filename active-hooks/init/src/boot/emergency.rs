@@ -1,7 +1,7 @@
 //! When nothing else helps: a message, then a shell, else a reboot. In a successor nobody sits at the console: it
 //! reboots at once, so that the machine comes back as it would have without us.
 
-use super::log;
+use super::{cmdline::Cmdline, log};
 use orthros_device::Device;
 use std::{os::unix::process::CommandExt, path::Path, process::Command, time::Duration};
 
@@ -15,7 +15,9 @@ pub fn enter(failure: &str) -> ! {
     log::error(format_args!("{failure}"));
     eprintln!("\northros-init: {failure}\n");
     let successor = Device::open().and_then(|device| device.info());
-    let alone = successor.is_ok_and(|info| info.successor != 0);
+    // Where the module is missing, the command line still knows.
+    let told = Cmdline::of_this_kernel().is_ok_and(|line| line.is_successor());
+    let alone = told || successor.is_ok_and(|info| info.successor != 0);
     for (shell, arguments) in SHELLS.into_iter().filter(|_| !alone) {
         if !Path::new(shell).exists() {
             continue;

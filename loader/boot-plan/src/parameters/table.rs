@@ -88,7 +88,7 @@ impl Facts {
 }
 
 /// Every parameter, in the order in which they are appended.
-pub const PARAMETERS: [Parameter; 15] = [
+pub const PARAMETERS: [Parameter; 16] = [
     Parameter {
         name: "oops",
         value: Value::Text("panic"),
@@ -143,6 +143,13 @@ pub const PARAMETERS: [Parameter; 15] = [
         value: Value::Hex(|facts| facts.region),
         reason: "tells the module and the tools where the region is",
         addition: Addition::First,
+        rule: Rule::Ours,
+    },
+    Parameter {
+        name: "orthros.successor",
+        value: Value::Flag,
+        reason: "tells orthros-init that this kernel takes over, also when the module that would say so cannot be loaded",
+        addition: Addition::Successor,
         rule: Rule::Ours,
     },
     Parameter {
