@@ -239,11 +239,11 @@ pub mod inject {
     /// The stop ladder skips the patch of the loop at the end of `panic()`.
     pub const SKIP_LOOP_RUNG: u64 = 1 << 6;
     /// A byte of the sleeping standby is changed before it is woken. At machine start, as the next two.
-    pub const STANDBY_WRITTEN: u64 = 1 << 7;
+    pub const STANDBY_WRITTEN: u64 = 1 << 16;
     /// The standby is woken at a place where it hangs.
-    pub const STANDBY_HANGS: u64 = 1 << 8;
+    pub const STANDBY_HANGS: u64 = 1 << 17;
     /// The standby is taken for one that panicked before it slept.
-    pub const STANDBY_PANICS: u64 = 1 << 9;
+    pub const STANDBY_PANICS: u64 = 1 << 18;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);
