@@ -28,6 +28,7 @@ union request {
 	struct orthros_write_report write_report;
 	struct orthros_test test;
 	struct orthros_task_state task_state;
+	struct orthros_wake wake;
 };
 
 static void fill_info(struct orthros_info *info)
@@ -105,6 +106,8 @@ static int dispatch(unsigned int command, union request *request)
 		return test_fail(&request->test);
 	case ORTHROS_TASK_STATE:
 		return resume_task_state(&request->task_state);
+	case ORTHROS_WAKE:
+		return orthros_wake(&request->wake);
 	default:
 		return -ENOTTY;
 	}

@@ -47,6 +47,20 @@ static void reset_words(void)
 			   rdtsc_ordered());
 }
 
+/*
+ * This kernel was booted ahead of the one that has died, and slept since: what
+ * was done at load was done for a kernel that nobody needed yet.
+ */
+int orthros_wake(struct orthros_wake *reply)
+{
+	if (!region_is_successor())
+		return -EPERM;
+	reset_words();
+	protect_start();
+	reply->successor = 1;
+	return facts_publish();
+}
+
 static int __init orthros_init(void)
 {
 	int error = region_map(region_address);

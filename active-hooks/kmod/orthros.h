@@ -17,6 +17,7 @@ struct task_struct;
 
 /* main.c */
 extern bool orthros_allow_test;
+int orthros_wake(struct orthros_wake *reply);
 
 /* region.c: the mapping of the region, whole, cached, kernel-writable */
 struct orthros_region {
@@ -55,6 +56,8 @@ void stop_unregister(void);
 
 /* protect.c */
 void protect_start(void);
+/* The process has been rebuilt: its start is another in this kernel's time. */
+void protect_follow(u64 tgid, u64 start_boottime);
 int protect_add(const struct orthros_protect *wish);
 int protect_remove(const struct orthros_protect *wish);
 

@@ -165,9 +165,29 @@ int protect_remove(const struct orthros_protect *wish)
 	return found ? 0 : -ENOENT;
 }
 
+/* An entry means the process it names, whose start each kernel counts anew. */
+void protect_follow(u64 tgid, u64 start_boottime)
+{
+	int i;
+
+	if (!region_is_successor())
+		return;
+	mutex_lock(&table_lock);
+	write_begin();
+	for (i = 0; i < ORTHROS_PROTECT_ENTRIES; i++) {
+		struct orthros_protect_entry *entry = &region.protect->entries[i];
+
+		if (entry->kind == ORTHROS_PROTECT_PROCESS && entry->tgid == tgid &&
+		    entry->start_boottime)
+			entry->start_boottime = start_boottime;
+	}
+	write_end();
+	mutex_unlock(&table_lock);
+}
+
 /*
- * The wishes outlive a failover: processes come back under their ids and with
- * their starting times. At any other start the table belongs to nobody.
+ * The wishes outlive a failover: processes come back under their ids. At any
+ * other start the table belongs to nobody.
  */
 void protect_start(void)
 {

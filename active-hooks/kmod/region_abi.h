@@ -320,6 +320,10 @@ struct orthros_task_state {
 	__u64 stime;
 };
 
+struct orthros_wake {
+	__u64 successor;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -331,5 +335,6 @@ struct orthros_task_state {
 #define ORTHROS_WRITE_REPORT _IOWR('O', 9, struct orthros_write_report)
 #define ORTHROS_TEST _IOWR('O', 10, struct orthros_test)
 #define ORTHROS_TASK_STATE _IOWR('O', 11, struct orthros_task_state)
+#define ORTHROS_WAKE _IOWR('O', 12, struct orthros_wake)
 
 #endif

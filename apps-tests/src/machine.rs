@@ -232,7 +232,7 @@ fn boot(
     let iso = plan.dir.join("disc.iso");
     let contents = Contents {
         loader: artefacts.bare_program("loader")?,
-        loader_options: plan.loader_options.clone(),
+        loader_options: loader_options(scenario, plan),
         backup_os: artefacts.bare_program("backup-os")?,
         active: first,
         successor: second,
@@ -251,6 +251,19 @@ fn garbled(image: &Path, dir: &Path) -> Result<PathBuf> {
     let copy = dir.join("garbled-image");
     std::fs::write(&copy, bytes)?;
     Ok(copy)
+}
+
+fn loader_options(scenario: &Scenario, plan: &Plan) -> String {
+    let standby = match scenario.guest.standby {
+        Some(true) => "standby=on",
+        Some(false) => "standby=off",
+        None => "",
+    };
+    // The run's own options come last, and win.
+    [standby, &scenario.guest.loader_options, &plan.loader_options]
+        .join(" ")
+        .trim()
+        .to_owned()
 }
 
 /// The root disk of this run and the scenario's empty ones.

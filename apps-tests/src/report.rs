@@ -51,8 +51,33 @@ pub struct Report {
     pub orthros: Option<Value>,
     /// `orthros-ctl report`, for people.
     pub orthros_text: Option<String>,
+    /// How the last successor started.
+    pub start: Option<SuccessorStart>,
     /// Folder of the run's logs.
     pub logs: String,
+}
+
+/// The way from the dead kernel's last CPU to the successor's first program.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct SuccessorStart {
+    /// Whether a standby was woken; otherwise the kernel booted.
+    pub woken: bool,
+    /// Milliseconds of the guest from the last CPU's stop to the first instruction of orthros-init, after its sleep if it
+    /// slept.
+    pub milliseconds: f64,
+}
+
+impl SuccessorStart {
+    /// Reads it from `orthros-ctl report --json`; none without a failover.
+    #[must_use]
+    pub fn of(orthros: &Value) -> Option<Self> {
+        let at = |event: &str| orthros.get("timeline_ns")?.get(event)?.as_u64();
+        let nanoseconds = at("init_started")?.checked_sub(at("stopped")?)?;
+        Some(Self {
+            woken: at("woken").is_some(),
+            milliseconds: std::time::Duration::from_nanos(nanoseconds).as_secs_f64() * 1e3,
+        })
+    }
 }
 
 /// A moment on the host's clock.
@@ -111,6 +136,7 @@ impl Report {
             clients: Vec::new(),
             orthros: None,
             orthros_text: None,
+            start: None,
             logs: plan.dir.display().to_string(),
         }
     }
@@ -130,5 +156,25 @@ impl Report {
             at: at.as_secs_f64(),
             what: what.into(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SuccessorStart;
+    use serde_json::json;
+
+    #[test]
+    fn the_start_is_read_from_the_timeline() {
+        let mut report = json!({"timeline_ns": {"stopped": 2_000_000, "init_started": 302_500_000, "woken": null}});
+        let cold = SuccessorStart {
+            woken: false,
+            milliseconds: 300.5,
+        };
+        assert_eq!(SuccessorStart::of(&report), Some(cold));
+        report["timeline_ns"]["woken"] = 3_000_000.into();
+        assert!(SuccessorStart::of(&report).unwrap().woken);
+        report["timeline_ns"]["stopped"] = json!(null);
+        assert_eq!(SuccessorStart::of(&report), None);
     }
 }

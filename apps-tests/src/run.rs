@@ -7,7 +7,7 @@ use crate::machine::{Machine, Plan};
 use crate::paths::Paths;
 use crate::progress;
 use crate::qemu::Accelerator;
-use crate::report::{Report, StepResult};
+use crate::report::{Report, StepResult, SuccessorStart};
 use crate::scenario::{Check, Event, Expect, Scenario, Step};
 use anyhow::{bail, Context, Result};
 use regex::Regex;
@@ -22,6 +22,8 @@ const COUNTED_BOOT: Duration = Duration::from_secs(1800);
 const SHORT: Duration = Duration::from_secs(60);
 /// For what was said to have come over the serial line.
 const SAID: Duration = Duration::from_secs(10);
+/// What a kernel says first on its console: one that boots, and one that was asleep.
+const FIRST_WORDS: [&str; 2] = ["Linux version ", "PM: Low-level resume complete"];
 /// Name of the saved machine state.
 const READY: &str = "ready";
 
@@ -229,6 +231,7 @@ impl<'a> Ready<'a> {
         if !self.plan.stock && !self.scenario.ends_in_reset() {
             if let Ok(outcome) = self.machine.agent.run("orthros-ctl report --json", SHORT) {
                 report.orthros = serde_json::from_str(&outcome.output).ok();
+                report.start = report.orthros.as_ref().and_then(SuccessorStart::of);
             }
             if let Ok(outcome) = self.machine.agent.run("orthros-ctl report", SHORT) {
                 report.orthros_text = Some(outcome.output);
@@ -263,7 +266,7 @@ impl<'a> Ready<'a> {
         let lines = self.machine.qemu.console.lines(console);
         let successor = lines
             .iter()
-            .rposition(|line| line.text.contains("Linux version "))
+            .rposition(|line| FIRST_WORDS.iter().any(|words| line.text.contains(words)))
             .unwrap_or(0);
         let complaint = Regex::new(r"BUG: |WARNING: |Oops: |Bad page|bad (pte|page)|EXT4-fs error|general protection")?;
         // Lockups and stalls only say how busy the host is under emulation. Without a

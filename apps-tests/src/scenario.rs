@@ -67,6 +67,10 @@ pub struct Guest {
     pub unprotected: bool,
     /// What is wrong with its parts.
     pub wrong: Wrong,
+    /// Whether the successor sleeps as a standby until it is needed; left out: the loader's default.
+    pub standby: Option<bool>,
+    /// Further options of the loader.
+    pub loader_options: String,
 }
 
 /// Parts of a guest that are not what they should be: all are right unless said otherwise.
@@ -98,6 +102,8 @@ impl Default for Guest {
             modules: false,
             unprotected: false,
             wrong: Wrong::default(),
+            standby: None,
+            loader_options: String::new(),
         }
     }
 }

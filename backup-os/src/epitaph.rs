@@ -9,6 +9,7 @@ use machine::clock::{self, Clock};
 use machine::reset::{self, ResetRegister};
 use shared_region::control::{SalvageGate, SuccessorPhase, WatchState};
 use shared_region::layout;
+use shared_region::standby::StandbyState;
 use shared_region::timeline::Event;
 use spin::Mutex;
 
@@ -60,7 +61,8 @@ pub fn own_failure(why: Arguments<'_>) -> ! {
     let means = write(&guard, format_args!("the backup OS itself failed: {why}"));
     let control = means.region.control();
     let jumped = means.region.timeline().tsc[Event::Jumped as usize].load(Ordering::Acquire) != 0;
-    match after_own_failure(means.state, jumped) {
+    let starting = means.region.standby().state.load(Ordering::Acquire) == StandbyState::Starting as u64;
+    match after_own_failure(means.state, jumped, starting) {
         Way::LeaveActive => log::error!("epitaph: the active runs on, unwatched"),
         Way::LeaveSuccessor => {
             if control.salvage_gate.load(Ordering::Acquire) == SalvageGate::Busy as u64 {

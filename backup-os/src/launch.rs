@@ -1,4 +1,4 @@
-//! The bootstrap processor's way from the parking code into the successor.
+//! The bootstrap processor's way from the parking code into a kernel: one that starts, or one that is woken.
 
 use crate::region::{slot_word, Region};
 use alloc::boxed::Box;
@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use machine::apic::LocalApic;
 use machine::clock::Clock;
 use machine::mtrr::Mtrrs;
-use machine::{linux, Ring0, Timeout};
+use machine::{linux, real_mode, Ring0, Timeout};
 use shared_region::parking::command;
 use shared_region::timeline::Event;
 
@@ -38,11 +38,27 @@ unsafe extern "C" {
     static orthros_launch: u8;
 }
 
+/// Where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jump {
+    /// To the 64-bit entry of a kernel that was placed.
+    Enter {
+        /// The entry.
+        entry: u64,
+        /// Its `boot_params`.
+        boot_params: u64,
+    },
+    /// To the waking vector of a kernel that sleeps, in real mode.
+    Wake {
+        /// The vector.
+        vector: u32,
+    },
+}
+
 /// What the bootstrap processor is told.
 struct Orders {
     region: Region,
-    entry: u64,
-    boot_params: u64,
+    jump: Jump,
     mtrrs: Option<Mtrrs>,
     arrived: AtomicBool,
 }
@@ -64,9 +80,16 @@ extern "C" fn launch(orders: &'static Orders) -> ! {
     }
     orders.arrived.store(true, Ordering::Release);
     orders.region.stamp(Event::Jumped);
-    // SAFETY: 1. and 2. entry and boot_params are those of the placed kernel, whose digest was checked. 3. The tables map
-    // the low 4 GB and lie in the region, as does this program's descriptor table. 4. The CPU is the successor's now.
-    unsafe { linux::enter(ring0, orders.entry, orders.boot_params) }
+    match orders.jump {
+        // SAFETY: 1. and 2. entry and boot_params are those of the placed kernel, whose digest was checked. 3. The tables
+        // map the low 4 GB and lie in the region, as does this program's descriptor table. 4. The CPU is the kernel's now.
+        Jump::Enter { entry, boot_params } => unsafe { linux::enter(ring0, entry, boot_params) },
+        Jump::Wake { .. } => {
+            orders.region.stamp(Event::Woken);
+            // SAFETY: 1. installed in `start`. 2. The tables map the low 4 GB. 3. The CPU is the kernel's now.
+            unsafe { real_mode::leave(ring0) }
+        }
+    }
 }
 
 /// Sends the parked bootstrap processor into a kernel.
@@ -75,22 +98,26 @@ extern "C" fn launch(orders: &'static Orders) -> ! {
 /// [`Timeout`] if it does not leave the parking code.
 ///
 /// # Safety
-/// 1. The CPU is parked. 2. `entry` and `boot_params` are those of a kernel placed as its setup header asks.
+/// 1. The CPU is parked. 2. Entry and `boot_params` are those of a kernel placed as its setup header asks; a vector is that
+///    of a kernel that sleeps and whose memory is as it left it. 3. No other CPU is in the trampoline.
 pub unsafe fn start(
     ring0: Ring0,
     clock: &Clock,
     region: Region,
     bsp: u8,
-    (entry, boot_params): (u64, u64),
+    jump: Jump,
     mtrrs: Option<Mtrrs>,
 ) -> Result<(), Timeout> {
     let orders: &'static Orders = Box::leak(Box::new(Orders {
         region,
-        entry,
-        boot_params,
+        jump,
         mtrrs,
         arrived: AtomicBool::new(false),
     }));
+    if let Jump::Wake { vector } = jump {
+        // SAFETY: the caller's promise 3: what was started through the page has left it for the parking code.
+        unsafe { real_mode::install(ring0, vector) };
+    }
     let slot = region.slot(bsp);
     slot_word!(slot, argument).store(&raw const orthros_launch as u64, Ordering::Relaxed);
     slot_word!(slot, argument2).store(core::ptr::from_ref(orders) as u64, Ordering::Relaxed);

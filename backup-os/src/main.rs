@@ -11,6 +11,7 @@
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
 //! | [`stage`], [`unpack`], [`launch`] | the successor: placing it, unpacking it, entering it |
+//! | [`standby`] | the successor that sleeps until it is needed |
 //! | [`rescue`] | salvage |
 #![no_std]
 #![no_main]
@@ -29,6 +30,7 @@ mod quiesce;
 mod region;
 mod rescue;
 mod stage;
+mod standby;
 mod stop;
 mod takeover;
 mod text_patch;
@@ -45,7 +47,7 @@ use machine::Ring0;
 use parking::Parking;
 use platform::Platform;
 use region::Region;
-use shared_region::header::Header;
+use shared_region::header::{options, Header};
 use spin::Once;
 use watch::Backup;
 
@@ -153,10 +155,14 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         mtrrs: Mtrrs::save(ring0),
         life: Life::new(reserved_nursery),
         placed: None,
+        standby: None,
         unpacking: None,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);
+    if backup.header.options & options::STANDBY != 0 {
+        backup.start_machine();
+    }
     loop {
         let armed = backup.watch();
         // SAFETY: the active has panicked: it does not come back.

@@ -7,6 +7,7 @@ use shared_region::control::ControlWords;
 use shared_region::header::{Header, HeaderError};
 use shared_region::layout::{self, Part};
 use shared_region::parking::{ParkSlot, SLOT_SIZE};
+use shared_region::standby::{SleepPage, StandbyWords};
 use shared_region::timeline::{Event, Timeline};
 
 use core::sync::atomic::Ordering;
@@ -69,6 +70,16 @@ impl Region {
     /// The timeline.
     pub fn timeline(self) -> &'static Timeline {
         self.part(layout::TIMELINE)
+    }
+
+    /// The standby's words.
+    pub fn standby(self) -> &'static StandbyWords {
+        self.part(layout::STANDBY_WORDS)
+    }
+
+    /// The power-management words of a kernel that sleeps in a nursery.
+    pub fn sleep_page(self, nursery: usize) -> &'static SleepPage {
+        self.part(layout::sleep_page(nursery))
     }
 
     /// Physical address of a CPU's parking slot.

@@ -3,7 +3,8 @@
 use crate::platform::Firmware;
 use crate::region::Region;
 use alloc::vec::Vec;
-use boot_plan::plan::PlanError;
+use boot_plan::acpi::sleep::{self, SleepError};
+use boot_plan::plan::{half, PlanError};
 use boot_plan::span::Span;
 use boot_plan::successor::{self, AcpiChanges};
 use failover::digest;
@@ -22,6 +23,8 @@ pub struct Placed {
     pub nursery: usize,
     /// Its `boot_params`, which serve both forms.
     pub boot_params: u64,
+    /// The machine's PM1 control port, if the kernel was given one of the region's words instead.
+    pub control: Option<u16>,
     /// The staged bzImage.
     pub kernel: &'static [u8],
     /// What is free in the nursery.
@@ -72,6 +75,8 @@ pub enum StageError {
     },
     /// The kernel cannot be started as a successor.
     Plan(PlanError),
+    /// The kernel could not be put to sleep on this machine.
+    Sleep(SleepError),
     /// The plan writes where it may not.
     Outside {
         /// First byte.
@@ -96,6 +101,7 @@ impl core::fmt::Display for StageError {
                 "staged kernel {slot}: digest of the {what} is {computed:#010x}, staged was {stored:#010x}"
             ),
             Self::Plan(error) => error.fmt(f),
+            Self::Sleep(error) => error.fmt(f),
             Self::Outside { start, length } => {
                 write!(
                     f,
@@ -132,12 +138,27 @@ fn images(region: Region, index: usize, slot: &StagedKernel) -> Result<(&'static
     ))
 }
 
+/// What a kernel is placed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To take over at once when it is entered.
+    TakeOver,
+    /// To go to sleep first: its tables put power management into words of the region.
+    Sleep,
+}
+
 /// Places the staged kernel in the given nursery, which nobody uses: the current slot's, or the other one's if that is
 /// damaged.
 ///
 /// # Errors
 /// [`StageError`] of the current slot, if neither can be placed.
-pub fn place(ring0: Ring0, region: Region, header: &Header, nursery: usize) -> Result<Placed, StageError> {
+pub fn place(
+    ring0: Ring0,
+    region: Region,
+    header: &Header,
+    nursery: usize,
+    purpose: Purpose,
+) -> Result<Placed, StageError> {
     let table = region.copy(layout::STAGE_TABLE);
     let Ok((table, _)) = StageTable::read_from_prefix(&table) else {
         return Err(StageError::Empty);
@@ -149,7 +170,7 @@ pub fn place(ring0: Ring0, region: Region, header: &Header, nursery: usize) -> R
         if slot.valid != 1 {
             continue;
         }
-        match place_slot(ring0, region, header, nursery, (index, slot)) {
+        match place_slot(ring0, region, header, (nursery, purpose), (index, slot)) {
             Ok(placed) => {
                 if let Some(error) = first {
                     log::warn!("stage: {error}; the other slot is used");
@@ -168,7 +189,7 @@ fn place_slot(
     ring0: Ring0,
     region: Region,
     header: &Header,
-    nursery: usize,
+    (nursery, purpose): (usize, Purpose),
     (index, slot): (usize, &StagedKernel),
 ) -> Result<Placed, StageError> {
     let (kernel, _) = images(region, index, slot)?;
@@ -176,8 +197,24 @@ fn place_slot(
     let tables = firmware
         .tables(header.rsdp)
         .map_err(|error| StageError::Plan(error.into()))?;
-    let changes = AcpiChanges::default();
-    let plan = successor::plan(header, &tables, &firmware, slot, kernel, nursery, changes).map_err(StageError::Plan)?;
+    let acpi = half(header, layout::ACPI, nursery).start;
+    let sleep = match purpose {
+        Purpose::TakeOver => None,
+        Purpose::Sleep => {
+            let (area, page) = (acpi + layout::SLEEP_TABLES, acpi + layout::SLEEP_PAGE);
+            Some(sleep::build(&tables, &firmware, area, page).map_err(StageError::Sleep)?)
+        }
+    };
+    let replaced: Vec<_> = sleep.iter().map(|tables| (*b"FACP", tables.fadt)).collect();
+    let added: Vec<u64> = sleep.iter().filter_map(|tables| tables.ssdt).collect();
+    let changes = AcpiChanges {
+        replaced: &replaced,
+        added: &added,
+    };
+    let mut plan =
+        successor::plan(header, &tables, &firmware, slot, kernel, nursery, changes).map_err(StageError::Plan)?;
+    let control = sleep.as_ref().map(|tables| tables.control);
+    plan.writes.extend(sleep.into_iter().flat_map(|tables| tables.writes));
     for warning in &plan.warnings {
         log::warn!("stage: {warning}");
     }
@@ -208,6 +245,7 @@ fn place_slot(
         slot: index,
         nursery,
         boot_params: plan.boot_params,
+        control,
         kernel,
         room: Span {
             start: packed.0 + packed.1,

@@ -58,7 +58,9 @@ impl Stop<'_> {
         let control = self.region.control();
         let cpus = self.header.cpus();
         self.parking.clear_slots(cpus);
-        let skip = skipped(control);
+        let mut skip = skipped(control);
+        // Nobody is asked with generation 0: a kernel that is to go on afterwards must not find itself in a handler.
+        skip.module_nmi |= generation == 0;
         // A CPU that waits for the request in panic() answers it without an NMI.
         let request = if skip.module_nmi { 0 } else { generation };
         let at_once = control.inject.load(Ordering::Relaxed) & inject::PARK_AT_ONCE != 0;
@@ -146,7 +148,7 @@ impl Stop<'_> {
         };
         // The module writes the generation when all else is in the slot. A CPU may be on its way from there when the
         // rung's deadline passes.
-        let saved = slot.generation.load(Ordering::Acquire) == generation;
+        let saved = generation != 0 && slot.generation.load(Ordering::Acquire) == generation;
         let rung = if saved { Rung::ModuleNmi } else { rung };
         log::info!(
             "stop: cpu apic {} ({role}) parked by {} in {} us, generation {generation}, {}, proven: code, stack, page tables, GDT, IDT in the region, now {}",

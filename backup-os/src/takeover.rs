@@ -2,13 +2,15 @@
 //!
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
+use crate::launch::Jump;
 use crate::region::slot_word;
 use crate::rescue::{self, Failure};
+use crate::stage::Purpose;
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
 use crate::{console, epitaph, launch, quiesce, stage, timer};
 use core::sync::atomic::Ordering;
-use failover::life::Input;
+use failover::life::{Input, Start};
 use failover::stop::Cpu;
 use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, PmTimer};
@@ -30,9 +32,6 @@ impl Backup {
         // SAFETY: the active is dead: the caller's promise.
         unsafe { self.stop(&armed, generation) };
         let stopped_tsc = clock::tsc();
-        // A kernel that was found dead by `panic_cpu` may have rung since, until its CPUs were stopped. From here on a
-        // ring is the successor's.
-        self.region.control().doorbell.store(0, Ordering::Release);
         self.region.stamp_at(Event::Stopped, stopped_tsc);
         self.step(Input::Stopped);
         // The module of the successor has an NMI handler too, and must not park in it.
@@ -47,8 +46,10 @@ impl Backup {
         let hashing = self.region.control().inject.load(Ordering::Relaxed) & inject::HASH_MEMORY != 0;
         let before = hashing.then(|| rescue::hash(&frozen));
 
-        self.start_successor(armed.facts.la57 == 1);
-        let watch_start = clock::tsc();
+        self.forget_awake();
+        let la57 = armed.facts.la57 == 1;
+        let mut start = self.start_successor(la57);
+        let mut watch_start = clock::tsc();
         let mut watch = Watch::new(Limits::default(), 0, self.heartbeat());
 
         let failure = Failure {
@@ -76,6 +77,17 @@ impl Backup {
                 SalvageGate::Failed
             }
         };
+        // The gate is shut, so nothing has been added or written yet, and another successor may take this one's place.
+        if start == Start::Standby && !self.await_awake(&mut watch, watch_start) {
+            // SAFETY: the woken kernel has failed: what its CPUs do may end.
+            unsafe { self.stop_standby() };
+            self.clear_module_words();
+            quiesce::everything(self.ring0, &self.clock, &self.platform);
+            self.start_cold(la57);
+            start = Start::Cold;
+            watch_start = clock::tsc();
+            watch = Watch::new(Limits::default(), 0, self.heartbeat());
+        }
         if let Some(before) = before {
             self.await_phase(&mut watch, watch_start, SuccessorPhase::Module);
             let after = rescue::hash(&frozen);
@@ -98,6 +110,7 @@ impl Backup {
         console::hurry(false);
 
         self.await_phase(&mut watch, watch_start, SuccessorPhase::Complete);
+        log::info!("failover: over, successor started {start:?}");
         self.log_timeline();
         self.placed = None;
         self.step(Input::HandedOver);
@@ -144,7 +157,7 @@ impl Backup {
 
     /// The successor's module is to find its words as at power-on. Not earlier: the dead one's can still ring while its
     /// CPUs are being stopped, and that would look like a panic of the successor.
-    fn clear_module_words(&self) {
+    pub fn clear_module_words(&self) {
         let control = self.region.control();
         for word in [
             &control.module_abi,
@@ -198,19 +211,30 @@ impl Backup {
         ))
     }
 
+    /// Wakes the standby, or starts the successor cold if there is none that can be woken.
+    fn start_successor(&mut self, la57: bool) -> Start {
+        if self.life.start == Start::Standby && self.wake() {
+            return Start::Standby;
+        }
+        self.start_cold(la57);
+        Start::Cold
+    }
+
     /// Checks the placed successor, places it anew if it was written to, and sends the bootstrap processor into it.
     ///
     /// A bzImage turns 5-level paging on or off as it should be; an unpacked kernel takes it as it is. So one is entered
     /// only if the bootstrap processor has kept what the active had (`la57`).
-    fn start_successor(&mut self, la57: bool) {
+    fn start_cold(&mut self, la57: bool) {
         let bsp = self.header.bsp_apic_id as u8;
         let parked_in = slot_word!(self.region.slot(bsp), parked_cr3).load(Ordering::Relaxed);
         let unpacked = parked_in & !0xFFF == self.parking.root(la57);
         let mut entry = self.placed.as_ref().and_then(|placed| placed.entry(unpacked));
         if entry.is_none() {
-            log::warn!("stage: the placed successor was written to; placing it anew");
+            if self.placed.is_some() {
+                log::warn!("stage: the placed successor was written to; placing it anew");
+            }
             let nursery = self.life.reserved_nursery;
-            match stage::place(self.ring0, self.region, &self.header, nursery) {
+            match stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver) {
                 Ok(placed) => entry = self.placed.insert(placed).entry(false),
                 Err(error) => self.lose(format_args!("no successor can be started: {error}")),
             }
@@ -224,16 +248,19 @@ impl Backup {
             .control()
             .successor_slot
             .store(placed.slot as u64, Ordering::Relaxed);
-        let jump = (entry, placed.boot_params);
-        // SAFETY: 1. every CPU is parked. 2. The placed kernel's digest is right.
+        let jump = Jump::Enter {
+            entry,
+            boot_params: placed.boot_params,
+        };
+        // SAFETY: 1. and 3. every CPU is parked. 2. The placed kernel's digest is right.
         let started = unsafe { launch::start(self.ring0, &self.clock, self.region, bsp, jump, self.mtrrs) };
         if let Err(timeout) = started {
             self.lose(format_args!("no successor can be started: {timeout}"));
         }
-        log::info!("launch: cpu apic {bsp} entered the successor at {:#x}", jump.0);
+        log::info!("launch: cpu apic {bsp} entered the successor: {jump:x?}");
     }
 
-    fn heartbeat(&self) -> u64 {
+    pub fn heartbeat(&self) -> u64 {
         self.region.control().successor_heartbeat.load(Ordering::Relaxed)
     }
 
@@ -257,7 +284,7 @@ impl Backup {
     }
 
     /// The successor did not make it.
-    fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
+    pub fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
         self.step(Input::SuccessorDied);
         let committed = self.region.control().commit_point.load(Ordering::Acquire) != 0;
         let point = if committed { "after" } else { "before" };

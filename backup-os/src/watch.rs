@@ -8,7 +8,8 @@ use crate::memory::LiveMemory;
 use crate::parking::Parking;
 use crate::platform::Platform;
 use crate::region::Region;
-use crate::stage::{self, Placed};
+use crate::stage::{self, Placed, Purpose};
+use crate::standby::Standby;
 use crate::unpack::{Step, Unpacking};
 use crate::{console, interrupts, rescue, timer};
 use core::sync::atomic::Ordering;
@@ -57,6 +58,8 @@ pub struct Backup {
     pub life: Life,
     /// The successor in its nursery.
     pub placed: Option<Placed>,
+    /// The successor that sleeps, or that was woken and runs.
+    pub standby: Option<Standby>,
     /// The same being unpacked.
     pub unpacking: Option<Unpacking>,
 }
@@ -71,6 +74,7 @@ pub struct Armed {
     pub ram: ActiveRam,
     /// TSC when `panic_cpu` was first seen taken, 0 if it was not.
     pub panicking_since: u64,
+    start: Start,
     live: LiveMemory,
     seq: u64,
 }
@@ -114,13 +118,17 @@ impl Backup {
                 }
             };
             said = None;
-            self.step(Input::Ready(Start::Cold));
+            self.step(Input::Ready(armed.start));
             self.region.stamp(Event::Armed);
             log::info!(
-                "watch: armed: Linux {}, page tables at {:#x}, {} CPUs, successor in nursery {} at {:#x}",
+                "watch: armed: Linux {}, page tables at {:#x}, {} CPUs, successor {} in nursery {} at {:#x}",
                 armed.facts.release(),
                 armed.facts.root_table_phys,
                 self.header.cpus().len(),
+                match armed.start {
+                    Start::Cold => "placed",
+                    Start::Standby => "asleep",
+                },
                 self.life.reserved_nursery,
                 self.header.nursery[self.life.reserved_nursery],
             );
@@ -158,6 +166,7 @@ impl Backup {
         control.watcher_looks.fetch_add(1, Ordering::Relaxed);
         control.stray_vectors.store(interrupts::stray(), Ordering::Relaxed);
         console::catch_up();
+        self.serve_power_words();
     }
 
     fn is_dead(&self, armed: &mut Armed) -> bool {
@@ -217,9 +226,10 @@ impl Backup {
         self.parking.map_kernel_text(facts.la57 == 1, u64::from_le_bytes(entry));
 
         let nursery = self.life.reserved_nursery;
-        if self.placed.as_ref().is_none_or(|placed| placed.nursery != nursery) {
+        let start = self.next_start();
+        if start == Start::Cold && self.placed.as_ref().is_none_or(|placed| placed.nursery != nursery) {
             self.unpacking = None;
-            let placed = stage::place(self.ring0, self.region, &self.header, nursery)
+            let placed = stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver)
                 .map_err(|error| refusal(WatchReason::Stage, error))?;
             log::info!("stage: {placed}");
             // SAFETY: the nursery is reserved and holds nothing but what was just placed; whoever places there again
@@ -236,6 +246,7 @@ impl Backup {
             prepared,
             ram,
             panicking_since: 0,
+            start,
             live,
         })
     }

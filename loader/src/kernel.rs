@@ -3,6 +3,7 @@
 use crate::{
     console::say,
     inventory::{own_memory, Inventory},
+    parking,
     physical::Physical,
 };
 use alloc::boxed::Box;
@@ -11,9 +12,9 @@ use boot_plan::{
     plan::Plan,
     span::Span,
 };
-use core::{convert::Infallible, error::Error};
-use machine::{apic::LocalApic, linux, Ring0};
-use shared_region::header::Header;
+use core::{convert::Infallible, error::Error, mem::offset_of};
+use machine::{apic::LocalApic, linux, mmio, Ring0};
+use shared_region::{header::Header, layout, standby::StandbyWords};
 
 /// Starts the first kernel beside the backup OS.
 ///
@@ -32,6 +33,47 @@ pub fn boot(
         say!("warning: {warning}");
     }
     enter(ring0, physical, &plan)
+}
+
+/// Puts the first kernel in its place and leaves the rest to the backup OS, which boots the standby before it: this CPU
+/// parks in the region.
+///
+/// # Errors
+/// Only if it cannot be started, or the backup OS has not said where to park.
+pub fn hand_over(
+    ring0: Ring0,
+    physical: &Physical,
+    inventory: &Inventory,
+    header: &Header,
+) -> Result<Infallible, Box<dyn Error>> {
+    let plan = with_input(physical, inventory, |input| {
+        first::plan(header, &inventory.tables, physical, input)
+    })?;
+    for warning in &plan.warnings {
+        say!("warning: {warning}");
+    }
+    let way = parking::Way::read(ring0, header)?;
+    say!(
+        "Linux is placed at {:#x} (needs {} MB), initramfs at {}; the standby is booted first",
+        plan.entry,
+        plan.kernel.len() >> 20,
+        Span { ..plan.initramfs }
+    );
+    // SAFETY: as in `enter`.
+    unsafe { physical.carry_out(&plan) };
+    let words = header.base + layout::STANDBY_WORDS.offset;
+    let word = |offset: usize| words + offset as u64;
+    // SAFETY: words of the region, whose writer is the loader.
+    unsafe {
+        mmio::write64(
+            ring0,
+            word(offset_of!(StandbyWords, first_boot_params)),
+            plan.boot_params,
+        );
+        mmio::write64(ring0, word(offset_of!(StandbyWords, first_entry)), plan.entry);
+    }
+    // SAFETY: this is the last thing the loader does.
+    unsafe { way.go(ring0) }
 }
 
 /// Starts the first kernel on all CPUs with all memory, as if the loader were not there.

@@ -18,6 +18,7 @@
 //! | `region` | fills the region in |
 //! | `backup` | loads the backup OS and starts its core |
 //! | `kernel` | starts Linux |
+//! | `parking` | leaves the boot CPU to the backup OS |
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(target_os = "none", no_main)]
 #![cfg_attr(not(target_os = "none"), allow(dead_code, unused_imports))]
@@ -32,6 +33,7 @@ mod entry;
 mod heap;
 mod inventory;
 mod kernel;
+mod parking;
 mod physical;
 mod region;
 
@@ -42,6 +44,7 @@ use core::{convert::Infallible, error::Error};
 use inventory::Inventory;
 use machine::Ring0;
 use physical::Physical;
+use shared_region::header::options;
 
 /// Continues after the assembly entry. `magic` and `information` are what GRUB left in EAX and EBX.
 fn start(magic: u32, information: u32) -> ! {
@@ -64,6 +67,7 @@ fn run(ring0: Ring0, magic: u32, information: u32) -> Result<Infallible, Box<dyn
     inventory.report();
     let header = region::fill(&physical, &inventory)?;
     match backup::start(ring0, &physical, &inventory, &header) {
+        Ok(()) if header.options & options::STANDBY != 0 => kernel::hand_over(ring0, &physical, &inventory, &header),
         Ok(()) => kernel::boot(ring0, &physical, &inventory, &header),
         Err(why) if inventory.options.fallback == Fallback::Boot => {
             say!("warning: {why}");

@@ -10,6 +10,7 @@ use shared_region::{
     layout::{self, Part},
     log_ring::{self, LogRing},
     stage::{self, StageTable, StagedKernel, CMDLINE_SIZE},
+    standby::{StandbyState, StandbyWords},
     ABI_VERSION, PAGE_SIZE,
 };
 use zerocopy::{FromZeros, IntoBytes};
@@ -62,14 +63,12 @@ pub fn part(base: u64, part: Part) -> Span {
 /// [`RegionError`].
 pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, RegionError> {
     let base = inventory.windows.region;
-    let kept: &[Part] = if earlier_life(physical, base) {
-        &[layout::EPITAPH, layout::REPORT]
-    } else {
-        &[]
-    };
+    let known = earlier_life(physical, base);
+    let standby = wants_standby(physical, inventory, base, known);
+    let kept: &[Part] = if known { &[layout::EPITAPH, layout::REPORT] } else { &[] };
     clear(physical, base, kept);
     let table = stage(physical, inventory)?;
-    let header = header(inventory);
+    let header = header(inventory, standby);
     let inject = base + layout::CONTROL.offset + offset_of!(ControlWords, inject) as u64;
     let writes: [(u64, &[u8]); 4] = [
         (base + RSDP_COPY, inventory.rsdp),
@@ -104,6 +103,21 @@ fn earlier_life(physical: &Physical, base: u64) -> bool {
         }
     }
     true
+}
+
+/// Whether a standby is to be made. Not after a start that came to an end while one was made: the machine is to run.
+fn wants_standby(physical: &Physical, inventory: &Inventory, base: u64, known: bool) -> bool {
+    if !inventory.options.standby {
+        return false;
+    }
+    // SAFETY: inside the region, which nobody writes before this function returns.
+    let words = unsafe { physical.slice(part(base, layout::STANDBY_WORDS)) };
+    let state = words[offset_of!(StandbyWords, state)..].first_chunk().copied();
+    let failed = known && state.map(u64::from_le_bytes) == Some(StandbyState::Starting as u64);
+    if failed {
+        say!("warning: the last start ended while the standby was booted: starting without one");
+    }
+    !failed
 }
 
 fn clear(physical: &Physical, base: u64, kept: &[Part]) {
@@ -166,7 +180,7 @@ fn stage(physical: &Physical, inventory: &Inventory) -> Result<StageTable, Regio
     })
 }
 
-fn header(inventory: &Inventory) -> Header {
+fn header(inventory: &Inventory, standby: bool) -> Header {
     let mut header = Header::new_zeroed();
     header.magic = header::MAGIC;
     header.abi_version = ABI_VERSION;
@@ -189,6 +203,9 @@ fn header(inventory: &Inventory) -> Header {
     }
     if !inventory.options.backup_console {
         header.options |= header::options::NO_CONSOLE;
+    }
+    if standby {
+        header.options |= header::options::STANDBY;
     }
     header.digest = header.compute_digest();
     header

@@ -243,6 +243,12 @@ pub mod inject {
     pub const SKIP_LOOP_RUNG: u64 = 1 << 6;
     /// CPUs park at once, in the middle of calls too ([`super::ControlWords::stop_gently`] stays 0).
     pub const PARK_AT_ONCE: u64 = 1 << 7;
+    /// A byte of the sleeping standby is changed before it is woken. At machine start, as the next two.
+    pub const STANDBY_WRITTEN: u64 = 1 << 16;
+    /// The standby is woken at a place where it hangs.
+    pub const STANDBY_HANGS: u64 = 1 << 17;
+    /// The standby is taken for one that panicked before it slept.
+    pub const STANDBY_PANICS: u64 = 1 << 18;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);

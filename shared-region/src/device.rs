@@ -189,6 +189,17 @@ pub mod test_kind {
 /// See [`Test`]. EPERM unless the module was loaded with `allow_test=1`.
 pub const TEST: u64 = iowr::<Test>(10);
 
+/// Argument of [`WAKE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Wake {
+    /// Out: 1 once this kernel has the role of a successor.
+    pub successor: u64,
+}
+/// Tells the module, which was loaded before this kernel went to sleep, that it has been woken: it does what it does
+/// when a successor loads it. EPERM unless a failover is being handed over.
+pub const WAKE: u64 = iowr::<Wake>(12);
+
 /// Argument of [`TASK_STATE`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -69,6 +69,8 @@ pub struct Header {
 pub mod options {
     /// The backup OS leaves the second serial port alone and writes to its log only.
     pub const NO_CONSOLE: u64 = 1 << 0;
+    /// A successor is booted ahead of the first kernel and put to sleep.
+    pub const STANDBY: u64 = 1 << 1;
 }
 
 const _: () = assert!(core::mem::size_of::<Header>() == layout::HEADER.size as usize);

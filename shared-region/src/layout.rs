@@ -50,6 +50,8 @@ pub const HEADER: Part = part("header", 0, 0x1000);
 pub const CONTROL: Part = part("control words", 0x1000, 0x1000);
 /// [`crate::timeline::Timeline`].
 pub const TIMELINE: Part = part("timeline", 0x2000, 0x1000);
+/// [`crate::standby::StandbyWords`].
+pub const STANDBY_WORDS: Part = part("standby words", 0x3000, 0x1000);
 /// [`crate::facts::Facts`]. Written by the module.
 pub const FACTS: Part = part("facts", 0x1_0000, 0x1_0000);
 /// [`crate::protect::ProtectTable`]. Written by the module.
@@ -66,6 +68,10 @@ pub const LOG: Part = part("log ring", 0x50_0000, 0x10_0000);
 pub const EPITAPH: Part = part("epitaph", 0x60_0000, 0x10_0000);
 /// ACPI tables for the kernels in nursery 0 and 1, one half each.
 pub const ACPI: Part = part("ACPI tables", 0x70_0000, 0x10_0000);
+/// Offset, in a half of [`ACPI`], of the tables by which a kernel that sleeps there differs from others.
+pub const SLEEP_TABLES: u64 = ACPI.size / 2 - 0x4000;
+/// Offset, in a half of [`ACPI`], of the page of words that stand for that kernel's power-management registers.
+pub const SLEEP_PAGE: u64 = ACPI.size / 2 - 0x2000;
 /// boot_params, command lines and setup data, one half for each nursery.
 pub const BOOT_PARAMS: Part = part("boot parameters", 0x80_0000, 0x10_0000);
 /// The report of the last failover ([`crate::record`]s of kind `Report…`), kept until the next one.
@@ -86,10 +92,11 @@ pub const CONTEXT: Part = part("Essential Context", 0x940_0000, 0x2C0_0000);
 pub const STANDBY: Part = part("standby images", 0xC00_0000, 0x400_0000);
 
 /// Every part, in order of offset.
-pub const PARTS: [Part; 19] = [
+pub const PARTS: [Part; 20] = [
     HEADER,
     CONTROL,
     TIMELINE,
+    STANDBY_WORDS,
     FACTS,
     PROTECT,
     STAGE_TABLE,
@@ -115,6 +122,12 @@ pub const fn staged_slot(index: usize) -> Part {
     } else {
         STAGED_1
     }
+}
+
+/// The page of words that stand for the power-management registers of a kernel that sleeps in nursery `index` (0 or 1).
+pub const fn sleep_page(index: usize) -> Part {
+    let half = if index == 0 { 0 } else { ACPI.size / 2 };
+    part("sleep words", ACPI.offset + half + SLEEP_PAGE, crate::PAGE_SIZE)
 }
 
 /// The real-mode memory of the kernel that lives in nursery `index` (0 or 1).

@@ -13,6 +13,7 @@
 //! | [`facts`] | what the module tells about the active kernel |
 //! | [`protect`] | which processes the administrator asked to keep |
 //! | [`parking`] | one slot for each CPU that was stopped |
+//! | [`standby`] | a successor that sleeps until it is needed |
 //! | [`stage`] | kernels and initial RAM disks held ready |
 //! | [`log_ring`] | the backup OS's log |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
@@ -39,6 +40,7 @@ pub mod reasons;
 pub mod record;
 pub mod retained;
 pub mod stage;
+pub mod standby;
 pub mod timeline;
 
 /// Version of everything in this crate that is laid out in memory. A reader accepts this one only, except for

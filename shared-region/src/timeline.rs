@@ -39,13 +39,15 @@ pub enum Event {
     Complete = 13,
     /// The machine is armed again.
     Armed = 14,
+    /// The bootstrap processor left for the waking vector of a standby; only for a failover that wakes one.
+    Woken = 15,
 }
 
 /// Number of slots; more than there are events today.
 pub const SLOTS: usize = 64;
 
 /// All events in order, with the name used in reports.
-pub const EVENTS: [(Event, &str); 15] = [
+pub const EVENTS: [(Event, &str); 16] = [
     (Event::Failed, "failed"),
     (Event::Detected, "detected"),
     (Event::Stopped, "stopped"),
@@ -61,6 +63,7 @@ pub const EVENTS: [(Event, &str); 15] = [
     (Event::AllResumed, "all_resumed"),
     (Event::Complete, "complete"),
     (Event::Armed, "armed"),
+    (Event::Woken, "woken"),
 ];
 
 /// The timeline, at [`crate::layout::TIMELINE`]; 0 is "has not happened".

@@ -85,6 +85,7 @@ fn structures(out: &mut String) {
     structure!(text, device::WriteReport, "orthros_write_report", { data, length });
     structure!(text, device::Test, "orthros_test", { kind, cpu, value });
     structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
+    structure!(text, device::Wake, "orthros_wake", { successor });
     out.push_str(&text);
 }
 
@@ -169,6 +170,7 @@ fn constants(out: &mut String) {
         ("WRITE_REPORT", device::WRITE_REPORT),
         ("TEST", device::TEST),
         ("TASK_STATE", device::TASK_STATE),
+        ("WAKE", device::WAKE),
     ];
     for (name, value) in values {
         assertion(out, &format!("ORTHROS_{name}"), value);

@@ -12,6 +12,7 @@ use shared_region::control::{WatchReason, WatchState};
 use shared_region::layout::STAGE_TABLE;
 use shared_region::protect::{flags, kind, ProtectEntry};
 use shared_region::stage::StageTable;
+use shared_region::standby::StandbyState;
 use std::fmt::Write;
 use zerocopy::FromBytes;
 
@@ -143,6 +144,9 @@ impl Status {
             ),
             None => line("staged", "nothing".into()),
         }
+        if let Some(text) = standby_text(snapshot.standby) {
+            line("standby", text.into());
+        }
         line(
             "watcher",
             format!(
@@ -195,6 +199,7 @@ impl Status {
                 "initramfs_bytes": slot.initramfs_len,
                 "command_line": String::from_utf8_lossy(slot.cmdline()),
             })),
+            "standby": snapshot.standby.map(standby_name),
             "watcher_looks": control!(snapshot, watcher_looks),
             "stray_vectors": control!(snapshot, stray_vectors),
             "failovers": snapshot.failovers(),
@@ -206,6 +211,30 @@ impl Status {
             })).collect::<Vec<_>>(),
             "last_failover": self.last.as_ref().map(|report| report.json(report::Detail::Short)),
         })
+    }
+}
+
+/// What there is to say about a standby, if one was asked for.
+fn standby_text(state: Option<StandbyState>) -> Option<&'static str> {
+    match state? {
+        StandbyState::None => None,
+        StandbyState::Starting => Some("is being booted"),
+        StandbyState::Asleep => Some("asleep; a failover wakes it"),
+        StandbyState::Waking => Some("is being woken"),
+        StandbyState::Awake => Some("was woken, and is the kernel that runs; the next successor starts cold"),
+        StandbyState::Failed => Some("failed, `orthros-ctl log` says how; the next successor starts cold"),
+    }
+}
+
+/// The name in JSON.
+fn standby_name(state: StandbyState) -> &'static str {
+    match state {
+        StandbyState::None => "none",
+        StandbyState::Starting => "starting",
+        StandbyState::Asleep => "asleep",
+        StandbyState::Waking => "waking",
+        StandbyState::Awake => "awake",
+        StandbyState::Failed => "failed",
     }
 }
 
@@ -312,6 +341,17 @@ last:        no failover since the machine was started
         assert_eq!(status.json()["armed"], true);
         assert_eq!(status.json()["protected"][1]["comm"], "mysqld");
         assert_eq!(status.json()["parameters"][0]["found"], "panic=10");
+    }
+
+    #[test]
+    fn a_standby_is_shown_if_there_is_one() {
+        let mut fake = Fake::armed();
+        assert!(!status(&fake).text().contains("standby:"));
+        assert_eq!(status(&fake).json()["standby"], "none");
+        fake.set_word(shared_region::layout::STANDBY_WORDS, 0, StandbyState::Asleep as u64);
+        let status = status(&fake);
+        assert!(status.text().contains("\nstandby:     asleep; a failover wakes it\n"));
+        assert_eq!(status.json()["standby"], "asleep");
     }
 
     #[test]

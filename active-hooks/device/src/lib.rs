@@ -16,8 +16,8 @@ use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
     device::{
-        AddMemory, Adopt, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, WriteReport, ADD_MEMORY, ADOPT,
-        INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE, TEST, UNPROTECT, WRITE_REPORT,
+        AddMemory, Adopt, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, Wake, WriteReport, ADD_MEMORY,
+        ADOPT, INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE, TEST, UNPROTECT, WAKE, WRITE_REPORT,
     },
     timeline::Event,
     PAGE_SIZE,
@@ -152,6 +152,14 @@ impl Device {
     /// ESRCH, EBUSY if the thread is not stopped.
     pub fn task_state(&self, mut state: TaskState) -> Result<(), DeviceError> {
         ioctl::update::<TASK_STATE, TaskState>(&self.fd, "TASK_STATE", &mut state)
+    }
+
+    /// Tells the module that this kernel slept and has been woken to take over.
+    ///
+    /// # Errors
+    /// EPERM unless a failover is being handed over.
+    pub fn wake(&self) -> Result<(), DeviceError> {
+        ioctl::update::<WAKE, Wake>(&self.fd, "WAKE", &mut Wake::default())
     }
 
     /// Stamps an event of the timeline with the TSC of this moment.

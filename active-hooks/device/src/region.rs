@@ -5,6 +5,7 @@ use rustix::mm::{mmap, munmap, Advice, MapFlags, ProtFlags};
 use shared_region::{
     control::{ControlWords, SalvageGate},
     layout::{self, Part, REGION_SIZE},
+    standby::{StandbyState, StandbyWords},
 };
 use std::{mem::offset_of, os::fd::OwnedFd, ptr::NonNull};
 
@@ -85,6 +86,15 @@ impl Region {
     pub fn salvage_gate(&self) -> Result<SalvageGate, u64> {
         let word = self.control(offset_of!(ControlWords, salvage_gate));
         SalvageGate::from_word(word).ok_or(word)
+    }
+
+    /// What has become of the standby.
+    ///
+    /// # Errors
+    /// The word as it stands if it is not a state of this version.
+    pub fn standby(&self) -> Result<StandbyState, u64> {
+        let word = self.word(layout::STANDBY_WORDS.offset + offset_of!(StandbyWords, state) as u64);
+        StandbyState::from_word(word).ok_or(word)
     }
 
     /// The Essential Context, in place.

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`boot`] | what any first program does: mounts, modules, the root file system, the distribution's init |
+//! | [`standby`] | sleeps, in a successor that is booted ahead of time |
 //! | [`takeover`] | what a successor does besides: memory, clocks, files, processes, the report |
 //! | [`restore`] | rebuilds processes from the Essential Context through stable system calls |
 //! | [`sys`] | ptrace, clone3 and waiting |
@@ -10,5 +11,6 @@
 
 pub mod boot;
 pub mod restore;
+pub mod standby;
 pub mod sys;
 pub mod takeover;

@@ -30,6 +30,9 @@ pub struct Options {
     /// Run on the plain kernel without Orthros; only useful with --event none
     #[arg(long)]
     stock: bool,
+    /// Whether the successor sleeps as a standby until it is needed, instead of what the scenario says
+    #[arg(long, value_name = "on|off", value_parser = ["on", "off"])]
+    standby: Option<String>,
     /// Run the scenario's sweep, all from one saved state of the machine
     #[arg(long, conflicts_with = "json")]
     sweep: bool,
@@ -53,6 +56,9 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
         .join(format!("{}-{}-{successor}", scenario.name(), options.active));
     let mut plan = Plan::new(options.active, successor, dir);
     plan.stock = options.stock;
+    if let Some(standby) = &options.standby {
+        plan.loader_options = format!("standby={standby}");
+    }
     let artefacts = prepared(paths, &[options.active, successor], options.no_build)?;
     if options.sweep {
         let reports = run::sweep(paths, &artefacts, &scenario, &plan, options.seed)?;
@@ -102,6 +108,13 @@ fn show(report: &Report) {
     println!("Seen from the host, in seconds since the machine was started:");
     for moment in &report.timeline {
         println!("{:10.3}  {}", moment.at, moment.what);
+    }
+    if let Some(start) = &report.start {
+        println!(
+            "From the dead kernel's last CPU to the successor's first program: {:.1} ms ({})",
+            start.milliseconds,
+            if start.woken { "woken" } else { "cold" }
+        );
     }
     if let Some(text) = &report.orthros_text {
         println!("What Orthros reports (orthros-ctl report):");

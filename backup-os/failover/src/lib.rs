@@ -8,8 +8,10 @@
 //! |---|---|
 //! | [`stop`] | how the active's CPUs are stopped, and when to give up on one |
 //! | [`life`] | what the backup OS is doing, from start to start |
+//! | [`standby`] | whether a successor sleeps, and what one that was woken asks for |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
 //! | [`ram`] | which memory is the active's |
+//! | [`fingerprint`] | the same for much memory that is mostly empty |
 //! | [`digest`] | whether memory was written to |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -18,7 +20,9 @@
 extern crate alloc;
 
 pub mod digest;
+pub mod fingerprint;
 pub mod life;
 pub mod ram;
+pub mod standby;
 pub mod stop;
 pub mod successor;

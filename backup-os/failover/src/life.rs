@@ -117,9 +117,11 @@ pub enum Way {
     Reset,
 }
 
-/// The way out in a state. `jumped` says whether the successor has been entered.
-pub fn after_own_failure(state: Option<WatchState>, jumped: bool) -> Way {
+/// The way out in a state. `jumped` says whether the successor has been entered, `starting` whether the first kernel is
+/// still to be.
+pub fn after_own_failure(state: Option<WatchState>, jumped: bool, starting: bool) -> Way {
     match state {
+        _ if starting => Way::Reset,
         Some(WatchState::Off | WatchState::Unarmed | WatchState::Armed) => Way::LeaveActive,
         Some(WatchState::Salvaging) if jumped => Way::LeaveSuccessor,
         Some(WatchState::HandingOver) => Way::LeaveSuccessor,
@@ -184,18 +186,19 @@ mod tests {
     #[test]
     fn a_failure_of_the_backup_os_costs_no_healthy_kernel() {
         for state in [WatchState::Off, WatchState::Unarmed, WatchState::Armed] {
-            assert_eq!(after_own_failure(Some(state), false), Way::LeaveActive);
+            assert_eq!(after_own_failure(Some(state), false, false), Way::LeaveActive);
+            assert_eq!(after_own_failure(Some(state), false, true), Way::Reset);
         }
-        assert_eq!(after_own_failure(Some(WatchState::Stopping), false), Way::Reset);
-        assert_eq!(after_own_failure(Some(WatchState::Salvaging), false), Way::Reset);
+        assert_eq!(after_own_failure(Some(WatchState::Stopping), false, false), Way::Reset);
+        assert_eq!(after_own_failure(Some(WatchState::Salvaging), false, false), Way::Reset);
         assert_eq!(
-            after_own_failure(Some(WatchState::Salvaging), true),
+            after_own_failure(Some(WatchState::Salvaging), true, false),
             Way::LeaveSuccessor
         );
         assert_eq!(
-            after_own_failure(Some(WatchState::HandingOver), true),
+            after_own_failure(Some(WatchState::HandingOver), true, false),
             Way::LeaveSuccessor
         );
-        assert_eq!(after_own_failure(None, false), Way::Reset);
+        assert_eq!(after_own_failure(None, false, false), Way::Reset);
     }
 }

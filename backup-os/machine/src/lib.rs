@@ -22,6 +22,7 @@
 //! | [`reset`] | reset of the machine |
 //! | [`gdt`], [`paging`] | flat segments, identity page tables |
 //! | [`trampoline`] | real mode → long mode for a CPU that was started or reset |
+//! | [`real_mode`] | long mode → real mode for a kernel that is woken |
 //! | [`linux`] | the jump into a kernel's 64-bit entry |
 #![no_std]
 #![warn(missing_docs)]
@@ -42,6 +43,7 @@ pub mod pci;
 pub mod pic;
 pub mod port;
 pub mod random;
+pub mod real_mode;
 pub mod reset;
 pub mod trampoline;
 pub mod uart;

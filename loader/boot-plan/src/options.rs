@@ -19,6 +19,8 @@ pub struct Options {
     pub fallback: Fallback,
     /// `backup-console=on|off`: whether the backup OS writes to the second serial port.
     pub backup_console: bool,
+    /// `standby=on|off`: whether a successor is booted ahead of the first kernel and put to sleep.
+    pub standby: bool,
     /// `inject=N`: fault injection for tests, bits of `shared_region::control::inject`.
     pub inject: u64,
 }
@@ -28,6 +30,7 @@ impl Default for Options {
         Self {
             fallback: Fallback::Halt,
             backup_console: true,
+            standby: false,
             inject: 0,
         }
     }
@@ -54,6 +57,8 @@ impl Options {
                 Some(("fallback", "boot")) => options.fallback = Fallback::Boot,
                 Some(("backup-console", "on")) => options.backup_console = true,
                 Some(("backup-console", "off")) => options.backup_console = false,
+                Some(("standby", "on")) => options.standby = true,
+                Some(("standby", "off")) => options.standby = false,
                 Some(("inject", value)) if number(value).is_some() => {
                     options.inject = number(value).unwrap_or_default();
                 }
@@ -70,12 +75,14 @@ mod tests {
 
     #[test]
     fn options_are_read_and_slips_are_reported() {
-        let (options, unknown) = Options::parse(b"fallback=boot  inject=0x30 backup-console=off colour=red inject=x");
+        let (options, unknown) =
+            Options::parse(b"fallback=boot  inject=0x30 backup-console=off standby=on colour=red inject=x");
         assert_eq!(
             options,
             Options {
                 fallback: Fallback::Boot,
                 backup_console: false,
+                standby: true,
                 inject: 0x30
             }
         );

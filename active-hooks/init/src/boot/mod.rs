@@ -9,7 +9,10 @@ pub mod mounts;
 pub mod root;
 pub mod switch;
 
-use crate::takeover::{self, Role};
+use crate::{
+    standby,
+    takeover::{self, Role},
+};
 use anyhow::{bail, Context, Result};
 use cmdline::Cmdline;
 use std::{convert::Infallible, fs};
@@ -29,12 +32,14 @@ pub fn run() -> Result<Infallible> {
     let started = takeover::clock::tsc();
     mounts::early().context("cannot mount the kernel's own file systems")?;
     let cmdline = Cmdline::of_this_kernel().context("cannot read /proc/cmdline")?;
-    modules::load_list(modules::LIST);
     let device = modules::load_orthros(&cmdline);
     if device.is_none() && cmdline.is_successor() {
         takeover::gate::rest_until_reset();
         bail!("a successor without its module can take nothing over, and must not touch the disks of what it leaves behind");
     }
+    // Disks are looked for after the sleep: the kernel that runs meanwhile may divide them anew.
+    let started = standby::rest(device.as_ref(), started);
+    modules::load_list(modules::LIST);
     let role = Role::find(device, started);
 
     let mut takeover = takeover::prepare(role)?;

@@ -11,15 +11,17 @@ const RESET_SUPPORTED: u32 = 1 << 10;
 /// Flags: HW_REDUCED_ACPI; there is no fixed hardware at all.
 const HARDWARE_REDUCED: u32 = 1 << 20;
 
-mod field {
+pub(super) mod field {
     pub const FIRMWARE_CTRL: usize = 36;
     pub const DSDT: usize = 40;
     pub const SCI_INT: usize = 46;
+    pub const SMI_COMMAND: usize = 48;
     pub const PM1A_EVENT: usize = 56;
     pub const PM1B_EVENT: usize = 60;
     pub const PM1A_CONTROL: usize = 64;
     pub const PM1B_CONTROL: usize = 68;
     pub const PM_TIMER: usize = 76;
+    pub const PM1_CONTROL_LENGTH: usize = 89;
     pub const FLAGS: usize = 112;
     pub const RESET_REGISTER: usize = 116;
     pub const RESET_VALUE: usize = 128;

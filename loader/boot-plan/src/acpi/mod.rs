@@ -7,6 +7,7 @@ mod copies;
 pub mod fadt;
 pub mod madt;
 pub mod rsdp;
+pub mod sleep;
 mod tables;
 
 pub use copies::{copy_tables, Changes, Copies};

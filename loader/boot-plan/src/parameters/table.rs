@@ -88,7 +88,7 @@ impl Facts {
 }
 
 /// Every parameter, in the order in which they are appended.
-pub const PARAMETERS: [Parameter; 15] = [
+pub const PARAMETERS: [Parameter; 16] = [
     Parameter {
         name: "oops",
         value: Value::Text("panic"),
@@ -151,6 +151,13 @@ pub const PARAMETERS: [Parameter; 15] = [
         reason: "tells orthros-init that this kernel takes over, also when the module that would say so cannot be loaded",
         addition: Addition::Successor,
         rule: Rule::Ours,
+    },
+    Parameter {
+        name: "acpi_sleep",
+        value: Value::Text("nonvs"),
+        reason: "firmware memory was in use while the standby slept: its old contents must not be put back",
+        addition: Addition::Successor,
+        rule: Rule::Both,
     },
     Parameter {
         name: "dhash_entries",

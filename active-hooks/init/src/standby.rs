@@ -1,0 +1,120 @@
+//! A successor that was booted ahead of time: goes to sleep before anything is mounted or added, and goes on from there
+//! when it is woken.
+//!
+//! What we know on entry: the module is loaded, nothing else is, and the region says whether this is such a start. What
+//! we are responsible for: what sleeps has seen no disk, since others will write to it meanwhile; two kernels woken from
+//! one image do not draw the same random numbers; and a standby that cannot sleep ends at once, so that the machine does
+//! not wait for it.
+
+use crate::{boot::log, takeover::clock};
+use anyhow::{bail, Context, Result};
+use orthros_device::{Device, Region};
+use shared_region::{layout, standby::StandbyState};
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::fd::AsRawFd,
+};
+
+const MEM_SLEEP: &str = "/sys/power/mem_sleep";
+const STATE: &str = "/sys/power/state";
+const BLOCK: &str = "/sys/class/block";
+
+/// Sleeps if this kernel was started to do so. Returns the time-stamp counter at this program's start, or at its first
+/// instruction after the sleep.
+pub fn rest(device: Option<&Device>, started: u64) -> u64 {
+    let Some(device) = device else { return started };
+    let region = match device.region() {
+        Ok(region) => region,
+        // Told when the role is looked for.
+        Err(_) => return started,
+    };
+    if region.standby() != Ok(StandbyState::Starting) {
+        return started;
+    }
+    let woken = sleep(&region).and_then(|woken| {
+        go_on(device, &region)?;
+        Ok(woken)
+    });
+    match woken {
+        Ok(woken) => woken,
+        Err(error) => {
+            log::error(format_args!("standby: {error:#}"));
+            // The end of process 1 is a panic, which the backup OS sees at once.
+            std::process::exit(1);
+        }
+    }
+}
+
+fn sleep(region: &Region) -> Result<u64> {
+    let disks = disks()?;
+    if !disks.is_empty() {
+        bail!(
+            "disks are there already, and what is known of them would be stale: {}",
+            disks.join(" ")
+        );
+    }
+    log::info(format_args!("standby: going to sleep"));
+    fs::write(MEM_SLEEP, "deep").with_context(|| format!("{MEM_SLEEP} = deep"))?;
+    fs::write(STATE, "mem").with_context(|| format!("{STATE} = mem"))?;
+    let woken = clock::tsc();
+    match region.standby() {
+        Ok(StandbyState::Waking) => Ok(woken),
+        other => bail!("the sleep ended by itself: {other:?}"),
+    }
+}
+
+/// Block devices with something behind them.
+fn disks() -> Result<Vec<String>> {
+    let entries = fs::read_dir(BLOCK).with_context(|| BLOCK)?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !["loop", "ram", "zram"].iter().any(|kind| name.starts_with(kind)))
+        .collect())
+}
+
+fn go_on(device: &Device, region: &Region) -> Result<()> {
+    device.wake()?;
+    if let Err(error) = stir(region) {
+        log::warning(format_args!(
+            "standby: the random-number generator was not stirred: {error}"
+        ));
+    }
+    // This kernel's tables promise a sleep that nobody would wake it from; the default is to be one that needs nobody.
+    if let Err(error) = fs::write(MEM_SLEEP, "s2idle") {
+        log::warning(format_args!("{MEM_SLEEP} = s2idle: {error}"));
+    }
+    Ok(())
+}
+
+/// Makes this kernel's random numbers its own: the time-stamp counter, and what the dead kernel's CPUs had in their
+/// registers and the backup OS in its log, which no other awakening has.
+fn stir(region: &Region) -> std::io::Result<()> {
+    /// `_IO('R', 0x07)` (include/uapi/linux/random.h): the generator takes its new key from the pool now.
+    const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+    let mut random = File::options().write(true).open("/dev/urandom")?;
+    random.write_all(&clock::tsc().to_le_bytes())?;
+    for part in [layout::CONTROL, layout::TIMELINE, layout::LOG] {
+        random.write_all(&region.copy(part, STIRRED))?;
+    }
+    for slot in 0..layout::MAX_CPUS {
+        let start = layout::PARKING_SLOTS.offset + (slot * shared_region::parking::SLOT_SIZE) as u64;
+        let words = (0..SLOT_WORDS).map(|word| region.word(start + 8 * word));
+        let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        if bytes.iter().any(|&byte| byte != 0) {
+            random.write_all(&bytes)?;
+        }
+    }
+    // SAFETY: takes no argument; concerns the generator alone.
+    let done = unsafe { libc::ioctl(random.as_raw_fd(), RNDRESEEDCRNG) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// Bytes of each part that are stirred in.
+const STIRRED: usize = 16 << 10;
+/// Words at the head of a parking slot: registers and the instant.
+const SLOT_WORDS: u64 = 40;
