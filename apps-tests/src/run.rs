@@ -129,7 +129,10 @@ impl<'a> Ready<'a> {
     fn step(&mut self, step: &Step, boot_id: &mut String, report: &mut Report) -> Result<()> {
         let machine = &mut self.machine;
         let asked = machine.qemu.start.elapsed();
-        let injection = step.injection.clone().unwrap_or_else(|| "sysrq".into());
+        let injection = step.injection.clone().unwrap_or_else(|| match step.event {
+            Event::Panic => "sysrq".into(),
+            _ => String::new(),
+        });
         report.moment(asked, format!("{:?} ({injection})", step.event));
         let mut result = StepResult {
             event: step.event,
@@ -138,11 +141,8 @@ impl<'a> Ready<'a> {
             up: None,
             release: None,
         };
-        if step.event == Event::Panic {
-            match &step.injection {
-                None => machine.agent.send("echo c >/proc/sysrq-trigger")?,
-                Some(how) => machine.agent.send(&format!("orthros-ctl panic-test --yes {how}"))?,
-            }
+        if let Some(command) = step.event.command(step.injection.as_deref()) {
+            machine.agent.send(&command)?;
             let answer = machine.agent.wait_ready(Duration::from_secs(step.timeout));
             report.steps.push(result.clone());
             let hello = answer.context("no successor came up")?;
@@ -151,7 +151,7 @@ impl<'a> Ready<'a> {
             result.release = Some(hello.release.clone());
             report.steps.pop();
             if hello.boot_id == *boot_id {
-                bail!("the agent restarted, but the kernel is the old one: nothing panicked");
+                bail!("the agent restarted, but the kernel is the old one: nothing happened to it");
             }
             let expected = match step.successor {
                 Some(series) => hello.release.starts_with(&format!("{series}.")),
@@ -168,6 +168,7 @@ impl<'a> Ready<'a> {
             // Whoever fails next, or looks at the report, needs the machine to be whole again.
             armed(machine).context("after the failover")?;
             report.moment(machine.qemu.start.elapsed(), "armed again");
+            right_cause(machine, step.event)?;
         }
         report.steps.push(result);
         Ok(())
@@ -245,6 +246,17 @@ fn armed(machine: &mut Machine) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(300));
     }
+}
+
+/// Whether the backup OS took over for the reason that the step gave it.
+fn right_cause(machine: &mut Machine, event: Event) -> Result<()> {
+    let text = machine.agent.run("orthros-ctl report --json", SHORT)?.output;
+    let report: serde_json::Value = serde_json::from_str(&text).context("orthros-ctl report --json")?;
+    let cause = report["cause"].as_str().unwrap_or_default();
+    if !event.has_cause(cause) {
+        bail!("the report names the cause \"{cause}\" for the event {event:?}");
+    }
+    Ok(())
 }
 
 /// Starts what is to be protected.

@@ -136,7 +136,7 @@ pub struct Step {
     /// Milliseconds after readiness or the step before.
     #[serde(default)]
     pub after_ms: u64,
-    /// How the event is brought about: arguments for `orthros-ctl panic-test`.
+    /// How the event is brought about: arguments for `orthros-ctl panic-test`, `hang-test` or `update`.
     pub injection: Option<String>,
     /// How often.
     #[serde(default = "once")]
@@ -167,8 +167,38 @@ pub struct Sweep {
 pub enum Event {
     /// The kernel panics.
     Panic,
+    /// The kernel hangs.
+    Hang,
+    /// The staged kernel replaces a healthy one.
+    Update,
     /// Nothing happens: the run to compare with.
     None,
+}
+
+impl Event {
+    /// The command that brings it about in the guest, without its arguments; `None` if nothing happens.
+    #[must_use]
+    pub fn command(self, injection: Option<&str>) -> Option<String> {
+        let with = |command: &str| format!("{command} --yes {}", injection.unwrap_or_default());
+        Some(match self {
+            Self::Panic if injection.is_none() => "echo c >/proc/sysrq-trigger".into(),
+            Self::Panic => with("orthros-ctl panic-test"),
+            Self::Hang => with("orthros-ctl hang-test"),
+            Self::Update => with("orthros-ctl update"),
+            Self::None => return None,
+        })
+    }
+
+    /// Whether `cause`, as `orthros-ctl report` names it, is one of this event's.
+    #[must_use]
+    pub fn has_cause(self, cause: &str) -> bool {
+        match self {
+            Self::Panic => cause == "panic",
+            Self::Hang => matches!(cause, "all-cpus-hung" | "cpu-hung" | "soft-lockup" | "live-lock"),
+            Self::Update => cause == "update",
+            Self::None => false,
+        }
+    }
 }
 
 /// What decides whether the scenario passed: all that is given must succeed.
@@ -250,6 +280,13 @@ impl Scenario {
         }
         if self.steps.is_empty() {
             bail!("there is no [[step]]");
+        }
+        if self
+            .steps
+            .iter()
+            .any(|step| step.event == Event::Hang && step.injection.is_none())
+        {
+            bail!("a step with event \"hang\" needs an `injection` that says how, as \"--kind all-cpus\"");
         }
         if let Some(sweep) = &self.sweep {
             if !self.clients.is_empty() {
@@ -353,6 +390,18 @@ mod tests {
             let error = format!("{:#}", read(&LEAST.replace(from, to)).unwrap_err());
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn events_have_commands_and_causes() {
+        assert_eq!(Event::Panic.command(None).unwrap(), "echo c >/proc/sysrq-trigger");
+        assert_eq!(
+            Event::Hang.command(Some("--kind all-cpus")).unwrap(),
+            "orthros-ctl hang-test --yes --kind all-cpus"
+        );
+        assert!(Event::None.command(None).is_none());
+        assert!(Event::Update.has_cause("update") && !Event::Update.has_cause("panic"));
+        assert!(read(&LEAST.replace("\"panic\"", "\"hang\"")).is_err());
     }
 
     #[test]

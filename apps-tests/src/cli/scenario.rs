@@ -45,7 +45,11 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
     let successor = options.successor.unwrap_or(options.active);
     let mut scenario = Scenario::read(&super::scenario_dir(paths, &options.dir))?;
     for step in &mut scenario.steps {
-        step.event = options.event.unwrap_or(step.event);
+        if let Some(event) = options.event.filter(|&event| event != step.event) {
+            // How one event is brought about means nothing to another.
+            step.event = event;
+            step.injection = None;
+        }
     }
     let dir = paths
         .target

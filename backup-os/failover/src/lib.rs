@@ -7,6 +7,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`stop`] | how the active's CPUs are stopped, and when to give up on one |
+//! | [`hang`] | whether the active hangs |
 //! | [`life`] | what the backup OS is doing, from start to start |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
 //! | [`ram`] | which memory is the active's |
@@ -18,6 +19,7 @@
 extern crate alloc;
 
 pub mod digest;
+pub mod hang;
 pub mod life;
 pub mod ram;
 pub mod stop;

@@ -8,6 +8,7 @@ use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx}
 use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
+use crate::heartbeat::{KernelCpustat, KernelStat, Rq};
 use crate::inodes::{
     AddressSpaceLayout, BufferHead, BufferStates, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal,
     ShmemInode, SuperBlock,
@@ -59,6 +60,12 @@ crate::mirror_set! {
         pid_types: PidTypes,
         /// `struct pcpu_hot`.
         pcpu_hot: Option<PcpuHot>,
+        /// `struct rq`.
+        rq: Option<Rq>,
+        /// `struct kernel_cpustat`.
+        kernel_cpustat: Option<KernelCpustat>,
+        /// `struct kernel_stat`.
+        kernel_stat: Option<KernelStat>,
         /// `struct tss_struct`.
         tss: Option<Tss>,
         /// `struct fpstate`.
