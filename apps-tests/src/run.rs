@@ -168,7 +168,7 @@ impl<'a> Ready<'a> {
             // Whoever fails next, or looks at the report, needs the machine to be whole again.
             armed(machine).context("after the failover")?;
             report.moment(machine.qemu.start.elapsed(), "armed again");
-            right_cause(machine, step.event)?;
+            right_cause(machine, step)?;
         }
         report.steps.push(result);
         Ok(())
@@ -249,12 +249,13 @@ fn armed(machine: &mut Machine) -> Result<()> {
 }
 
 /// Whether the backup OS took over for the reason that the step gave it.
-fn right_cause(machine: &mut Machine, event: Event) -> Result<()> {
+fn right_cause(machine: &mut Machine, step: &Step) -> Result<()> {
     let text = machine.agent.run("orthros-ctl report --json", SHORT)?.output;
     let report: serde_json::Value = serde_json::from_str(&text).context("orthros-ctl report --json")?;
     let cause = report["cause"].as_str().unwrap_or_default();
-    if !event.has_cause(cause) {
-        bail!("the report names the cause \"{cause}\" for the event {event:?}");
+    let expected = step.event.cause(step.injection.as_deref()).unwrap_or_default();
+    if cause != expected {
+        bail!("the report names the cause \"{cause}\", it was \"{expected}\"");
     }
     Ok(())
 }

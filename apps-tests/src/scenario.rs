@@ -189,15 +189,22 @@ impl Event {
         })
     }
 
-    /// Whether `cause`, as `orthros-ctl report` names it, is one of this event's.
+    /// The cause that `orthros-ctl report` is to name; `None` if there is none, or no kind of hang is given.
     #[must_use]
-    pub fn has_cause(self, cause: &str) -> bool {
-        match self {
-            Self::Panic => cause == "panic",
-            Self::Hang => matches!(cause, "all-cpus-hung" | "cpu-hung" | "soft-lockup" | "live-lock"),
-            Self::Update => cause == "update",
-            Self::None => false,
-        }
+    pub fn cause(self, injection: Option<&str>) -> Option<&'static str> {
+        let kind = injection.and_then(|text| text.split_whitespace().skip_while(|&word| word != "--kind").nth(1));
+        Some(match self {
+            Self::Panic => "panic",
+            Self::Update => "update",
+            Self::Hang => match kind? {
+                "all-cpus" => "all-cpus-hung",
+                "one-cpu-irq-off" => "cpu-hung",
+                "soft-lockup" => "soft-lockup",
+                "live-lock" => "live-lock",
+                _ => return None,
+            },
+            Self::None => return None,
+        })
     }
 }
 
@@ -281,11 +288,8 @@ impl Scenario {
         if self.steps.is_empty() {
             bail!("there is no [[step]]");
         }
-        if self
-            .steps
-            .iter()
-            .any(|step| step.event == Event::Hang && step.injection.is_none())
-        {
+        let unclear = |step: &Step| step.event != Event::None && step.event.cause(step.injection.as_deref()).is_none();
+        if self.steps.iter().any(unclear) {
             bail!("a step with event \"hang\" needs an `injection` that says how, as \"--kind all-cpus\"");
         }
         if let Some(sweep) = &self.sweep {
@@ -400,7 +404,12 @@ mod tests {
             "orthros-ctl hang-test --yes --kind all-cpus"
         );
         assert!(Event::None.command(None).is_none());
-        assert!(Event::Update.has_cause("update") && !Event::Update.has_cause("panic"));
+        assert_eq!(Event::Update.cause(None), Some("update"));
+        assert_eq!(
+            Event::Hang.cause(Some("--cpu 1 --kind soft-lockup")),
+            Some("soft-lockup")
+        );
+        assert_eq!(Event::Hang.cause(Some("--kind stall")), None);
         assert!(read(&LEAST.replace("\"panic\"", "\"hang\"")).is_err());
     }
 

@@ -1,5 +1,7 @@
 //! Looks for hangs of the active: the hands of [`failover::hang`].
 //!
+//! Threads that sleep uninterruptibly for good are reported and nothing else: what they wait for may be far away.
+//!
 //! Nothing is written to the active's memory. A CPU that shows no sign of life is asked by an NMI; its module answers in
 //! the CPU's slot of the region.
 
@@ -13,7 +15,7 @@ use failover::hang::{Action, Answer, Hang, Kind, Limits, Sign, Watch};
 use machine::apic::LocalApic;
 use machine::clock::{self, Clock};
 use machine::Ring0;
-use salvage::heartbeat::{self, Heartbeats};
+use salvage::heartbeat::{self, Heartbeats, Sleeper};
 use salvage::kernel::Kernel;
 use salvage::prepared::Prepared;
 use shared_region::control::{features, Cause, HangLimit};
@@ -53,6 +55,17 @@ pub struct HangWatch {
     questions: Vec<u64>,
     last_look: u64,
     told: u32,
+    stalls: Stalls,
+}
+
+/// Threads in uninterruptible sleep.
+#[derive(Default)]
+struct Stalls {
+    /// Microseconds for which there were some at every look.
+    some: u64,
+    /// Those of the last time the list was walked, with the microseconds for which each has not run.
+    seen: Vec<(Sleeper, u64)>,
+    reported: u64,
 }
 
 /// What a look needs.
@@ -105,6 +118,7 @@ impl HangWatch {
             beats,
             last_look: clock::tsc(),
             told: 0,
+            stalls: Stalls::default(),
         })
     }
 
@@ -114,12 +128,15 @@ impl HangWatch {
             return None;
         }
         let now = clock::tsc();
+        let elapsed = rescue::since(&eyes.clock, self.last_look).min(Limits::default().blink);
         self.last_look = now;
+        let mut uninterruptible = 0u64;
         self.watch.set_limits(limits(eyes.region));
         let mut signs = Vec::with_capacity(self.apic_ids.len());
         let mut answers = Vec::with_capacity(self.apic_ids.len());
         for (cpu, apic_id) in self.apic_ids.iter().enumerate() {
             let beat = self.beats.beat(eyes.live, cpu).unwrap_or_default();
+            uninterruptible = uninterruptible.wrapping_add(beat.uninterruptible);
             signs.push(Sign {
                 online: beat.online && apic_id.is_some(),
                 interrupts: beat.interrupts,
@@ -129,6 +146,7 @@ impl HangWatch {
             });
             answers.push(self.answer(eyes.region, cpu));
         }
+        self.look_for_stalls(eyes, elapsed, uninterruptible != 0);
         let paused = self.beats.in_debugger(eyes.live);
         let actions = self
             .watch
@@ -150,6 +168,49 @@ impl HangWatch {
             }
         }
         death
+    }
+
+    /// Walks the list of threads four times per deadline while some sleep uninterruptibly all the time, and reports those
+    /// that have not run for as long as the deadline.
+    fn look_for_stalls(&mut self, eyes: Eyes<'_>, elapsed: u64, some: bool) {
+        let word = eyes.region.control().hang_limits[HangLimit::Stalled as usize].load(Ordering::Relaxed);
+        let stalls = &mut self.stalls;
+        let Some(limit) = HangLimit::Stalled.milliseconds(word).filter(|_| some) else {
+            if !stalls.seen.is_empty() {
+                *stalls = Stalls::default();
+                eyes.region.control().stalled_threads.store(0, Ordering::Relaxed);
+            }
+            stalls.some = 0;
+            return;
+        };
+        let period = limit * 1000 / 4;
+        stalls.some += elapsed;
+        if stalls.some < period {
+            return;
+        }
+        let passed = core::mem::take(&mut stalls.some);
+        let seen = heartbeat::sleepers(&Kernel::new(eyes.live, eyes.prepared)).into_iter();
+        stalls.seen = seen
+            .map(|sleeper| {
+                let before = stalls.seen.iter().find(|(other, _)| *other == sleeper);
+                let slept = before.map_or(0, |(_, slept)| slept + passed);
+                (sleeper, slept)
+            })
+            .collect();
+        let stalled = || stalls.seen.iter().filter(|(_, slept)| *slept >= limit * 1000);
+        let count = stalled().count() as u64;
+        eyes.region.control().stalled_threads.store(count, Ordering::Relaxed);
+        if count > stalls.reported {
+            for (sleeper, slept) in stalled().take(TOLD as usize) {
+                log::warn!(
+                    "hang: thread {} ({}) has slept uninterruptibly for {} s",
+                    sleeper.pid,
+                    String::from_utf8_lossy(&sleeper.comm),
+                    slept / 1_000_000
+                );
+            }
+        }
+        stalls.reported = count;
     }
 
     fn answer(&self, region: Region, cpu: usize) -> Answer {

@@ -10,12 +10,10 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::modules;
+use crate::overview;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// 32-bit counters at the start of `irq_cpustat_t` that are looked at: it is aligned to a cache line and fills at least
-/// one. Which counts what does not matter.
-const IRQ_STAT_WORDS: u64 = 8;
 /// Elements of `kernel_cpustat.cpustat` for user mode: CPUTIME_USER and CPUTIME_NICE (`include/linux/kernel_stat.h`).
 const USER: [u64; 2] = [0, 1];
 
@@ -38,6 +36,20 @@ crate::mirrors! {
         cpustat: Field,
     }
 
+    /// Interrupts of the processor's own. That of NMIs is left out: a CPU with interrupts off takes those as well.
+    pub struct IrqStat = "irq_cpustat_t" {
+        /// The local timer.
+        timer: Field = "apic_timer_irqs",
+        /// Wanted by another CPU: to look for another thread.
+        resched: Field = "irq_resched_count",
+        /// Wanted by another CPU: to call a function.
+        call: Field = "irq_call_count",
+        /// Wanted by itself.
+        work: Field = "apic_irq_work_irqs",
+        /// The timer of Hyper-V.
+        hyperv_timer: Option<Field> = "hyperv_stimer0_count",
+    }
+
     /// Interrupts on a CPU.
     pub struct KernelStat = "kernel_stat" {
         /// Of devices.
@@ -46,9 +58,10 @@ crate::mirrors! {
 }
 
 /// Where one CPU's words lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Places {
-    irq_stat: PhysAddr,
+    /// 32-bit counters of interrupts.
+    interrupts: Vec<PhysAddr>,
     irqs_sum: PhysAddr,
     switches: PhysAddr,
     curr: PhysAddr,
@@ -97,6 +110,14 @@ impl Heartbeats {
         let times = globals.kernel_cpustat.ok_or(missing("kernel_cpustat"))?;
         let online = globals.cpu_online_mask.ok_or(missing("__cpu_online_mask"))?;
         let rq = layouts.rq.as_ref().ok_or(missing("rq"))?;
+        let irqs = layouts.irq_stat.as_ref().ok_or(missing("irq_cpustat_t"))?;
+        let counters = [
+            Some(irqs.timer),
+            Some(irqs.resched),
+            Some(irqs.call),
+            Some(irqs.work),
+            irqs.hyperv_timer,
+        ];
         let stat_type = layouts.kernel_stat.as_ref().ok_or(missing("kernel_stat"))?;
         let times_type = layouts.kernel_cpustat.as_ref().ok_or(missing("kernel_cpustat"))?;
 
@@ -116,7 +137,11 @@ impl Heartbeats {
             };
             let [user, nice] = USER;
             cpus.push(Places {
-                irq_stat: own(irq_stat, 0)?,
+                interrupts: counters
+                    .into_iter()
+                    .flatten()
+                    .map(|field| member(irq_stat, field))
+                    .collect::<Result<_, _>>()?,
                 irqs_sum: member(stat, stat_type.irqs_sum)?,
                 switches: member(queues, rq.nr_switches)?,
                 curr: member(queues, rq.curr)?,
@@ -142,11 +167,10 @@ impl Heartbeats {
         let at = self.cpus.get(cpu)?;
         let mask = word(memory, self.online.checked_add((cpu as u64 >> 6).wrapping_mul(8))?)?;
         let mut interrupts = word(memory, at.irqs_sum)?;
-        for index in 0..IRQ_STAT_WORDS {
-            let pair = word(memory, at.irq_stat.checked_add(index.wrapping_mul(8))?)?;
-            interrupts = interrupts
-                .wrapping_add(pair & u64::from(u32::MAX))
-                .wrapping_add(pair >> 32);
+        for &counter in &at.interrupts {
+            let mut bytes = [0; 4];
+            memory.read(counter, &mut bytes).ok()?;
+            interrupts = interrupts.wrapping_add(u64::from(u32::from_le_bytes(bytes)));
         }
         let [user, nice] = at.user;
         Some(Beat {
@@ -166,6 +190,37 @@ impl Heartbeats {
         // −1: no CPU is in it.
         read && active != [0xFF; 4]
     }
+}
+
+/// A thread in uninterruptible sleep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sleeper {
+    /// Its `struct task_struct`.
+    pub task: Kva,
+    /// Its id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: Vec<u8>,
+    /// Nanoseconds for which it has run; the same again if it has slept all the time.
+    pub ran: u64,
+}
+
+/// The threads in uninterruptible sleep. The kernel runs meanwhile: what cannot be read, or is torn, is left out.
+pub fn sleepers<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>) -> Vec<Sleeper> {
+    let ran = kernel.types.layouts.task.sum_exec_runtime;
+    overview::processes(kernel, |_| {})
+        .into_iter()
+        .flat_map(|process| process.threads)
+        .filter(|thread| thread.state == 'D')
+        .filter_map(|thread| {
+            Some(Sleeper {
+                task: thread.task,
+                pid: thread.pid,
+                comm: thread.comm,
+                ran: kernel.mem.uint(thread.task, ran).ok()?,
+            })
+        })
+        .collect()
 }
 
 fn word<M: PhysMem + ?Sized>(memory: &M, at: PhysAddr) -> Option<u64> {

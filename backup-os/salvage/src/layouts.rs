@@ -8,7 +8,7 @@ use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx}
 use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
-use crate::heartbeat::{KernelCpustat, KernelStat, Rq};
+use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{
     AddressSpaceLayout, BufferHead, BufferStates, Ext4Inode, Ext4Super, FileSystemType, InodeLayout, Journal,
     ShmemInode, SuperBlock,
@@ -62,6 +62,8 @@ crate::mirror_set! {
         pcpu_hot: Option<PcpuHot>,
         /// `struct rq`.
         rq: Option<Rq>,
+        /// `irq_cpustat_t`.
+        irq_stat: Option<IrqStat>,
         /// `struct kernel_cpustat`.
         kernel_cpustat: Option<KernelCpustat>,
         /// `struct kernel_stat`.
