@@ -111,6 +111,8 @@ int resume_task_state(const struct orthros_task_state *request);
 /* test.c */
 int test_fail(const struct orthros_test *request);
 void test_stop(void);
+/* In NMI context: does not come back for a CPU that a test hangs there. */
+void test_hang_in_nmi(void);
 
 /* device.c */
 int orthros_device_register(void);

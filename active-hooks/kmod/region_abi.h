@@ -332,6 +332,7 @@ struct orthros_write_report {
 #define ORTHROS_TEST_SOFT_LOCKUP 18
 #define ORTHROS_TEST_LIVE_LOCK 19
 #define ORTHROS_TEST_STALL 20
+#define ORTHROS_TEST_HANG_IN_NMI 21
 
 struct orthros_test {
 	__u64 kind;

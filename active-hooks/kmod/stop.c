@@ -169,6 +169,8 @@ static int on_nmi(unsigned int reason, struct pt_regs *regs)
 {
 	u64 request = stop_requested();
 
+	if (unlikely(orthros_allow_test))
+		test_hang_in_nmi();
 	if (request)
 		park(request, regs);
 	return hang_answer(regs) ? NMI_HANDLED : NMI_DONE;

@@ -24,6 +24,8 @@ static DECLARE_COMPLETION(spinner_runs);
 static struct hrtimer bug_timer;
 static bool bug_timer_used;
 static struct task_struct *stalled;
+/* The CPU that hangs in its next NMI, -1 if none is to. */
+static int nmi_victim = -1;
 
 static int panic_thread(void *unused)
 {
@@ -52,6 +54,27 @@ static void hang_here(void *unused)
 	while (rdtsc() < end)
 		cpu_relax();
 	local_irq_restore(flags);
+}
+
+static int hang_for_nmi_thread(void *unused)
+{
+	local_irq_disable();
+	WRITE_ONCE(nmi_victim, raw_smp_processor_id());
+	hang_here(NULL);
+	WRITE_ONCE(nmi_victim, -1);
+	local_irq_enable();
+	return 0;
+}
+
+void test_hang_in_nmi(void)
+{
+	u64 end;
+
+	if (READ_ONCE(nmi_victim) != raw_smp_processor_id())
+		return;
+	end = hang_end();
+	while (rdtsc() < end)
+		cpu_relax();
 }
 
 static int hang_all_thread(void *unused)
@@ -216,6 +239,8 @@ int test_fail(const struct orthros_test *request)
 		return run_on(cpu, hang_all_thread, "orthros-hang/%u");
 	case ORTHROS_TEST_HANG_CPU:
 		return run_on(cpu, hang_thread, "orthros-hang/%u");
+	case ORTHROS_TEST_HANG_IN_NMI:
+		return run_on(cpu, hang_for_nmi_thread, "orthros-hang/%u");
 	case ORTHROS_TEST_SOFT_LOCKUP:
 		return run_on(cpu, lockup_thread, "orthros-lock/%u");
 	case ORTHROS_TEST_LIVE_LOCK:

@@ -198,7 +198,7 @@ impl Event {
             Self::Update => "update",
             Self::Hang => match kind? {
                 "all-cpus" => "all-cpus-hung",
-                "one-cpu-irq-off" => "cpu-hung",
+                "one-cpu-irq-off" | "in-nmi" => "cpu-hung",
                 "soft-lockup" => "soft-lockup",
                 "live-lock" => "live-lock",
                 _ => return None,

@@ -51,6 +51,7 @@ impl Backup {
             generation,
             stopped_tsc,
             failover: generation,
+            suspect: armed.death.cpu,
         };
         // SAFETY: 1. `frozen` lives on behind this call. 2. The gate is shut.
         let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &armed.prepared, &failure) };

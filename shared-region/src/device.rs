@@ -195,6 +195,8 @@ pub mod test_kind {
     pub const LIVE_LOCK: u64 = 19;
     /// A thread sleeps uninterruptibly.
     pub const STALL: u64 = 20;
+    /// The chosen CPU spins with interrupts off, and in the handler of the next NMI.
+    pub const HANG_IN_NMI: u64 = 21;
 }
 /// See [`Test`]. EPERM unless the module was loaded with `allow_test=1`.
 pub const TEST: u64 = iowr::<Test>(10);

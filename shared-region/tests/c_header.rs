@@ -172,6 +172,7 @@ fn constants(out: &mut String) {
         ("TEST_SOFT_LOCKUP", device::test_kind::SOFT_LOCKUP),
         ("TEST_LIVE_LOCK", device::test_kind::LIVE_LOCK),
         ("TEST_STALL", device::test_kind::STALL),
+        ("TEST_HANG_IN_NMI", device::test_kind::HANG_IN_NMI),
         ("UPDATE_DRY_RUN", device::update_flags::DRY_RUN),
         ("UPDATE_ALLOW_INTERRUPTED", device::update_flags::ALLOW_INTERRUPTED),
         ("INFO", device::INFO),

@@ -168,6 +168,8 @@ pub enum HangKind {
     AllCpus,
     /// One CPU spins with interrupts off.
     OneCpuIrqOff,
+    /// One CPU spins with interrupts off, and in its NMI handler when it is asked.
+    InNmi,
     /// A kernel thread spins and lets nobody else on its CPU.
     SoftLockup,
     /// Two kernel threads of the highest priority hand a CPU to each other for ever.

@@ -83,7 +83,7 @@ mod tests {
             ".SS panic-test",
             ".SS update",
             "--dry-run",
-            "all-cpus, one-cpu-irq-off, soft-lockup, live-lock, stall",
+            "all-cpus, one-cpu-irq-off, in-nmi, soft-lockup, live-lock, stall",
             "--descendants",
             "-- \\fR\\fICOMMAND",
             "sysrq, panic, null-dereference, bug-in-interrupt, panic-with-spinner",

@@ -162,7 +162,10 @@ impl Report {
         };
         match evidence.panic_cpu {
             cpu @ 0.. => writeln!(out, "\nThe kernel panicked on CPU {cpu}, task {}", evidence.task)?,
-            _ => writeln!(out, "\nNo CPU had panicked")?,
+            _ => match (self.cause_cpu, evidence.task.as_str()) {
+                (None, _) | (_, "") => writeln!(out, "\nNo CPU had panicked")?,
+                (Some(cpu), task) => writeln!(out, "\nCPU {cpu} hung, task {task}")?,
+            },
         }
         for frame in &evidence.stack {
             writeln!(out, "  {frame}")?;
