@@ -11,7 +11,7 @@
 //! | [`takeover`] | the way of a failover |
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
-//! | [`stage`], [`launch`] | the successor: placing it, entering it |
+//! | [`stage`], [`unpack`], [`launch`] | the successor: placing it, unpacking it, entering it |
 //! | [`rescue`] | salvage |
 #![no_std]
 #![no_main]
@@ -35,6 +35,7 @@ mod stop;
 mod takeover;
 mod text_patch;
 mod timer;
+mod unpack;
 mod watch;
 
 use core::sync::atomic::Ordering;
@@ -154,6 +155,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         mtrrs: Mtrrs::save(ring0),
         life: Life::new(reserved_nursery),
         placed: None,
+        unpacking: None,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);

@@ -4,6 +4,7 @@ use crate::platform::Firmware;
 use crate::region::Region;
 use alloc::vec::Vec;
 use boot_plan::plan::PlanError;
+use boot_plan::span::Span;
 use boot_plan::successor::{self, AcpiChanges};
 use failover::digest;
 use machine::Ring0;
@@ -12,19 +13,37 @@ use shared_region::layout;
 use shared_region::stage::{self, StageTable, StagedKernel};
 use zerocopy::FromBytes;
 
-/// A kernel placed in a nursery.
+/// A kernel placed in a nursery: its bzImage, and, some time later, the same kernel unpacked ([`crate::unpack`]).
 #[derive(Clone, Debug)]
 pub struct Placed {
     /// Staged-kernel slot it came from.
     pub slot: usize,
     /// Nursery it lies in (0 or 1).
     pub nursery: usize,
+    /// Its `boot_params`, which serve both forms.
+    pub boot_params: u64,
+    /// The staged bzImage.
+    pub kernel: &'static [u8],
+    /// What is free in the nursery.
+    pub room: Span,
+    /// Whether it is to lie at a random place.
+    pub randomized: bool,
+    /// The bzImage's protected-mode part.
+    packed: Form,
+    /// The kernel, unpacked and relocated.
+    unpacked: Option<Form>,
+    /// What both need, `boot_params` and initramfs among it: start and length.
+    shared: Vec<(u64, u64)>,
+    shared_digest: u64,
+}
+
+/// A kernel that can be entered.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
     /// 64-bit entry.
     pub entry: u64,
-    /// Its `boot_params`.
-    pub boot_params: u64,
-    /// What was written: start and length.
-    pieces: Vec<(u64, u64)>,
+    /// Start and length.
+    piece: (u64, u64),
     digest: u64,
 }
 
@@ -162,17 +181,16 @@ fn place_slot(
     for warning in &plan.warnings {
         log::warn!("stage: {warning}");
     }
-    let pieces: Vec<(u64, u64)> = plan
-        .moves
-        .iter()
-        .map(|piece| (piece.to, piece.length))
-        .chain(
-            plan.writes
-                .iter()
-                .map(|piece| (piece.address, piece.bytes.len() as u64)),
-        )
-        .collect();
-    if let Some(&(start, length)) = pieces.iter().find(|&&piece| !may_write(region, header, nursery, piece)) {
+    let mut pieces = plan.moves.iter().map(|piece| (piece.to, piece.length)).chain(
+        plan.writes
+            .iter()
+            .map(|piece| (piece.address, piece.bytes.len() as u64)),
+    );
+    // The kernel is the first that is moved.
+    let packed = pieces.next().unwrap_or_default();
+    let shared: Vec<(u64, u64)> = pieces.collect();
+    let mut all = core::iter::once(&packed).chain(&shared);
+    if let Some(&(start, length)) = all.find(|&&piece| !may_write(region, header, nursery, piece)) {
         return Err(StageError::Outside { start, length });
     }
     // SAFETY: 1. the sources are images in the region (`images` checked their bounds), the targets the reserved nursery
@@ -186,16 +204,21 @@ fn place_slot(
             core::ptr::copy_nonoverlapping(piece.bytes.as_ptr(), piece.address as *mut u8, piece.bytes.len());
         }
     }
-    let mut placed = Placed {
+    Ok(Placed {
         slot: index,
         nursery,
-        entry: plan.entry,
         boot_params: plan.boot_params,
-        pieces,
-        digest: 0,
-    };
-    placed.digest = placed.compute_digest();
-    Ok(placed)
+        kernel,
+        room: Span {
+            start: packed.0 + packed.1,
+            end: plan.initramfs.start,
+        },
+        randomized: plan.randomized,
+        packed: Form::new(plan.entry, packed),
+        unpacked: None,
+        shared_digest: digest_of(&shared),
+        shared,
+    })
 }
 
 /// Whether a piece of a successor lies in its nursery or in a part of the region meant for it.
@@ -207,30 +230,56 @@ fn may_write(region: Region, header: &Header, nursery: usize, (start, length): (
             .any(|part| within(region.address(part), part.size))
 }
 
-impl Placed {
-    /// Whether everything is still as it was placed.
-    pub fn is_intact(&self) -> bool {
-        self.compute_digest() == self.digest
+impl Form {
+    /// A form that has just been put in its place, which [`may_write`] allows.
+    pub fn new(entry: u64, piece: (u64, u64)) -> Self {
+        Self {
+            entry,
+            piece,
+            digest: digest_of(&[piece]),
+        }
     }
 
-    fn compute_digest(&self) -> u64 {
-        self.pieces.iter().fold(digest::start(), |sum, &(start, length)| {
-            // SAFETY: 1. mapped: the pieces were checked by `may_write`. 2. Nobody writes there until the successor runs,
-            // and then nobody asks; a wild write of the active is what this looks for, and changes the sum.
-            digest::extend(sum, unsafe {
-                core::slice::from_raw_parts(start as *const u8, length as usize)
-            })
-        })
+    fn is_intact(&self) -> bool {
+        digest_of(&[self.piece]) == self.digest
     }
+}
+
+impl Placed {
+    /// Adds the unpacked kernel.
+    pub fn add_unpacked(&mut self, form: Form) {
+        self.unpacked = Some(form);
+    }
+
+    /// The entry of a form that is still as it was placed: the unpacked one if `unpacked` allows it.
+    pub fn entry(&self, unpacked: bool) -> Option<u64> {
+        if digest_of(&self.shared) != self.shared_digest {
+            return None;
+        }
+        let unpacked = self.unpacked.filter(|_| unpacked);
+        let mut forms = unpacked.into_iter().chain([self.packed]);
+        forms.find(Form::is_intact).map(|form| form.entry)
+    }
+}
+
+fn digest_of(pieces: &[(u64, u64)]) -> u64 {
+    pieces.iter().fold(digest::start(), |sum, &(start, length)| {
+        // SAFETY: 1. mapped: the pieces were checked by `may_write`, or lie in the room of a nursery. 2. Nobody writes
+        // there until the successor runs, and then nobody asks; a wild write of the active is what this looks for, and
+        // changes the sum.
+        digest::extend(sum, unsafe {
+            core::slice::from_raw_parts(start as *const u8, length as usize)
+        })
+    })
 }
 
 impl core::fmt::Display for Placed {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let bytes: u64 = self.pieces.iter().map(|&(_, length)| length).sum();
+        let bytes: u64 = self.shared.iter().map(|&(_, length)| length).sum();
         write!(
             f,
-            "kernel of slot {} placed in nursery {}: {bytes} bytes, entry {:#x}, boot_params {:#x}, digest {:016x}",
-            self.slot, self.nursery, self.entry, self.boot_params, self.digest
+            "kernel of slot {} placed in nursery {}: {} bytes and {bytes} beside it, entry {:#x}, boot_params {:#x}",
+            self.slot, self.nursery, self.packed.piece.1, self.packed.entry, self.boot_params
         )
     }
 }

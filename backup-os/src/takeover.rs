@@ -3,6 +3,7 @@
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
 use crate::hang::Death;
+use crate::region::slot_word;
 use crate::rescue::{self, Failure};
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
@@ -22,6 +23,8 @@ impl Backup {
     /// # Safety
     /// The active is dead, or has stopped itself.
     pub unsafe fn take_over(&mut self, armed: Armed) {
+        // What is not unpacked by now unpacks itself.
+        self.unpacking = None;
         self.note_detection(armed.panicking_since, &armed.death);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;
@@ -42,7 +45,7 @@ impl Backup {
         let hashing = self.region.control().inject.load(Ordering::Relaxed) & inject::HASH_MEMORY != 0;
         let before = hashing.then(|| rescue::hash(&frozen));
 
-        self.start_successor();
+        self.start_successor(armed.facts.la57 == 1);
         let watch_start = clock::tsc();
         let mut watch = Watch::new(Limits::default(), 0, self.heartbeat());
 
@@ -211,25 +214,32 @@ impl Backup {
     }
 
     /// Checks the placed successor, places it anew if it was written to, and sends the bootstrap processor into it.
-    fn start_successor(&mut self) {
-        let nursery = self.life.reserved_nursery;
-        let intact = self.placed.as_ref().filter(|placed| placed.is_intact());
-        if intact.is_none() {
+    ///
+    /// A bzImage turns 5-level paging on or off as it should be; an unpacked kernel takes it as it is. So one is entered
+    /// only if the bootstrap processor has kept what the active had (`la57`).
+    fn start_successor(&mut self, la57: bool) {
+        let bsp = self.header.bsp_apic_id as u8;
+        let parked_in = slot_word!(self.region.slot(bsp), parked_cr3).load(Ordering::Relaxed);
+        let unpacked = parked_in & !0xFFF == self.parking.root(la57);
+        let mut entry = self.placed.as_ref().and_then(|placed| placed.entry(unpacked));
+        if entry.is_none() {
             log::warn!("stage: the placed successor was written to; placing it anew");
+            let nursery = self.life.reserved_nursery;
             match stage::place(self.ring0, self.region, &self.header, nursery) {
-                Ok(placed) => self.placed = Some(placed),
+                Ok(placed) => entry = self.placed.insert(placed).entry(false),
                 Err(error) => self.lose(format_args!("no successor can be started: {error}")),
             }
         }
-        let Some(placed) = &self.placed else {
-            self.lose(format_args!("no successor is placed"));
+        let (Some(placed), Some(entry)) = (&self.placed, entry) else {
+            self.lose(format_args!(
+                "no successor can be started: what was placed is written to all the time"
+            ));
         };
         self.region
             .control()
             .successor_slot
             .store(placed.slot as u64, Ordering::Relaxed);
-        let jump = (placed.entry, placed.boot_params);
-        let bsp = self.header.bsp_apic_id as u8;
+        let jump = (entry, placed.boot_params);
         // SAFETY: 1. every CPU is parked. 2. The placed kernel's digest is right.
         let started = unsafe { launch::start(self.ring0, &self.clock, self.region, bsp, jump, self.mtrrs) };
         if let Err(timeout) = started {

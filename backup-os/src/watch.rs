@@ -10,6 +10,7 @@ use crate::parking::Parking;
 use crate::platform::Platform;
 use crate::region::Region;
 use crate::stage::{self, Placed};
+use crate::unpack::{Step, Unpacking};
 use crate::{console, interrupts, rescue, timer};
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Life, Start};
@@ -60,6 +61,8 @@ pub struct Backup {
     pub life: Life,
     /// The successor in its nursery.
     pub placed: Option<Placed>,
+    /// The same being unpacked.
+    pub unpacking: Option<Unpacking>,
 }
 
 /// What is known about an active that is being watched.
@@ -139,6 +142,7 @@ impl Backup {
                     log::info!("watch: the facts have changed");
                     break;
                 }
+                self.unpack_on();
             }
         }
     }
@@ -250,9 +254,16 @@ impl Backup {
 
         let nursery = self.life.reserved_nursery;
         if self.placed.as_ref().is_none_or(|placed| placed.nursery != nursery) {
+            self.unpacking = None;
             let placed = stage::place(self.ring0, self.region, &self.header, nursery)
                 .map_err(|error| refusal(WatchReason::Stage, error))?;
             log::info!("stage: {placed}");
+            // SAFETY: the nursery is reserved and holds nothing but what was just placed; whoever places there again
+            // drops this first.
+            match unsafe { Unpacking::start(&placed) } {
+                Ok(begun) => self.unpacking = Some(begun),
+                Err(why) => log::warn!("stage: the kernel will unpack itself: {why}"),
+            }
             self.placed = Some(placed);
         }
         Ok(Armed {
@@ -265,6 +276,21 @@ impl Backup {
             death: Death::default(),
             live,
         })
+    }
+
+    /// Goes on with unpacking the successor, if that is not done.
+    fn unpack_on(&mut self) {
+        match self.unpacking.take().map(Unpacking::step) {
+            None => {}
+            Some(Step::More(rest)) => self.unpacking = Some(rest),
+            Some(Step::Done(form)) => {
+                log::info!("stage: the kernel is unpacked, entry {:#x}", form.entry);
+                if let Some(placed) = &mut self.placed {
+                    placed.add_unpacked(form);
+                }
+            }
+            Some(Step::Failed(error)) => log::warn!("stage: the kernel will unpack itself: {error}"),
+        }
     }
 
     fn nursery_is_free(&self) -> bool {

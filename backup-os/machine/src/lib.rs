@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`cpu`] | CPUID: what this CPU can do, its id, whether memory is encrypted |
 //! | [`msr`] | model-specific registers by name |
+//! | [`random`] | the CPU's random number generator |
 //! | [`clock`] | time-stamp counter, ACPI PM timer |
 //! | [`uart`] | 16550 serial port |
 //! | [`apic`] | local APIC, xAPIC and x2APIC |
@@ -40,6 +41,7 @@ pub mod paging;
 pub mod pci;
 pub mod pic;
 pub mod port;
+pub mod random;
 pub mod reset;
 pub mod trampoline;
 pub mod uart;

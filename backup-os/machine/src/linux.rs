@@ -5,7 +5,8 @@ use crate::{gdt, Ring0};
 /// Enters a kernel: interrupts off, CS = 0x10, DS = ES = SS = 0x18, RSI = `boot_params`, all other registers 0.
 ///
 /// # Safety
-/// 1. `entry` is the 64-bit entry (load address + 0x200) of a kernel that was loaded as its setup header asks.
+/// 1. `entry` is the 64-bit entry (load address + 0x200) of a kernel that was loaded as its setup header asks, or
+///    `startup_64` of one that is unpacked and relocated.
 /// 2. `boot_params` is the physical address of a filled-in `struct boot_params`.
 /// 3. The page tables in force map the kernel, boot_params, command line and initramfs at their own addresses, and lie,
 ///    like this program's descriptor table, where the kernel does not write before it has its own.

@@ -1,6 +1,12 @@
 //! The zero page (Documentation/arch/x86/zero-page.rst; `struct boot_params`, arch/x86/include/uapi/asm/bootparam.h).
 
-use crate::{bytes::put, bzimage::SETUP_HEADER, memory_map::kind, plan::PlanError, span::Span};
+use crate::{
+    bytes::{put, u8_at},
+    bzimage::SETUP_HEADER,
+    memory_map::kind,
+    plan::PlanError,
+    span::Span,
+};
 use alloc::{vec, vec::Vec};
 use shared_region::header::MemoryRange;
 
@@ -23,6 +29,7 @@ mod field {
     pub const EXT_CMD_LINE_PTR: usize = 0x0C8;
     pub const E820_ENTRIES: usize = 0x1E8;
     pub const TYPE_OF_LOADER: usize = 0x210;
+    pub const LOADFLAGS: usize = 0x211;
     pub const CODE32_START: usize = 0x214;
     pub const RAMDISK_IMAGE: usize = 0x218;
     pub const RAMDISK_SIZE: usize = 0x21C;
@@ -33,6 +40,9 @@ mod field {
 
 /// "Undefined" loader type: no id is assigned to us.
 const LOADER_UNDEFINED: u8 = 0xFF;
+
+/// `loadflags`: the kernel's place is random (`KASLR_FLAG`). A bzImage sets and clears it itself.
+const LOADFLAGS_KASLR: u8 = 1 << 1;
 
 /// What the screen shows now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +71,9 @@ pub struct BootParams<'a> {
     pub map: &'a [MemoryRange],
     /// The screen.
     pub screen: Screen,
+    /// Whether a kernel that is entered unpacked is to believe that its place is random, and to choose the rest of its
+    /// address space at random as well.
+    pub randomized: bool,
 }
 
 impl BootParams<'_> {
@@ -75,6 +88,10 @@ impl BootParams<'_> {
         let mut page = vec![0; SIZE];
         put(&mut page, SETUP_HEADER, self.setup_header);
         put(&mut page, field::TYPE_OF_LOADER, &[LOADER_UNDEFINED]);
+        if self.randomized {
+            let flags = u8_at(&page, field::LOADFLAGS).unwrap_or(0) | LOADFLAGS_KASLR;
+            put(&mut page, field::LOADFLAGS, &[flags]);
+        }
         put(&mut page, field::CODE32_START, &low(self.load));
         put(&mut page, field::SETUP_DATA, &0u64.to_le_bytes());
         put(&mut page, field::ACPI_RSDP_ADDR, &self.rsdp.to_le_bytes());
@@ -164,11 +181,13 @@ mod tests {
             initramfs: Span::of(0x200_0000, 0x1234),
             rsdp: 0x7070_0000,
             map: &map,
+            randomized: true,
             screen: Screen::Text80x25,
         }
         .build()
         .unwrap();
         assert_eq!(&page[0x202..0x206], b"HdrS");
+        assert_eq!(page[0x211], file[0x211] | 2);
         assert_eq!((page[0x1E8], page[0x1EF], page[0x210]), (1, 0, 0xFF));
         assert_eq!(u32_at(&page, 0x228), Some(0x7080_1000));
         assert_eq!(u32_at(&page, 0xC8), Some(1));
@@ -189,6 +208,7 @@ mod tests {
             initramfs: Span::of(0, 0),
             rsdp: 0,
             map: &map,
+            randomized: false,
             screen: Screen::Unknown,
         };
         assert_eq!(params.build(), Err(PlanError::TooManyRanges(129)));

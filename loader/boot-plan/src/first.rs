@@ -64,6 +64,8 @@ pub fn plan_unprotected(header: &Header, input: &Input) -> Result<Plan, PlanErro
     let place = place(input, &map)?;
     let line = CommandLine {
         bytes: input.command_line.to_vec(),
+        // The bzImage sees to that itself.
+        randomized: false,
         warnings: Vec::new(),
     };
     assemble(header, &place, header.rsdp, line)

@@ -10,6 +10,7 @@
 //! | [`modules`] | which module is what, and is it what it says? |
 //! | [`memory_map`], [`windows`] | what RAM is there, and where do the region and the nurseries go? |
 //! | [`bzimage`] | how does this kernel want to be loaded? |
+//! | [`unpacked`] | how is it unpacked and relocated ahead of time? |
 //! | [`elf`] | what does the backup OS's file look like in memory? |
 //! | [`acpi`] | which CPUs, timers and reset register; tables without the reserved core |
 //! | [`parameters`] | what is added to the kernel's command line, and why |
@@ -41,4 +42,5 @@ pub mod span;
 pub mod successor;
 #[cfg(test)]
 mod testing;
+pub mod unpacked;
 pub mod windows;

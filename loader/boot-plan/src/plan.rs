@@ -48,6 +48,8 @@ pub struct Plan {
     pub boot_params: u64,
     /// The initramfs.
     pub initramfs: Span,
+    /// Whether the kernel is to lie at a random place.
+    pub randomized: bool,
     /// Parameters of the administrator that contradict ours.
     pub warnings: Vec<Warning>,
 }
@@ -192,6 +194,7 @@ pub(crate) fn assemble(header: &Header, place: &Placement, rsdp: u64, line: Comm
         rsdp,
         map: place.map,
         screen: place.screen,
+        randomized: line.randomized,
     }
     .build()?;
     let mut command_line = line.bytes;
@@ -208,6 +211,7 @@ pub(crate) fn assemble(header: &Header, place: &Placement, rsdp: u64, line: Comm
         entry: place.load + ENTRY_64,
         boot_params: area.start,
         initramfs: place.initramfs,
+        randomized: line.randomized,
         warnings: line.warnings,
     })
 }

@@ -36,6 +36,8 @@ impl core::fmt::Display for Warning {
 pub struct CommandLine {
     /// Without a NUL.
     pub bytes: Vec<u8>,
+    /// Whether the kernel is to lie at a random place: the administrator has not said `nokaslr`.
+    pub randomized: bool,
     /// What the administrator ought to know.
     pub warnings: Vec<Warning>,
 }
@@ -101,7 +103,11 @@ pub fn append(line: &[u8], facts: &Facts, addition: Addition) -> Result<CommandL
             room,
         });
     }
-    Ok(CommandLine { bytes, warnings })
+    Ok(CommandLine {
+        bytes,
+        randomized: !parsed.has(b"nokaslr"),
+        warnings,
+    })
 }
 
 /// A parameter that is not as it has to be.
