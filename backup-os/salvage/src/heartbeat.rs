@@ -245,3 +245,68 @@ pub fn place<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, ip: u64) -> String {
     }
     alloc::format!("{at}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::SparseMemory;
+
+    /// One CPU, number 0 of two, whose words lie one after the other.
+    fn world() -> (Heartbeats, SparseMemory) {
+        let at = |index: u64| PhysAddr(0x1000 + 8 * index);
+        let places = |first: u64| Places {
+            interrupts: Vec::from([at(first), PhysAddr(at(first).0 + 4)]),
+            irqs_sum: at(first + 1),
+            switches: at(first + 2),
+            curr: at(first + 3),
+            idle: at(first + 4),
+            uninterruptible: at(first + 5),
+            user: [at(first + 6), at(first + 7)],
+        };
+        let beats = Heartbeats {
+            cpus: Vec::from([places(0), places(8)]),
+            online: at(16),
+            debugger: Some(at(17)),
+        };
+        let mut memory = SparseMemory::new();
+        for index in 0..18 {
+            memory.write_u64(at(index), 0);
+        }
+        memory.write_u64(at(16), 1);
+        memory.write_u64(at(17), u64::from(u32::MAX));
+        (beats, memory)
+    }
+
+    #[test]
+    fn each_word_shows_in_its_own_sign() {
+        let (beats, mut memory) = world();
+        let before = beats.beat(&memory, 0).unwrap();
+        assert!(before.online && before.idle);
+        // Both counters of one 64-bit word, the device interrupts, a switch, a thread that runs, time as nice.
+        memory.write_u64(PhysAddr(0x1000), 1 << 32 | 1);
+        memory.write_u64(PhysAddr(0x1008), 1);
+        assert_eq!(beats.beat(&memory, 0).unwrap().interrupts, before.interrupts + 3);
+        memory.write_u64(PhysAddr(0x1010), 9);
+        memory.write_u64(PhysAddr(0x1018), 0xFFFF_8880_0000_0000);
+        memory.write_u64(PhysAddr(0x1038), 4);
+        let after = beats.beat(&memory, 0).unwrap();
+        assert_eq!((after.switches, after.idle, after.user), (9, false, 4));
+    }
+
+    #[test]
+    fn a_cpu_that_is_out_or_unknown_is_told_apart() {
+        let (beats, memory) = world();
+        assert!(!beats.beat(&memory, 1).unwrap().online);
+        assert_eq!(beats.beat(&memory, 2), None);
+        assert_eq!(beats.beat(&SparseMemory::new(), 0), None);
+    }
+
+    #[test]
+    fn the_debugger_is_seen() {
+        let (beats, mut memory) = world();
+        assert!(!beats.in_debugger(&memory));
+        memory.write_u64(PhysAddr(0x1000 + 8 * 17), 1);
+        assert!(beats.in_debugger(&memory));
+        assert!(!beats.in_debugger(&SparseMemory::new()));
+    }
+}
