@@ -107,10 +107,11 @@ int hang_start(void)
 		init_irq_work(&own->interrupt, from_interrupt);
 		own->thread = thread;
 		own->slot = stop_slot(apic_id);
-		own->slot->question = 0;
-		own->slot->answer_nmi = 0;
-		own->slot->answer_interrupt = 0;
-		own->slot->answer_thread = 0;
+		own->slot->answer_nmi = ORTHROS_NO_QUESTION;
+		own->slot->answer_interrupt = ORTHROS_NO_QUESTION;
+		own->slot->answer_thread = ORTHROS_NO_QUESTION;
+		/* A CPU that comes later answers nobody, and is not asked. */
+		smp_store_release(&own->slot->question, ORTHROS_NO_QUESTION);
 		wake_up_process(thread);
 	}
 	smp_store_release(&running, true);
@@ -136,6 +137,7 @@ void hang_stop(void)
 		irq_work_sync(&own->interrupt);
 		kthread_stop(own->thread);
 		own->thread = NULL;
+		own->slot->question = 0;
 		own->slot = NULL;
 	}
 }

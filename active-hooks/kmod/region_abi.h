@@ -213,6 +213,7 @@ struct orthros_protect_table {
 #define ORTHROS_PARK_RUNNING 0
 #define ORTHROS_PARK_SAVING 1
 #define ORTHROS_PARK_SAVED 2
+#define ORTHROS_NO_QUESTION 0xffffffffffffffffULL
 
 struct orthros_park_slot {
 	__u64 state;

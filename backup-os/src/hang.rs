@@ -95,6 +95,11 @@ fn limits(region: Region) -> Limits {
     }
 }
 
+/// Whether the module answers for this CPU: it does for those that were in use when it was loaded.
+fn answers_at_all(region: Region, apic_id: u8) -> bool {
+    slot_word!(region.slot(apic_id), question).load(Ordering::Acquire) != 0
+}
+
 impl HangWatch {
     /// Begins to watch. `None`, with the reason in the log, if hangs of this kernel cannot be noticed.
     pub fn begin(eyes: Eyes<'_>, facts: &Facts) -> Option<Self> {
@@ -138,7 +143,7 @@ impl HangWatch {
             let beat = self.beats.beat(eyes.live, cpu).unwrap_or_default();
             uninterruptible = uninterruptible.wrapping_add(beat.uninterruptible);
             signs.push(Sign {
-                online: beat.online && apic_id.is_some(),
+                online: beat.online && apic_id.is_some_and(|id| answers_at_all(eyes.region, id)),
                 interrupts: beat.interrupts,
                 switches: beat.switches,
                 user: beat.user,

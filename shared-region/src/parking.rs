@@ -18,6 +18,9 @@ pub const XSAVE_OFFSET: usize = 0x400;
 /// Room for the XSAVE area (standard format; AMX needs 11 KB).
 pub const XSAVE_SIZE: usize = 0x2C00;
 
+/// [`ParkSlot::question`] and all answers before the first question.
+pub const NO_QUESTION: u64 = u64::MAX;
+
 /// Where a CPU is; [`ParkSlot::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
@@ -90,8 +93,8 @@ pub struct ParkSlot {
     pub parked_gdt: AtomicU64,
     /// IDTR base; see `parked_rip`.
     pub parked_idt: AtomicU64,
-    /// While the active runs: number of a question put to this CPU, 0 if none was. The backup OS writes it and then sends
-    /// an NMI. Release.
+    /// While the active runs: number of the last question put to this CPU. The backup OS writes it and then sends an NMI.
+    /// The module makes it [`NO_QUESTION`] when it begins to answer; 0 where nobody answers, and then none is put. Release.
     pub question: AtomicU64,
     /// The question to which the CPU's NMI handler answered. Written last of what it writes. Release.
     pub answer_nmi: AtomicU64,

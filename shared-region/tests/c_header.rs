@@ -154,6 +154,7 @@ fn constants(out: &mut String) {
         ("PARK_RUNNING", parking::ParkState::Running as u64),
         ("PARK_SAVING", parking::ParkState::Saving as u64),
         ("PARK_SAVED", parking::ParkState::Saved as u64),
+        ("NO_QUESTION", parking::NO_QUESTION),
         ("FRAME_OWN", context::frame_kind::OWN),
         ("FRAME_SHARED", context::frame_kind::SHARED),
         ("FRAME_HUGE", context::frame_kind::HUGE),
