@@ -29,6 +29,8 @@ union request {
 	struct orthros_test test;
 	struct orthros_task_state task_state;
 	struct orthros_wake wake;
+	struct orthros_configure configure;
+	struct orthros_update update;
 };
 
 static void fill_info(struct orthros_info *info)
@@ -63,8 +65,12 @@ static int mark(const struct orthros_mark *request)
 		word_write(commit_point, 1);
 	if (move) {
 		/* What this kernel is now differs from what it was when loaded. */
-		if (request->phase == ORTHROS_PHASE_COMPLETE)
+		if (request->phase == ORTHROS_PHASE_COMPLETE) {
+			/* Without it hangs are not noticed; panics are. */
+			if (hang_start())
+				pr_warn("hangs of this kernel will not be noticed\n");
 			facts_publish();
+		}
 		word_write(successor_phase, request->phase);
 	}
 	return 0;
@@ -108,6 +114,10 @@ static int dispatch(unsigned int command, union request *request)
 		return resume_task_state(&request->task_state);
 	case ORTHROS_WAKE:
 		return orthros_wake(&request->wake);
+	case ORTHROS_CONFIGURE:
+		return hang_configure(&request->configure);
+	case ORTHROS_UPDATE:
+		return update_go(&request->update);
 	default:
 		return -ENOTTY;
 	}

@@ -34,6 +34,7 @@ static void reset_words(void)
 		word_write(inject_unparkable[i], 0);
 	word_write(inject, 0);
 	word_write(nursery_free, 0);
+	word_write(module_features, 0);
 	word_write(successor_heartbeat, 0);
 	word_write(processes_resumed, 0);
 	word_write(frames_adopted, 0);
@@ -78,13 +79,20 @@ static int __init orthros_init(void)
 	error = orthros_device_register();
 	if (error)
 		goto unregister_stop;
+	if (!region_is_successor()) {
+		error = hang_start();
+		if (error)
+			goto unregister_device;
+	}
 	error = facts_publish();
 	if (error)
-		goto unregister_device;
+		goto stop_answers;
 	pr_info("region at %#llx, %s\n", region.phys,
 		region_is_successor() ? "successor" : "active");
 	return 0;
 
+stop_answers:
+	hang_stop();
 unregister_device:
 	orthros_device_unregister();
 unregister_stop:
@@ -100,6 +108,7 @@ static void __exit orthros_exit(void)
 	orthros_device_unregister();
 	test_stop();
 	hotadd_stop();
+	hang_stop();
 	stop_unregister();
 	region_unmap();
 }

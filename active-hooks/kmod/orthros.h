@@ -53,6 +53,18 @@ void facts_withdraw(void);
 /* stop.c */
 int stop_register(void);
 void stop_unregister(void);
+struct orthros_park_slot *stop_slot(u32 apic_id);
+/* With interrupts off and every other CPU waiting. Comes back if nobody takes over. */
+void stop_offer_update(u64 interrupted);
+
+/* hang.c */
+bool hang_answer(struct pt_regs *regs);
+int hang_start(void);
+void hang_stop(void);
+int hang_configure(const struct orthros_configure *request);
+
+/* update.c */
+int update_go(struct orthros_update *request);
 
 /* protect.c */
 void protect_start(void);
@@ -60,6 +72,11 @@ void protect_start(void);
 void protect_follow(u64 tgid, u64 start_boottime);
 int protect_add(const struct orthros_protect *wish);
 int protect_remove(const struct orthros_protect *wish);
+/* Between the two nobody changes the table, and protect_covers() may be asked. */
+void protect_prepare(void);
+void protect_prepared(void);
+/* Whether a process is protected, by itself or as a descendant. Under RCU. */
+bool protect_covers(struct task_struct *leader);
 
 /* hotadd.c */
 int hotadd_add(struct orthros_add_memory *request);
@@ -97,6 +114,8 @@ int resume_task_state(const struct orthros_task_state *request);
 /* test.c */
 int test_fail(const struct orthros_test *request);
 void test_stop(void);
+/* In NMI context: does not come back for a CPU that a test hangs there. */
+void test_hang_in_nmi(void);
 
 /* device.c */
 int orthros_device_register(void);

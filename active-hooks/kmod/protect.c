@@ -185,6 +185,56 @@ void protect_follow(u64 tgid, u64 start_boottime)
 	mutex_unlock(&table_lock);
 }
 
+/* The entries in use, while the table is held. */
+static const struct orthros_protect_entry *in_use[ORTHROS_PROTECT_ENTRIES];
+static int in_use_count;
+
+void protect_prepare(void)
+{
+	int i;
+
+	mutex_lock(&table_lock);
+	in_use_count = 0;
+	for (i = 0; i < ORTHROS_PROTECT_ENTRIES; i++)
+		if (region.protect->entries[i].kind != ORTHROS_PROTECT_FREE)
+			in_use[in_use_count++] = &region.protect->entries[i];
+}
+
+void protect_prepared(void)
+{
+	mutex_unlock(&table_lock);
+}
+
+static bool entry_matches(const struct orthros_protect_entry *entry,
+			  const struct task_struct *leader)
+{
+	if (entry->kind == ORTHROS_PROTECT_COMM)
+		return !strncmp(entry->comm, leader->comm, sizeof(entry->comm));
+	return entry->tgid == task_tgid_nr((struct task_struct *)leader) &&
+	       (!entry->start_boottime ||
+		entry->start_boottime == leader->start_boottime);
+}
+
+/* As the salvager chooses (backup-os/salvage/src/protected.rs). */
+bool protect_covers(struct task_struct *leader)
+{
+	struct task_struct *at = leader;
+
+	if (leader->flags & PF_KTHREAD || is_global_init(leader))
+		return false;
+	while (!(at->flags & PF_KTHREAD) && !is_global_init(at)) {
+		int i;
+
+		for (i = 0; i < in_use_count; i++)
+			if (entry_matches(in_use[i], at) &&
+			    (at == leader ||
+			     in_use[i]->flags & ORTHROS_PROTECT_DESCENDANTS))
+				return true;
+		at = rcu_dereference(at->real_parent)->group_leader;
+	}
+	return false;
+}
+
 /*
  * The wishes outlive a failover: processes come back under their ids. At any
  * other start the table belongs to nobody.

@@ -81,6 +81,14 @@ struct orthros_header {
 
 #define ORTHROS_DOORBELL_QUIET 0
 #define ORTHROS_DOORBELL_PANIC 1
+#define ORTHROS_DOORBELL_UPDATE 2
+
+#define ORTHROS_FEATURE_ANSWERS 1
+
+#define ORTHROS_HANG_LIMITS 4
+#define ORTHROS_HANG_LIMIT_OFF 0xffffffffffffffffULL
+#define ORTHROS_HANG_LIMIT_LEAST_MS 1000
+#define ORTHROS_HANG_LIMIT_MOST_MS 3600000
 
 #define ORTHROS_PHASE_NONE 0
 #define ORTHROS_PHASE_MODULE 1
@@ -105,7 +113,13 @@ struct orthros_control {
 	__u64 unparked_cpus;
 	__u64 successor_slot;
 	__u64 stop_gently;
-	__u64 backup_reserved[16];
+	__u64 failure_cause;
+	__u64 failure_cpu;
+	__u64 failure_where[6];
+	__u64 failure_interrupted;
+	__u64 hang_questions;
+	__u64 stalled_threads;
+	__u64 backup_reserved[5];
 	/* written by the module */
 	__u64 module_abi;
 	__u64 doorbell;
@@ -120,7 +134,9 @@ struct orthros_control {
 	__u64 inject_unparkable[4];
 	__u64 inject;
 	__u64 nursery_free;
-	__u64 module_reserved[16];
+	__u64 module_features;
+	__u64 hang_limits[ORTHROS_HANG_LIMITS];
+	__u64 module_reserved[11];
 };
 
 /* timeline.rs */
@@ -198,6 +214,7 @@ struct orthros_protect_table {
 #define ORTHROS_PARK_RUNNING 0
 #define ORTHROS_PARK_SAVING 1
 #define ORTHROS_PARK_SAVED 2
+#define ORTHROS_NO_QUESTION 0xffffffffffffffffULL
 
 struct orthros_park_slot {
 	__u64 state;
@@ -221,7 +238,14 @@ struct orthros_park_slot {
 	__u64 parked_gdt;
 	__u64 parked_idt;
 	__u64 let_go_on;
-	__u64 reserved[87];
+	__u64 question;
+	__u64 answer_nmi;
+	__u64 answer_interrupt;
+	__u64 answer_thread;
+	__u64 answer_ip;
+	__u64 answer_flags;
+	__u64 answer_tid;
+	__u64 reserved[80];
 	__u8 xsave[ORTHROS_PARK_XSAVE_SIZE];
 	__u8 stack[0x1000];
 };
@@ -306,6 +330,12 @@ struct orthros_write_report {
 #define ORTHROS_TEST_PANIC_WITH_SPINNER 4
 #define ORTHROS_TEST_INJECT 5
 #define ORTHROS_TEST_UNPARKABLE 6
+#define ORTHROS_TEST_HANG_ALL 16
+#define ORTHROS_TEST_HANG_CPU 17
+#define ORTHROS_TEST_SOFT_LOCKUP 18
+#define ORTHROS_TEST_LIVE_LOCK 19
+#define ORTHROS_TEST_STALL 20
+#define ORTHROS_TEST_HANG_IN_NMI 21
 
 struct orthros_test {
 	__u64 kind;
@@ -324,6 +354,24 @@ struct orthros_wake {
 	__u64 successor;
 };
 
+struct orthros_configure {
+	__u64 limit;
+	__u64 value;
+};
+
+#define ORTHROS_UPDATE_DRY_RUN 1
+#define ORTHROS_UPDATE_ALLOW_INTERRUPTED 2
+
+struct orthros_update {
+	__u64 deadline;
+	__u64 flags;
+	__u64 threads;
+	__u64 attempts;
+	__u64 tid;
+	__u64 call;
+	__u64 interrupted;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -336,5 +384,7 @@ struct orthros_wake {
 #define ORTHROS_TEST _IOWR('O', 10, struct orthros_test)
 #define ORTHROS_TASK_STATE _IOWR('O', 11, struct orthros_task_state)
 #define ORTHROS_WAKE _IOWR('O', 12, struct orthros_wake)
+#define ORTHROS_CONFIGURE _IOWR('O', 16, struct orthros_configure)
+#define ORTHROS_UPDATE _IOWR('O', 17, struct orthros_update)
 
 #endif

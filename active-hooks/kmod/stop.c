@@ -138,10 +138,19 @@ static void save_cpu(struct orthros_park_slot *slot, u64 request,
 	smp_store_release(&slot->state, ORTHROS_PARK_SAVED);
 }
 
+static u64 slot_offset(u32 apic_id)
+{
+	return ORTHROS_PARKING_SLOTS_OFFSET + (u64)apic_id * ORTHROS_PARK_SLOT_SIZE;
+}
+
+struct orthros_park_slot *stop_slot(u32 apic_id)
+{
+	return region.base + slot_offset(apic_id);
+}
+
 static struct orthros_park_slot *own_slot(void)
 {
-	return region.base + ORTHROS_PARKING_SLOTS_OFFSET +
-	       (u64)initial_apic_id() * ORTHROS_PARK_SLOT_SIZE;
+	return stop_slot(initial_apic_id());
 }
 
 /*
@@ -220,8 +229,10 @@ static int on_nmi(unsigned int reason, struct pt_regs *regs)
 	u64 request = stop_requested();
 	struct orthros_park_slot *slot;
 
+	if (unlikely(orthros_allow_test))
+		test_hang_in_nmi();
 	if (!request)
-		return NMI_DONE;
+		return hang_answer(regs) ? NMI_HANDLED : NMI_DONE;
 	slot = own_slot();
 	/* This NMI came while the CPU was parking of its own accord. */
 	if (READ_ONCE(slot->state) != ORTHROS_PARK_RUNNING)
@@ -235,11 +246,11 @@ static int on_nmi(unsigned int reason, struct pt_regs *regs)
 	return NMI_DONE;
 }
 
-static void ring(void)
+static void ring(u64 why, u64 interrupted)
 {
 	word_write(doorbell_tsc, rdtsc_ordered());
-	word_write(doorbell, ORTHROS_DOORBELL_PANIC |
-			     (u64)raw_smp_processor_id() << 8);
+	word_write(doorbell, why | (u64)raw_smp_processor_id() << 8 |
+			     interrupted << 40);
 }
 
 /* Registers of this very place, for a CPU that parks of its own accord. */
@@ -258,19 +269,11 @@ static noinline void park_here(u64 request)
 	park(request, &regs);
 }
 
-/*
- * panic() is about to stop the other CPUs. Ring, and wait until the backup OS
- * asks for all CPUs, this one included; if it does not, panic() goes on.
- */
-static void offer_cpus(void)
+/* Waits until the backup OS asks for all CPUs, this one included. */
+static void wait_for_stop(void)
 {
 	u64 start = rdtsc(), limit = (u64)tsc_khz * STOP_WAIT_MS;
 
-	if (atomic_read(symbols.panic_cpu) == PANIC_CPU_INVALID)
-		return;
-	ring();
-	if (word_read(watch_state) != ORTHROS_WATCH_ARMED)
-		return;
 	while (rdtsc() - start < limit) {
 		u64 request = stop_requested();
 
@@ -280,6 +283,28 @@ static void offer_cpus(void)
 		}
 		cpu_relax();
 	}
+}
+
+/*
+ * panic() is about to stop the other CPUs. Ring, and wait until the backup OS
+ * asks for all CPUs, this one included; if it does not, panic() goes on.
+ */
+static void offer_cpus(void)
+{
+	if (atomic_read(symbols.panic_cpu) == PANIC_CPU_INVALID)
+		return;
+	ring(ORTHROS_DOORBELL_PANIC, 0);
+	if (word_read(watch_state) == ORTHROS_WATCH_ARMED)
+		wait_for_stop();
+}
+
+void stop_offer_update(u64 interrupted)
+{
+	ring(ORTHROS_DOORBELL_UPDATE, min(interrupted, (1ULL << 24) - 1));
+	wait_for_stop();
+	/* A panic may have rung meanwhile; that stands. */
+	if ((word_read(doorbell) & 0xff) == ORTHROS_DOORBELL_UPDATE)
+		word_write(doorbell, ORTHROS_DOORBELL_QUIET);
 }
 
 static void offer_then_stop(int wait)
@@ -297,7 +322,7 @@ static void offer_then_crash_stop(void)
 static int on_panic(struct notifier_block *block, unsigned long event, void *message)
 {
 	if ((word_read(doorbell) & 0xff) != ORTHROS_DOORBELL_PANIC)
-		ring();
+		ring(ORTHROS_DOORBELL_PANIC, 0);
 	return NOTIFY_DONE;
 }
 

@@ -9,6 +9,7 @@
 #include <linux/hrtimer.h>
 #include <linux/kthread.h>
 #include <linux/panic.h>
+#include <linux/sched.h>
 #include <linux/smp.h>
 #include <asm/smp.h>
 #include "orthros.h"
@@ -16,10 +17,15 @@
 #define ALL_INJECTIONS 0xff
 /* A spinner that nobody stops gives its CPU back after this long. */
 #define SPIN_LIMIT_S 60
+/* The same for a hang, which takes longer to be noticed. */
+#define HANG_LIMIT_S 600
 
 static DECLARE_COMPLETION(spinner_runs);
 static struct hrtimer bug_timer;
 static bool bug_timer_used;
+static struct task_struct *stalled;
+/* The CPU that hangs in its next NMI, -1 if none is to. */
+static int nmi_victim = -1;
 
 static int panic_thread(void *unused)
 {
@@ -30,6 +36,92 @@ static int panic_thread(void *unused)
 static int null_thread(void *unused)
 {
 	*(volatile int *)NULL = 0;
+	return 0;
+}
+
+static u64 hang_end(void)
+{
+	return rdtsc() + (u64)tsc_khz * 1000 * HANG_LIMIT_S;
+}
+
+/* Interrupts off, holding nothing. */
+static void hang_here(void *unused)
+{
+	unsigned long flags;
+	u64 end = hang_end();
+
+	local_irq_save(flags);
+	while (rdtsc() < end)
+		cpu_relax();
+	local_irq_restore(flags);
+}
+
+static int hang_for_nmi_thread(void *unused)
+{
+	local_irq_disable();
+	WRITE_ONCE(nmi_victim, raw_smp_processor_id());
+	hang_here(NULL);
+	WRITE_ONCE(nmi_victim, -1);
+	local_irq_enable();
+	return 0;
+}
+
+void test_hang_in_nmi(void)
+{
+	u64 end;
+
+	if (READ_ONCE(nmi_victim) != raw_smp_processor_id())
+		return;
+	end = hang_end();
+	while (rdtsc() < end)
+		cpu_relax();
+}
+
+static int hang_all_thread(void *unused)
+{
+	preempt_disable();
+	smp_call_function(hang_here, NULL, 0);
+	hang_here(NULL);
+	preempt_enable();
+	return 0;
+}
+
+static int hang_thread(void *unused)
+{
+	hang_here(NULL);
+	return 0;
+}
+
+static int lockup_thread(void *unused)
+{
+	u64 end = hang_end();
+
+	preempt_disable();
+	while (rdtsc() < end)
+		cpu_relax();
+	preempt_enable();
+	return 0;
+}
+
+/* Of two such threads each lets the other one go first. */
+static int yield_thread(void *unused)
+{
+	u64 end = hang_end();
+
+	sched_set_fifo(current);
+	while (rdtsc() < end)
+		yield();
+	return 0;
+}
+
+static int stall_thread(void *unused)
+{
+	while (!kthread_should_stop()) {
+		set_current_state(TASK_UNINTERRUPTIBLE);
+		if (!kthread_should_stop())
+			schedule();
+	}
+	__set_current_state(TASK_RUNNING);
 	return 0;
 }
 
@@ -87,6 +179,20 @@ static int panic_beside_spinner(unsigned int cpu)
 	panic("orthros: asked for by a test, while CPU %u spins", cpu);
 }
 
+static int stall(unsigned int cpu)
+{
+	struct task_struct *task;
+
+	if (stalled)
+		return -EEXIST;
+	task = kthread_create_on_cpu(stall_thread, NULL, cpu, "orthros-stall/%u");
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	stalled = task;
+	wake_up_process(task);
+	return 0;
+}
+
 static int keep_from_parking(u64 cpu)
 {
 	u32 apic_id;
@@ -129,6 +235,19 @@ int test_fail(const struct orthros_test *request)
 		return smp_call_function_single(cpu, start_bug_timer, NULL, 1);
 	case ORTHROS_TEST_PANIC_WITH_SPINNER:
 		return panic_beside_spinner(cpu);
+	case ORTHROS_TEST_HANG_ALL:
+		return run_on(cpu, hang_all_thread, "orthros-hang/%u");
+	case ORTHROS_TEST_HANG_CPU:
+		return run_on(cpu, hang_thread, "orthros-hang/%u");
+	case ORTHROS_TEST_HANG_IN_NMI:
+		return run_on(cpu, hang_for_nmi_thread, "orthros-hang/%u");
+	case ORTHROS_TEST_SOFT_LOCKUP:
+		return run_on(cpu, lockup_thread, "orthros-lock/%u");
+	case ORTHROS_TEST_LIVE_LOCK:
+		return run_on(cpu, yield_thread, "orthros-yield/%u") ?:
+		       run_on(cpu, yield_thread, "orthros-yield/%u");
+	case ORTHROS_TEST_STALL:
+		return stall(cpu);
 	default:
 		return -EINVAL;
 	}
@@ -138,4 +257,6 @@ void test_stop(void)
 {
 	if (bug_timer_used)
 		hrtimer_cancel(&bug_timer);
+	if (stalled)
+		kthread_stop(stalled);
 }

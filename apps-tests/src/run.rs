@@ -146,7 +146,10 @@ impl<'a> Ready<'a> {
             machine.agent.check(command, SHORT)?;
         }
         let asked = machine.qemu.start.elapsed();
-        let injection = step.injection.clone().unwrap_or_else(|| "sysrq".into());
+        let injection = step.injection.clone().unwrap_or_else(|| match step.event {
+            Event::Panic => "sysrq".into(),
+            _ => String::new(),
+        });
         report.moment(asked, format!("{:?} ({injection})", step.event));
         let mut result = StepResult {
             event: step.event,
@@ -159,12 +162,9 @@ impl<'a> Ready<'a> {
             backup: machine.qemu.backup.position(),
             console: machine.qemu.console.position(),
         };
-        if step.event == Event::Panic {
+        if let Some(command) = step.event.command(step.injection.as_deref()) {
             let written = machine.qemu.disk_writes()?;
-            match &step.injection {
-                None => machine.agent.send("echo c >/proc/sysrq-trigger")?,
-                Some(how) => machine.agent.send(&format!("orthros-ctl panic-test --yes {how}"))?,
-            }
+            machine.agent.send(&command)?;
             report.steps.push(result.clone());
             match step.expect {
                 Expect::Successor => {
@@ -205,6 +205,7 @@ impl<'a> Ready<'a> {
         if step.arms {
             armed(machine).context("after the failover")?;
             report.moment(machine.qemu.start.elapsed(), "armed again");
+            right_cause(machine, step)?;
         }
         Ok(hello)
     }
@@ -326,6 +327,18 @@ fn armed(machine: &mut Machine) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(300));
     }
+}
+
+/// Whether the backup OS took over for the reason that the step gave it.
+fn right_cause(machine: &mut Machine, step: &Step) -> Result<()> {
+    let text = machine.agent.run("orthros-ctl report --json", SHORT)?.output;
+    let report: serde_json::Value = serde_json::from_str(&text).context("orthros-ctl report --json")?;
+    let cause = report["cause"].as_str().unwrap_or_default();
+    let expected = step.event.cause(step.injection.as_deref()).unwrap_or_default();
+    if cause != expected {
+        bail!("the report names the cause \"{cause}\", it was \"{expected}\"");
+    }
+    Ok(())
 }
 
 /// Starts what is to be protected.

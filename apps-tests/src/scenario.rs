@@ -187,7 +187,7 @@ pub struct Step {
     /// Milliseconds after readiness or the step before.
     #[serde(default)]
     pub after_ms: u64,
-    /// How the event is brought about: arguments for `orthros-ctl panic-test`.
+    /// How the event is brought about: arguments for `orthros-ctl panic-test`, `hang-test` or `update`.
     pub injection: Option<String>,
     /// How often.
     #[serde(default = "once")]
@@ -242,8 +242,45 @@ pub struct Sweep {
 pub enum Event {
     /// The kernel panics.
     Panic,
+    /// The kernel hangs.
+    Hang,
+    /// The staged kernel replaces a healthy one.
+    Update,
     /// Nothing happens: the run to compare with.
     None,
+}
+
+impl Event {
+    /// The command that brings it about in the guest, without its arguments; `None` if nothing happens.
+    #[must_use]
+    pub fn command(self, injection: Option<&str>) -> Option<String> {
+        let with = |command: &str| format!("{command} --yes {}", injection.unwrap_or_default());
+        Some(match self {
+            Self::Panic if injection.is_none() => "echo c >/proc/sysrq-trigger".into(),
+            Self::Panic => with("orthros-ctl panic-test"),
+            Self::Hang => with("orthros-ctl hang-test"),
+            Self::Update => with("orthros-ctl update"),
+            Self::None => return None,
+        })
+    }
+
+    /// The cause that `orthros-ctl report` is to name; `None` if there is none, or no kind of hang is given.
+    #[must_use]
+    pub fn cause(self, injection: Option<&str>) -> Option<&'static str> {
+        let kind = injection.and_then(|text| text.split_whitespace().skip_while(|&word| word != "--kind").nth(1));
+        Some(match self {
+            Self::Panic => "panic",
+            Self::Update => "update",
+            Self::Hang => match kind? {
+                "all-cpus" => "all-cpus-hung",
+                "one-cpu-irq-off" | "in-nmi" => "cpu-hung",
+                "soft-lockup" => "soft-lockup",
+                "live-lock" => "live-lock",
+                _ => return None,
+            },
+            Self::None => return None,
+        })
+    }
 }
 
 /// What decides whether the scenario passed: all that is given must succeed.
@@ -340,6 +377,10 @@ impl Scenario {
             bail!("there is no [[step]]");
         }
         self.check_steps()?;
+        let unclear = |step: &Step| step.event != Event::None && step.event.cause(step.injection.as_deref()).is_none();
+        if self.steps.iter().any(unclear) {
+            bail!("a step with event \"hang\" needs an `injection` that says how, as \"--kind all-cpus\"");
+        }
         if let Some(sweep) = &self.sweep {
             if !self.clients.is_empty() {
                 bail!("[sweep] starts from a saved state, to which clients cannot be set back");
@@ -505,6 +546,23 @@ mod tests {
             let error = format!("{:#}", read(&LEAST.replace(from, to)).unwrap_err());
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn events_have_commands_and_causes() {
+        assert_eq!(Event::Panic.command(None).unwrap(), "echo c >/proc/sysrq-trigger");
+        assert_eq!(
+            Event::Hang.command(Some("--kind all-cpus")).unwrap(),
+            "orthros-ctl hang-test --yes --kind all-cpus"
+        );
+        assert!(Event::None.command(None).is_none());
+        assert_eq!(Event::Update.cause(None), Some("update"));
+        assert_eq!(
+            Event::Hang.cause(Some("--cpu 1 --kind soft-lockup")),
+            Some("soft-lockup")
+        );
+        assert_eq!(Event::Hang.cause(Some("--kind stall")), None);
+        assert!(read(&LEAST.replace("\"panic\"", "\"hang\"")).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | [`heap`], [`memory`], [`interrupts`], [`timer`] | what a program on bare metal needs |
 //! | [`platform`] | timers and interrupt controllers, by the firmware's tables |
 //! | [`watch`] | the loop while nothing is wrong |
+//! | [`hang`] | noticing that the active hangs |
 //! | [`takeover`] | the way of a failover |
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
@@ -20,6 +21,7 @@ extern crate alloc;
 
 mod console;
 mod epitaph;
+mod hang;
 mod heap;
 mod interrupts;
 mod launch;
@@ -165,7 +167,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
     }
     loop {
         let armed = backup.watch();
-        // SAFETY: the active has panicked: it does not come back.
+        // SAFETY: the active has panicked, hangs, or has stopped itself for an update.
         unsafe { backup.take_over(armed) };
     }
 }

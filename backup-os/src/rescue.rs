@@ -44,6 +44,8 @@ pub struct Failure<'a> {
     pub stopped_tsc: u64,
     /// Number of the failover.
     pub failover: u64,
+    /// The CPU that hung, if it was not a panic.
+    pub suspect: Option<usize>,
 }
 
 /// Salvages the dead active into the Essential Context and the bitmap of retained frames.
@@ -83,6 +85,7 @@ pub unsafe fn salvage(
             tsc_hz: clock.hz(),
         }),
         failover: failure.failover,
+        suspect: failure.suspect,
     };
     salvage::failover::run(&Kernel::new(memory, prepared), &input, area, retained)
 }

@@ -2,6 +2,7 @@
 //!
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
+use crate::hang::Death;
 use crate::launch::Jump;
 use crate::region::slot_word;
 use crate::rescue::{self, Failure};
@@ -15,18 +16,18 @@ use failover::stop::Cpu;
 use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, PmTimer};
 use machine::hpet;
-use shared_region::control::{inject, SalvageGate, SuccessorPhase};
+use shared_region::control::{inject, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::timeline::{Event, EVENTS};
 
 impl Backup {
     /// Takes over from a dead active. Returns when the successor has taken over everything, or not at all.
     ///
     /// # Safety
-    /// The active is dead.
+    /// The active is dead, or has stopped itself.
     pub unsafe fn take_over(&mut self, armed: Armed) {
         // What is not unpacked by now unpacks itself.
         self.unpacking = None;
-        self.note_detection(armed.panicking_since);
+        self.note_detection(armed.panicking_since, &armed.death);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;
         // SAFETY: the active is dead: the caller's promise.
@@ -57,6 +58,7 @@ impl Backup {
             generation,
             stopped_tsc,
             failover: generation,
+            suspect: armed.death.cpu,
         };
         // SAFETY: 1. `frozen` lives on behind this call. 2. The gate is shut.
         let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &armed.prepared, &failure) };
@@ -118,7 +120,7 @@ impl Backup {
     }
 
     /// Notes the instant on every clock, and clears what the last failover left.
-    fn note_detection(&self, panicking_since: u64) {
+    fn note_detection(&self, panicking_since: u64, death: &Death) {
         let (control, region) = (self.region.control(), self.region);
         let tsc = clock::tsc();
         let counter = self.platform.hpet.map_or(0, |base| hpet::counter(self.ring0, base));
@@ -139,7 +141,7 @@ impl Backup {
             _ => control.doorbell_tsc.load(Ordering::Relaxed),
         };
         // Whichever was first.
-        let failed = [panicking_since, rang_tsc]
+        let failed = [panicking_since, rang_tsc, death.since]
             .into_iter()
             .filter(|&at| at != 0 && at < tsc)
             .min();
@@ -149,9 +151,15 @@ impl Backup {
         region.stamp_at(Event::Detected, tsc);
         control.unparked_cpus.store(0, Ordering::Relaxed);
         control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
+        self.note_cause(death);
         log::info!(
-            "failover: the active is dead: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
-            if panicking_since == 0 { "not seen taken" } else { "taken" }
+            "failover: cause {}: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",
+            death.cause.name(),
+            if panicking_since == 0 {
+                "not seen taken"
+            } else {
+                "taken"
+            }
         );
     }
 
@@ -161,6 +169,8 @@ impl Backup {
         let control = self.region.control();
         for word in [
             &control.module_abi,
+            &control.module_features,
+            &control.stalled_threads,
             &control.doorbell,
             &control.doorbell_tsc,
             &control.successor_phase,
@@ -173,6 +183,21 @@ impl Backup {
             &control.nursery_free,
         ] {
             word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes down why, for the report.
+    fn note_cause(&self, death: &Death) {
+        let control = self.region.control();
+        control.failure_cause.store(death.cause as u64, Ordering::Relaxed);
+        let cpu = death.cpu.map_or(0, |cpu| 1 + cpu as u64);
+        control.failure_cpu.store(cpu, Ordering::Relaxed);
+        control.failure_interrupted.store(death.interrupted, Ordering::Relaxed);
+        let mut text = [0; WHERE_SIZE];
+        let length = death.place.len().min(WHERE_SIZE);
+        text[..length].copy_from_slice(&death.place.as_bytes()[..length]);
+        for (word, bytes) in control.failure_where.iter().zip(text.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
         }
     }
 

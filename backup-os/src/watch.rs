@@ -1,9 +1,10 @@
 //! The watcher: what the reserved core does while nothing is wrong.
 //!
-//! It sleeps, wakes at each tick, and looks: at the facts while it is not armed, at `panic_cpu` and the doorbell when it
-//! is. It reads the active's memory and writes nothing but words of its own in the region. It never touches the PCI
+//! It sleeps, wakes at each tick, and looks: at the facts while it is not armed, at `panic_cpu`, the doorbell and now and
+//! then the heartbeats of the CPUs ([`crate::hang`]) when it is. It reads the active's memory and writes nothing but words of its own in the region. It never touches the PCI
 //! configuration ports, which the active uses in two steps.
 
+use crate::hang::{Death, Eyes, HangWatch};
 use crate::memory::LiveMemory;
 use crate::parking::Parking;
 use crate::platform::Platform;
@@ -21,7 +22,7 @@ use machine::Ring0;
 use salvage::addr::PhysAddr;
 use salvage::memory::PhysMem;
 use salvage::prepared::{PrepareError, Prepared};
-use shared_region::control::WatchReason;
+use shared_region::control::{Cause, Doorbell, WatchReason};
 use shared_region::facts::{self, Facts, FactsError};
 use shared_region::header::Header;
 use shared_region::layout;
@@ -33,6 +34,10 @@ const RETRY_TICKS: u64 = 100;
 const REFUSED_TICKS: u64 = 5_000;
 /// The doorbell's own byte in its word.
 const DOORBELL: u64 = 0xFF;
+/// First bit of the CPU's number in the doorbell.
+const DOORBELL_CPU: u32 = 8;
+/// First bit of the number of threads whose call an update has ended.
+const DOORBELL_INTERRUPTED: u32 = 40;
 /// How long a kernel that panics has for its last words, in microseconds. `panic()` first takes `panic_cpu`; its message
 /// is in the log at once, but then it waits for slow consoles before it comes to where the module rings. What it would
 /// still print, the panicking stack, is unwound by the salvager. A kernel that hangs in between does not ring.
@@ -75,6 +80,9 @@ pub struct Armed {
     /// TSC when `panic_cpu` was first seen taken, 0 if it was not.
     pub panicking_since: u64,
     start: Start,
+    /// How it died, once it has.
+    pub death: Death,
+    hang: Option<HangWatch>,
     live: LiveMemory,
     seq: u64,
 }
@@ -135,7 +143,8 @@ impl Backup {
             loop {
                 timer::sleep();
                 self.count_look();
-                if self.is_dead(&mut armed) {
+                if let Some(death) = self.death(&mut armed) {
+                    armed.death = death;
                     return armed;
                 }
                 if !self.facts_stand(&armed) {
@@ -169,18 +178,46 @@ impl Backup {
         self.serve_power_words();
     }
 
-    fn is_dead(&self, armed: &mut Armed) -> bool {
-        if self.region.control().doorbell.load(Ordering::Acquire) & DOORBELL != 0 {
-            return true;
+    fn death(&self, armed: &mut Armed) -> Option<Death> {
+        let invalid = armed.facts.panic_cpu_invalid as u32;
+        let panic_cpu = armed
+            .live
+            .read_u32(armed.facts.panic_cpu_phys)
+            .filter(|&cpu| cpu != invalid);
+        let doorbell = self.region.control().doorbell.load(Ordering::Acquire);
+        let rang = doorbell & DOORBELL;
+        if rang != 0 {
+            // A panic in the middle of an update is just a panic.
+            let update = rang == Doorbell::Update as u64 && panic_cpu.is_none();
+            return Some(Death {
+                cause: if update { Cause::Update } else { Cause::Panic },
+                cpu: (!update).then_some((doorbell >> DOORBELL_CPU) as u32 as usize),
+                interrupted: if update { doorbell >> DOORBELL_INTERRUPTED } else { 0 },
+                ..Death::default()
+            });
         }
-        let panic_cpu = armed.live.read_u32(armed.facts.panic_cpu_phys);
-        if panic_cpu.is_none_or(|cpu| cpu == armed.facts.panic_cpu_invalid as u32) {
-            return false;
+        if let Some(cpu) = panic_cpu {
+            if armed.panicking_since == 0 {
+                armed.panicking_since = clock::tsc();
+            }
+            return (rescue::since(&self.clock, armed.panicking_since) > LAST_WORDS_US).then(|| Death {
+                cause: Cause::Panic,
+                cpu: Some(cpu as usize),
+                ..Death::default()
+            });
         }
-        if armed.panicking_since == 0 {
-            armed.panicking_since = clock::tsc();
+        let eyes = self.eyes(&armed.live, &armed.prepared);
+        armed.hang.as_mut()?.look(eyes)
+    }
+
+    fn eyes<'a>(&self, live: &'a LiveMemory, prepared: &'a Prepared) -> Eyes<'a> {
+        Eyes {
+            ring0: self.ring0,
+            clock: self.clock,
+            region: self.region,
+            live,
+            prepared,
         }
-        rescue::since(&self.clock, armed.panicking_since) > LAST_WORDS_US
     }
 
     /// Whether the module still says what it said.
@@ -242,11 +279,13 @@ impl Backup {
         }
         Ok(Armed {
             seq: facts.seq,
+            hang: HangWatch::begin(self.eyes(&live, &prepared), &facts),
             facts,
             prepared,
             ram,
             panicking_since: 0,
             start,
+            death: Death::default(),
             live,
         })
     }

@@ -70,10 +70,12 @@ pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, Region
     let table = stage(physical, inventory)?;
     let header = header(inventory, standby);
     let inject = base + layout::CONTROL.offset + offset_of!(ControlWords, inject) as u64;
-    let writes: [(u64, &[u8]); 4] = [
+    let hang_limits = base + layout::CONTROL.offset + offset_of!(ControlWords, hang_limits) as u64;
+    let writes: [(u64, &[u8]); 5] = [
         (base + RSDP_COPY, inventory.rsdp),
         (base + layout::STAGE_TABLE.offset, table.as_bytes()),
         (inject, inventory.options.inject.as_bytes()),
+        (hang_limits, inventory.options.hang_limits.as_bytes()),
         (base + layout::HEADER.offset, header.as_bytes()),
     ];
     for (address, bytes) in writes {

@@ -116,7 +116,118 @@ pub enum Doorbell {
     Quiet = 0,
     /// The panic notifier ran on the CPU in bits 8..40.
     Panic = 1,
+    /// A planned update: every CPU has left user mode, interrupts are off, and the CPU in bits 8..40 waits.
+    Update = 2,
 }
+
+/// Why the last failover took place; [`ControlWords::failure_cause`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Cause {
+    /// There was none yet, or it is not known.
+    #[default]
+    Unknown = 0,
+    /// The kernel panicked.
+    Panic = 1,
+    /// It was asked for: a planned update.
+    Update = 2,
+    /// No CPU took interrupts any more.
+    AllCpusHung = 3,
+    /// One CPU took no interrupts any more.
+    CpuHung = 4,
+    /// A CPU took interrupts, but no thread got on it any more.
+    SoftLockup = 5,
+    /// A CPU went from thread to thread, but ordinary threads did not get their turn.
+    LiveLock = 6,
+}
+
+impl Cause {
+    /// All of them, with the name used in reports.
+    pub const ALL: [(Self, &str); 7] = [
+        (Self::Unknown, "unknown"),
+        (Self::Panic, "panic"),
+        (Self::Update, "update"),
+        (Self::AllCpusHung, "all-cpus-hung"),
+        (Self::CpuHung, "cpu-hung"),
+        (Self::SoftLockup, "soft-lockup"),
+        (Self::LiveLock, "live-lock"),
+    ];
+
+    /// The cause for a stored word, if it is one of ours.
+    pub fn from_word(word: u64) -> Option<Self> {
+        let mut all = Self::ALL.into_iter().map(|(cause, _)| cause);
+        all.find(|&cause| cause as u64 == word)
+    }
+
+    /// The name used in reports.
+    pub fn name(self) -> &'static str {
+        let mut all = Self::ALL.into_iter();
+        all.find(|&(cause, _)| cause == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// Bits of [`ControlWords::module_features`].
+pub mod features {
+    /// The module answers questions put to a CPU ([`crate::parking::ParkSlot::question`]).
+    pub const ANSWERS: u64 = 1 << 0;
+}
+
+/// Which deadline of [`ControlWords::hang_limits`] a word is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum HangLimit {
+    /// A CPU without a sign of taking interrupts.
+    Cpu = 0,
+    /// A CPU without a sign of a thread getting on it.
+    Thread = 1,
+    /// A CPU that is never idle and never in user mode.
+    LiveLock = 2,
+    /// Threads in uninterruptible sleep: reported only.
+    Stalled = 3,
+}
+
+impl HangLimit {
+    /// All of them, with their names for `orthros-ctl config` and the loader, and their default in milliseconds.
+    pub const ALL: [(Self, &str, u64); 4] = [
+        (Self::Cpu, "hang-cpu", 10_000),
+        (Self::Thread, "hang-thread", 30_000),
+        (Self::LiveLock, "hang-livelock", 60_000),
+        (Self::Stalled, "hang-stalled", 120_000),
+    ];
+    /// In a word of [`ControlWords::hang_limits`]: not watched.
+    pub const OFF: u64 = u64::MAX;
+    /// The shortest deadline that is accepted, in milliseconds.
+    pub const LEAST_MS: u64 = 1_000;
+    /// The longest, in milliseconds.
+    pub const MOST_MS: u64 = 3_600_000;
+
+    /// The deadline for a stored word in milliseconds; `None` if it is off.
+    pub const fn milliseconds(self, word: u64) -> Option<u64> {
+        match word {
+            0 => Some(Self::ALL[self as usize].2),
+            Self::OFF => None,
+            word if word < Self::LEAST_MS => Some(Self::LEAST_MS),
+            word if word > Self::MOST_MS => Some(Self::MOST_MS),
+            word => Some(word),
+        }
+    }
+
+    /// The word for a deadline as it is written: `off`, `default`, or seconds. `None` if it is none of these or out of
+    /// range.
+    pub fn word(text: &str) -> Option<u64> {
+        match text {
+            "off" => Some(Self::OFF),
+            "default" => Some(0),
+            text => {
+                let ms = text.parse::<u64>().ok()?.checked_mul(1000)?;
+                (Self::LEAST_MS..=Self::MOST_MS).contains(&ms).then_some(ms)
+            }
+        }
+    }
+}
+
+/// Bytes of [`ControlWords::failure_where`].
+pub const WHERE_SIZE: usize = 48;
 
 /// How far the successor has come; [`ControlWords::successor_phase`]. Only ever grows within one failover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,13 +300,26 @@ pub struct ControlWords {
     /// While this equals `stop_request`, a CPU that is in the middle of a user thread's call may end it before it parks;
     /// with any other value it parks wherever it is. Written before `stop_request`, and 0 when patience ends. Release.
     pub stop_gently: AtomicU64,
+    /// Why the last failover took place: [`Cause`].
+    pub failure_cause: AtomicU64,
+    /// 1 + the Linux CPU that failed, 0 if it was none in particular.
+    pub failure_cpu: AtomicU64,
+    /// Where that CPU was, as text: `symbol+offset`, NUL-padded.
+    pub failure_where: [AtomicU64; WHERE_SIZE / 8],
+    /// Threads whose system call a planned update has ended with EINTR.
+    pub failure_interrupted: AtomicU64,
+    /// Questions put to CPUs that showed no sign of life since the machine was started.
+    pub hang_questions: AtomicU64,
+    /// Threads of the running kernel that were found in uninterruptible sleep for longer than the deadline.
+    pub stalled_threads: AtomicU64,
     /// Room for more words of the backup OS.
-    pub backup_reserved: [AtomicU64; 16],
+    pub backup_reserved: [AtomicU64; 5],
 
     // Written by the module of the running kernel.
     /// ABI version of the module, 0 while none is loaded.
     pub module_abi: AtomicU64,
-    /// [`Doorbell`] in bits 0..8, Linux CPU number in bits 8..40. Release.
+    /// [`Doorbell`] in bits 0..8, Linux CPU number in bits 8..40; with an update, threads whose call ends with EINTR in bits
+    /// 40..64. Release.
     pub doorbell: AtomicU64,
     /// TSC when the doorbell was rung.
     pub doorbell_tsc: AtomicU64,
@@ -221,8 +345,13 @@ pub struct ControlWords {
     /// retained frames, so that the next successor may be placed there; 0 while there is none. Release. Set before
     /// [`SuccessorPhase::Complete`]; cleared by the backup OS when it detects the next failure.
     pub nursery_free: AtomicU64,
+    /// What the module can do: bits of [`features`]. Set before the facts are published; cleared by the backup OS when it
+    /// detects the next failure.
+    pub module_features: AtomicU64,
+    /// Deadlines in milliseconds by [`HangLimit`], 0 for the default. Written by the loader at boot, then by the module.
+    pub hang_limits: [AtomicU64; 4],
     /// Room for more words of the module.
-    pub module_reserved: [AtomicU64; 16],
+    pub module_reserved: [AtomicU64; 11],
 }
 
 /// Bits of [`ControlWords::inject`].

@@ -185,6 +185,18 @@ pub mod test_kind {
     pub const INJECT: u64 = 5;
     /// Keeps the chosen CPU from parking in the NMI handler.
     pub const UNPARKABLE: u64 = 6;
+    /// Every CPU spins with interrupts off.
+    pub const HANG_ALL: u64 = 16;
+    /// The chosen CPU spins with interrupts off.
+    pub const HANG_CPU: u64 = 17;
+    /// A thread on the chosen CPU spins with preemption off.
+    pub const SOFT_LOCKUP: u64 = 18;
+    /// Two threads of the highest priority hand the chosen CPU to each other for ever.
+    pub const LIVE_LOCK: u64 = 19;
+    /// A thread sleeps uninterruptibly.
+    pub const STALL: u64 = 20;
+    /// The chosen CPU spins with interrupts off, and in the handler of the next NMI.
+    pub const HANG_IN_NMI: u64 = 21;
 }
 /// See [`Test`]. EPERM unless the module was loaded with `allow_test=1`.
 pub const TEST: u64 = iowr::<Test>(10);
@@ -215,3 +227,46 @@ pub struct TaskState {
 }
 /// Sets what no system call can: see [`TaskState`]. ESRCH, EBUSY.
 pub const TASK_STATE: u64 = iowr::<TaskState>(11);
+
+/// Argument of [`CONFIGURE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Configure {
+    /// A [`crate::control::HangLimit`].
+    pub limit: u64,
+    /// Milliseconds, 0 for the default, all ones for off.
+    pub value: u64,
+}
+/// Sets a deadline. EINVAL.
+pub const CONFIGURE: u64 = iowr::<Configure>(16);
+
+/// Argument of [`UPDATE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Update {
+    /// How long to wait for a moment that fits, in microseconds.
+    pub deadline: u64,
+    /// Bits of [`update_flags`].
+    pub flags: u64,
+    /// Out: threads that are protected.
+    pub threads: u64,
+    /// Out: how often they were looked at.
+    pub attempts: u64,
+    /// Out: a thread that was in the way, 0 if none was.
+    pub tid: u64,
+    /// Out: the system call it was in.
+    pub call: u64,
+    /// Out: threads whose call ends with EINTR.
+    pub interrupted: u64,
+}
+/// Bits of [`Update::flags`].
+pub mod update_flags {
+    /// Only look and count; nothing happens.
+    pub const DRY_RUN: u64 = 1;
+    /// Threads whose call ends with EINTR are no obstacle.
+    pub const ALLOW_INTERRUPTED: u64 = 2;
+}
+/// Waits until every protected thread can be stopped exactly, and then hands the machine to the backup OS. Does not return
+/// if that succeeds. EAGAIN if a thread was in the way until the deadline, ENODEV if not armed, ETIMEDOUT if the backup OS
+/// did not take over.
+pub const UPDATE: u64 = iowr::<Update>(17);

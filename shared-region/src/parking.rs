@@ -6,7 +6,8 @@
 //! stack is the last page of the slot.
 //!
 //! Writer: the CPU itself (the module's NMI handler up to [`ParkState::Saved`], the parking code after that). Reader:
-//! the backup OS. `command` is the only word the backup OS writes while a CPU is in its slot.
+//! the backup OS. `command` is the only word the backup OS writes while a CPU is in its slot; `question` it writes while
+//! the CPU runs the active.
 
 use core::sync::atomic::AtomicU64;
 
@@ -16,6 +17,9 @@ pub const SLOT_SIZE: usize = 0x4000;
 pub const XSAVE_OFFSET: usize = 0x400;
 /// Room for the XSAVE area (standard format; AMX needs 11 KB).
 pub const XSAVE_SIZE: usize = 0x2C00;
+
+/// [`ParkSlot::question`] and all answers before the first question.
+pub const NO_QUESTION: u64 = u64::MAX;
 
 /// Where a CPU is; [`ParkSlot::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,8 +95,23 @@ pub struct ParkSlot {
     pub parked_idt: AtomicU64,
     /// NMIs of this stop that found the CPU in the middle of a call and let it go on. Release by the CPU.
     pub let_go_on: AtomicU64,
+    /// While the active runs: number of the last question put to this CPU. The backup OS writes it and then sends an NMI.
+    /// The module makes it [`NO_QUESTION`] when it begins to answer; 0 where nobody answers, and then none is put. Release.
+    pub question: AtomicU64,
+    /// The question to which the CPU's NMI handler answered. Written last of what it writes. Release.
+    pub answer_nmi: AtomicU64,
+    /// The question to which the CPU answered from an interrupt: it takes interrupts.
+    pub answer_interrupt: AtomicU64,
+    /// The question to which an ordinary thread answered on the CPU: its scheduler works.
+    pub answer_thread: AtomicU64,
+    /// Instruction pointer that the NMI interrupted.
+    pub answer_ip: AtomicU64,
+    /// RFLAGS in bits 0..32; bit 32 if it was user mode.
+    pub answer_flags: AtomicU64,
+    /// Id of the thread that the NMI interrupted.
+    pub answer_tid: AtomicU64,
     /// Up to [`XSAVE_OFFSET`].
-    pub reserved: [AtomicU64; 87],
+    pub reserved: [AtomicU64; 80],
     /// XSAVE area in the standard format, everything in XCR0, aligned to 64 bytes.
     pub xsave: [u8; XSAVE_SIZE],
     /// Stack of the parking code; it grows down from the end.

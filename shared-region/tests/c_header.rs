@@ -56,9 +56,10 @@ fn structures(out: &mut String) {
     structure!(text, control::ControlWords, "orthros_control", {
         watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
         park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
-        successor_slot, stop_gently, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
+        successor_slot, stop_gently, failure_cause, failure_cpu, failure_where,
+        failure_interrupted, hang_questions, stalled_threads, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
-        nursery_free, module_reserved,
+        nursery_free, module_features, hang_limits, module_reserved,
     });
     structure!(text, timeline::Timeline, "orthros_timeline", { tsc });
     structure!(text, facts::XstateComponent, "orthros_xstate_component", { offset, size, flags, reserved });
@@ -71,8 +72,8 @@ fn structures(out: &mut String) {
     structure!(text, protect::ProtectTable, "orthros_protect_table", { seq, entries });
     structure!(text, parking::ParkSlot, "orthros_park_slot", {
         state, generation, cpu, current_task, cr2, cr3, fs_base, kernel_gs_base, regs, xsave_valid, tsc, command,
-        argument, argument2, nmis, parked_rip, parked_rsp, parked_cr3, parked_gdt, parked_idt, let_go_on, reserved,
-        xsave, stack,
+        argument, argument2, nmis, parked_rip, parked_rsp, parked_cr3, parked_gdt, parked_idt, let_go_on, question,
+        answer_nmi, answer_interrupt, answer_thread, answer_ip, answer_flags, answer_tid, reserved, xsave, stack,
     });
     structure!(text, context::FrameRun, "orthros_frame_run", { va, word });
     structure!(text, device::Info, "orthros_info", { abi_version, region, successor, withheld });
@@ -86,11 +87,13 @@ fn structures(out: &mut String) {
     structure!(text, device::Test, "orthros_test", { kind, cpu, value });
     structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
     structure!(text, device::Wake, "orthros_wake", { successor });
+    structure!(text, device::Configure, "orthros_configure", { limit, value });
+    structure!(text, device::Update, "orthros_update", { deadline, flags, threads, attempts, tid, call, interrupted });
     out.push_str(&text);
 }
 
 fn constants(out: &mut String) {
-    use control::{Doorbell, SalvageGate, SuccessorPhase, WatchState};
+    use control::{Doorbell, HangLimit, SalvageGate, SuccessorPhase, WatchState};
     use timeline::Event;
 
     let values = [
@@ -127,6 +130,12 @@ fn constants(out: &mut String) {
         ("GATE_FORBIDDEN", SalvageGate::Forbidden as u64),
         ("DOORBELL_QUIET", Doorbell::Quiet as u64),
         ("DOORBELL_PANIC", Doorbell::Panic as u64),
+        ("DOORBELL_UPDATE", Doorbell::Update as u64),
+        ("FEATURE_ANSWERS", control::features::ANSWERS),
+        ("HANG_LIMITS", HangLimit::ALL.len() as u64),
+        ("HANG_LIMIT_OFF", HangLimit::OFF),
+        ("HANG_LIMIT_LEAST_MS", HangLimit::LEAST_MS),
+        ("HANG_LIMIT_MOST_MS", HangLimit::MOST_MS),
         ("PHASE_NONE", SuccessorPhase::None as u64),
         ("PHASE_MODULE", SuccessorPhase::Module as u64),
         ("PHASE_MEMORY_ADDED", SuccessorPhase::MemoryAdded as u64),
@@ -146,6 +155,7 @@ fn constants(out: &mut String) {
         ("PARK_RUNNING", parking::ParkState::Running as u64),
         ("PARK_SAVING", parking::ParkState::Saving as u64),
         ("PARK_SAVED", parking::ParkState::Saved as u64),
+        ("NO_QUESTION", parking::NO_QUESTION),
         ("FRAME_OWN", context::frame_kind::OWN),
         ("FRAME_SHARED", context::frame_kind::SHARED),
         ("FRAME_HUGE", context::frame_kind::HUGE),
@@ -159,6 +169,14 @@ fn constants(out: &mut String) {
         ("TEST_PANIC_WITH_SPINNER", device::test_kind::PANIC_WITH_SPINNER),
         ("TEST_INJECT", device::test_kind::INJECT),
         ("TEST_UNPARKABLE", device::test_kind::UNPARKABLE),
+        ("TEST_HANG_ALL", device::test_kind::HANG_ALL),
+        ("TEST_HANG_CPU", device::test_kind::HANG_CPU),
+        ("TEST_SOFT_LOCKUP", device::test_kind::SOFT_LOCKUP),
+        ("TEST_LIVE_LOCK", device::test_kind::LIVE_LOCK),
+        ("TEST_STALL", device::test_kind::STALL),
+        ("TEST_HANG_IN_NMI", device::test_kind::HANG_IN_NMI),
+        ("UPDATE_DRY_RUN", device::update_flags::DRY_RUN),
+        ("UPDATE_ALLOW_INTERRUPTED", device::update_flags::ALLOW_INTERRUPTED),
         ("INFO", device::INFO),
         ("PROTECT", device::PROTECT),
         ("UNPROTECT", device::UNPROTECT),
@@ -171,6 +189,8 @@ fn constants(out: &mut String) {
         ("TEST", device::TEST),
         ("TASK_STATE", device::TASK_STATE),
         ("WAKE", device::WAKE),
+        ("CONFIGURE", device::CONFIGURE),
+        ("UPDATE", device::UPDATE),
     ];
     for (name, value) in values {
         assertion(out, &format!("ORTHROS_{name}"), value);

@@ -54,6 +54,20 @@ pub enum Command {
     },
     /// Make the kernel fail, to see the machine come back.
     PanicTest(PanicTest),
+    /// Make the kernel hang, to see that it is noticed.
+    HangTest(HangTest),
+    /// Replace the kernel by the staged one; protected processes go on.
+    Update(Update),
+    /// Show or set after how long a hang is one.
+    Config {
+        /// `hang-cpu`, `hang-thread`, `hang-livelock` or `hang-stalled`; without any, all are shown.
+        name: Option<String>,
+        /// Seconds, `off` or `default`; without one, the deadline is shown.
+        value: Option<String>,
+        /// As JSON.
+        #[arg(long, conflicts_with = "value")]
+        json: bool,
+    },
     /// Check whether this machine can run Orthros, also before it does.
     CheckMachine {
         /// As JSON.
@@ -159,4 +173,58 @@ pub enum PanicKind {
     BugInInterrupt,
     /// `panic()` while the chosen CPU spins with interrupts off.
     PanicWithSpinner,
+}
+
+/// Arguments of `hang-test`.
+#[derive(Debug, Args)]
+pub struct HangTest {
+    /// How it hangs.
+    #[arg(long, value_enum)]
+    pub kind: HangKind,
+    /// On which CPU; where the test runs if not given.
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<u32>,
+    /// Really.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Ways to hang.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HangKind {
+    /// Every CPU spins with interrupts off.
+    AllCpus,
+    /// One CPU spins with interrupts off.
+    OneCpuIrqOff,
+    /// One CPU spins with interrupts off, and in its NMI handler when it is asked.
+    InNmi,
+    /// A kernel thread spins and lets nobody else on its CPU.
+    SoftLockup,
+    /// Two kernel threads of the highest priority hand a CPU to each other for ever.
+    LiveLock,
+    /// A thread sleeps uninterruptibly: reported, and nothing else.
+    Stall,
+}
+
+/// Arguments of `update`.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Only say what would survive.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go ahead, although every process that is not protected ends.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Go ahead even if a protected process would not survive.
+    #[arg(long)]
+    pub force: bool,
+    /// Do not write file systems out before.
+    #[arg(long)]
+    pub no_sync: bool,
+    /// How long to wait for a moment in which no call has to be interrupted, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub wait: u64,
+    /// As JSON; progress goes to standard error.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -4,7 +4,10 @@
 
 mod check;
 mod cli;
+mod config;
 mod exit;
+mod freezer;
+mod hang_test;
 mod log;
 mod machine;
 mod man;
@@ -15,6 +18,7 @@ mod root;
 mod snapshot;
 mod status;
 mod units;
+mod update;
 
 use clap::Parser;
 use cli::{Arguments, Command};
@@ -40,6 +44,9 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Check { pids, all, json } => check::run(&pids, all, json),
         Command::Report { json, full } => report::run(json, full),
         Command::PanicTest(test) => panic_test::run(&test),
+        Command::HangTest(test) => hang_test::run(&test),
+        Command::Update(wish) => update::run(&wish),
+        Command::Config { name, value, json } => config::run(name.as_deref(), value.as_deref(), json),
         Command::CheckMachine { json } => machine::run(json),
         Command::Log { epitaph } => log::run(epitaph),
         Command::Man => {

@@ -160,10 +160,14 @@ pub mod libc_errno {
     pub const ENXIO: i32 = 6;
     /// Permission denied.
     pub const EACCES: i32 = 13;
+    /// Try again.
+    pub const EAGAIN: i32 = 11;
     /// Exists.
     pub const EEXIST: i32 = 17;
     /// No such device.
     pub const ENODEV: i32 = 19;
+    /// Took too long.
+    pub const ETIMEDOUT: i32 = 110;
     /// No space left.
     pub const ENOSPC: i32 = 28;
 }

@@ -1,5 +1,6 @@
 //! `orthros-ctl status`.
 
+use crate::config;
 use crate::exit::Exit;
 use crate::report::{self, Report};
 use crate::root::Root;
@@ -8,7 +9,7 @@ use crate::units::{bytes, count};
 use anyhow::Result;
 use boot_plan::parameters::{deviations, Addition, Deviation, Facts};
 use serde_json::{json, Value};
-use shared_region::control::{WatchReason, WatchState};
+use shared_region::control::{features, HangLimit, WatchReason, WatchState};
 use shared_region::layout::STAGE_TABLE;
 use shared_region::protect::{flags, kind, ProtectEntry};
 use shared_region::stage::StageTable;
@@ -91,7 +92,7 @@ impl Status {
     }
 
     /// The staged kernel that would be booted, if there is one.
-    fn staged(&self) -> Option<&shared_region::stage::StagedKernel> {
+    pub fn staged(&self) -> Option<&shared_region::stage::StagedKernel> {
         let table = self.stage.as_ref()?;
         let slot = table.slots.get(usize::try_from(table.current).ok()?)?;
         (slot.valid == 1).then_some(slot)
@@ -155,6 +156,7 @@ impl Status {
                 control!(snapshot, stray_vectors)
             ),
         );
+        line("hangs", hangs_text(snapshot));
         match snapshot.protected.as_slice() {
             [] => line("protected", "nothing; see `orthros-ctl protect --help`".into()),
             entries => entries.iter().for_each(|entry| line("protected", entry_text(entry))),
@@ -202,6 +204,11 @@ impl Status {
             "standby": snapshot.standby.map(standby_name),
             "watcher_looks": control!(snapshot, watcher_looks),
             "stray_vectors": control!(snapshot, stray_vectors),
+            "hangs": {
+                "watched": watches_hangs(snapshot),
+                "questions": control!(snapshot, hang_questions),
+                "stalled_threads": control!(snapshot, stalled_threads),
+            },
             "failovers": snapshot.failovers(),
             "protected": snapshot.protected.iter().map(entry_json).collect::<Vec<_>>(),
             "parameters": self.deviations.iter().map(|deviation| json!({
@@ -236,6 +243,26 @@ fn standby_name(state: StandbyState) -> &'static str {
         StandbyState::Awake => "awake",
         StandbyState::Failed => "failed",
     }
+}
+
+fn watches_hangs(snapshot: &Snapshot) -> bool {
+    control!(snapshot, module_features) & features::ANSWERS != 0
+}
+
+/// After how long a hang is one, and what has looked like one.
+fn hangs_text(snapshot: &Snapshot) -> String {
+    if !watches_hangs(snapshot) {
+        return "not noticed: the module does not answer questions".into();
+    }
+    let limit = |limit| config::text(config::deadline(snapshot, limit));
+    format!(
+        "a CPU after {}, a thread after {}, a live-lock after {}; {} asked, {} stalled",
+        limit(HangLimit::Cpu),
+        limit(HangLimit::Thread),
+        limit(HangLimit::LiveLock),
+        count(control!(snapshot, hang_questions), "question", "questions"),
+        count(control!(snapshot, stalled_threads), "thread", "threads"),
+    )
 }
 
 fn with_descendants(entry: &ProtectEntry) -> &'static str {
@@ -306,6 +333,8 @@ mod tests {
     #[test]
     fn an_armed_machine() {
         let mut fake = Fake::armed();
+        fake.set_control(offset_of!(ControlWords, module_features), 1);
+        fake.set_control(offset_of!(ControlWords, hang_limits), 4_000);
         fake.protect(
             0,
             ProtectEntry {
@@ -332,6 +361,7 @@ kernel:      6.1.0
 machine:     3 CPUs for Linux, core with APIC id 3 reserved; region at 0x68000000, nursery 0 at 0x58000000 reserved
 staged:      nothing
 watcher:     4711 looks, 0 stray interrupts
+hangs:       a CPU after 4 s, a thread after 30 s, a live-lock after 60 s; 0 questions asked, 0 threads stalled
 protected:   process 2345 (worker) and its descendants
 protected:   every process named `mysqld`
 parameter:   `panic=0` is `panic=10`: a panicking kernel must not reset the machine: its memory is what is to be saved

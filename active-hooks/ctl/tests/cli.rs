@@ -34,6 +34,9 @@ fn without_the_module_the_way_out_is_named() {
         &["protect", "1"],
         &["unprotect", "--all"],
         &["panic-test", "--yes"],
+        &["hang-test", "--kind", "all-cpus", "--yes"],
+        &["update", "--dry-run"],
+        &["config"],
     ] {
         let output = run(command);
         assert_eq!(output.status.code(), Some(3), "{command:?}");
@@ -55,6 +58,10 @@ fn a_wrong_command_line_is_2() {
         &["protect", "--comm", "x", "--", "true"],
         &["protect", "five"],
         &["panic-test", "--kind", "meteor"],
+        &["hang-test", "--yes"],
+        &["update", "--dry-run", "--yes"],
+        &["update", "--wait", "20000"],
+        &["config", "hang-cpu", "5", "--json"],
         &["check", "--all", "5"],
         &["nothing"],
     ] {
@@ -72,6 +79,9 @@ fn help_lists_every_command_and_the_exit_codes() {
         "check",
         "report",
         "panic-test",
+        "hang-test",
+        "update",
+        "config",
         "check-machine",
         "log",
         "Exit codes",

@@ -16,8 +16,9 @@ use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
     device::{
-        AddMemory, Adopt, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, Wake, WriteReport, ADD_MEMORY,
-        ADOPT, INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE, TEST, UNPROTECT, WAKE, WRITE_REPORT,
+        AddMemory, Adopt, Configure, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, Update, Wake,
+        WriteReport, ADD_MEMORY, ADOPT, CONFIGURE, INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE, TEST,
+        UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
     },
     timeline::Event,
     PAGE_SIZE,
@@ -200,6 +201,28 @@ impl Device {
     /// EPERM unless the module was loaded with `allow_test=1`.
     pub fn test(&self, mut test: Test) -> Result<(), DeviceError> {
         ioctl::update::<TEST, Test>(&self.fd, "TEST", &mut test)
+    }
+
+    /// Sets a deadline.
+    ///
+    /// # Errors
+    /// EINVAL if it is out of range.
+    pub fn configure(&self, mut request: Configure) -> Result<(), DeviceError> {
+        ioctl::update::<CONFIGURE, Configure>(&self.fd, "CONFIGURE", &mut request)
+    }
+
+    /// Looks for a moment in which all protected threads can be stopped exactly, and hands the machine over in it. Does
+    /// not return then. What was found is in `request` in any case.
+    ///
+    /// # Errors
+    /// EAGAIN if a thread was in the way until the deadline, ENODEV if not armed, ETIMEDOUT if nobody took over.
+    pub fn update(&self, request: &mut Update) -> Result<(), DeviceError> {
+        ioctl::update::<UPDATE, Update>(&self.fd, "UPDATE", request)
+    }
+
+    /// Keeps others from calling this until the value is dropped; whether nobody else does.
+    pub fn lock(&self) -> bool {
+        rustix::fs::flock(&self.fd, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
     }
 
     /// Reads the contents of withheld frames, from frame number `pfn` on, filling `bytes`.

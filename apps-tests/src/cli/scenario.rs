@@ -24,6 +24,9 @@ pub struct Options {
     /// What happens, instead of the steps' own events
     #[arg(long, value_enum)]
     event: Option<Event>,
+    /// How it is brought about, instead of the steps' own ways: arguments for panic-test, hang-test or update
+    #[arg(long, allow_hyphen_values = true)]
+    injection: Option<String>,
     /// Write the result to this file
     #[arg(long)]
     json: Option<PathBuf>,
@@ -48,7 +51,14 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
     let successor = options.successor.unwrap_or(options.active);
     let mut scenario = Scenario::read(&super::scenario_dir(paths, &options.dir))?;
     for step in &mut scenario.steps {
-        step.event = options.event.unwrap_or(step.event);
+        if let Some(event) = options.event.filter(|&event| event != step.event) {
+            // How one event is brought about means nothing to another.
+            step.event = event;
+            step.injection = None;
+        }
+        if options.injection.is_some() {
+            step.injection.clone_from(&options.injection);
+        }
     }
     let dir = paths
         .target

@@ -7,6 +7,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`stop`] | how the active's CPUs are stopped, and when to give up on one |
+//! | [`hang`] | whether the active hangs |
 //! | [`life`] | what the backup OS is doing, from start to start |
 //! | [`standby`] | whether a successor sleeps, and what one that was woken asks for |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
@@ -21,6 +22,7 @@ extern crate alloc;
 
 pub mod digest;
 pub mod fingerprint;
+pub mod hang;
 pub mod life;
 pub mod ram;
 pub mod standby;

@@ -61,6 +61,7 @@ impl Context {
             stopped: Stopped::Image,
             readings: None,
             failover: 0,
+            suspect: None,
         };
         run(kernel, &input, &mut area, &mut retained)?;
         let mut context = Self::default();

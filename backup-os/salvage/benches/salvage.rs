@@ -34,6 +34,7 @@ fn main() {
             stopped: Stopped::Image,
             readings: None,
             failover: 1,
+            suspect: None,
         };
         let mut best = Duration::MAX;
         let mut saved = None;

@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         stopped: Stopped::Image,
         readings: None,
         failover: 0,
+        suspect: None,
     };
     let mut area = vec![0; 46 << 20];
     let mut retained = vec![0; 4 << 20];

@@ -2,8 +2,10 @@
 
 use crate::addr::Kva;
 use crate::context::Context;
+use crate::cpus::Cpu;
+use crate::heartbeat;
 use crate::memory::PhysMem;
-use crate::orc::{frames, Unwind};
+use crate::orc::{frames, Start, Unwind};
 use crate::overview;
 use crate::printk;
 use alloc::string::String;
@@ -24,10 +26,9 @@ const SECOND: u64 = 1_000_000;
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Evidence {
     let kernel = context.kernel;
     let panic_cpu = kernel.mem.i32(kernel.symbols.panic_cpu).unwrap_or(-1);
-    let cpu = context
-        .cpus
-        .iter()
-        .find(|cpu| i32::try_from(cpu.number) == Ok(panic_cpu));
+    let cpu = context.cpus.iter().find(|cpu| {
+        i32::try_from(cpu.number) == Ok(panic_cpu) || (panic_cpu < 0 && context.input.suspect == Some(cpu.number))
+    });
     let types = &kernel.types.layouts.task;
     let task = cpu.map(|cpu| {
         let comm = kernel.mem.text(cpu.current, types.comm).unwrap_or_default();
@@ -41,7 +42,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Evidence {
         dmesg: log(context),
         panic_cpu: i64::from(panic_cpu),
         task: task.unwrap_or_default(),
-        stack: cpu.map(|cpu| stack(context, cpu.current)).unwrap_or_default(),
+        stack: cpu.map(|cpu| stack(context, cpu)).unwrap_or_default(),
         tasks: threads.take(MAX_LISTED).map(|thread| line(&thread)).collect(),
     }
 }
@@ -70,22 +71,31 @@ fn log<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> String {
     text.split_off(start)
 }
 
-/// Return addresses of the panicking task from the caller of `panic` on, as `symbol+offset`.
-fn stack<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Vec<String> {
+/// Where the CPU was, as `symbol+offset`: from the caller of `panic` on, or from the place at which it hung.
+fn stack<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, cpu: &Cpu) -> Vec<String> {
     let kernel = context.kernel;
-    let chain = match Unwind::panicking(kernel, task) {
+    let chain = match Unwind::panicking(kernel, cpu.current) {
         Ok(Some(chain)) => chain,
-        _ => return Vec::new(),
+        _ => {
+            let Some(left) = &cpu.left else {
+                return Vec::new();
+            };
+            let [.., ip, _, _, sp, _] = left.regs;
+            let [_, _, _, _, bp, ..] = left.regs;
+            Unwind::new(
+                kernel,
+                Start {
+                    ip: Kva(ip),
+                    sp: Kva(sp),
+                    bp: Kva(bp),
+                    interrupted: true,
+                },
+            )
+        }
     };
     let (found, _) = frames(chain);
-    found
-        .into_iter()
-        .take(MAX_FRAMES)
-        .map(|ip| match kernel.kallsyms.symbolize(ip) {
-            Some(symbol) => alloc::format!("{}+{:#x}", symbol.name, symbol.offset),
-            None => alloc::format!("{ip}"),
-        })
-        .collect()
+    let named = |ip: Kva| heartbeat::place(kernel, ip.0);
+    found.into_iter().take(MAX_FRAMES).map(named).collect()
 }
 
 /// `pid comm state` of a thread.

@@ -67,6 +67,8 @@ pub struct Input<'i> {
     pub readings: Option<Readings>,
     /// Number of the failover ([`shared_region::record::StreamHeader::failover`]).
     pub failover: u64,
+    /// The CPU that hung, if it was not a panic.
+    pub suspect: Option<usize>,
 }
 
 /// What [`run`] did.

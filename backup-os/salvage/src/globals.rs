@@ -24,6 +24,16 @@ crate::symbols! {
         current_task: Option<Kva>,
         /// Per CPU: hot data with the running task, in between.
         pcpu_hot: Option<Kva>,
+        /// Per CPU: the run queue.
+        runqueues: Option<Kva>,
+        /// Per CPU: interrupts of the processor's own.
+        irq_stat: Option<Kva>,
+        /// Per CPU: interrupts of devices.
+        kstat: Option<Kva>,
+        /// Per CPU: time by kind.
+        kernel_cpustat: Option<Kva>,
+        /// The CPU that is in the kernel debugger, −1 if none is.
+        kgdb_active: Option<Kva>,
         /// Frame number of the zero page.
         zero_pfn: Option<Kva>,
         /// Frame number of the huge zero page, all ones if there is none.

@@ -10,6 +10,7 @@ use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super, Journal};
 use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
+use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
@@ -59,6 +60,14 @@ crate::mirror_set! {
         pid_types: PidTypes,
         /// `struct pcpu_hot`.
         pcpu_hot: Option<PcpuHot>,
+        /// `struct rq`.
+        rq: Option<Rq>,
+        /// `irq_cpustat_t`.
+        irq_stat: Option<IrqStat>,
+        /// `struct kernel_cpustat`.
+        kernel_cpustat: Option<KernelCpustat>,
+        /// `struct kernel_stat`.
+        kernel_stat: Option<KernelStat>,
         /// `struct tss_struct`.
         tss: Option<Tss>,
         /// `struct fpstate`.

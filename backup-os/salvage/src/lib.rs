@@ -69,6 +69,7 @@ pub mod fpu;
 pub mod frame_set;
 pub mod frames;
 pub mod globals;
+pub mod heartbeat;
 pub mod inodes;
 pub mod interrupted;
 pub mod kallsyms;

@@ -60,6 +60,7 @@ fn look(image: &Image<'_>, prepared: &Prepared, known: &[Thread]) -> usize {
         stopped: Stopped::Image,
         readings: None,
         failover: 1,
+        suspect: None,
     };
     let saved = run(&kernel, &input, &mut area, &mut retained).expect("the area has room");
     let stream = Stream::open(&area).expect("the stream is whole");

@@ -36,6 +36,7 @@ fn everything() -> Input<'static> {
         stopped: Stopped::Image,
         readings: None,
         failover: 7,
+        suspect: None,
     }
 }
 

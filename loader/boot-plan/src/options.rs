@@ -1,6 +1,7 @@
 //! The loader's own command line.
 
 use alloc::{string::String, vec::Vec};
+use shared_region::control::HangLimit;
 
 /// What to do when the backup OS does not start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +24,9 @@ pub struct Options {
     pub standby: bool,
     /// `inject=N`: fault injection for tests, bits of `shared_region::control::inject`.
     pub inject: u64,
+    /// `hang-cpu=`, `hang-thread=`, `hang-livelock=`, `hang-stalled=`, each `off`, `default` or seconds: words of
+    /// `shared_region::control::ControlWords::hang_limits`.
+    pub hang_limits: [u64; HangLimit::ALL.len()],
 }
 
 impl Default for Options {
@@ -32,6 +36,7 @@ impl Default for Options {
             backup_console: true,
             standby: false,
             inject: 0,
+            hang_limits: [0; HangLimit::ALL.len()],
         }
     }
 }
@@ -62,7 +67,17 @@ impl Options {
                 Some(("inject", value)) if number(value).is_some() => {
                     options.inject = number(value).unwrap_or_default();
                 }
-                _ => unknown.push(text.into_owned()),
+                Some((name, value)) => {
+                    let limit = HangLimit::ALL
+                        .iter()
+                        .zip(&mut options.hang_limits)
+                        .find(|((_, known, _), _)| *known == name);
+                    match limit.zip(HangLimit::word(value)) {
+                        Some(((_, place), word)) => *place = word,
+                        None => unknown.push(text.into_owned()),
+                    }
+                }
+                None => unknown.push(text.into_owned()),
             }
         }
         (options, unknown)
@@ -83,10 +98,18 @@ mod tests {
                 fallback: Fallback::Boot,
                 backup_console: false,
                 standby: true,
-                inject: 0x30
+                inject: 0x30,
+                ..Options::default()
             }
         );
         assert_eq!(unknown, ["colour=red", "inject=x"]);
+    }
+
+    #[test]
+    fn deadlines_for_hangs_are_seconds_or_off() {
+        let (options, unknown) = Options::parse(b"hang-cpu=20 hang-thread=off hang-livelock=default hang-stalled=0");
+        assert_eq!(options.hang_limits, [20_000, HangLimit::OFF, 0, 0]);
+        assert_eq!(unknown, ["hang-stalled=0"]);
     }
 
     #[test]

@@ -119,7 +119,13 @@ impl Verdict {
         }
     }
 
-    fn text(&self) -> String {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
         let worst = match self.survives() {
             true => "would survive",
             false if self.findings.iter().any(|finding| finding.cost == Cost::Fatal) => "would not survive",
@@ -146,7 +152,8 @@ impl Verdict {
         out
     }
 
-    fn json(&self) -> Value {
+    /// For programs.
+    pub fn json(&self) -> Value {
         let findings: Vec<_> = self
             .findings
             .iter()
@@ -276,6 +283,29 @@ fn chosen(root: &Root, given: &[u32], all: bool, snapshot: Option<&Snapshot>) ->
         "no process is protected; name some to check them all the same"
     );
     Ok(list)
+}
+
+/// Looks at every protected process; those that end meanwhile are left out.
+pub fn protected(root: &Root, snapshot: Snapshot) -> Result<Vec<Verdict>> {
+    let peers = Peers::read(root, Some(snapshot));
+    let mut verdicts = Vec::new();
+    for pid in pids(root)? {
+        let comm = root.line(&format!("/proc/{pid}/comm")).unwrap_or_default();
+        if pid == 1 || peers.protected(pid, &comm) != Some(true) {
+            continue;
+        }
+        let process = Process { root, pid };
+        // A child that has ended is kept with its parent and has nothing to look at.
+        if is_kernel_thread(&process) {
+            continue;
+        }
+        match check(&process, &peers) {
+            Ok(verdict) => verdicts.push(verdict),
+            Err(_) if !root.exists(&format!("/proc/{pid}")) => {}
+            Err(error) => return Err(explain(error, pid)),
+        }
+    }
+    Ok(verdicts)
 }
 
 /// Prints the verdicts. Fails if something would not survive.

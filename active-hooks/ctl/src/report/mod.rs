@@ -8,7 +8,7 @@ use crate::snapshot::{control, open_region, stream, Snapshot, Source};
 use anyhow::Result;
 use serde_json::{json, Value};
 use shared_region::context::{Evidence, Lost, Machine, Outcome, Summary};
-use shared_region::control::{SalvageGate, SuccessorPhase};
+use shared_region::control::{Cause, ControlWords, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::layout::{Part, CONTEXT, REPORT};
 use shared_region::record::{Kind, Record, Stream};
 use timeline::Timeline;
@@ -39,6 +39,13 @@ pub struct Report {
     timeline: Timeline,
     gate: Option<SalvageGate>,
     phase: Option<SuccessorPhase>,
+    cause: Cause,
+    /// The Linux CPU that failed.
+    cause_cpu: Option<u64>,
+    /// Where that CPU hung, empty if it did not or it is not known.
+    cause_where: String,
+    /// Threads whose call an update has ended with EINTR.
+    interrupted: u64,
     unparked: u64,
     resumed: u64,
     frames: Frames,
@@ -61,6 +68,10 @@ impl Report {
             timeline: Timeline::read(snapshot),
             gate: SalvageGate::from_word(control!(snapshot, salvage_gate)),
             phase: SuccessorPhase::from_word(control!(snapshot, successor_phase)),
+            cause: Cause::from_word(control!(snapshot, failure_cause)).unwrap_or_default(),
+            cause_cpu: control!(snapshot, failure_cpu).checked_sub(1),
+            cause_where: place(snapshot),
+            interrupted: control!(snapshot, failure_interrupted),
             unparked: control!(snapshot, unparked_cpus),
             resumed: control!(snapshot, processes_resumed),
             frames: Frames {
@@ -138,6 +149,10 @@ impl Report {
             "phase": self.phase.map(|phase| format!("{phase:?}").to_lowercase()),
             "old_kernel": self.machine.as_ref().map(|machine| machine.release.clone()),
             "timeline_ns": self.timeline.json(),
+            "cause": self.cause.name(),
+            "cause_cpu": self.cause_cpu,
+            "cause_where": (!self.cause_where.is_empty()).then_some(&self.cause_where),
+            "interrupted_calls": self.interrupted,
             "unparked_cpus": self.unparked,
             "processes": {"resumed": self.resumed(), "not_resumed": self.not_resumed()},
             "frames": {
@@ -197,6 +212,14 @@ impl Report {
     }
 }
 
+/// Where the CPU that failed hung.
+fn place(snapshot: &Snapshot) -> String {
+    let first = std::mem::offset_of!(ControlWords, failure_where);
+    let words = (0..WHERE_SIZE / 8).map(|index| snapshot.word(first + 8 * index));
+    let bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Prints the report of the last failover, or says that there is none.
 pub fn run(json: bool, full: bool) -> Result<Exit> {
     let (_device, region) = open_region()?;
@@ -233,6 +256,12 @@ mod tests {
         let mut fake = Fake::armed();
         let words = [
             (offset_of!(ControlWords, failover_count), 2),
+            (offset_of!(ControlWords, failure_cause), Cause::SoftLockup as u64),
+            (offset_of!(ControlWords, failure_cpu), 3),
+            (
+                offset_of!(ControlWords, failure_where),
+                u64::from_le_bytes(*b"spin+0x9"),
+            ),
             (offset_of!(ControlWords, salvage_gate), 2),
             (offset_of!(ControlWords, successor_phase), 5),
             (offset_of!(ControlWords, processes_resumed), 1),
@@ -309,6 +338,7 @@ mod tests {
         let expected = "\
 Failover 2 of the machine: salvage open, hand-over complete.
 The kernel that died: 6.1.0-56-cloud-amd64
+Cause: a CPU let no thread on any more: CPU 2 at spin+0x9
 
 Timeline
   failed                     0 ns           0 ns
@@ -349,6 +379,8 @@ Frames: 262144 adopted in place, 17 copied, 0 refused, 300000 retained
         let value = report(&failed_over()).json(Detail::Processes);
         assert_eq!(value["timeline_ns"]["stopped"], 4_000_000);
         assert_eq!(value["timeline_ns"]["complete"], Value::Null);
+        assert_eq!(value["cause"], "soft-lockup");
+        assert_eq!(value["cause_where"], "spin+0x9");
         assert_eq!(value["processes"], json!({"resumed": 1, "not_resumed": 1}));
         assert_eq!(value["lost"][0]["pid"], 3001);
         assert_eq!(value["saved_and_not"][0]["resumed"], true);

@@ -1,8 +1,8 @@
 //! The report for people.
 
 use super::{Detail, Report};
-use crate::units::duration;
-use shared_region::control::{SalvageGate, SuccessorPhase};
+use crate::units::{count, duration};
+use shared_region::control::{Cause, SalvageGate, SuccessorPhase};
 use shared_region::timeline::Event;
 use std::fmt::Write;
 
@@ -77,6 +77,7 @@ impl Report {
         if let Some(machine) = &self.machine {
             writeln!(out, "The kernel that died: {}", machine.release)?;
         }
+        self.write_cause(out)?;
         if self.unparked > 0 {
             writeln!(out, "CPUs that could not be parked: {}", self.unparked)?;
         }
@@ -105,6 +106,29 @@ impl Report {
             self.write_evidence(out)?;
         }
         Ok(())
+    }
+
+    fn write_cause(&self, out: &mut String) -> std::fmt::Result {
+        let text = match self.cause {
+            Cause::Unknown => return Ok(()),
+            Cause::Panic => "the kernel panicked",
+            Cause::Update => "a planned update",
+            Cause::AllCpusHung => "no CPU took interrupts any more",
+            Cause::CpuHung => "a CPU took no interrupts any more",
+            Cause::SoftLockup => "a CPU let no thread on any more",
+            Cause::LiveLock => "ordinary threads did not get their turn on a CPU any more",
+        };
+        write!(out, "Cause: {text}")?;
+        match (self.cause_cpu, self.cause_where.as_str()) {
+            (None, _) => {}
+            (Some(cpu), "") => write!(out, ": CPU {cpu}")?,
+            (Some(cpu), place) => write!(out, ": CPU {cpu} at {place}")?,
+        }
+        if self.interrupted > 0 {
+            let threads = count(self.interrupted, "thread", "threads");
+            write!(out, "; the calls of {threads} ended with EINTR")?;
+        }
+        writeln!(out)
     }
 
     fn write_processes(&self, out: &mut String) -> std::fmt::Result {
@@ -138,7 +162,10 @@ impl Report {
         };
         match evidence.panic_cpu {
             cpu @ 0.. => writeln!(out, "\nThe kernel panicked on CPU {cpu}, task {}", evidence.task)?,
-            _ => writeln!(out, "\nNo CPU had panicked")?,
+            _ => match (self.cause_cpu, evidence.task.as_str()) {
+                (None, _) | (_, "") => writeln!(out, "\nNo CPU had panicked")?,
+                (Some(cpu), task) => writeln!(out, "\nCPU {cpu} hung, task {task}")?,
+            },
         }
         for frame in &evidence.stack {
             writeln!(out, "  {frame}")?;
