@@ -55,6 +55,7 @@ void stop_unregister(void);
 
 /* protect.c */
 void protect_start(void);
+void protect_follow(pid_t tgid, u64 start_boottime);
 int protect_add(const struct orthros_protect *wish);
 int protect_remove(const struct orthros_protect *wish);
 

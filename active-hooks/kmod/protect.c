@@ -166,8 +166,35 @@ int protect_remove(const struct orthros_protect *wish)
 }
 
 /*
- * The wishes outlive a failover: processes come back under their ids and with
- * their starting times. At any other start the table belongs to nobody.
+ * A process that comes back counts its start by this kernel's clock, which is
+ * not the dead one's: its wish takes the new time over.
+ */
+void protect_follow(pid_t tgid, u64 start_boottime)
+{
+	bool found = false;
+	int i;
+
+	mutex_lock(&table_lock);
+	write_begin();
+	for (i = 0; i < ORTHROS_PROTECT_ENTRIES; i++) {
+		struct orthros_protect_entry *entry = &region.protect->entries[i];
+
+		if (entry->kind != ORTHROS_PROTECT_PROCESS || entry->tgid != tgid)
+			continue;
+		/* Others are of earlier processes with this id. */
+		if (found)
+			clear_entry(entry);
+		else
+			entry->start_boottime = start_boottime;
+		found = true;
+	}
+	write_end();
+	mutex_unlock(&table_lock);
+}
+
+/*
+ * The wishes outlive a failover: processes come back under their ids, and
+ * protect_follow() knows them. At any other start the table belongs to nobody.
  */
 void protect_start(void)
 {

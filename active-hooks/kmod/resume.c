@@ -145,8 +145,11 @@ int resume_task_state(const struct orthros_task_state *request)
 	if (IS_ERR(task))
 		return PTR_ERR(task);
 	/* May be "negative": before this kernel's own start. */
-	if (request->start_boottime)
+	if (request->start_boottime) {
 		task->start_boottime = request->start_boottime;
+		if (thread_group_leader(task))
+			protect_follow(task_tgid_nr(task), task->start_boottime);
+	}
 	if (request->utime || request->stime)
 		set_cpu_times(task, request->utime, request->stime);
 	put_task_struct(task);
