@@ -49,6 +49,7 @@ compare() {
 		bad=1
 	done
 	diff "$1/huge" "$2/huge" || bad=1
+	paste "$1/ulimit" "$2/ulimit" >"$2/pairs"
 	while IFS=$'\t' read -r before after; do
 		[ "$before" = "$after" ] && continue
 		# The number of processes and signals follows kernel.threads-max.
@@ -57,7 +58,7 @@ compare() {
 		fi
 		echo "before: $before; after: $after"
 		bad=1
-	done < <(paste "$1/ulimit" "$2/ulimit")
+	done <"$2/pairs"
 	before=$(cat "$1/memory")
 	after=$(cat "$2/memory")
 	echo "MemTotal: before $before kB, after $after kB"

@@ -74,9 +74,12 @@ pub fn choose(protected: Protected<'_>, processes: &[ProcessEntry]) -> Choice {
     choice.processes = (0..processes.len())
         .filter(|&i| processes.get(i).is_some_and(|p| named.contains(&p.tgid) && eligible(p)))
         .collect();
-    choice
-        .processes
-        .sort_by_key(|&i| processes.get(i).map_or((0, 0), |p| (p.start_boottime, p.tgid)));
+    // What was restored started before this kernel did: at a time below zero.
+    choice.processes.sort_by_key(|&i| {
+        processes
+            .get(i)
+            .map_or((0, 0), |p| (p.start_boottime.cast_signed(), p.tgid))
+    });
     choice
 }
 
@@ -191,6 +194,16 @@ mod tests {
         assert_eq!(chosen(&table(&[wish]), &all), [40, 41, 50]);
         let alone = ProtectEntry { flags: 0, ..wish };
         assert_eq!(chosen(&table(&[alone]), &all), [40, 50]);
+    }
+
+    #[test]
+    fn what_was_restored_before_started_below_zero() {
+        let all = [
+            process(41, 40, 8, "child"),
+            process(40, 1, 5u64.wrapping_neg(), "parent"),
+            process(39, 1, 7, "other"),
+        ];
+        assert_eq!(choose(Protected::All, &all).processes, [1, 2, 0]);
     }
 
     #[test]

@@ -7,8 +7,11 @@
 use crate::{boot::log, sys};
 use std::fs;
 
-/// Proportional to the RAM at `fork_init()`, early in the boot: the threads, and half as many namespaces of a user.
-const FROM_THREADS: [&str; 9] = [
+/// Proportional to the RAM early in the boot: the threads (`fork_init`), and half as many namespaces of a user; files
+/// (`files_maxfiles_init`) and epoll's watches (`eventpoll_init`).
+const EARLY: [&str; 11] = [
+    "fs/file-max",
+    "fs/epoll/max_user_watches",
     "kernel/threads-max",
     "user/max_cgroup_namespaces",
     "user/max_ipc_namespaces",
@@ -21,14 +24,8 @@ const FROM_THREADS: [&str; 9] = [
 ];
 /// Pages of RAM for each of the threads (`set_max_threads`: their stacks of 16 KB may take an eighth).
 const PAGES_PER_THREAD: u64 = 32;
-/// Proportional to the RAM later on: `fs.file-max` (`files_maxfiles_init`), the memory of TCP and UDP in pages
-/// (`tcp_init_mem`, `udp_init`), and epoll's watches (`eventpoll_init`).
-const PROPORTIONAL: [&str; 4] = [
-    "fs/file-max",
-    "net/ipv4/tcp_mem",
-    "net/ipv4/udp_mem",
-    "fs/epoll/max_user_watches",
-];
+/// Proportional to the RAM later on: the memory of TCP and UDP in pages (`tcp_init_mem`, `udp_init`).
+const PROPORTIONAL: [&str; 2] = ["net/ipv4/tcp_mem", "net/ipv4/udp_mem"];
 /// Watches of inotify and marks of fanotify: as many as fit into a hundredth of the RAM, but no more than 1,048,576
 /// (`inotify_user_setup`, `fanotify_user_setup`). The nursery's number is a lower bound and tells nothing, so the bytes
 /// of one are given here: two inodes and the mark, as of Linux 6.12; those of 6.1 are within a tenth.
@@ -73,7 +70,7 @@ pub fn adapt(now: u64, then: u64) {
         return;
     }
     let (early_now, early_then) = at_fork_init(now, then);
-    for name in FROM_THREADS {
+    for name in EARLY {
         change(name, |value, _| scale(value, early_now, early_then));
     }
     for name in PROPORTIONAL {
