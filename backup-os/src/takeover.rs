@@ -146,7 +146,6 @@ impl Backup {
             region.stamp_at(Event::Failed, failed);
         }
         region.stamp_at(Event::Detected, tsc);
-        self.clear_module_words();
         control.unparked_cpus.store(0, Ordering::Relaxed);
         control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
         log::info!(
@@ -155,7 +154,8 @@ impl Backup {
         );
     }
 
-    /// A dead module does not write its words any more; the successor's finds them as at power-on.
+    /// The successor's module is to find its words as at power-on. Not earlier: the dead one's can still ring while its
+    /// CPUs are being stopped, and that would look like a panic of the successor.
     pub fn clear_module_words(&self) {
         let control = self.region.control();
         for word in [
@@ -193,6 +193,7 @@ impl Backup {
         let cpus = unsafe { stop.run(generation) };
         let running: alloc::vec::Vec<&Cpu> = cpus.iter().filter(|cpu| cpu.stopped_by.is_none()).collect();
         if running.is_empty() {
+            self.clear_module_words();
             return;
         }
         let control = self.region.control();
