@@ -8,7 +8,7 @@ use crate::addr::{Pfn, Uva, PAGE_SIZE};
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mm::{Area, Space};
-use crate::pages::{FrameSort, RawPage};
+use crate::pages::{FrameSort, Plain, RawPage};
 use crate::paging::{Leaf, PageSize, Pte};
 use crate::refusal::{Refusal, Result};
 use crate::swap::{self, Swapped};
@@ -120,63 +120,44 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
     }
 
     fn table(&mut self, start: Uva, entries: &[[u8; 8]]) -> Result<()> {
+        let plain = self.context.pages.plain();
         let mut va = start.0;
+        let mut rest = entries;
         // `struct page`s from the frame after the last one on: frames mostly follow one another.
         let mut ahead: &[RawPage] = &[];
         let mut next = 0;
-        // Pages of the usual sort are counted here and handed on together.
-        let mut plain = Open {
-            va,
-            pfn: 0,
-            pages: 0,
-            kind: frame_kind::OWN,
-        };
-        for entry in entries {
+        while let Some((entry, after)) = rest.split_first() {
             let pte = Pte(u64::from_le_bytes(*entry));
+            let mut pages = 1;
             if pte.is_mapped() {
                 let pfn = pte.frame().pfn().0;
                 if pfn != next || ahead.is_empty() {
                     ahead = self.context.pages.run(pfn).unwrap_or(&[]);
-                    self.add_plain(&mut plain)?;
                 }
-                next = pfn.wrapping_add(1);
-                let page = ahead.split_first().map(|(page, rest)| {
-                    ahead = rest;
-                    page
-                });
-                match page {
-                    Some(page) if self.context.pages.is_plain(page) => {
-                        if plain.pages == 0 {
-                            plain = Open { va, pfn, ..plain };
-                        }
-                        plain.pages = plain.pages.wrapping_add(1);
-                    }
-                    page => {
-                        self.add_plain(&mut plain)?;
-                        let sort = match page {
-                            Some(page) => self.context.pages.sort_of(pfn, page),
-                            None => self.context.pages.sort(pfn),
-                        };
-                        self.frame(va, pfn, sort)?;
-                    }
+                let streak = streak(plain, pfn, rest, ahead);
+                if streak != 0 {
+                    pages = streak;
+                    self.add(va, pfn, pages as u64, frame_kind::OWN)?;
+                } else {
+                    let sort = match ahead.first() {
+                        Some(page) => self.context.pages.sort_of(pfn, page),
+                        None => self.context.pages.sort(pfn),
+                    };
+                    self.frame(va, pfn, sort)?;
                 }
-            } else {
-                self.add_plain(&mut plain)?;
-                if !pte.is_none() {
-                    self.swapped(va, pte)?;
-                }
+                next = pfn.wrapping_add(pages as u64);
+                ahead = ahead.get(pages..).unwrap_or(&[]);
+            } else if !pte.is_none() {
+                self.swapped(va, pte)?;
             }
-            va = va.wrapping_add(PAGE_SIZE);
+            rest = if pages == 1 {
+                after
+            } else {
+                rest.get(pages..).unwrap_or(&[])
+            };
+            va = va.wrapping_add((pages as u64).wrapping_mul(PAGE_SIZE));
         }
-        self.add_plain(&mut plain)
-    }
-
-    fn add_plain(&mut self, plain: &mut Open) -> Result<()> {
-        let pages = core::mem::take(&mut plain.pages);
-        if pages == 0 {
-            return Ok(());
-        }
-        self.add(plain.va, plain.pfn, pages, plain.kind)
+        Ok(())
     }
 
     /// One mapped 4 KB page.
@@ -315,6 +296,22 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
         *counter = counter.wrapping_add(open.pages);
         Ok(())
     }
+}
+
+/// How many entries from the first on map frames that follow `first` and are of the usual sort. This is where salvage
+/// spends its time: a turn for each page of every process.
+fn streak(plain: Plain, first: u64, entries: &[[u8; 8]], pages: &[RawPage]) -> usize {
+    let mut expected = first;
+    let mut count = 0usize;
+    for (entry, page) in entries.iter().zip(pages) {
+        let pte = Pte(u64::from_le_bytes(*entry));
+        if !pte.is_mapped() || pte.frame().pfn().0 != expected || !plain.is(page) {
+            break;
+        }
+        expected = expected.wrapping_add(1);
+        count = count.wrapping_add(1);
+    }
+    count
 }
 
 fn at(va: u64, reason: reasons::Reason) -> Refusal {
