@@ -269,18 +269,28 @@ static noinline void park_here(u64 request)
 	park(request, &regs);
 }
 
-/* Waits until the backup OS asks for all CPUs, this one included. */
+/*
+ * Waits until the backup OS asks for all CPUs, this one included. Of the time
+ * between two looks no more than a tick counts: where this CPU was kept from
+ * running the reserved core probably was too, and panic() on its own way makes
+ * the other CPUs deaf to NMIs.
+ */
 static void wait_for_stop(void)
 {
-	u64 start = rdtsc(), limit = (u64)tsc_khz * STOP_WAIT_MS;
+	u64 last = rdtsc(), patience = (u64)tsc_khz * STOP_WAIT_MS;
 
-	while (rdtsc() - start < limit) {
-		u64 request = stop_requested();
+	for (;;) {
+		u64 request = stop_requested(), now = rdtsc();
+		u64 passed = min(now - last, (u64)tsc_khz);
 
 		if (request) {
 			park_here(request);
 			return;
 		}
+		if (passed >= patience)
+			return;
+		patience -= passed;
+		last = now;
 		cpu_relax();
 	}
 }
