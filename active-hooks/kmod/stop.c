@@ -301,10 +301,17 @@ static void wait_for_stop(void)
  */
 static void offer_cpus(void)
 {
+	u64 state;
+
 	if (atomic_read(symbols.panic_cpu) == PANIC_CPU_INVALID)
 		return;
 	ring(ORTHROS_DOORBELL_PANIC, 0);
-	if (word_read(watch_state) == ORTHROS_WATCH_ARMED)
+	/*
+	 * It may have seen the panic before the bell, and be about to ask: a
+	 * panic() that went its own way now would make the other CPUs deaf to it.
+	 */
+	state = word_read(watch_state);
+	if (state == ORTHROS_WATCH_ARMED || state == ORTHROS_WATCH_STOPPING)
 		wait_for_stop();
 }
 
