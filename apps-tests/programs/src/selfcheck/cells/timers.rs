@@ -70,19 +70,33 @@ const SIGEV_SIGNAL: i32 = 0;
 const SIGEV_NONE: i32 = 1;
 const SIGEV_THREAD_ID: i32 = 4;
 
-/// Expects a deadline to be kept to a second.
-fn due(what: &str, now: u64, left: u64, due: u64) -> Result<()> {
-    let error = (now + left).abs_diff(due);
-    ensure!(error < SECOND, "{what}: it will fire {error} ns off");
+/// The time on a clock around an action: a program can be kept from running for seconds between two calls.
+type Around = (u64, u64);
+
+fn around<T>(clock: i32, action: impl FnOnce() -> Result<T>) -> Result<(Around, T)> {
+    let before = clock::read(clock);
+    let result = action()?;
+    Ok(((before, clock::read(clock)), result))
+}
+
+/// Expects a deadline to be kept to a second. `set` is the time around setting it, `span` after that it is due; `asked`
+/// is the time around asking, and `left` the answer.
+fn due(what: &str, set: Around, span: u64, asked: Around, left: u64) -> Result<()> {
+    let early = (set.0 + span).saturating_sub(asked.1 + left);
+    let late = (asked.0 + left).saturating_sub(set.1 + span);
+    ensure!(
+        early < SECOND && late < SECOND,
+        "{what}: it will fire {early} ns early or {late} ns late"
+    );
     Ok(())
 }
 
 fn real(context: &mut Context) -> Result<()> {
-    let begin = clock::now();
-    signal::set_itimer(REAL, 2_000_000_000, 3_000_000)?;
+    let monotonic = libc::CLOCK_MONOTONIC;
+    let (set, ()) = around(monotonic, || signal::set_itimer(REAL, 2_000_000_000, 3_000_000))?;
     context.failover(|| signal::set_itimer(REAL, 1_000_000_000, 3_000_000))?;
-    let (left, interval) = signal::itimer(REAL)?;
-    due("ITIMER_REAL", clock::now(), left * 1000, begin + 2000 * SECOND)?;
+    let (asked, (left, interval)) = around(monotonic, || signal::itimer(REAL))?;
+    due("ITIMER_REAL", set, 2000 * SECOND, asked, left * 1000)?;
     same("interval", interval, 3_000_000)
 }
 
@@ -125,19 +139,20 @@ fn posix(context: &mut Context) -> Result<()> {
     ];
     // A gap in the ids: one timer is made and deleted between the others.
     let mut timers = Vec::new();
-    let begin = clock::now();
+    let mut set = Vec::new();
     for (index, &clock) in clocks.iter().enumerate() {
         let timer = Timer::new(clock, SIGEV_NONE, 0, 0, 0)?;
-        timer.set(0, (1000 + index as u64) * SECOND, (10 + index as u64) * SECOND)?;
+        let (first, every) = ((1000 + index as u64) * SECOND, (10 + index as u64) * SECOND);
+        set.push(around(libc::CLOCK_MONOTONIC, || timer.set(0, first, every))?.0);
         timers.push(timer);
         Timer::new(clock, SIGEV_NONE, 0, 0, 0)?.delete()?;
     }
     let disarmed = Timer::new(libc::CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 0)?;
     context.failover(|| timers[1].set(0, 5 * SECOND, 0))?;
     for (index, timer) in timers.iter().enumerate() {
-        let (left, interval) = timer.get()?;
+        let (asked, (left, interval)) = around(libc::CLOCK_MONOTONIC, || timer.get())?;
         same("interval", interval, (10 + index as u64) * SECOND)?;
-        due("timer", clock::now(), left, begin + (1000 + index as u64) * SECOND)?;
+        due("timer", set[index], (1000 + index as u64) * SECOND, asked, left)?;
     }
     same("disarmed timer", disarmed.get()?, (0, 0))?;
     let next = Timer::new(libc::CLOCK_MONOTONIC, SIGEV_NONE, 0, 0, 0)?;
@@ -178,5 +193,6 @@ fn posix_absolute(context: &mut Context) -> Result<()> {
     let at = clock::read(libc::CLOCK_REALTIME) + 7777 * SECOND;
     timer.set(libc::TIMER_ABSTIME, at, 0)?;
     context.failover(|| timer.set(libc::TIMER_ABSTIME, at + 60 * SECOND, 0))?;
-    due("absolute timer", clock::read(libc::CLOCK_REALTIME), timer.get()?.0, at)
+    let (asked, (left, _)) = around(libc::CLOCK_REALTIME, || timer.get())?;
+    due("absolute timer", (at, at), 0, asked, left)
 }
