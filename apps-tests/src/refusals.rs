@@ -218,7 +218,7 @@ impl Disc {
             extra: case.qemu.iter().map(|&word| word.to_owned()).collect(),
         };
         let qemu = Qemu::start(&config, dir)?;
-        let says = Regex::new(&format!("^Orthros cannot start this machine: .*{}", case.says))?;
+        let says = Regex::new(&format!("Orthros cannot start this machine: .*{}", case.says))?;
         let (line, _) = qemu
             .console
             .wait_for(0, &says, WITHIN)

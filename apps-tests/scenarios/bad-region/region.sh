@@ -54,7 +54,7 @@ module)
 	flip $bsp
 	refused orthros.ko "the region's header was overwritten: digest .* does not match"
 	flip $bsp
-	refused other-kernel.ko "orthros: .*(version magic|this_module section size)"
+	refused other-kernel.ko "orthros: .*(version magic|this_module section size|disagrees about version)"
 	load orthros.ko
 	said "^state: +armed"
 	;;
