@@ -217,7 +217,7 @@ static void watch_way_out(void)
  * Kernel threads have no call to end, and the CPU that panics has nothing to
  * come back to.
  */
-static bool may_go_on(u64 request, const struct pt_regs *regs)
+static bool may_go_on(u64 request, struct pt_regs *regs)
 {
 	return word_read(stop_gently) == request && !user_mode(regs) &&
 	       !(current->flags & PF_KTHREAD) &&
