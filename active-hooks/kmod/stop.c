@@ -40,6 +40,8 @@
  * own way. The watcher looks every millisecond; a virtual machine may be slow.
  */
 #define STOP_WAIT_MS 500
+/* The longest that an NMI is on its way from the reserved core, with room. */
+#define NMI_FLIGHT_US 20
 
 /* A stop that was going on when this kernel booted is not meant for it. */
 static u64 stale_request;
@@ -153,6 +155,15 @@ static struct orthros_park_slot *own_slot(void)
 	return stop_slot(initial_apic_id());
 }
 
+static void let_nmis_arrive(void)
+{
+	u64 start = rdtsc();
+
+	do
+		cpu_relax();
+	while (rdtsc() - start < (u64)tsc_khz * NMI_FLIGHT_US / 1000);
+}
+
 /*
  * Leaves this kernel. Does not return once a slot has been filled; returns if
  * the backup OS has not said where to go.
@@ -170,6 +181,13 @@ static void park(u64 request, const struct pt_regs *regs)
 
 	local_irq_disable();
 	save_cpu(slot, request, regs);
+	/*
+	 * Between the parking root and the parking code's IDT no NMI may come. In
+	 * the handler none can; elsewhere one that is on its way finds the slot
+	 * taken (on_nmi()), and none is sent any more.
+	 */
+	if (!in_nmi())
+		let_nmis_arrive();
 	/* Breakpoints and indirect-branch tracking end with this kernel. */
 	native_set_debugreg(7, 0);
 	if (boot_cpu_has(X86_FEATURE_IBT))

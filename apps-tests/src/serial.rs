@@ -160,7 +160,7 @@ fn shown(line: &Line) -> String {
 
 impl State {
     fn end_line(&mut self, at: Duration, log: &mut File) {
-        let text = String::from_utf8_lossy(&self.partial).trim_end_matches('\r').to_owned();
+        let text = String::from_utf8_lossy(&self.partial).trim_matches('\r').to_owned();
         self.partial.clear();
         // A full disk must not stop the reader, whose lines the harness still needs.
         let _ = writeln!(log, "{:9.3} {text}", at.as_secs_f64());

@@ -195,6 +195,14 @@ impl Hands<'_, '_> {
         let root = stop.parking.root(facts.la57 == 1) as u32;
         let entry = stop.parking.entry_by_id as u32;
         let result = match action {
+            // It may have begun to park since it was looked at, outside of an NMI: another one could come where it has no
+            // handler.
+            Action::Nmi(index)
+                if self.nmi_text.is_none()
+                    && matches!(stop.seen(cpus[index]), Seen::Saving | Seen::Saved | Seen::Parked) =>
+            {
+                Ok(())
+            }
             // SAFETY: the active is dead.
             Action::Nmi(index) => unsafe { apic.send_nmi(id(index)) },
             // SAFETY: the active is dead; the ladder sets the warm-reset vector before it resets the bootstrap
