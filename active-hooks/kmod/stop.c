@@ -150,11 +150,6 @@ struct orthros_park_slot *stop_slot(u32 apic_id)
 	return region.base + slot_offset(apic_id);
 }
 
-static struct orthros_park_slot *own_slot(void)
-{
-	return stop_slot(initial_apic_id());
-}
-
 static void let_nmis_arrive(void)
 {
 	u64 start = rdtsc();
@@ -172,7 +167,7 @@ static void park(u64 request, const struct pt_regs *regs)
 {
 	u32 apic_id = initial_apic_id();
 	u64 root = park_root(), entry = word_read(park_entry);
-	struct orthros_park_slot *slot = own_slot();
+	struct orthros_park_slot *slot = stop_slot(apic_id);
 	u64 first = region.phys + ORTHROS_PARKING_CODE_OFFSET;
 
 	if (!root || entry < first || entry >= first + ORTHROS_PARKING_CODE_SIZE ||
@@ -193,8 +188,7 @@ static void park(u64 request, const struct pt_regs *regs)
 	if (boot_cpu_has(X86_FEATURE_IBT))
 		native_wrmsrl(MSR_IA32_S_CET, 0);
 	/* The PCID in the low bits of the root is 0, as CR4.PCIDE may be set. */
-	orthros_leave(root, entry,
-		      region.phys + ((void *)slot - region.base));
+	orthros_leave(root, entry, region.phys + slot_offset(apic_id));
 }
 
 #ifdef CONFIG_USER_RETURN_NOTIFIER
@@ -251,7 +245,7 @@ static int on_nmi(unsigned int reason, struct pt_regs *regs)
 		test_hang_in_nmi();
 	if (!request)
 		return hang_answer(regs) ? NMI_HANDLED : NMI_DONE;
-	slot = own_slot();
+	slot = stop_slot(initial_apic_id());
 	/* This NMI came while the CPU was parking of its own accord. */
 	if (READ_ONCE(slot->state) != ORTHROS_PARK_RUNNING)
 		return NMI_HANDLED;

@@ -7,9 +7,8 @@
 
 use crate::launch::{self, Jump};
 use crate::stage::{self, Placed, Purpose};
-use crate::stop::Stop;
 use crate::watch::Backup;
-use crate::{epitaph, quiesce, rescue, timer};
+use crate::{epitaph, quiesce, rescue};
 use core::sync::atomic::Ordering;
 use failover::fingerprint::Fingerprint;
 use failover::life::Start;
@@ -225,19 +224,11 @@ impl Backup {
     /// # Safety
     /// What the CPUs do may end.
     unsafe fn stop_kernel_in(&self, nursery: usize, facts: &Facts) {
-        let stop = Stop {
-            ring0: self.ring0,
-            clock: self.clock,
-            region: self.region,
-            parking: &self.parking,
-            header: &self.header,
-            // All RAM but that of a kernel in the other nursery.
-            ram: &ActiveRam::new(&self.header, 1 - nursery.min(1)),
-            facts,
-        };
+        // All RAM but that of a kernel in the other nursery.
+        let ram = ActiveRam::new(&self.header, 1 - nursery.min(1));
         // SAFETY: the caller's promise. Nobody is asked (generation 0): a CPU that parked in the module's handler would be
         // in it for ever when the kernel goes on.
-        let cpus = unsafe { stop.run(0) };
+        let cpus = unsafe { self.hands(&ram, facts).run(0) };
         if let Some(running) = cpus.iter().find(|cpu| cpu.stopped_by.is_none()) {
             epitaph::give_up(format_args!(
                 "standby: cpu apic {} could not be taken back",
@@ -385,10 +376,5 @@ impl Backup {
                 reset::machine(self.ring0, &self.clock, self.platform.reset);
             }
         }
-    }
-
-    fn wait_a_tick(&self) {
-        timer::sleep();
-        self.count_look();
     }
 }

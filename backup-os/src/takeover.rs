@@ -9,14 +9,16 @@ use crate::rescue::{self, Failure};
 use crate::stage::Purpose;
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
-use crate::{console, epitaph, launch, quiesce, stage, timer};
+use crate::{console, epitaph, launch, quiesce, stage};
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Start};
+use failover::ram::ActiveRam;
 use failover::stop::Cpu;
 use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, PmTimer};
 use machine::hpet;
 use shared_region::control::{inject, SalvageGate, SuccessorPhase, WHERE_SIZE};
+use shared_region::facts::Facts;
 use shared_region::timeline::{Event, EVENTS};
 
 impl Backup {
@@ -201,22 +203,26 @@ impl Backup {
         }
     }
 
-    /// Stops every CPU, or gives the machine up.
-    ///
-    /// # Safety
-    /// The active is dead.
-    unsafe fn stop(&mut self, armed: &Armed, generation: u64) {
-        let stop = Stop {
+    /// What stops the CPUs of a kernel with this memory, of which these facts are known.
+    pub fn hands<'a>(&'a self, ram: &'a ActiveRam, facts: &'a Facts) -> Stop<'a> {
+        Stop {
             ring0: self.ring0,
             clock: self.clock,
             region: self.region,
             parking: &self.parking,
             header: &self.header,
-            ram: &armed.ram,
-            facts: &armed.facts,
-        };
+            ram,
+            facts,
+        }
+    }
+
+    /// Stops every CPU, or gives the machine up.
+    ///
+    /// # Safety
+    /// The active is dead.
+    unsafe fn stop(&mut self, armed: &Armed, generation: u64) {
         // SAFETY: the caller's promise.
-        let cpus = unsafe { stop.run(generation) };
+        let cpus = unsafe { self.hands(&armed.ram, &armed.facts).run(generation) };
         let running: alloc::vec::Vec<&Cpu> = cpus.iter().filter(|cpu| cpu.stopped_by.is_none()).collect();
         let control = self.region.control();
         if running.is_empty() {
@@ -292,8 +298,7 @@ impl Backup {
     /// Waits until the successor has come to a phase; gives the machine up if it does not.
     fn await_phase(&mut self, watch: &mut Watch, start: u64, phase: SuccessorPhase) {
         while watch.phase() < phase {
-            timer::sleep();
-            self.count_look();
+            self.wait_a_tick();
             if self.region.control().doorbell.load(Ordering::Acquire) != 0 {
                 self.lose(format_args!("the successor panicked in {:?}", watch.phase()));
             }

@@ -121,8 +121,7 @@ impl Backup {
                     }
                 };
                 for _ in 0..pause {
-                    timer::sleep();
-                    self.count_look();
+                    self.wait_a_tick();
                 }
             };
             said = None;
@@ -141,8 +140,7 @@ impl Backup {
                 self.header.nursery[self.life.reserved_nursery],
             );
             loop {
-                timer::sleep();
-                self.count_look();
+                self.wait_a_tick();
                 if let Some(death) = self.death(&mut armed) {
                     armed.death = death;
                     return armed;
@@ -169,8 +167,14 @@ impl Backup {
         control.watch_state.store(next.state as u64, Ordering::Release);
     }
 
+    /// Sleeps until the next tick, and counts it as a look.
+    pub fn wait_a_tick(&self) {
+        timer::sleep();
+        self.count_look();
+    }
+
     /// Counts a look and what came uninvited, and lets the serial port catch up with the log.
-    pub fn count_look(&self) {
+    fn count_look(&self) {
         let control = self.region.control();
         control.watcher_looks.fetch_add(1, Ordering::Relaxed);
         control.stray_vectors.store(interrupts::stray(), Ordering::Relaxed);

@@ -26,12 +26,7 @@ pub fn boot(
     inventory: &Inventory,
     header: &Header,
 ) -> Result<Infallible, Box<dyn Error>> {
-    let plan = with_input(physical, inventory, |input| {
-        first::plan(header, &inventory.tables, physical, input)
-    })?;
-    for warning in &plan.warnings {
-        say!("warning: {warning}");
-    }
+    let plan = plan_protected(physical, inventory, header)?;
     enter(ring0, physical, &plan)
 }
 
@@ -46,12 +41,7 @@ pub fn hand_over(
     inventory: &Inventory,
     header: &Header,
 ) -> Result<Infallible, Box<dyn Error>> {
-    let plan = with_input(physical, inventory, |input| {
-        first::plan(header, &inventory.tables, physical, input)
-    })?;
-    for warning in &plan.warnings {
-        say!("warning: {warning}");
-    }
+    let plan = plan_protected(physical, inventory, header)?;
     let way = parking::Way::read(ring0, header)?;
     say!(
         "Linux is placed at {:#x} (needs {} MB), initramfs at {}; the standby is booted first",
@@ -91,6 +81,16 @@ pub fn boot_unprotected(
     // SAFETY: whatever the core does instead of what it should is to end, before its memory is given away.
     unsafe { LocalApic::current(ring0).send_init(reserved, &inventory.clock) }?;
     enter(ring0, physical, &plan)
+}
+
+fn plan_protected(physical: &Physical, inventory: &Inventory, header: &Header) -> Result<Plan, Box<dyn Error>> {
+    let plan = with_input(physical, inventory, |input| {
+        first::plan(header, &inventory.tables, physical, input)
+    })?;
+    for warning in &plan.warnings {
+        say!("warning: {warning}");
+    }
+    Ok(plan)
 }
 
 fn with_input<T>(physical: &Physical, inventory: &Inventory, plan: impl FnOnce(&Input) -> T) -> T {

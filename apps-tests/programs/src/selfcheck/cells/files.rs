@@ -303,9 +303,14 @@ fn renamed(context: &mut Context) -> Result<()> {
     std::fs::rename(&old, &new)?;
     context.failover(|| Ok(std::fs::rename(&new, &old)?))?;
     ensure!(!old.exists(), "the old name is back");
+    same_inode(&new, &file)
+}
+
+/// Expects a file that was renamed to be found by its new name.
+pub(super) fn same_inode(new: &Path, file: &File) -> Result<()> {
     same(
         "inode by the new name",
-        std::fs::metadata(&new)?.ino(),
+        std::fs::metadata(new)?.ino(),
         file.metadata()?.ino(),
     )
 }

@@ -1,7 +1,7 @@
 //! Files whose names, sizes and blocks the disk knows only in part: renamed, linked, deleted, cut, written back or
 //! dropped from memory just before.
 
-use super::files::numbered;
+use super::files::{numbered, same_inode};
 use crate::cell::{same, write_all, Cell, Context};
 use crate::sys::file::{self, open};
 use crate::sys::memory::{pattern, Region, PAGE, PAGE_WORDS};
@@ -158,11 +158,7 @@ fn renamed_later(context: &mut Context) -> Result<()> {
     std::fs::rename(&old, &new)?;
     context.failover(|| Ok(std::fs::rename(&new, &old)?))?;
     ensure!(!old.exists(), "the old name is back");
-    same(
-        "inode by the new name",
-        std::fs::metadata(&new)?.ino(),
-        file.metadata()?.ino(),
-    )?;
+    same_inode(&new, &file)?;
     same("links", file.metadata()?.nlink(), 1)?;
     same_bytes("the file", &std::fs::read(&new)?, "0123456789".repeat(1000).as_bytes())
 }
@@ -209,11 +205,7 @@ fn rotated(context: &mut Context) -> Result<()> {
     new.write_all_at(b"new", 0)?;
     context.failover(|| Ok(std::fs::remove_file(&names[2])?))?;
     same_bytes("the new file", &std::fs::read(&names[0])?, b"new")?;
-    same(
-        "inode by the new name",
-        std::fs::metadata(&names[1])?.ino(),
-        held.metadata()?.ino(),
-    )?;
+    same_inode(&names[1], &held)?;
     same_bytes(
         "the held file",
         &std::fs::read(&names[1])?,
