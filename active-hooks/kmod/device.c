@@ -30,6 +30,7 @@ union request {
 	struct orthros_task_state task_state;
 	struct orthros_wake wake;
 	struct orthros_configure configure;
+	struct orthros_commit commit;
 	struct orthros_update update;
 };
 
@@ -54,15 +55,15 @@ static int mark(const struct orthros_mark *request)
 	if (move && (request->phase > ORTHROS_PHASE_COMPLETE ||
 		     request->phase < word_read(successor_phase)))
 		return -EINVAL;
+	/* From here on disks are written. */
+	if (move && request->phase >= ORTHROS_PHASE_MEMORY_ADDED && region_commit())
+		return -ECANCELED;
 	if (stamp)
 		WRITE_ONCE(region.timeline->tsc[request->event],
 			   request->tsc ?: rdtsc_ordered());
 	word_write(processes_resumed,
 		   word_read(processes_resumed) + request->resumed);
 	word_write(successor_heartbeat, word_read(successor_heartbeat) + 1);
-	/* From here on disks are written. */
-	if (move && request->phase >= ORTHROS_PHASE_MEMORY_ADDED)
-		word_write(commit_point, 1);
 	if (move) {
 		/* What this kernel is now differs from what it was when loaded. */
 		if (request->phase == ORTHROS_PHASE_COMPLETE) {
@@ -114,6 +115,8 @@ static int dispatch(unsigned int command, union request *request)
 		return resume_task_state(&request->task_state);
 	case ORTHROS_WAKE:
 		return orthros_wake(&request->wake);
+	case ORTHROS_COMMIT:
+		return region_is_successor() ? region_commit() : -EPERM;
 	case ORTHROS_CONFIGURE:
 		return hang_configure(&request->configure);
 	case ORTHROS_UPDATE:

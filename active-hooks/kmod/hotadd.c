@@ -320,7 +320,7 @@ static int add_blocks(u64 start, u64 end)
 int hotadd_add(struct orthros_add_memory *request)
 {
 	u64 begin = ktime_get_ns(), start = request->start, end = start + request->size;
-	int error = check_request(request) ?: make_bitmap();
+	int error = check_request(request) ?: make_bitmap() ?: region_commit();
 
 	if (error)
 		return error;
@@ -334,7 +334,6 @@ int hotadd_add(struct orthros_add_memory *request)
 	fill_keep_own(&range);
 	error = open_present_blocks(start, end);
 	if (!error) {
-		word_write(commit_point, 1);
 		withhold();
 		error = add_blocks(start, end);
 		if (error)

@@ -40,7 +40,9 @@ static void reset_words(void)
 	word_write(frames_adopted, 0);
 	word_write(frames_copied, 0);
 	word_write(frames_refused, 0);
-	word_write(commit_point, 0);
+	/* A successor may have been revoked already. */
+	if (!successor)
+		word_write(commit_point, ORTHROS_COMMIT_OPEN);
 	word_write(successor_phase,
 		   successor ? ORTHROS_PHASE_MODULE : ORTHROS_PHASE_NONE);
 	if (successor)

@@ -36,6 +36,8 @@ extern struct orthros_region region;
 int region_map(u64 phys);
 void region_unmap(void);
 bool region_is_successor(void);
+/* Passes the commit point; -ECANCELED if this kernel is being replaced. */
+int region_commit(void);
 /* The nursery that is not part of this kernel's RAM; 0 if neither or both are. */
 u64 region_other_nursery(void);
 

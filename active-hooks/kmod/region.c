@@ -130,6 +130,21 @@ bool region_is_successor(void)
 }
 
 /*
+ * Called before the first RAM is added and before a disk is written to. Once it
+ * has been passed it stays so.
+ */
+int region_commit(void)
+{
+	u64 before = cmpxchg(&region.control->commit_point, ORTHROS_COMMIT_OPEN,
+			     ORTHROS_COMMIT_PASSED);
+
+	if (before == ORTHROS_COMMIT_OPEN || before == ORTHROS_COMMIT_PASSED)
+		return 0;
+	pr_err("the backup OS is replacing this kernel\n");
+	return -ECANCELED;
+}
+
+/*
  * The header's reserved_nursery changes hands at some moment of a failover;
  * which window this kernel lives in does not.
  */

@@ -79,6 +79,9 @@ struct orthros_header {
 #define ORTHROS_GATE_FAILED 3
 #define ORTHROS_GATE_FORBIDDEN 4
 
+#define ORTHROS_COMMIT_OPEN 0
+#define ORTHROS_COMMIT_PASSED 1
+#define ORTHROS_COMMIT_REVOKED 2
 #define ORTHROS_DOORBELL_QUIET 0
 #define ORTHROS_DOORBELL_PANIC 1
 #define ORTHROS_DOORBELL_UPDATE 2
@@ -372,6 +375,10 @@ struct orthros_update {
 	__u64 interrupted;
 };
 
+struct orthros_commit {
+	__u64 unused;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -386,5 +393,6 @@ struct orthros_update {
 #define ORTHROS_WAKE _IOWR('O', 12, struct orthros_wake)
 #define ORTHROS_CONFIGURE _IOWR('O', 16, struct orthros_configure)
 #define ORTHROS_UPDATE _IOWR('O', 17, struct orthros_update)
+#define ORTHROS_COMMIT _IOWR('O', 32, struct orthros_commit)
 
 #endif

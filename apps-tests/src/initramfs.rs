@@ -24,6 +24,9 @@ use std::process::Command;
 /// Modules that a guest needs before its root file system is mounted; the network last.
 const WANTED: [&str; 4] = ["virtio_pci", "virtio_blk", "ext4", "virtio_net"];
 
+/// The driver of the root disk.
+const DISK: &str = "virtio_blk";
+
 /// What goes into an initramfs besides the kernel's own modules.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -33,6 +36,8 @@ pub struct Parts {
     pub module: Option<PathBuf>,
     /// A static busybox.
     pub busybox: PathBuf,
+    /// Drivers for disks are left out.
+    pub without_disk: bool,
 }
 
 /// Makes the initramfs, or finds the one made earlier of the same parts. It is not
@@ -45,7 +50,8 @@ pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
         .text("initramfs 3")
         .text(&kernel.release)
         .file(&parts.init)?
-        .file(&parts.busybox)?;
+        .file(&parts.busybox)?
+        .text(if parts.without_disk { "no disk" } else { "" });
     if let Some(module) = &parts.module {
         key = key.file(module)?;
     }
@@ -83,7 +89,7 @@ fn build(kernel: &Kernel, parts: &Parts, beside: &Path) -> Result<Vec<u8>> {
     archive.file("bin/busybox", 0o755, &read(&parts.busybox)?);
     archive.link("bin/sh", "busybox");
     let mut order = String::new();
-    for module in load_order(kernel)? {
+    for module in load_order(kernel, parts.without_disk)? {
         let name = module.file_name().context("a module has a name")?.to_string_lossy();
         let name = name.trim_end_matches(".xz").trim_end_matches(".zst");
         archive.file(&format!("lib/modules/{name}"), 0o644, &uncompressed(&module)?);
@@ -118,7 +124,7 @@ fn stripped(path: &Path, beside: &Path) -> Result<Vec<u8>> {
 }
 
 /// The wanted modules that are not built in, each after those it needs.
-fn load_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
+fn load_order(kernel: &Kernel, without_disk: bool) -> Result<Vec<PathBuf>> {
     let builtin = fs::read_to_string(kernel.modules.join("modules.builtin"))?;
     let dependencies = fs::read_to_string(kernel.modules.join("modules.dep"))?;
     let by_name: HashMap<String, &str> = dependencies
@@ -126,7 +132,7 @@ fn load_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
         .filter_map(|line| Some((module_name(line.split_once(':')?.0), line)))
         .collect();
     let mut order: Vec<PathBuf> = Vec::new();
-    for wanted in WANTED {
+    for wanted in WANTED.into_iter().filter(|name| !(without_disk && *name == DISK)) {
         let Some(line) = by_name.get(wanted) else {
             if builtin.lines().any(|path| module_name(path) == wanted) {
                 continue;

@@ -191,7 +191,7 @@ fn boot(
         Some(init) => init.clone(),
         None => artefacts.guest_program("orthros-init")?,
     };
-    let staged = |kernel: &Kernel, init: PathBuf, wrong_module: bool| -> Result<Staged> {
+    let staged = |kernel: &Kernel, init: PathBuf, wrong_module: bool, without_disk: bool| -> Result<Staged> {
         let module = match wrong_module {
             false => artefacts.module(kernel),
             true => artefacts.module(&Kernel::find(paths, kernel.series.other())?),
@@ -205,6 +205,7 @@ fn boot(
             init,
             module,
             busybox: busybox.to_path_buf(),
+            without_disk,
         };
         Ok(Staged {
             image: kernel.image.clone(),
@@ -213,7 +214,7 @@ fn boot(
         })
     };
     let wrong = &scenario.guest.wrong;
-    let first = staged(active, init.clone(), wrong.active_module)?;
+    let first = staged(active, init.clone(), wrong.active_module, false)?;
     if plan.stock {
         return Ok(Boot::Kernel {
             image: first.image,
@@ -225,7 +226,12 @@ fn boot(
         .successor_init
         .as_ref()
         .map_or(init, |file| scenario.dir.join(file));
-    let mut second = staged(successor, successor_init, wrong.successor_module)?;
+    let mut second = staged(
+        successor,
+        successor_init,
+        wrong.successor_module,
+        wrong.successor_driver,
+    )?;
     if wrong.successor_image {
         second.image = garbled(&second.image, &plan.dir)?;
     }

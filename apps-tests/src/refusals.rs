@@ -156,6 +156,7 @@ impl Disc {
             init: artefacts.guest_program("orthros-init")?,
             module: Some(artefacts.module(&kernel)?),
             busybox,
+            without_disk: false,
         };
         let initramfs = initramfs::make(paths, &kernel, &parts)?;
         let text = dir.join("text");

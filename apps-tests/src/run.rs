@@ -189,16 +189,16 @@ impl<'a> Ready<'a> {
         if hello.boot_id == *boot_id {
             bail!("the agent restarted, but the kernel is the old one: nothing panicked");
         }
+        let planned = match step.rolls_back {
+            false => &machine.successor.release,
+            true => &machine.active.release,
+        };
         let expected = match step.successor {
             Some(series) => hello.release.starts_with(&format!("{series}.")),
-            None => hello.release == machine.successor.release,
+            None => hello.release == *planned,
         };
         if !expected {
-            bail!(
-                "kernel {} took over instead of {}",
-                hello.release,
-                machine.successor.release
-            );
+            bail!("kernel {} took over instead of {planned}", hello.release);
         }
         boot_id.clone_from(&hello.boot_id);
         // Whoever fails next, or looks at the report, needs the machine to be whole again.

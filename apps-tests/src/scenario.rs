@@ -85,6 +85,8 @@ pub struct Wrong {
     pub successor_init: Option<PathBuf>,
     /// The successor's image has a sound header and noise behind it.
     pub successor_image: bool,
+    /// The successor's initramfs has no driver for the root disk.
+    pub successor_driver: bool,
 }
 
 impl Default for Guest {
@@ -184,6 +186,9 @@ pub struct Step {
     pub no_disk_writes: bool,
     /// The kernel that shall take over, where the command line does not say.
     pub successor: Option<Series>,
+    /// The successor fails, and the kernel that ran first takes over.
+    #[serde(default)]
+    pub rolls_back: bool,
     /// Milliseconds after readiness or the step before.
     #[serde(default)]
     pub after_ms: u64,

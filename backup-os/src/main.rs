@@ -8,10 +8,11 @@
 //! | [`platform`] | timers and interrupt controllers, by the firmware's tables |
 //! | [`watch`] | the loop while nothing is wrong |
 //! | [`hang`] | noticing that the active hangs |
-//! | [`takeover`] | the way of a failover |
+//! | [`takeover`], [`attempt`] | the way of a failover, and the successors that are tried on it |
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
 //! | [`stage`], [`unpack`], [`launch`] | the successor: placing it, unpacking it, entering it |
+//! | [`newborn`] | whether a successor panics that has not reported in |
 //! | [`standby`] | the successor that sleeps until it is needed |
 //! | [`rescue`] | salvage |
 #![no_std]
@@ -19,6 +20,7 @@
 
 extern crate alloc;
 
+mod attempt;
 mod console;
 mod epitaph;
 mod hang;
@@ -26,6 +28,7 @@ mod heap;
 mod interrupts;
 mod launch;
 mod memory;
+mod newborn;
 mod parking;
 mod platform;
 mod quiesce;

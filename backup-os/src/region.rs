@@ -3,6 +3,7 @@
 //! All casts from an address of the region to a reference are made here. Words that others write too are atomics; the
 //! parts handed out as `&mut [u8]` are the backup OS's alone.
 
+use shared_region::attempts::AttemptWords;
 use shared_region::control::ControlWords;
 use shared_region::header::{Header, HeaderError};
 use shared_region::layout::{self, Part};
@@ -54,6 +55,11 @@ impl Region {
     /// The control words.
     pub fn control(self) -> &'static ControlWords {
         self.part(layout::CONTROL)
+    }
+
+    /// The attempts of a failover.
+    pub fn attempts(self) -> &'static AttemptWords {
+        self.part(layout::ATTEMPTS)
     }
 
     /// Stamps an event now, unless it is stamped already.

@@ -185,6 +185,26 @@ pub fn place(
     Err(first.unwrap_or(StageError::Empty))
 }
 
+/// Places the kernel of one slot, to take over, in the given nursery, which nobody uses.
+///
+/// # Errors
+/// [`StageError`]. Nothing has been written then.
+pub fn place_from(
+    ring0: Ring0,
+    region: Region,
+    header: &Header,
+    nursery: usize,
+    slot: usize,
+) -> Result<Placed, StageError> {
+    let table = region.copy(layout::STAGE_TABLE);
+    let table = StageTable::read_from_prefix(&table).ok().map(|(table, _)| table);
+    let staged = table.and_then(|table| table.slots.get(slot).copied());
+    match staged.filter(|staged| staged.valid == 1) {
+        Some(staged) => place_slot(ring0, region, header, (nursery, Purpose::TakeOver), (slot, &staged)),
+        None => Err(StageError::Empty),
+    }
+}
+
 fn place_slot(
     ring0: Ring0,
     region: Region,
@@ -284,6 +304,13 @@ impl Form {
 }
 
 impl Placed {
+    /// Whether an address lies in something that was placed.
+    pub fn covers(&self, address: u64) -> bool {
+        let forms = [Some(self.packed), self.unpacked].into_iter().flatten();
+        let mut pieces = forms.map(|form| form.piece).chain(self.shared.iter().copied());
+        pieces.any(|(start, length)| address >= start && address - start < length)
+    }
+
     /// Adds the unpacked kernel.
     pub fn add_unpacked(&mut self, form: Form) {
         self.unpacked = Some(form);

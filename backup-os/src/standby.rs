@@ -16,6 +16,7 @@ use failover::ram::ActiveRam;
 use failover::standby::{self as decide, Control, Request, Seen, Verdict};
 use failover::successor::{self, Watch};
 use machine::{clock, port, reset};
+use shared_region::attempts::End;
 use shared_region::control::{inject, SuccessorPhase};
 use shared_region::facts::Facts;
 use shared_region::header::Header;
@@ -50,6 +51,11 @@ pub struct Standby {
 }
 
 impl Standby {
+    /// The staged-kernel slot it came from.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// Everything it will find when it wakes: its nursery and its low range.
     fn memory(&self, header: &Header) -> [&'static [u8]; 2] {
         let low = layout::low_range(self.nursery);
@@ -238,7 +244,7 @@ impl Backup {
     }
 
     /// Facts about the standby are not facts about the kernel that is entered next.
-    fn withdraw_facts(&self) {
+    pub fn withdraw_facts(&self) {
         let magic = self.region.address(layout::FACTS) + core::mem::offset_of!(Facts, magic) as u64;
         // SAFETY: the part's writer, the module, is of a kernel that sleeps or is gone; readers check the magic.
         unsafe { machine::mmio::write64(self.ring0, magic, 0) };
@@ -301,8 +307,11 @@ impl Backup {
         at as u32
     }
 
-    /// Waits until the woken standby has reported in. Returns whether it has.
-    pub fn await_awake(&mut self, watch: &mut Watch, since: u64) -> bool {
+    /// Waits until the woken standby has reported in.
+    ///
+    /// # Errors
+    /// How it failed.
+    pub fn await_awake(&mut self, watch: &mut Watch, since: u64) -> Result<(), End> {
         let control = self.region.control();
         let why = loop {
             let us = rescue::since(&self.clock, since);
@@ -312,31 +321,25 @@ impl Backup {
             }
             if watch.phase() >= SuccessorPhase::Module {
                 self.set_standby_state(StandbyState::Awake);
-                return true;
+                return Ok(());
             }
             if control.doorbell.load(Ordering::Acquire) != 0 {
-                break "panicked";
+                break End::Panicked;
             }
             if us > decide::WAKE_US {
-                break "did not report in time";
+                break End::NotInTime;
             }
             self.wait_a_tick();
         };
-        log::error!("standby: it was woken and {why}, before the commit point; starting cold");
+        log::error!("standby: it was woken and {}; starting cold", why.text());
         self.set_standby_state(StandbyState::Failed);
-        false
+        Err(why)
     }
 
-    /// Takes the CPUs back from a standby that was woken and has failed.
-    ///
-    /// # Safety
-    /// What its CPUs do may end.
-    pub unsafe fn stop_standby(&mut self) {
-        let Some(standby) = self.standby.take() else { return };
-        // SAFETY: the caller's promise.
-        unsafe { self.stop_kernel_in(standby.nursery, &standby.facts) };
-        for event in [Event::Jumped, Event::Woken] {
-            self.region.timeline().tsc[event as usize].store(0, Ordering::Relaxed);
+    /// The standby that was woken has failed as a successor.
+    pub fn lose_standby(&mut self) {
+        if self.standby.take().is_some() {
+            self.set_standby_state(StandbyState::Failed);
         }
     }
 

@@ -61,6 +61,9 @@ impl Stop<'_> {
         let mut skip = skipped(control);
         // Nobody is asked with generation 0: a kernel that is to go on afterwards must not find itself in a handler.
         skip.module_nmi |= generation == 0;
+        // A kernel that has told nothing of itself has no text that could be patched.
+        skip.nmi_text |= self.facts.asm_exc_nmi_phys == 0;
+        skip.loop_text |= self.facts.panic_phys == 0;
         // A CPU that waits for the request in panic() answers it without an NMI.
         let request = if skip.module_nmi { 0 } else { generation };
         let at_once = control.inject.load(Ordering::Relaxed) & inject::PARK_AT_ONCE != 0;

@@ -2,22 +2,25 @@
 //!
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
+use crate::attempt::Attempt;
 use crate::hang::Death;
 use crate::launch::Jump;
+use crate::memory::FrozenMemory;
+use crate::newborn::Newborn;
 use crate::region::slot_word;
 use crate::rescue::{self, Failure};
-use crate::stage::Purpose;
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
-use crate::{console, epitaph, launch, quiesce, stage};
+use crate::{attempt, console, epitaph, launch, quiesce, stage};
 use core::sync::atomic::Ordering;
+use failover::attempts::Attempts;
 use failover::life::{Input, Start};
 use failover::ram::ActiveRam;
 use failover::stop::Cpu;
-use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, PmTimer};
 use machine::hpet;
-use shared_region::control::{inject, SalvageGate, SuccessorPhase, WHERE_SIZE};
+use shared_region::attempts::End;
+use shared_region::control::{inject, CommitPoint, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::facts::Facts;
 use shared_region::timeline::{Event, EVENTS};
 
@@ -50,10 +53,12 @@ impl Backup {
         let before = hashing.then(|| rescue::hash(&frozen));
 
         self.forget_awake();
+        // The dead kernel's, of which `armed` has a copy: from here on the successor's are looked for.
+        self.withdraw_facts();
+        self.forget_attempts();
         let la57 = armed.facts.la57 == 1;
-        let mut start = self.start_successor(la57);
-        let mut watch_start = clock::tsc();
-        let mut watch = Watch::new(Limits::default(), 0, self.heartbeat());
+        let mut attempts = Attempts::new(attempt::slots(self.region));
+        let mut successor = self.start_next(&mut attempts, la57);
 
         let failure = Failure {
             facts: &armed.facts,
@@ -81,44 +86,46 @@ impl Backup {
                 SalvageGate::Failed
             }
         };
-        // The gate is shut, so nothing has been added or written yet, and another successor may take this one's place.
-        if start == Start::Standby && !self.await_awake(&mut watch, watch_start) {
-            // SAFETY: the woken kernel has failed: what its CPUs do may end.
-            unsafe { self.stop_standby() };
-            self.clear_module_words();
-            quiesce::everything(self.ring0, &self.clock, &self.platform);
-            self.start_cold(la57);
-            start = Start::Cold;
-            watch_start = clock::tsc();
-            watch = Watch::new(Limits::default(), 0, self.heartbeat());
+        let mut shut = Some(frozen);
+        while let Err(end) = self.carry_through(&mut successor, &mut shut, gate, before) {
+            // SAFETY: it has not passed the commit point, and cannot any more.
+            unsafe { self.clear_away(&successor, end) };
+            successor = self.start_next(&mut attempts, la57);
         }
-        if let Some(before) = before {
-            self.await_phase(&mut watch, watch_start, SuccessorPhase::Module);
-            let after = rescue::hash(&frozen);
-            log::info!(
-                "hash: old memory {:016x} before the jump, {:016x} at the gate, over {} bytes",
-                before.0,
-                after.0,
-                after.1
-            );
-            if before == after {
-                log::info!("hash: old memory is unchanged");
-            } else {
-                log::error!("hash: old memory has CHANGED");
-            }
-        }
-        drop(frozen);
-        self.region.stamp(Event::Salvaged);
-        self.region.control().salvage_gate.store(gate as u64, Ordering::Release);
-        self.step(Input::Salvaged);
-        console::hurry(false);
-
-        self.await_phase(&mut watch, watch_start, SuccessorPhase::Complete);
+        let start = successor.candidate.start;
+        self.note_end(successor.candidate, End::TookOver, SuccessorPhase::Complete);
         log::info!("failover: over, successor started {start:?}");
         self.log_timeline();
         self.placed = None;
         self.step(Input::HandedOver);
         self.swap_nurseries();
+    }
+
+    /// Opens the gate, if that has not been done for an earlier successor, and waits until this one has taken over
+    /// everything. `shut` is the old memory while the gate is shut, `before` its digest, if that is to be compared.
+    fn carry_through(
+        &mut self,
+        successor: &mut Attempt,
+        shut: &mut Option<FrozenMemory>,
+        gate: SalvageGate,
+        before: Option<(u64, u64)>,
+    ) -> Result<(), End> {
+        if successor.candidate.start == Start::Standby {
+            let awake = self.await_awake(&mut successor.watch, successor.since);
+            // The gate is shut, so it cannot have gone ahead.
+            awake.inspect_err(|_| drop(self.revoke()))?;
+        }
+        if let Some((before, frozen)) = before.zip(shut.as_ref()) {
+            self.await_phase(successor, SuccessorPhase::Module)?;
+            compare_hashes(before, rescue::hash(frozen));
+        }
+        if shut.take().is_some() {
+            self.region.stamp(Event::Salvaged);
+            self.region.control().salvage_gate.store(gate as u64, Ordering::Release);
+            self.step(Input::Salvaged);
+        }
+        console::hurry(false);
+        self.await_phase(successor, SuccessorPhase::Complete)
     }
 
     /// Notes the instant on every clock, and clears what the last failover left.
@@ -242,38 +249,36 @@ impl Backup {
         ))
     }
 
-    /// Wakes the standby, or starts the successor cold if there is none that can be woken.
-    fn start_successor(&mut self, la57: bool) -> Start {
-        if self.life.start == Start::Standby && self.wake() {
-            return Start::Standby;
-        }
-        self.start_cold(la57);
-        Start::Cold
-    }
-
-    /// Checks the placed successor, places it anew if it was written to, and sends the bootstrap processor into it.
+    /// Checks the placed successor, places it anew if it was written to or is another one, and sends the bootstrap
+    /// processor into it.
     ///
     /// A bzImage turns 5-level paging on or off as it should be; an unpacked kernel takes it as it is. So one is entered
     /// only if the bootstrap processor has kept what the active had (`la57`).
-    fn start_cold(&mut self, la57: bool) {
+    ///
+    /// # Errors
+    /// Why it is not on its way.
+    pub fn start_cold(&mut self, slot: usize, la57: bool) -> Result<Newborn, End> {
         let bsp = self.header.bsp_apic_id as u8;
         let parked_in = slot_word!(self.region.slot(bsp), parked_cr3).load(Ordering::Relaxed);
         let unpacked = parked_in & !0xFFF == self.parking.root(la57);
-        let mut entry = self.placed.as_ref().and_then(|placed| placed.entry(unpacked));
+        let placed = self.placed.as_ref().filter(|placed| placed.slot == slot);
+        let mut entry = placed.and_then(|placed| placed.entry(unpacked));
         if entry.is_none() {
-            if self.placed.is_some() {
+            if placed.is_some() {
                 log::warn!("stage: the placed successor was written to; placing it anew");
             }
             let nursery = self.life.reserved_nursery;
-            match stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver) {
+            match stage::place_from(self.ring0, self.region, &self.header, nursery, slot) {
                 Ok(placed) => entry = self.placed.insert(placed).entry(false),
-                Err(error) => self.lose(format_args!("no successor can be started: {error}")),
+                Err(error) => {
+                    log::error!("stage: {error}");
+                    return Err(End::NotPlaced);
+                }
             }
         }
         let (Some(placed), Some(entry)) = (&self.placed, entry) else {
-            self.lose(format_args!(
-                "no successor can be started: what was placed is written to all the time"
-            ));
+            log::error!("stage: what was placed is written to all the time");
+            return Err(End::NotPlaced);
         };
         self.region
             .control()
@@ -283,40 +288,25 @@ impl Backup {
             entry,
             boot_params: placed.boot_params,
         };
+        let newborn = self.watch_newborn();
         // SAFETY: 1. and 3. every CPU is parked. 2. The placed kernel's digest is right.
         let started = unsafe { launch::start(self.ring0, &self.clock, self.region, bsp, jump, self.mtrrs) };
         if let Err(timeout) = started {
             self.lose(format_args!("no successor can be started: {timeout}"));
         }
         log::info!("launch: cpu apic {bsp} entered the successor: {jump:x?}");
+        Ok(newborn)
     }
 
     pub fn heartbeat(&self) -> u64 {
         self.region.control().successor_heartbeat.load(Ordering::Relaxed)
     }
 
-    /// Waits until the successor has come to a phase; gives the machine up if it does not.
-    fn await_phase(&mut self, watch: &mut Watch, start: u64, phase: SuccessorPhase) {
-        while watch.phase() < phase {
-            self.wait_a_tick();
-            if self.region.control().doorbell.load(Ordering::Acquire) != 0 {
-                self.lose(format_args!("the successor panicked in {:?}", watch.phase()));
-            }
-            let word = self.region.control().successor_phase.load(Ordering::Acquire);
-            match watch.look(rescue::since(&self.clock, start), word, self.heartbeat()) {
-                Verdict::Going => {}
-                Verdict::Reached(reached) => log::info!("successor: {reached:?}"),
-                Verdict::BootTimeout => self.lose(format_args!("the successor did not report in time")),
-                Verdict::HeartbeatTimeout(at) => self.lose(format_args!("the successor stopped moving in {at:?}")),
-                Verdict::PhaseTimeout(at) => self.lose(format_args!("the successor did not get past {at:?} in time")),
-            }
-        }
-    }
-
     /// The successor did not make it.
     pub fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
         self.step(Input::SuccessorDied);
-        let committed = self.region.control().commit_point.load(Ordering::Acquire) != 0;
+        let word = self.region.control().commit_point.load(Ordering::Acquire);
+        let committed = word == CommitPoint::Passed as u64;
         let point = if committed { "after" } else { "before" };
         epitaph::give_up(format_args!("{why}, {point} the commit point"))
     }
@@ -349,5 +339,19 @@ impl Backup {
         // SAFETY: after the loader only this program writes the header; readers check its digest.
         unsafe { self.region.put_header(&self.header) };
         log::info!("watch: nursery {} is the reservation now", self.header.reserved_nursery);
+    }
+}
+
+fn compare_hashes(before: (u64, u64), after: (u64, u64)) {
+    log::info!(
+        "hash: old memory {:016x} before the jump, {:016x} at the gate, over {} bytes",
+        before.0,
+        after.0,
+        after.1
+    );
+    if before == after {
+        log::info!("hash: old memory is unchanged");
+    } else {
+        log::error!("hash: old memory has CHANGED");
     }
 }

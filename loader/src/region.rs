@@ -1,10 +1,11 @@
 //! Fills the region in: header, stage table, and everything else empty.
 
 use crate::{console::say, inventory::Inventory, physical::Physical};
-use alloc::string::String;
-use boot_plan::span::Span;
+use alloc::{string::String, vec::Vec};
+use boot_plan::{modules::Assigned, span::Span};
 use core::mem::offset_of;
 use shared_region::{
+    attempts::AttemptWords,
     control::ControlWords,
     header::{self, Header, MemoryRange},
     layout::{self, Part},
@@ -26,24 +27,26 @@ const SHOWN: usize = 2048;
 /// Why the region cannot be filled in.
 #[derive(Debug)]
 pub enum RegionError {
-    /// The successor's kernel and initramfs are too large.
-    StageFull { need: u64, room: u64 },
+    /// Kernel and initramfs are too large for their slot.
+    StageFull { slot: usize, need: u64, room: u64 },
     /// Its command line is too long.
-    CommandLine { length: usize },
+    CommandLine { slot: usize, length: usize },
 }
 
 impl core::fmt::Display for RegionError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::StageFull { need, room } => write!(
+            Self::StageFull { slot, need, room } => write!(
                 f,
-                "modules `successor-kernel` and `successor-initramfs` need {} KB together, {} KB are reserved for them",
+                "modules `{0}kernel` and `{0}initramfs` need {1} KB together, {2} KB are reserved for them",
+                of_slot(*slot),
                 need.div_ceil(1024),
                 room / 1024
             ),
-            Self::CommandLine { length } => write!(
+            Self::CommandLine { slot, length } => write!(
                 f,
-                "module `successor-kernel`: command line of {length} bytes, {} are allowed",
+                "module `{}kernel`: command line of {length} bytes, {} are allowed",
+                of_slot(*slot),
                 CMDLINE_SIZE - 1
             ),
         }
@@ -51,6 +54,15 @@ impl core::fmt::Display for RegionError {
 }
 
 impl core::error::Error for RegionError {}
+
+/// How the roles of the modules in a slot begin.
+fn of_slot(slot: usize) -> &'static str {
+    if slot == 0 {
+        "successor-"
+    } else {
+        ""
+    }
+}
 
 /// The span of a part.
 pub fn part(base: u64, part: Part) -> Span {
@@ -63,15 +75,27 @@ pub fn part(base: u64, part: Part) -> Span {
 /// [`RegionError`].
 pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, RegionError> {
     let base = inventory.windows.region;
-    let known = earlier_life(physical, base);
+    let known = is_known(physical, base);
+    let epitaph = known && last_words(physical, base);
     let standby = wants_standby(physical, inventory, base, known);
-    let kept: &[Part] = if known { &[layout::EPITAPH, layout::REPORT] } else { &[] };
-    clear(physical, base, kept);
+    let kept = [(epitaph, layout::EPITAPH), (known, layout::REPORT)];
+    let kept: Vec<Part> = kept
+        .into_iter()
+        .filter(|(kept, _)| *kept)
+        .map(|(_, part)| part)
+        .collect();
+    clear(physical, base, &kept);
     let table = stage(physical, inventory)?;
     let header = header(inventory, standby);
-    let inject = base + layout::CONTROL.offset + offset_of!(ControlWords, inject) as u64;
-    let hang_limits = base + layout::CONTROL.offset + offset_of!(ControlWords, hang_limits) as u64;
-    let writes: [(u64, &[u8]); 5] = [
+    let control = |offset: usize| base + layout::CONTROL.offset + offset as u64;
+    let inject = control(offset_of!(ControlWords, inject));
+    let hang_limits = control(offset_of!(ControlWords, hang_limits));
+    let running = if table.slots[1].valid == 1 { 1 } else { stage::NO_SLOT };
+    let shown = u64::from(epitaph);
+    let old_epitaph = base + layout::ATTEMPTS.offset + offset_of!(AttemptWords, old_epitaph) as u64;
+    let writes: [(u64, &[u8]); 7] = [
+        (control(offset_of!(ControlWords, successor_slot)), running.as_bytes()),
+        (old_epitaph, shown.as_bytes()),
         (base + RSDP_COPY, inventory.rsdp),
         (base + layout::STAGE_TABLE.offset, table.as_bytes()),
         (inject, inventory.options.inject.as_bytes()),
@@ -85,24 +109,29 @@ pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, Region
     Ok(header)
 }
 
-/// Whether the region holds what an earlier life of this machine left before a reset. If that life ended with an
-/// epitaph, it is shown.
-fn earlier_life(physical: &Physical, base: u64) -> bool {
+/// Whether the region holds what an earlier life of this machine left before a reset.
+fn is_known(physical: &Physical, base: u64) -> bool {
+    // SAFETY: inside the region, which nobody writes before this function returns.
+    Header::parse(unsafe { physical.slice(part(base, layout::HEADER)) }).is_ok()
+}
+
+/// Shows the epitaph with which the last life of this machine ended, and returns whether there is one. An epitaph of a
+/// life before that was there to be read for the whole of the last one.
+fn last_words(physical: &Physical, base: u64) -> bool {
     // SAFETY: (both slices) inside the region, which nobody writes before this function returns.
     let slice = |part: Part| unsafe { physical.slice(self::part(base, part)) };
-    if Header::parse(slice(layout::HEADER)).is_err() {
+    let word = |bytes: &[u8], at: usize| bytes[at..].first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let (head, text) = slice(layout::EPITAPH).split_at(log_ring::HEADER_SIZE);
+    let written = word(head, offset_of!(LogRing, written));
+    let old = word(slice(layout::ATTEMPTS), offset_of!(AttemptWords, old_epitaph)) == 1;
+    if word(head, offset_of!(LogRing, capacity)) != text.len() as u64 || written == 0 || old {
         return false;
     }
-    let (head, text) = slice(layout::EPITAPH).split_at(log_ring::HEADER_SIZE);
-    let word = |at: usize| head[at..].first_chunk().copied().map_or(0, u64::from_le_bytes);
-    let written = word(offset_of!(LogRing, written));
-    if word(offset_of!(LogRing, capacity)) == text.len() as u64 && written != 0 {
-        let text = log_ring::unroll(text, written);
-        let tail = text.get(text.len().saturating_sub(SHOWN)..).unwrap_or_default();
-        say!("the last life of this machine ended with:");
-        for line in String::from_utf8_lossy(tail).lines() {
-            say!("  {line}");
-        }
+    let text = log_ring::unroll(text, written);
+    let tail = text.get(text.len().saturating_sub(SHOWN)..).unwrap_or_default();
+    say!("the last life of this machine ended with:");
+    for line in String::from_utf8_lossy(tail).lines() {
+        say!("  {line}");
     }
     true
 }
@@ -137,20 +166,56 @@ fn clear(physical: &Physical, base: u64, kept: &[Part]) {
     }
 }
 
-/// Copies the successor's modules into slot 0.
+/// Copies the successor's modules into slot 0, and those of the first kernel, to which a failover goes back if the
+/// successor fails, into slot 1.
 fn stage(physical: &Physical, inventory: &Inventory) -> Result<StageTable, RegionError> {
-    let slot = part(inventory.windows.region, layout::staged_slot(0));
-    let kernel = inventory.modules.successor_kernel;
-    let initramfs = inventory.modules.successor_initramfs.span;
+    let modules = &inventory.modules;
+    let successor = stage_slot(
+        physical,
+        inventory,
+        0,
+        modules.successor_kernel,
+        modules.successor_initramfs.span,
+    )?;
+    say!(
+        "staged for the first failover: kernel {} KB, initramfs {} KB",
+        successor.kernel_len / 1024,
+        successor.initramfs_len / 1024
+    );
+    let first = match modules.initramfs {
+        Some(initramfs) => stage_slot(physical, inventory, 1, modules.kernel, initramfs.span)
+            .inspect_err(|error| say!("warning: a failover cannot go back to the first kernel: {error}"))
+            .unwrap_or_else(|_| StagedKernel::new_zeroed()),
+        None => StagedKernel::new_zeroed(),
+    };
+    Ok(StageTable {
+        current: 0,
+        slots: [successor, first],
+        failed: [0, 0],
+    })
+}
+
+fn stage_slot(
+    physical: &Physical,
+    inventory: &Inventory,
+    index: usize,
+    kernel: Assigned,
+    initramfs: Span,
+) -> Result<StagedKernel, RegionError> {
+    let slot = part(inventory.windows.region, layout::staged_slot(index));
     let kernel_room = kernel.span.len().next_multiple_of(PAGE_SIZE);
     let need = kernel_room + initramfs.len();
     if need > slot.len() {
-        return Err(RegionError::StageFull { need, room: slot.len() });
+        return Err(RegionError::StageFull {
+            slot: index,
+            need,
+            room: slot.len(),
+        });
     }
     let mut cmdline = [0; CMDLINE_SIZE];
     let length = kernel.arguments.len();
     if length >= CMDLINE_SIZE {
-        return Err(RegionError::CommandLine { length });
+        return Err(RegionError::CommandLine { slot: index, length });
     }
     cmdline[..length].copy_from_slice(kernel.arguments);
 
@@ -161,7 +226,7 @@ fn stage(physical: &Physical, inventory: &Inventory) -> Result<StageTable, Regio
         stage::digest(unsafe { physical.slice(Span::of(to, from.len())) })
     };
     let initramfs_at = slot.start + kernel_room;
-    let staged = StagedKernel {
+    Ok(StagedKernel {
         valid: 1,
         kernel: slot.start,
         kernel_len: kernel.span.len(),
@@ -170,15 +235,6 @@ fn stage(physical: &Physical, inventory: &Inventory) -> Result<StageTable, Regio
         kernel_digest: place(kernel.span, slot.start),
         initramfs_digest: place(initramfs, initramfs_at),
         cmdline,
-    };
-    say!(
-        "staged for the first failover: kernel {} KB, initramfs {} KB",
-        kernel.span.len() / 1024,
-        initramfs.len() / 1024
-    );
-    Ok(StageTable {
-        current: 0,
-        slots: [staged, StagedKernel::new_zeroed()],
     })
 }
 

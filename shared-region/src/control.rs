@@ -108,6 +108,22 @@ impl SalvageGate {
     }
 }
 
+/// Values of [`ControlWords::commit_point`]: who may still change his mind.
+///
+/// The word is only ever changed from [`CommitPoint::Open`], by compare-and-exchange, so that a successor that is about to
+/// add the first RAM or to write to a disk, and the backup OS that is about to replace it, cannot both have their way. The
+/// backup OS opens it again when the successor has been stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum CommitPoint {
+    /// The old memory is whole, and the successor may still be replaced.
+    Open = 0,
+    /// The successor goes ahead: from here on it alone can save what there is. Written by the successor's module.
+    Passed = 1,
+    /// The successor is being replaced: it must not add RAM or write to a disk any more. Written by the backup OS.
+    Revoked = 2,
+}
+
 /// What rang; the low byte of [`ControlWords::doorbell`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -295,7 +311,8 @@ pub struct ControlWords {
     pub detected_pm_timer: AtomicU64,
     /// CPUs that could not be parked, as a count.
     pub unparked_cpus: AtomicU64,
-    /// Staged-kernel slot the successor was booted from.
+    /// Staged-kernel slot that the running kernel, or the successor under way, was booted from: 0, 1, or
+    /// [`crate::stage::NO_SLOT`]. Written by the loader for the first kernel.
     pub successor_slot: AtomicU64,
     /// While this equals `stop_request`, a CPU that is in the middle of a user thread's call may end it before it parks;
     /// with any other value it parks wherever it is. Written before `stop_request`, and 0 when patience ends. Release.
@@ -327,7 +344,7 @@ pub struct ControlWords {
     pub successor_phase: AtomicU64,
     /// Counter that orthros-init moves while it works.
     pub successor_heartbeat: AtomicU64,
-    /// 1 once the successor has written to a disk or added RAM: the old memory is no longer whole.
+    /// [`CommitPoint`]. Changed by compare-and-exchange; cleared by the backup OS while no kernel runs.
     pub commit_point: AtomicU64,
     /// Processes resumed.
     pub processes_resumed: AtomicU64,

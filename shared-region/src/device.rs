@@ -270,3 +270,14 @@ pub mod update_flags {
 /// if that succeeds. EAGAIN if a thread was in the way until the deadline, ENODEV if not armed, ETIMEDOUT if the backup OS
 /// did not take over.
 pub const UPDATE: u64 = iowr::<Update>(17);
+
+/// Argument of [`COMMIT`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Commit {
+    /// Zero.
+    pub unused: u64,
+}
+/// Passes the commit point ([`crate::control::CommitPoint`]), if that has not been done: from here on disks may be written
+/// to. ECANCELED if this kernel is being replaced, EPERM if it is no successor.
+pub const COMMIT: u64 = iowr::<Commit>(32);

@@ -15,6 +15,7 @@
 //! | [`parking`] | one slot for each CPU that was stopped |
 //! | [`standby`] | a successor that sleeps until it is needed |
 //! | [`stage`] | kernels and initial RAM disks held ready |
+//! | [`attempts`] | successors that were tried in a failover |
 //! | [`log_ring`] | the backup OS's log |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
 //! | [`record`] | the framing of Essential Context records |
@@ -27,6 +28,7 @@
 
 extern crate alloc;
 
+pub mod attempts;
 pub mod context;
 pub mod control;
 pub mod device;

@@ -1,12 +1,15 @@
 //! Kernels held ready to be booted.
 //!
-//! Writer: the loader at boot (slot 0), the backup OS later. Reader: the backup OS, which checks the digests again
-//! before it jumps.
+//! Writer: the loader at boot (the successor in slot 0, the first kernel in slot 1), the backup OS later. Reader: the
+//! backup OS, which checks the digests again before it jumps.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes for a kernel command line with its NUL (`COMMAND_LINE_SIZE`, arch/x86/include/asm/setup.h).
 pub const CMDLINE_SIZE: usize = 2048;
+
+/// In [`crate::control::ControlWords::successor_slot`]: the running kernel is in no slot.
+pub const NO_SLOT: u64 = u64::MAX;
 
 /// What is in one slot.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -38,6 +41,8 @@ pub struct StageTable {
     pub current: u64,
     /// The slots.
     pub slots: [StagedKernel; 2],
+    /// 1 for a slot whose kernel has failed as a successor: it is not tried again while there is another one.
+    pub failed: [u64; 2],
 }
 
 impl StagedKernel {

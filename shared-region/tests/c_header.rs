@@ -87,13 +87,14 @@ fn structures(out: &mut String) {
     structure!(text, device::Test, "orthros_test", { kind, cpu, value });
     structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
     structure!(text, device::Wake, "orthros_wake", { successor });
+    structure!(text, device::Commit, "orthros_commit", { unused });
     structure!(text, device::Configure, "orthros_configure", { limit, value });
     structure!(text, device::Update, "orthros_update", { deadline, flags, threads, attempts, tid, call, interrupted });
     out.push_str(&text);
 }
 
 fn constants(out: &mut String) {
-    use control::{Doorbell, HangLimit, SalvageGate, SuccessorPhase, WatchState};
+    use control::{CommitPoint, Doorbell, HangLimit, SalvageGate, SuccessorPhase, WatchState};
     use timeline::Event;
 
     let values = [
@@ -128,6 +129,9 @@ fn constants(out: &mut String) {
         ("GATE_OPEN", SalvageGate::Open as u64),
         ("GATE_FAILED", SalvageGate::Failed as u64),
         ("GATE_FORBIDDEN", SalvageGate::Forbidden as u64),
+        ("COMMIT_OPEN", CommitPoint::Open as u64),
+        ("COMMIT_PASSED", CommitPoint::Passed as u64),
+        ("COMMIT_REVOKED", CommitPoint::Revoked as u64),
         ("DOORBELL_QUIET", Doorbell::Quiet as u64),
         ("DOORBELL_PANIC", Doorbell::Panic as u64),
         ("DOORBELL_UPDATE", Doorbell::Update as u64),
@@ -191,6 +195,7 @@ fn constants(out: &mut String) {
         ("WAKE", device::WAKE),
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
+        ("COMMIT", device::COMMIT),
     ];
     for (name, value) in values {
         assertion(out, &format!("ORTHROS_{name}"), value);

@@ -16,9 +16,9 @@ use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
     device::{
-        AddMemory, Adopt, Configure, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, Update, Wake,
-        WriteReport, ADD_MEMORY, ADOPT, CONFIGURE, INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE, TEST,
-        UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
+        AddMemory, Adopt, Commit, Configure, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, Update, Wake,
+        WriteReport, ADD_MEMORY, ADOPT, COMMIT, CONFIGURE, INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE,
+        TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
     },
     timeline::Event,
     PAGE_SIZE,
@@ -181,6 +181,14 @@ impl Device {
     /// The ioctl's.
     pub fn mark(&self, mut mark: Mark) -> Result<(), DeviceError> {
         ioctl::update::<MARK, Mark>(&self.fd, "MARK", &mut mark)
+    }
+
+    /// Passes the commit point: from here on disks may be written to.
+    ///
+    /// # Errors
+    /// ECANCELED if this kernel is being replaced.
+    pub fn commit(&self) -> Result<(), DeviceError> {
+        ioctl::update::<COMMIT, Commit>(&self.fd, "COMMIT", &mut Commit::default())
     }
 
     /// Stores a record stream in the report area.

@@ -10,6 +10,7 @@
 //! | [`hang`] | whether the active hangs |
 //! | [`life`] | what the backup OS is doing, from start to start |
 //! | [`standby`] | whether a successor sleeps, and what one that was woken asks for |
+//! | [`attempts`] | which successor is tried, and which one after it has failed |
 //! | [`successor`] | whether the kernel that takes over is still making its way |
 //! | [`ram`] | which memory is the active's |
 //! | [`fingerprint`] | the same for much memory that is mostly empty |
@@ -20,6 +21,7 @@
 
 extern crate alloc;
 
+pub mod attempts;
 pub mod digest;
 pub mod fingerprint;
 pub mod hang;

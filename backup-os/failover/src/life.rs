@@ -6,6 +6,8 @@
 //!                     └─►Unarmed └────────────┴─────────────┴─► Dead
 //! ```
 //!
+//! A successor that fails before the commit point is replaced; the state stays.
+//!
 //! A successor is either started cold or, when one was put to sleep in the reserved nursery, woken; the states are
 //! the same, only [`Start`] differs.
 
@@ -39,6 +41,8 @@ pub enum Input {
     Salvaged,
     /// The successor has said that it needs nothing more.
     HandedOver,
+    /// The successor has failed before the commit point, and another one takes its place.
+    Replaced(Start),
     /// The successor did not make it.
     SuccessorDied,
 }
@@ -96,6 +100,7 @@ impl Life {
                 next.reserved_nursery = 1 - self.reserved_nursery.min(1);
                 next.start = Start::Cold;
             }
+            (WatchState::Salvaging | WatchState::HandingOver, Input::Replaced(start)) => next.start = start,
             (WatchState::Stopping, Input::NotStopped)
             | (WatchState::Salvaging | WatchState::HandingOver, Input::SuccessorDied) => {
                 next.state = WatchState::Dead;
@@ -132,6 +137,7 @@ pub fn after_own_failure(state: Option<WatchState>, jumped: bool, starting: bool
 #[cfg(test)]
 mod tests {
     use super::{after_own_failure, Input, Life, Start, Way};
+    use alloc::vec;
     use shared_region::control::{WatchReason, WatchState};
 
     fn run(inputs: &[Input]) -> Option<Life> {
@@ -168,6 +174,24 @@ mod tests {
             inputs.push(Input::SuccessorDied);
             assert_eq!(run(&inputs).unwrap().state, WatchState::Dead);
         }
+    }
+
+    #[test]
+    fn another_successor_may_take_the_place_of_one_that_failed() {
+        for middle in [&[][..], &[Input::Salvaged]] {
+            let mut inputs = vec![
+                Input::Started,
+                Input::Ready(Start::Standby),
+                Input::ActiveDied,
+                Input::Stopped,
+            ];
+            inputs.extend(middle);
+            let before = run(&inputs).unwrap();
+            let after = before.after(Input::Replaced(Start::Cold)).unwrap();
+            assert_eq!((after.state, after.failovers), (before.state, before.failovers));
+            assert_eq!(after.start, Start::Cold);
+        }
+        assert!(run(&[Input::Started, Input::Replaced(Start::Cold)]).is_none());
     }
 
     #[test]

@@ -46,6 +46,14 @@ impl ActiveRam {
         Self { ranges }
     }
 
+    /// What a kernel has that lives in a nursery and has been given nothing else yet. Its real-mode memory is left out.
+    pub fn of_nursery(header: &Header, nursery: usize) -> Self {
+        let start = header.nursery[nursery.min(1)];
+        Self {
+            ranges: Vec::from([(start, start + layout::NURSERY_SIZE)]),
+        }
+    }
+
     /// The ranges, ascending.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
@@ -112,6 +120,13 @@ mod tests {
             assert_eq!(ram.holds(LOW_RANGE_0.0, 4096), reserved == 1);
             assert_eq!(ram.holds(LOW_RANGE_1.0, 4096), reserved == 0);
         }
+    }
+
+    #[test]
+    fn a_kernel_that_was_given_nothing_has_its_nursery() {
+        let ram = ActiveRam::of_nursery(&header(), 1);
+        assert!(ram.holds(NURSERIES[1], NURSERY_SIZE as usize));
+        assert!(!ram.holds(NURSERIES[0], 1) && !ram.holds(0x10_0000, 1) && !ram.holds(REGION, 1));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! | [`mirror`], [`types`], [`tables`] | offsets from BTF; constants BTF does not have |
 //! | [`kernel_memory`] | reading kernel virtual memory |
 //! | [`prepared`], [`kernel`] | the two halves |
+//! | [`newborn`] | whether a kernel panics that has told nothing yet |
 //! | [`containers`] | lists, trees, xarrays |
 //! | [`printk`], [`modules`], [`overview`], [`orc`] | the log; loadable modules; all tasks; call chains |
 //! | [`failover`] | the entry: a dead kernel into an Essential Context |
@@ -83,6 +84,7 @@ pub mod mm;
 pub mod modules;
 pub mod mounts;
 pub mod namespaces;
+pub mod newborn;
 pub mod orc;
 pub mod overview;
 pub mod page_cache;

@@ -1,15 +1,17 @@
 //! `orthros-ctl report`: what the last failover did, from the records in the region.
 
+mod attempts;
 mod text;
 mod timeline;
 
 use crate::exit::Exit;
 use crate::snapshot::{control, open_region, stream, Snapshot, Source};
 use anyhow::Result;
+use attempts::Tried;
 use serde_json::{json, Value};
 use shared_region::context::{Evidence, Lost, Machine, Outcome, Summary};
 use shared_region::control::{Cause, ControlWords, SalvageGate, SuccessorPhase, WHERE_SIZE};
-use shared_region::layout::{Part, CONTEXT, REPORT};
+use shared_region::layout::{Part, CONTEXT, EPITAPH, REPORT};
 use shared_region::record::{Kind, Record, Stream};
 use timeline::Timeline;
 
@@ -56,6 +58,8 @@ pub struct Report {
     /// By process id, 0 if it costs none.
     lost: Vec<(u64, Lost)>,
     evidence: Option<Evidence>,
+    /// Successors, in the order in which they were tried.
+    attempts: Vec<Tried>,
     /// What of the records could not be read.
     problems: Vec<String>,
 }
@@ -84,6 +88,7 @@ impl Report {
             outcomes: Vec::new(),
             lost: Vec::new(),
             evidence: None,
+            attempts: attempts::read(source),
             problems: Vec::new(),
         };
         for part in [CONTEXT, REPORT] {
@@ -154,6 +159,7 @@ impl Report {
             "cause_where": (!self.cause_where.is_empty()).then_some(&self.cause_where),
             "interrupted_calls": self.interrupted,
             "unparked_cpus": self.unparked,
+            "attempts": self.attempts.iter().map(Tried::json).collect::<Vec<_>>(),
             "processes": {"resumed": self.resumed(), "not_resumed": self.not_resumed()},
             "frames": {
                 "adopted": self.frames.adopted,
@@ -220,15 +226,31 @@ fn place(snapshot: &Snapshot) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// How the last life of the machine ended, if it was given up.
+fn last_life(source: &impl Source) -> Option<String> {
+    let text = crate::log::text(source, EPITAPH);
+    (attempts::epitaph_is_old(source) && !text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
+}
+
+fn without_failover(last_words: Option<&str>) -> String {
+    let mut text = "there has been no failover since the machine was started\n".to_owned();
+    if let Some(words) = last_words {
+        text += "before that it was given up, and reset by the backup OS:\n";
+        text.extend(words.lines().map(|line| format!("  {line}\n")));
+    }
+    text
+}
+
 /// Prints the report of the last failover, or says that there is none.
 pub fn run(json: bool, full: bool) -> Result<Exit> {
     let (_device, region) = open_region()?;
     let snapshot = Snapshot::take(&region);
+    let last_words = last_life(&region);
     if snapshot.failovers() == 0 {
         if json {
-            println!("{:#}", json!({"version": 1, "failover": 0}));
+            println!("{:#}", json!({"version": 1, "failover": 0, "last_life": last_words}));
         } else {
-            println!("there has been no failover since the machine was started");
+            print!("{}", without_failover(last_words.as_deref()));
         }
         return Ok(Exit::Fine);
     }
@@ -356,6 +378,24 @@ Processes: 1 runs again, 1 does not
 Frames: 262144 adopted in place, 17 copied, 0 refused, 300000 retained
 ";
         assert_eq!(report(&failed_over()).text(Detail::Processes), expected);
+    }
+
+    #[test]
+    fn a_machine_that_was_given_up_says_why_after_the_reset() {
+        let mut fake = Fake::armed();
+        assert_eq!(last_life(&fake), None);
+        for (at, word) in [7, EPITAPH.size - 64, 0, 0, 0, 0, 0, 0, u64::from_le_bytes(*b"no luck.")]
+            .into_iter()
+            .enumerate()
+        {
+            fake.set_word(EPITAPH, at, word);
+        }
+        assert_eq!(last_life(&fake), None, "it is of this life");
+        let old = std::mem::offset_of!(shared_region::attempts::AttemptWords, old_epitaph);
+        fake.set_word(shared_region::layout::ATTEMPTS, old / 8, 1);
+        let words = last_life(&fake);
+        assert_eq!(words.as_deref(), Some("no luck"));
+        assert!(without_failover(words.as_deref()).contains("  no luck\n"));
     }
 
     #[test]

@@ -81,6 +81,13 @@ impl Report {
         if self.unparked > 0 {
             writeln!(out, "CPUs that could not be parked: {}", self.unparked)?;
         }
+        // One that simply took over is not worth a line.
+        if self.attempts.len() > 1 {
+            writeln!(out, "Successors that were tried:")?;
+            for attempt in &self.attempts {
+                writeln!(out, "  {}", attempt.text())?;
+            }
+        }
         for problem in &self.problems {
             writeln!(out, "Cannot be shown: {problem}")?;
         }

@@ -13,7 +13,7 @@ use crate::{
     standby,
     takeover::{self, Role},
 };
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use cmdline::Cmdline;
 use std::{convert::Infallible, fs};
 
@@ -34,14 +34,21 @@ pub fn run() -> Result<Infallible> {
     let cmdline = Cmdline::of_this_kernel().context("cannot read /proc/cmdline")?;
     let device = modules::load_orthros(&cmdline);
     if device.is_none() && cmdline.is_successor() {
-        takeover::gate::rest_until_reset();
-        bail!("a successor without its module can take nothing over, and must not touch the disks of what it leaves behind");
+        takeover::gate::leave_it_to_another(format_args!(
+            "a successor without its module can take nothing over, and must not touch the disks of what it leaves behind"
+        ));
     }
     // Disks are looked for after the sleep: the kernel that runs meanwhile may divide them anew.
     let started = standby::rest(device.as_ref(), started);
     modules::load_list(modules::LIST);
     let role = Role::find(device, started);
 
+    if let Role::Successor { .. } = role {
+        // After the commit point there would be no way back.
+        if let Err(error) = root::look(&cmdline) {
+            takeover::gate::leave_it_to_another(format_args!("{error:#}"));
+        }
+    }
     let mut takeover = takeover::prepare(role)?;
     root::mount(&cmdline, SYSROOT)?;
     let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;

@@ -1,7 +1,7 @@
 //! The root file system: `root=`, `rootfstype=`, `rootflags=`, `ro`, `rw`.
 
 use super::{cmdline::Cmdline, ext4, log};
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use rustix::{
     io::Errno,
     mount::{mount as mount_call, MountFlags},
@@ -16,6 +16,26 @@ use std::{
 /// How long a device may take to appear.
 const PATIENCE: Duration = Duration::from_secs(30);
 const STEP: Duration = Duration::from_millis(10);
+
+/// Looks whether the root file system could be mounted, without touching it: its device is there, and the kernel knows a
+/// file system that it may hold.
+///
+/// # Errors
+/// The device that did not appear, or the file system that the kernel does not know.
+pub fn look(cmdline: &Cmdline) -> Result<()> {
+    let root = cmdline.value("root").context("no root= on the kernel command line")?;
+    let device = wait_for(root)?;
+    let types = types(cmdline, &device)?;
+    let known = known_types()?;
+    let mountable = types.iter().any(|fstype| known.contains(fstype));
+    ensure!(
+        mountable,
+        "the kernel knows no file system to mount {} as (tried {})",
+        device.display(),
+        types.join(", ")
+    );
+    Ok(())
+}
 
 /// Mounts the root file system at `target`.
 ///
@@ -32,10 +52,7 @@ pub fn mount(cmdline: &Cmdline, target: &str) -> Result<()> {
         _ => MountFlags::RDONLY,
     };
     let options = CString::new(cmdline.value("rootflags").unwrap_or_default()).context("rootflags=")?;
-    let types = match cmdline.value("rootfstype") {
-        Some(fstype) => fstype.split(',').map(str::to_owned).collect(),
-        None => candidates(&device)?,
-    };
+    let types = types(cmdline, &device)?;
     let mut last = Errno::NODEV;
     for fstype in &types {
         match mount_call(&device, target, fstype.as_str(), flags, options.as_c_str()) {
@@ -102,11 +119,17 @@ fn by_partition(uuid: &str) -> Option<PathBuf> {
     })
 }
 
-/// What to try without rootfstype=: what the superblock says, else all the kernel knows.
-fn candidates(device: &Path) -> Result<Vec<String>> {
-    if ext4::names(device).is_ok() {
-        return Ok(vec!["ext4".into()]);
+/// What to try: what the command line says, else what the superblock says, else all the kernel knows.
+fn types(cmdline: &Cmdline, device: &Path) -> Result<Vec<String>> {
+    match cmdline.value("rootfstype") {
+        Some(fstype) => Ok(fstype.split(',').map(str::to_owned).collect()),
+        None if ext4::names(device).is_ok() => Ok(vec!["ext4".into()]),
+        None => known_types(),
     }
+}
+
+/// File systems for devices that the kernel knows.
+fn known_types() -> Result<Vec<String>> {
     let text = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
     Ok(text
         .lines()

@@ -31,6 +31,13 @@ pub fn wait(region: &Region) -> SalvageGate {
     }
 }
 
+/// Ends this program before it has touched anything: the end of process 1 is a panic, which the backup OS sees, and
+/// another kernel takes over.
+pub fn leave_it_to_another(why: std::fmt::Arguments<'_>) -> ! {
+    log::error(format_args!("{why}; leaving it to another kernel"));
+    std::process::exit(1);
+}
+
 /// Does nothing, so that no disk is written, until the backup OS has reset the machine.
 pub fn rest_until_reset() {
     log::error(format_args!("waiting for the backup OS to reset the machine"));

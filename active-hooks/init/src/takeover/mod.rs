@@ -1,7 +1,7 @@
 //! What a successor does besides booting: it takes over from the kernel that died.
 //!
 //! What we know on entry: the module is loaded and says that this kernel is a successor. What we are responsible for:
-//! nothing is added and no disk is written before the salvage gate is open; from then on every step is marked, so that
+//! nothing is added and no disk is written before the salvage gate is open and the commit point passed; from then on every step is marked, so that
 //! the backup OS knows how far it may trust us; and the machine boots on, whatever cannot be taken over.
 
 pub mod blocks;
@@ -94,6 +94,9 @@ pub fn prepare(role: Role) -> Result<Takeover> {
     stamp(&device, Event::ModuleLoaded);
     let gate = gate::wait(&region);
     log::info(format_args!("salvage gate: {gate:?}"));
+    if gate != SalvageGate::Forbidden {
+        commit(&device)?;
+    }
     match gate {
         SalvageGate::Open | SalvageGate::Failed => {}
         SalvageGate::Forbidden => {
@@ -138,6 +141,14 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             ram,
         }),
     })
+}
+
+/// Asks leave to add memory and to write to disks.
+fn commit(device: &Device) -> Result<()> {
+    let Err(error) = device.commit() else { return Ok(()) };
+    log::error(format_args!("{error}"));
+    gate::rest_until_reset();
+    bail!("this kernel is being replaced, and must not touch what is left of the dead one");
 }
 
 impl Takeover {
