@@ -31,6 +31,9 @@ union request {
 	struct orthros_wake wake;
 	struct orthros_configure configure;
 	struct orthros_commit commit;
+	struct orthros_stage_begin stage_begin;
+	struct orthros_stage_write stage_write;
+	struct orthros_stage_commit stage_commit;
 	struct orthros_update update;
 };
 
@@ -117,6 +120,12 @@ static int dispatch(unsigned int command, union request *request)
 		return orthros_wake(&request->wake);
 	case ORTHROS_COMMIT:
 		return region_is_successor() ? region_commit() : -EPERM;
+	case ORTHROS_STAGE_BEGIN:
+		return stage_begin(&request->stage_begin);
+	case ORTHROS_STAGE_WRITE:
+		return stage_write(&request->stage_write);
+	case ORTHROS_STAGE_COMMIT:
+		return stage_commit(&request->stage_commit);
 	case ORTHROS_CONFIGURE:
 		return hang_configure(&request->configure);
 	case ORTHROS_UPDATE:

@@ -68,6 +68,11 @@ int hang_configure(const struct orthros_configure *request);
 /* update.c */
 int update_go(struct orthros_update *request);
 
+/* stage.c */
+int stage_begin(struct orthros_stage_begin *reply);
+int stage_write(const struct orthros_stage_write *request);
+int stage_commit(struct orthros_stage_commit *request);
+
 /* protect.c */
 void protect_start(void);
 /* The process has been rebuilt: its start is another in this kernel's time. */

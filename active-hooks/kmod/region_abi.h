@@ -264,6 +264,39 @@ struct orthros_frame_run {
 	__u64 word;
 };
 
+/* stage.rs */
+#define ORTHROS_STAGE_TABLE_OFFSET 0x40000
+#define ORTHROS_STAGE_WORDS_OFFSET 0x5000
+#define ORTHROS_STAGED_0_OFFSET 0x4000000
+#define ORTHROS_STAGED_1_OFFSET 0x6800000
+#define ORTHROS_STAGED_SIZE 0x2800000
+#define ORTHROS_CMDLINE_SIZE 2048
+#define ORTHROS_STAGE_WHY_SIZE 192
+
+struct orthros_staged_kernel {
+	__u64 valid;
+	__u64 kernel;
+	__u64 kernel_len;
+	__u64 initramfs;
+	__u64 initramfs_len;
+	__u32 kernel_digest;
+	__u32 initramfs_digest;
+	__u8 cmdline[ORTHROS_CMDLINE_SIZE];
+};
+
+struct orthros_stage_table {
+	__u64 current_slot;
+	struct orthros_staged_kernel slots[2];
+	__u64 failed[2];
+};
+
+struct orthros_stage_words {
+	__u64 request;
+	__u64 answered;
+	__u64 state;
+	__u64 why[ORTHROS_STAGE_WHY_SIZE / 8];
+};
+
 /* device.rs */
 struct orthros_info {
 	__u64 abi_version;
@@ -379,6 +412,30 @@ struct orthros_commit {
 	__u64 unused;
 };
 
+#define ORTHROS_STAGE_WRITE_MOST 0x100000
+
+struct orthros_stage_begin {
+	__u64 slot;
+	__u64 room;
+};
+
+struct orthros_stage_write {
+	__u64 offset;
+	__u64 data;
+	__u64 length;
+};
+
+struct orthros_stage_commit {
+	__u64 kernel_len;
+	__u64 initramfs_offset;
+	__u64 initramfs_len;
+	__u64 kernel_digest;
+	__u64 initramfs_digest;
+	__u64 cmdline;
+	__u64 cmdline_len;
+	__u64 request;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -394,5 +451,8 @@ struct orthros_commit {
 #define ORTHROS_CONFIGURE _IOWR('O', 16, struct orthros_configure)
 #define ORTHROS_UPDATE _IOWR('O', 17, struct orthros_update)
 #define ORTHROS_COMMIT _IOWR('O', 32, struct orthros_commit)
+#define ORTHROS_STAGE_BEGIN _IOWR('O', 33, struct orthros_stage_begin)
+#define ORTHROS_STAGE_WRITE _IOWR('O', 34, struct orthros_stage_write)
+#define ORTHROS_STAGE_COMMIT _IOWR('O', 35, struct orthros_stage_commit)
 
 #endif

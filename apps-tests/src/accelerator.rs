@@ -7,13 +7,13 @@
 //! CPUs share one thread.
 
 use crate::cache;
-use crate::cpio::Archive;
 use crate::exec;
 use crate::kernels::{Kernel, Series};
 use crate::paths::Paths;
 use crate::progress::Step;
 use crate::qemu::{Accelerator, Boot, Config, Qemu};
 use anyhow::{bail, Context, Result};
+use orthros_initramfs::cpio::Archive;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::Command;

@@ -15,7 +15,6 @@ pub mod bench;
 pub mod cache;
 pub mod checks;
 pub mod clients;
-pub mod cpio;
 pub mod disc;
 pub mod exec;
 pub mod images;

@@ -110,7 +110,7 @@ impl Machine {
             boot,
             disks,
             ports: scenario.guest.ports.clone(),
-            reboot: plan.reboot,
+            reboot: plan.reboot || scenario.restarts(),
             stay: scenario.ends_in_reset(),
             memory: plan.memory_file.then(|| plan.dir.join("memory")),
             state: None,
@@ -272,6 +272,32 @@ fn loader_options(scenario: &Scenario, plan: &Plan) -> String {
         .to_owned()
 }
 
+/// A kernel as if it were installed, but for the image's name (`/boot/vmlinuz-6.1`): the modules that a guest needs, with
+/// what depmod says of all, and ours.
+fn installed(artefacts: &Artefacts, kernel: &Kernel) -> Result<Vec<File>> {
+    let Kernel { release, modules, .. } = kernel;
+    let home = format!("/lib/modules/{release}");
+    let mut files = vec![
+        File {
+            from: kernel.image.clone(),
+            to: format!("/boot/vmlinuz-{}", kernel.series),
+        },
+        File {
+            from: artefacts.module(kernel)?,
+            to: format!("/usr/lib/orthros/modules/{release}/orthros.ko"),
+        },
+    ];
+    let lists = ["modules.dep", "modules.builtin", "modules.alias"].map(|name| modules.join(name));
+    for file in lists.into_iter().chain(initramfs::modules(kernel)?) {
+        let below = file.strip_prefix(modules)?.display().to_string();
+        files.push(File {
+            from: file,
+            to: format!("{home}/{below}"),
+        });
+    }
+    Ok(files)
+}
+
 /// The root disk of this run and the scenario's empty ones.
 fn disks(
     paths: &Paths,
@@ -301,6 +327,15 @@ fn disks(
                 from: artefacts.module(kernel)?,
                 to: format!("/opt/orthros-tests/modules/{name}.ko"),
             });
+        }
+    }
+    if scenario.guest.kernels {
+        files.push(File {
+            from: artefacts.guest_program("orthros-init")?,
+            to: "/usr/lib/orthros/orthros-init".into(),
+        });
+        for series in Series::ALL {
+            files.extend(installed(artefacts, &Kernel::find(paths, series)?)?);
         }
     }
     for file in &scenario.guest.files {

@@ -143,7 +143,7 @@ impl<'a> Ready<'a> {
     fn step(&mut self, step: &Step, boot_id: &mut String, report: &mut Report) -> Result<()> {
         let machine = &mut self.machine;
         for command in &step.before {
-            machine.agent.check(command, SHORT)?;
+            machine.agent.check(command, Duration::from_secs(step.timeout))?;
         }
         let asked = machine.qemu.start.elapsed();
         let injection = step.injection.clone().unwrap_or_else(|| match step.event {
@@ -173,6 +173,7 @@ impl<'a> Ready<'a> {
                     result.release = Some(hello.release);
                 }
                 Expect::Reset => self.reset(step, written, report)?,
+                Expect::Restart => self.restart(step, boot_id, report)?,
             }
             report.steps.pop();
         }
@@ -223,6 +224,22 @@ impl<'a> Ready<'a> {
             bail!("{writes} writes reached a disk between the event and the reset");
         }
         Ok(())
+    }
+
+    /// Waits until the machine has reset itself and runs its first kernel again.
+    fn restart(&mut self, step: &Step, boot_id: &mut String, report: &mut Report) -> Result<()> {
+        let machine = &mut self.machine;
+        let within = Duration::from_secs(step.timeout);
+        let hello = machine
+            .agent
+            .wait_ready(within)
+            .context("the machine did not start again")?;
+        report.moment(hello.at, format!("started again with {}", hello.release));
+        if hello.boot_id == *boot_id || hello.release != machine.active.release {
+            bail!("kernel {} runs, but not after a start of the machine", hello.release);
+        }
+        boot_id.clone_from(&hello.boot_id);
+        armed(machine).context("after the start")
     }
 
     fn verdict(&mut self, clients: &mut Clients, report: &mut Report) -> Result<()> {

@@ -63,6 +63,8 @@ pub struct Guest {
     pub kernel_parameters: String,
     /// Whether the first kernel's module, and the one of the other kernel, are in `/opt/orthros-tests/modules`.
     pub modules: bool,
+    /// What `orthros-ctl stage --auto` needs of both kernels is installed.
+    pub kernels: bool,
     /// The machine is not expected to arm itself, and the command runs unprotected.
     pub unprotected: bool,
     /// What is wrong with its parts.
@@ -102,6 +104,7 @@ impl Default for Guest {
             ports: Vec::new(),
             kernel_parameters: String::new(),
             modules: false,
+            kernels: false,
             unprotected: false,
             wrong: Wrong::default(),
             standby: None,
@@ -211,6 +214,8 @@ pub enum Expect {
     Successor,
     /// The machine is given up and resets itself; the scenario ends there.
     Reset,
+    /// The same, and starts again with the kernel that ran first.
+    Restart,
 }
 
 /// A way to bring an event about, with what must be said about it.
@@ -364,6 +369,12 @@ impl Scenario {
         self.steps.iter().any(|step| step.expect == Expect::Reset)
     }
 
+    /// Whether the machine is to start again after a reset.
+    #[must_use]
+    pub fn restarts(&self) -> bool {
+        self.steps.iter().any(|step| step.expect == Expect::Restart)
+    }
+
     fn check(&self) -> Result<()> {
         if self.protect.command.is_some() == self.protect.unit.is_some() {
             bail!("[protect] needs either `command` or `unit`");
@@ -420,8 +431,8 @@ impl Scenario {
 
     fn check_steps(&self) -> Result<()> {
         let (last, others) = self.steps.split_last().context("there is no [[step]]")?;
-        if others.iter().any(|step| step.expect == Expect::Reset) {
-            bail!("[[step]] expect = \"reset\" ends a scenario: it must be the last step");
+        if others.iter().any(|step| step.expect != Expect::Successor) {
+            bail!("[[step]] expect = \"reset\" or \"restart\" must be the last step");
         }
         let resets = last.expect == Expect::Reset;
         if resets && (last.event == Event::None || last.repeat != 1) {

@@ -232,9 +232,11 @@ impl Backup {
         }
     }
 
-    fn put_stage_word(&self, offset: usize, value: u64) {
+    /// Writes a word of the stage table, at an offset in bytes.
+    pub fn put_stage_word(&self, offset: usize, value: u64) {
         let address = self.region.address(layout::STAGE_TABLE) + offset as u64;
-        // SAFETY: a word of the stage table, of which this program is the writer after the loader.
+        // SAFETY: a word of the stage table, whose other writer, the module, writes while
+        // it waits for this program's answer or not at all.
         unsafe { machine::mmio::write64(self.ring0, address, value) };
     }
 

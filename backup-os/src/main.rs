@@ -12,6 +12,7 @@
 //! | [`stop`], [`text_patch`], [`parking`] | getting CPUs out of the dead kernel |
 //! | [`quiesce`] | silencing devices |
 //! | [`stage`], [`unpack`], [`launch`] | the successor: placing it, unpacking it, entering it |
+//! | [`restage`] | a kernel that the running one has staged |
 //! | [`newborn`] | whether a successor panics that has not reported in |
 //! | [`standby`] | the successor that sleeps until it is needed |
 //! | [`rescue`] | salvage |
@@ -34,6 +35,7 @@ mod platform;
 mod quiesce;
 mod region;
 mod rescue;
+mod restage;
 mod stage;
 mod standby;
 mod stop;

@@ -8,6 +8,7 @@ use shared_region::control::ControlWords;
 use shared_region::header::{Header, HeaderError};
 use shared_region::layout::{self, Part};
 use shared_region::parking::{ParkSlot, SLOT_SIZE};
+use shared_region::stage::StageWords;
 use shared_region::standby::{SleepPage, StandbyWords};
 use shared_region::timeline::{Event, Timeline};
 
@@ -60,6 +61,11 @@ impl Region {
     /// The attempts of a failover.
     pub fn attempts(self) -> &'static AttemptWords {
         self.part(layout::ATTEMPTS)
+    }
+
+    /// Words about staging.
+    pub fn stage_words(self) -> &'static StageWords {
+        self.part(layout::STAGE_WORDS)
     }
 
     /// Stamps an event now, unless it is stamped already.

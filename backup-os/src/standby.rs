@@ -343,6 +343,15 @@ impl Backup {
         }
     }
 
+    /// Another kernel takes the place of the one that sleeps in the reserved nursery, if one does.
+    pub fn forget_asleep(&mut self) {
+        if self.standby_state() == StandbyState::Asleep {
+            log::info!("standby: another kernel was staged, which will start cold");
+            self.standby = None;
+            self.set_standby_state(StandbyState::None);
+        }
+    }
+
     /// A kernel that was woken, and has died: its words mean nothing any more.
     pub fn forget_awake(&mut self) {
         if self.standby_state() == StandbyState::Awake {

@@ -32,6 +32,7 @@ impl Backup {
     pub unsafe fn take_over(&mut self, armed: Armed) {
         // What is not unpacked by now unpacks itself.
         self.unpacking = None;
+        self.drop_outdated();
         self.note_detection(armed.panicking_since, &armed.death);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;

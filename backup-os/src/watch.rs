@@ -26,6 +26,7 @@ use shared_region::control::{Cause, Doorbell, WatchReason};
 use shared_region::facts::{self, Facts, FactsError};
 use shared_region::header::Header;
 use shared_region::layout;
+use shared_region::stage::StageState;
 use shared_region::timeline::Event;
 
 /// Ticks between two attempts at arming while something is awaited that is cheap to look at.
@@ -122,6 +123,7 @@ impl Backup {
                 };
                 for _ in 0..pause {
                     self.wait_a_tick();
+                    self.serve_stage();
                 }
             };
             said = None;
@@ -149,6 +151,7 @@ impl Backup {
                     log::info!("watch: the facts have changed");
                     break;
                 }
+                self.serve_stage();
                 self.unpack_on();
             }
         }
@@ -272,14 +275,7 @@ impl Backup {
             self.unpacking = None;
             let placed = stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver)
                 .map_err(|error| refusal(WatchReason::Stage, error))?;
-            log::info!("stage: {placed}");
-            // SAFETY: the nursery is reserved and holds nothing but what was just placed; whoever places there again
-            // drops this first.
-            match unsafe { Unpacking::start(&placed) } {
-                Ok(begun) => self.unpacking = Some(begun),
-                Err(why) => log::warn!("stage: the kernel will unpack itself: {why}"),
-            }
-            self.placed = Some(placed);
+            self.accept(placed);
         }
         Ok(Armed {
             seq: facts.seq,
@@ -304,12 +300,16 @@ impl Backup {
                 if let Some(placed) = &mut self.placed {
                     placed.add_unpacked(form);
                 }
+                self.note_stage(StageState::Ready);
             }
-            Some(Step::Failed(error)) => log::warn!("stage: the kernel will unpack itself: {error}"),
+            Some(Step::Failed(error)) => {
+                log::warn!("stage: the kernel will unpack itself: {error}");
+                self.note_stage(StageState::Ready);
+            }
         }
     }
 
-    fn nursery_is_free(&self) -> bool {
+    pub fn nursery_is_free(&self) -> bool {
         let free = self.region.control().nursery_free.load(Ordering::Acquire);
         free == 1 + self.life.reserved_nursery as u64
     }

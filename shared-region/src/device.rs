@@ -281,3 +281,57 @@ pub struct Commit {
 /// Passes the commit point ([`crate::control::CommitPoint`]), if that has not been done: from here on disks may be written
 /// to. ECANCELED if this kernel is being replaced, EPERM if it is no successor.
 pub const COMMIT: u64 = iowr::<Commit>(32);
+
+/// Reply of [`STAGE_BEGIN`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StageBegin {
+    /// Out: the slot that will be written to.
+    pub slot: u64,
+    /// Out: bytes it has room for.
+    pub room: u64,
+}
+/// Begins to stage a kernel: empties the slot that the running kernel is not from. Until [`STAGE_COMMIT`] the other slot's
+/// kernel is the one that would take over. EBUSY while a failover is being handed over.
+pub const STAGE_BEGIN: u64 = iowr::<StageBegin>(33);
+
+/// Argument of [`STAGE_WRITE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StageWrite {
+    /// Bytes from the start of the slot.
+    pub offset: u64,
+    /// User address of the data.
+    pub data: u64,
+    /// Bytes, [`STAGE_WRITE_MOST`] at most.
+    pub length: u64,
+}
+/// Writes a piece of an image into the slot. EBADFD without [`STAGE_BEGIN`], EFBIG if it does not fit.
+pub const STAGE_WRITE: u64 = iowr::<StageWrite>(34);
+/// The longest piece, so that a request does not take long.
+pub const STAGE_WRITE_MOST: u64 = 1 << 20;
+
+/// Argument of [`STAGE_COMMIT`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct StageCommit {
+    /// Bytes of the bzImage, which lies at the start of the slot.
+    pub kernel_len: u64,
+    /// Where the initramfs lies in the slot, on a page.
+    pub initramfs_offset: u64,
+    /// Its bytes.
+    pub initramfs_len: u64,
+    /// [`crate::stage::digest`] of the bzImage.
+    pub kernel_digest: u64,
+    /// The same of the initramfs.
+    pub initramfs_digest: u64,
+    /// User address of the command line, without NUL.
+    pub cmdline: u64,
+    /// Its bytes, less than [`crate::stage::CMDLINE_SIZE`].
+    pub cmdline_len: u64,
+    /// Out: number of the request ([`crate::stage::StageWords::request`]).
+    pub request: u64,
+}
+/// Makes what was written the kernel that takes over next. The backup OS then checks it
+/// ([`crate::stage::StageWords::state`]). EBADFD without [`STAGE_BEGIN`], EINVAL if the pieces do not lie in the slot.
+pub const STAGE_COMMIT: u64 = iowr::<StageCommit>(35);

@@ -4,7 +4,7 @@
 //! constant one on its value; the C compiler then judges. The macros take the structures apart without `..`, so a
 //! field that was added here and not there does not compile.
 
-use shared_region::{context, control, device, facts, header, layout, parking, protect, timeline};
+use shared_region::{context, control, device, facts, header, layout, parking, protect, stage, timeline};
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -87,10 +87,47 @@ fn structures(out: &mut String) {
     structure!(text, device::Test, "orthros_test", { kind, cpu, value });
     structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
     structure!(text, device::Wake, "orthros_wake", { successor });
+    structure!(text, stage::StagedKernel, "orthros_staged_kernel", {
+        valid, kernel, kernel_len, initramfs, initramfs_len, kernel_digest, initramfs_digest, cmdline,
+    });
+    stage_table(&mut text);
+    structure!(text, stage::StageWords, "orthros_stage_words", { request, answered, state, why });
+    structure!(text, device::StageBegin, "orthros_stage_begin", { slot, room });
+    structure!(text, device::StageWrite, "orthros_stage_write", { offset, data, length });
+    structure!(text, device::StageCommit, "orthros_stage_commit", {
+        kernel_len, initramfs_offset, initramfs_len, kernel_digest, initramfs_digest, cmdline, cmdline_len, request,
+    });
     structure!(text, device::Commit, "orthros_commit", { unused });
     structure!(text, device::Configure, "orthros_configure", { limit, value });
     structure!(text, device::Update, "orthros_update", { deadline, flags, threads, attempts, tid, call, interrupted });
     out.push_str(&text);
+}
+
+/// `current` is a macro in the kernel.
+fn stage_table(out: &mut String) {
+    use core::mem::{offset_of, size_of};
+    #[allow(dead_code)]
+    fn all_fields_are_named(
+        stage::StageTable {
+            current: _,
+            slots: _,
+            failed: _,
+        }: &stage::StageTable,
+    ) {
+    }
+    for (name, offset) in [
+        ("current_slot", offset_of!(stage::StageTable, current)),
+        ("slots", offset_of!(stage::StageTable, slots)),
+        ("failed", offset_of!(stage::StageTable, failed)),
+    ] {
+        assertion(
+            out,
+            &format!("offsetof(struct orthros_stage_table, {name})"),
+            offset as u64,
+        );
+    }
+    let size = size_of::<stage::StageTable>() as u64;
+    assertion(out, "sizeof(struct orthros_stage_table)", size);
 }
 
 fn constants(out: &mut String) {
@@ -196,6 +233,17 @@ fn constants(out: &mut String) {
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
         ("COMMIT", device::COMMIT),
+        ("STAGE_BEGIN", device::STAGE_BEGIN),
+        ("STAGE_WRITE", device::STAGE_WRITE),
+        ("STAGE_COMMIT", device::STAGE_COMMIT),
+        ("STAGE_WRITE_MOST", device::STAGE_WRITE_MOST),
+        ("STAGE_TABLE_OFFSET", layout::STAGE_TABLE.offset),
+        ("STAGE_WORDS_OFFSET", layout::STAGE_WORDS.offset),
+        ("STAGED_0_OFFSET", layout::STAGED_0.offset),
+        ("STAGED_1_OFFSET", layout::STAGED_1.offset),
+        ("STAGED_SIZE", layout::STAGED_0.size),
+        ("CMDLINE_SIZE", stage::CMDLINE_SIZE as u64),
+        ("STAGE_WHY_SIZE", stage::WHY_SIZE as u64),
     ];
     for (name, value) in values {
         assertion(out, &format!("ORTHROS_{name}"), value);

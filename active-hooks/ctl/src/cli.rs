@@ -3,6 +3,7 @@
 use crate::exit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -56,6 +57,8 @@ pub enum Command {
     PanicTest(PanicTest),
     /// Make the kernel hang, to see that it is noticed.
     HangTest(HangTest),
+    /// Show what kernels are held ready, or stage another one.
+    Stage(Stage),
     /// Replace the kernel by the staged one; protected processes go on.
     Update(Update),
     /// Show or set after how long a hang is one.
@@ -206,9 +209,49 @@ pub enum HangKind {
     Stall,
 }
 
+/// Arguments of `stage`.
+#[derive(Debug, Args)]
+pub struct Stage {
+    /// What to stage.
+    #[command(flatten)]
+    pub images: Images,
+    /// As JSON; progress goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A kernel to stage.
+#[derive(Debug, Default, Args)]
+pub struct Images {
+    /// The kernel image (`/boot/vmlinuz-...`).
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Its initramfs, with orthros-init, the module and the drivers of the root disk in it.
+    #[arg(long, value_name = "FILE", conflicts_with = "auto")]
+    pub initrd: Option<PathBuf>,
+    /// Make the initramfs for this machine; that is what happens without --initrd.
+    #[arg(long)]
+    pub auto: bool,
+    /// Its command line; that of the kernel staged before if not given.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// Where its modules are, instead of `/lib/modules/RELEASE`.
+    #[arg(long, value_name = "FOLDER")]
+    pub modules: Option<PathBuf>,
+    /// The module of Orthros for it.
+    #[arg(long, value_name = "FILE")]
+    pub module: Option<PathBuf>,
+    /// The first program of an initramfs that is made.
+    #[arg(long, value_name = "FILE")]
+    pub init: Option<PathBuf>,
+}
+
 /// Arguments of `update`.
 #[derive(Debug, Args)]
 pub struct Update {
+    /// What to stage first; without --kernel the one that is staged is used.
+    #[command(flatten)]
+    pub images: Images,
     /// Only say what would survive.
     #[arg(long)]
     pub dry_run: bool,

@@ -16,6 +16,7 @@ mod protect;
 mod report;
 mod root;
 mod snapshot;
+mod stage;
 mod status;
 mod units;
 mod update;
@@ -45,6 +46,7 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Report { json, full } => report::run(json, full),
         Command::PanicTest(test) => panic_test::run(&test),
         Command::HangTest(test) => hang_test::run(&test),
+        Command::Stage(wish) => stage::run(&wish),
         Command::Update(wish) => update::run(&wish),
         Command::Config { name, value, json } => config::run(name.as_deref(), value.as_deref(), json),
         Command::CheckMachine { json } => machine::run(json),

@@ -81,6 +81,8 @@ mod tests {
             ".TH orthros-ctl 8",
             ".SS status",
             ".SS panic-test",
+            ".SS stage",
+            "--kernel",
             ".SS update",
             "--dry-run",
             "all-cpus, one-cpu-irq-off, in-nmi, soft-lockup, live-lock, stall",

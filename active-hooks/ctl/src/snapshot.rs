@@ -158,6 +158,8 @@ pub mod libc_errno {
     pub const ESRCH: i32 = 3;
     /// No such device or address.
     pub const ENXIO: i32 = 6;
+    /// Device or resource busy.
+    pub const EBUSY: i32 = 16;
     /// Permission denied.
     pub const EACCES: i32 = 13;
     /// Try again.

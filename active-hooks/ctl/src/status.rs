@@ -5,22 +5,21 @@ use crate::exit::Exit;
 use crate::report::{self, Report};
 use crate::root::Root;
 use crate::snapshot::{comm_of, control, open_region, Snapshot, Source};
-use crate::units::{bytes, count};
+use crate::stage::slots::{self, Answer, Slot};
+use crate::units::count;
 use anyhow::Result;
 use boot_plan::parameters::{deviations, Addition, Deviation, Facts};
 use serde_json::{json, Value};
 use shared_region::control::{features, HangLimit, WatchReason, WatchState};
-use shared_region::layout::STAGE_TABLE;
 use shared_region::protect::{flags, kind, ProtectEntry};
-use shared_region::stage::StageTable;
 use shared_region::standby::StandbyState;
 use std::fmt::Write;
-use zerocopy::FromBytes;
 
 /// What is shown.
 pub struct Status {
     snapshot: Snapshot,
-    stage: Option<StageTable>,
+    staged: Vec<Slot>,
+    answer: Answer,
     deviations: Vec<Deviation>,
     release: String,
     last: Option<Report>,
@@ -66,7 +65,6 @@ impl Status {
     pub fn take(source: &impl Source, root: &Root) -> Self {
         let snapshot = Snapshot::take(source);
         let line = root.line("/proc/cmdline").unwrap_or_default();
-        let stage = source.copy(STAGE_TABLE, size_of::<StageTable>());
         // A kernel that has taken over was booted in a nursery and got the parameters for that as well.
         let addition = match snapshot.failovers() {
             0 => Addition::First,
@@ -78,7 +76,8 @@ impl Status {
                 .as_ref()
                 .map(|header| deviations(line.as_bytes(), &Facts::of(header), addition))
                 .unwrap_or_default(),
-            stage: StageTable::read_from_prefix(&stage).ok().map(|(table, _)| table),
+            staged: slots::read(source, &snapshot),
+            answer: slots::answer(source),
             release: root.line("/proc/sys/kernel/osrelease").unwrap_or_else(|| "?".into()),
             last: (snapshot.failovers() > 0).then(|| Report::read(source, &snapshot)),
             snapshot,
@@ -92,10 +91,8 @@ impl Status {
     }
 
     /// The staged kernel that would be booted, if there is one.
-    pub fn staged(&self) -> Option<&shared_region::stage::StagedKernel> {
-        let table = self.stage.as_ref()?;
-        let slot = table.slots.get(usize::try_from(table.current).ok()?)?;
-        (slot.valid == 1).then_some(slot)
+    pub fn staged(&self) -> Option<&Slot> {
+        self.staged.iter().find(|slot| slot.next)
     }
 
     /// For people.
@@ -133,17 +130,12 @@ impl Status {
                 ),
             );
         }
-        match self.staged() {
-            Some(slot) => line(
-                "staged",
-                format!(
-                    "kernel of {}, initramfs of {}, `{}`",
-                    bytes(slot.kernel_len),
-                    bytes(slot.initramfs_len),
-                    String::from_utf8_lossy(slot.cmdline())
-                ),
-            ),
-            None => line("staged", "nothing".into()),
+        match self.staged.as_slice() {
+            [] => line("staged", "nothing".into()),
+            slots => slots.iter().for_each(|slot| line("staged", slot.text())),
+        }
+        if let Some(text) = slots::state_text(&self.answer) {
+            line("stage", text);
         }
         if let Some(text) = standby_text(snapshot.standby) {
             line("standby", text.into());
@@ -196,11 +188,9 @@ impl Status {
             "reserved_apic_id": header.ok().map(|header| header.reserved_apic_id),
             "region": header.ok().map(|header| header.base),
             "reserved_nursery": header.ok().map(|header| header.reserved_nursery),
-            "staged": self.staged().map(|slot| json!({
-                "kernel_bytes": slot.kernel_len,
-                "initramfs_bytes": slot.initramfs_len,
-                "command_line": String::from_utf8_lossy(slot.cmdline()),
-            })),
+            "staged": self.staged().map(Slot::json),
+            "slots": self.staged.iter().map(Slot::json).collect::<Vec<_>>(),
+            "stage": slots::state_text(&self.answer),
             "standby": snapshot.standby.map(standby_name),
             "watcher_looks": control!(snapshot, watcher_looks),
             "stray_vectors": control!(snapshot, stray_vectors),

@@ -8,8 +8,9 @@ use crate::exit::Exit;
 use crate::freezer::Freezer;
 use crate::root::Root;
 use crate::snapshot::{libc_errno, open_region, Snapshot};
+use crate::stage;
 use crate::status::{self, Status};
-use crate::units::{bytes, count};
+use crate::units::count;
 use anyhow::{anyhow, bail, ensure, Result};
 use orthros_device::Device;
 use serde_json::json;
@@ -17,6 +18,9 @@ use shared_region::device::{update_flags, Update};
 
 /// How long frozen threads may take to be found frozen, in microseconds.
 const FROZEN_DEADLINE: u64 = 500_000;
+
+const NOT_MEANT: &str =
+    "this ends every process that is not protected; add --yes if that is meant, or --dry-run to see what would be kept";
 
 /// What would happen.
 struct Plan {
@@ -79,21 +83,15 @@ impl Plan {
 
 /// Whether an update can be made at all; returns the staged kernel in words.
 fn allow(status: &Status, snapshot: &Snapshot) -> Result<String> {
-    let staged = status.staged();
     ensure!(
         status.armed(),
         "the machine is not armed ({}), so no kernel could take over; `orthros-ctl status` says what to do",
         status::state_text(snapshot)
     );
-    let Some(slot) = staged else {
+    let Some(slot) = status.staged() else {
         bail!("no kernel is staged");
     };
-    Ok(format!(
-        "kernel of {}, initramfs of {}, `{}`",
-        bytes(slot.kernel_len),
-        bytes(slot.initramfs_len),
-        String::from_utf8_lossy(slot.cmdline())
-    ))
+    Ok(slot.text())
 }
 
 /// A word about what is being done.
@@ -158,9 +156,18 @@ fn ring(device: &Device, deadline: u64, flags: u64) -> (orthros_device::DeviceEr
 
 /// Updates, or says what would happen.
 pub fn run(wish: &cli::Update) -> Result<Exit> {
+    ensure!(
+        !(wish.dry_run && wish.images.kernel.is_some()),
+        "--dry-run changes nothing, and --kernel would stage a kernel: `orthros-ctl stage` does that alone"
+    );
+    stage::check_options(&wish.images)?;
     let (device, region) = open_region()?;
     if !wish.dry_run {
         ensure!(device.lock(), "another update is under way");
+    }
+    if wish.images.kernel.is_some() {
+        ensure!(wish.yes, NOT_MEANT);
+        stage::stage(&device, &region, &wish.images)?;
     }
     progress("checking the protected processes");
     let plan = plan(&device, &region)?;
@@ -183,10 +190,7 @@ pub fn run(wish: &cli::Update) -> Result<Exit> {
         );
         return Ok(Exit::No);
     }
-    ensure!(
-        wish.yes,
-        "this ends every process that is not protected; add --yes if that is meant, or --dry-run to see what would be kept"
-    );
+    ensure!(wish.yes, NOT_MEANT);
     if !wish.no_sync {
         progress("writing file systems out");
         rustix::fs::sync();

@@ -36,6 +36,7 @@ fn without_the_module_the_way_out_is_named() {
         &["panic-test", "--yes"],
         &["hang-test", "--kind", "all-cpus", "--yes"],
         &["update", "--dry-run"],
+        &["stage"],
         &["config"],
     ] {
         let output = run(command);
@@ -60,6 +61,7 @@ fn a_wrong_command_line_is_2() {
         &["panic-test", "--kind", "meteor"],
         &["hang-test", "--yes"],
         &["update", "--dry-run", "--yes"],
+        &["stage", "--initrd", "a", "--auto"],
         &["update", "--wait", "20000"],
         &["config", "hang-cpu", "5", "--json"],
         &["check", "--all", "5"],
@@ -80,6 +82,7 @@ fn help_lists_every_command_and_the_exit_codes() {
         "report",
         "panic-test",
         "hang-test",
+        "stage",
         "update",
         "config",
         "check-machine",

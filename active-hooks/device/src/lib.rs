@@ -16,9 +16,10 @@ use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
     device::{
-        AddMemory, Adopt, Commit, Configure, Info, Mark, Protect, Release, ResumeCall, TaskState, Test, Update, Wake,
-        WriteReport, ADD_MEMORY, ADOPT, COMMIT, CONFIGURE, INFO, MARK, PATH, PROTECT, RELEASE, RESUME, TASK_STATE,
-        TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
+        AddMemory, Adopt, Commit, Configure, Info, Mark, Protect, Release, ResumeCall, StageBegin, StageCommit,
+        StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, COMMIT, CONFIGURE, INFO, MARK, PATH,
+        PROTECT, RELEASE, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE,
+        WRITE_REPORT,
     },
     timeline::Event,
     PAGE_SIZE,
@@ -201,6 +202,41 @@ impl Device {
             length: stream.len() as u64,
         };
         ioctl::update::<WRITE_REPORT, WriteReport>(&self.fd, "WRITE_REPORT", &mut request)
+    }
+
+    /// Begins to stage a kernel: empties a slot.
+    ///
+    /// # Errors
+    /// EBUSY while a failover is being handed over.
+    pub fn stage_begin(&self) -> Result<StageBegin, DeviceError> {
+        let mut reply = StageBegin::default();
+        ioctl::update::<STAGE_BEGIN, StageBegin>(&self.fd, "STAGE_BEGIN", &mut reply)?;
+        Ok(reply)
+    }
+
+    /// Writes a piece into the slot, at `offset` bytes from its start.
+    ///
+    /// # Errors
+    /// EBADFD without [`Device::stage_begin`], EFBIG if it does not fit.
+    pub fn stage_write(&self, offset: u64, piece: &[u8]) -> Result<(), DeviceError> {
+        let mut request = StageWrite {
+            offset,
+            data: piece.as_ptr() as u64,
+            length: piece.len() as u64,
+        };
+        ioctl::update::<STAGE_WRITE, StageWrite>(&self.fd, "STAGE_WRITE", &mut request)
+    }
+
+    /// Makes what was written the kernel that takes over next, with this command line. Returns the number of the request,
+    /// which the backup OS answers.
+    ///
+    /// # Errors
+    /// EBADFD without [`Device::stage_begin`], EINVAL if the pieces do not lie in the slot.
+    pub fn stage_commit(&self, mut request: StageCommit, cmdline: &[u8]) -> Result<u64, DeviceError> {
+        request.cmdline = cmdline.as_ptr() as u64;
+        request.cmdline_len = cmdline.len() as u64;
+        ioctl::update::<STAGE_COMMIT, StageCommit>(&self.fd, "STAGE_COMMIT", &mut request)?;
+        Ok(request.request)
     }
 
     /// Makes the kernel fail, or prepares a fault.

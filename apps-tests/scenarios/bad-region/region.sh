@@ -84,12 +84,14 @@ stage)
 	# A byte of the staged image, far behind its header.
 	flip $((base + 0x4000000 + 0x200000))
 	;;
+stage-other)
+	# The same of the other slot.
+	flip $((base + 0x6800000 + 0x200000))
+	;;
 stage-refused)
-	said "^state: +not armed: no kernel is staged, or its digest is wrong"
-	orthros-ctl log | grep -E "not armed: staged kernel 0: digest of the kernel is 0x[0-9a-f]+, staged was 0x[0-9a-f]+"
-	pidof sleep
-	"$0" stage
 	said "^state: +armed"
+	orthros-ctl log | grep -E "staged kernel 0: digest of the kernel is 0x[0-9a-f]+, staged was 0x[0-9a-f]+; the other slot is used"
+	pidof sleep
 	;;
 *)
 	echo "region.sh: no $1" >&2

@@ -41,7 +41,7 @@ pub enum Input {
     Salvaged,
     /// The successor has said that it needs nothing more.
     HandedOver,
-    /// The successor has failed before the commit point, and another one takes its place.
+    /// Another successor takes the place of the one that was held ready, or of one that has failed before the commit point.
     Replaced(Start),
     /// The successor did not make it.
     SuccessorDied,
@@ -100,7 +100,9 @@ impl Life {
                 next.reserved_nursery = 1 - self.reserved_nursery.min(1);
                 next.start = Start::Cold;
             }
-            (WatchState::Salvaging | WatchState::HandingOver, Input::Replaced(start)) => next.start = start,
+            (WatchState::Armed | WatchState::Salvaging | WatchState::HandingOver, Input::Replaced(start)) => {
+                next.start = start;
+            }
             (WatchState::Stopping, Input::NotStopped)
             | (WatchState::Salvaging | WatchState::HandingOver, Input::SuccessorDied) => {
                 next.state = WatchState::Dead;
@@ -192,6 +194,13 @@ mod tests {
             assert_eq!(after.start, Start::Cold);
         }
         assert!(run(&[Input::Started, Input::Replaced(Start::Cold)]).is_none());
+        let armed = run(&[
+            Input::Started,
+            Input::Ready(Start::Standby),
+            Input::Replaced(Start::Cold),
+        ])
+        .unwrap();
+        assert_eq!((armed.state, armed.start), (WatchState::Armed, Start::Cold));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod field {
     pub const JUMP_OFFSET: usize = 0x201;
     pub const MAGIC: usize = 0x202;
     pub const VERSION: usize = 0x206;
+    pub const KERNEL_VERSION: usize = 0x20E;
     pub const INITRD_ADDR_MAX: usize = 0x22C;
     pub const KERNEL_ALIGNMENT: usize = 0x230;
     pub const RELOCATABLE: usize = 0x234;
@@ -177,6 +178,45 @@ impl<'a> BzImage<'a> {
     }
 }
 
+/// The release of a kernel image (`uname -r`), which its header points to; the first 64 KB of a file are enough.
+pub fn release(file: &[u8]) -> Option<&str> {
+    /// Longest release (`__NEW_UTS_LEN`, include/uapi/linux/utsname.h).
+    const MOST: usize = 64;
+    let at = usize::from(u16_at(file, field::KERNEL_VERSION)?);
+    if array_at(file, field::MAGIC) != Some(*b"HdrS") || at == 0 {
+        return None;
+    }
+    let text = file.get(at + 0x200..)?;
+    let end = text.iter().take(MOST + 1).position(|&byte| byte == b' ' || byte == 0)?;
+    core::str::from_utf8(text.get(..end)?)
+        .ok()
+        .filter(|text| !text.is_empty())
+}
+
+/// What a file is that is no kernel image for this architecture, as far as its first bytes tell.
+pub fn other_kind(file: &[u8]) -> Option<&'static str> {
+    let starts = |at: usize, magic: &[u8]| file.get(at..).is_some_and(|bytes| bytes.starts_with(magic));
+    // EM_X86_64 is 62.
+    if starts(0, b"\x7FELF") {
+        return Some(if u16_at(file, 18) == Some(62) {
+            "an ELF file (an unpacked vmlinux?), not a bzImage"
+        } else {
+            "an ELF file for another architecture"
+        });
+    }
+    [
+        (56, &b"ARM\x64"[..], "a kernel for arm64"),
+        (48, b"RISCV", "a kernel for RISC-V"),
+        (56, b"RSC\x05", "a kernel for RISC-V"),
+        (0, b"\x1F\x8B", "a gzip file"),
+        (0, b"070701", "a cpio archive (an initramfs?)"),
+        (0, b"\x28\xB5\x2F\xFD", "a zstd file (an initramfs?)"),
+    ]
+    .into_iter()
+    .find(|&(at, magic, _)| starts(at, magic))
+    .map(|(_, _, kind)| kind)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +232,28 @@ mod tests {
         assert_eq!((image.alignment, image.pref_address), (2 << 20, 16 << 20));
         assert_eq!(image.setup_header.len(), 0x202 + 0x6A - 0x1F1);
         assert_eq!(image.initramfs_limit(), u64::MAX);
+    }
+
+    #[test]
+    fn the_release_is_read() {
+        let mut file = bzimage();
+        assert_eq!(release(&file), None);
+        file[field::KERNEL_VERSION..field::KERNEL_VERSION + 2].copy_from_slice(&0x100u16.to_le_bytes());
+        file[0x300..0x31A].copy_from_slice(b"6.1.0-56-cloud-amd64 (user");
+        assert_eq!(release(&file), Some("6.1.0-56-cloud-amd64"));
+        file[field::KERNEL_VERSION + 1] = 0xFF;
+        assert_eq!(release(&file), None);
+    }
+
+    #[test]
+    fn other_files_are_told_apart() {
+        let mut arm = [0; 64];
+        arm[56..60].copy_from_slice(b"ARM\x64");
+        assert_eq!(other_kind(&arm), Some("a kernel for arm64"));
+        assert_eq!(other_kind(b"070701000"), Some("a cpio archive (an initramfs?)"));
+        assert!(other_kind(b"\x7FELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xB7\0").is_some());
+        assert_eq!(other_kind(b"text"), None);
+        assert_eq!(other_kind(&bzimage()), None);
     }
 
     #[test]
