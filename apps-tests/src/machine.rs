@@ -103,18 +103,17 @@ impl Machine {
         let boot = boot(paths, artefacts, scenario, plan, [&active, &successor], &busybox)?;
         let disks = disks(paths, artefacts, scenario, &plan.dir, (busybox, &active))?;
         let config = Config {
-            accelerator,
             machine: scenario.guest.machine.clone(),
             cpus: scenario.guest.cpus,
+            cpu_features: scenario.guest.cpu_features.clone(),
             ram: scenario.guest.ram,
-            boot,
             disks,
             ports: scenario.guest.ports.clone(),
             reboot: plan.reboot,
             stay: scenario.ends_in_reset(),
             memory: plan.memory_file.then(|| plan.dir.join("memory")),
-            state: None,
             extra: plan.qemu.clone(),
+            ..Config::new(accelerator, boot)
         };
         let qemu = Qemu::start(&config, &plan.dir)?;
         let agent = Agent::new(qemu.agent.clone());

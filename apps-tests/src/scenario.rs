@@ -55,6 +55,8 @@ pub struct Guest {
     pub cpus: u32,
     /// `q35` or `pc`.
     pub machine: String,
+    /// Features of the CPU to switch on or off, as after the model in QEMU's `-cpu`: `la57=off`.
+    pub cpu_features: String,
     /// Sizes of further empty disks, as `64M`: /dev/vdb and on.
     pub disks: Vec<String>,
     /// TCP ports that clients reach.
@@ -96,6 +98,7 @@ impl Default for Guest {
             ram: 2048,
             cpus: 4,
             machine: "q35".into(),
+            cpu_features: String::new(),
             disks: Vec::new(),
             ports: Vec::new(),
             kernel_parameters: String::new(),
