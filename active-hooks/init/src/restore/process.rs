@@ -6,7 +6,7 @@ use super::{
     clock::Elapsed,
     creds, descriptors,
     host::Host,
-    signals, threads, timers,
+    library, signals, threads, timers,
     tracee::Tracee,
     world::{Member, World},
     OrRefuse, Refusal, Restored,
@@ -49,6 +49,8 @@ pub struct Built {
     pub remarks: Vec<String>,
     /// Whether a child that could not be restored was left to it as dead.
     pub bereaved: bool,
+    /// What is to be run in it before it goes on.
+    pub library: Option<library::Plan>,
 }
 
 impl Built {
@@ -62,6 +64,7 @@ impl Built {
             has: BTreeSet::new(),
             remarks: Vec::new(),
             bereaved: false,
+            library: None,
         }
     }
 
@@ -209,14 +212,8 @@ pub fn finish(
             .push("its controlling terminal: the leader of its session is gone".into());
     }
     last_calls(arena, built.leader()?, member)?;
-    for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(sections) {
-        if let Some(section) = section {
-            threads::put_rseq_section(process.tgid, thread, section)?;
-        }
-        let registers = threads::registers(thread);
-        let blocked = thread.saved_blocked.unwrap_or(thread.blocked);
-        tracee.set_state(&registers, &thread.xstate, blocked)?;
-        threads::resume(thread, context.offsets, context.host)?;
+    for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(&sections) {
+        threads::settle(tracee, thread, *section, context.offsets, context.host)?;
         // The kernel counts without the namespace; what started before this kernel did started at a negative time.
         let times = TaskState {
             tid: thread.tid.into(),
@@ -228,6 +225,7 @@ pub fn finish(
             built.remarks.push(refusal.to_string());
         }
     }
+    built.library = library::plan(space, member, context.world, &sections, &mut built.remarks);
     if process.stopped_by != 0 {
         sys::kill(process.tgid as sys::Tid, libc::SIGSTOP).or_refuse(|| "stopped state")?;
     }

@@ -22,11 +22,12 @@ use crate::{
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
 use shared_region::{
-    control::{SalvageGate, SuccessorPhase},
+    control::{Cause, ControlWords, SalvageGate, SuccessorPhase},
     device::Mark,
     record::Stream,
     timeline::Event,
 };
+use std::mem::offset_of;
 
 /// What this boot is.
 pub enum Role {
@@ -182,6 +183,8 @@ impl Inner {
             rewritten: put_back.rewritten,
             held: put_back.held,
             offsets: self.offsets,
+            cause: Cause::from_word(self.region.control(offset_of!(ControlWords, failure_cause))).unwrap_or_default(),
+            failover: stream.header.failover,
             ..Setting::default()
         };
         let outcomes = match restore::restore(&world, device, &setting) {
@@ -189,7 +192,7 @@ impl Inner {
                 stamp(device, Event::FirstResumed);
                 let count = ready.len() as u64;
                 // Those released first must not keep the others waiting.
-                let outcomes = crate::sys::ahead_of_others(|| ready.release(&world));
+                let outcomes = crate::sys::ahead_of_others(|| ready.release(&world, device, &setting));
                 phase(device, Some(Event::AllResumed), SuccessorPhase::Resumed, count);
                 outcomes
             }
