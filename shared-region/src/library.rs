@@ -53,6 +53,8 @@ pub mod planned {
     pub const CONTINUE: u32 = 1;
     /// It ends with [`super::Call::result`].
     pub const RESULT: u32 = 2;
+    /// It cannot be told whether it has had its effect. Unless the hook decides, the process is lost.
+    pub const UNKNOWN: u32 = 3;
 }
 
 /// What a hook says; [`Table::answer`].

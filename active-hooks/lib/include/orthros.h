@@ -62,6 +62,8 @@ enum orthros_plan {
 	ORTHROS_PLAN_CONTINUE = 1,
 	/* Ends with orthros_call.result: -EINTR. */
 	ORTHROS_PLAN_RESULT = 2,
+	/* It cannot be told whether it has had its effect. Unless the hook decides, the process is lost. */
+	ORTHROS_PLAN_UNKNOWN = 3,
 };
 
 /* An interrupted system call. A call that has had an effect has its exact result, and no hook is asked about it. */

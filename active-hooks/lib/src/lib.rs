@@ -37,6 +37,10 @@
 //! ([`Plan::Continue`]), or to end them with EINTR, as a signal would have. A call that has had an effect (bytes read, a
 //! descriptor opened) has its exact result, and no hook is asked: making it again would repeat the effect.
 //!
+//! Of a few calls, caught at the wrong instant, it cannot be told what they have done ([`Plan::Unknown`]): a `rename` under
+//! way, a `vmsplice`. Without a hook for it such a call costs the process. With one, the process says which is right for it:
+//! to make the call again, or to take it for done, or failed.
+//!
 //! # Fork and exec
 //!
 //! What is registered is the process's own. A child made by `fork` has nothing registered until it registers itself, and
@@ -67,6 +71,8 @@ pub enum Plan {
     Continue,
     /// It ends with a result, an error as the kernel returns it: −EINTR.
     Result(i64),
+    /// It cannot be told whether it has had its effect. Unless the hook decides, the process is lost.
+    Unknown,
 }
 
 /// The plan for a call.
@@ -75,7 +81,8 @@ pub fn plan(call: &Call) -> Plan {
     match call.planned {
         planned::RETRY => Plan::Retry,
         planned::CONTINUE => Plan::Continue,
-        _ => Plan::Result(call.result),
+        planned::RESULT => Plan::Result(call.result),
+        _ => Plan::Unknown,
     }
 }
 

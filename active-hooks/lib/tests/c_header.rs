@@ -55,6 +55,7 @@ fn assertions() -> String {
         ("PLAN_RETRY", planned::RETRY.into()),
         ("PLAN_CONTINUE", planned::CONTINUE.into()),
         ("PLAN_RESULT", planned::RESULT.into()),
+        ("PLAN_UNKNOWN", planned::UNKNOWN.into()),
         ("PLANNED", answer::PLANNED),
         ("RETRY", answer::RETRY),
         ("RESULT", answer::RESULT),

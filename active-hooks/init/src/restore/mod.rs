@@ -241,10 +241,10 @@ impl Ready {
             }
             outcomes.insert(id, outcome);
         }
-        for (id, built) in handlers.finish() {
+        for (id, library::run::Ended { built, resumed }) in handlers.finish() {
             let outcome = Outcome {
                 comm: comm(&id),
-                resumed: true,
+                resumed,
                 remarks: built.remarks,
                 adopted: built.adopted,
                 copied: built.copied,

@@ -79,14 +79,19 @@ impl Built {
     }
 
     /// Kills the process and waits until it is gone.
-    pub fn kill(self) {
+    pub fn kill(mut self) {
+        self.kill_threads();
+    }
+
+    /// As [`Self::kill`]; what is known of the process stays.
+    pub fn kill_threads(&mut self) {
         let Some(pid) = self.threads.first().map(Tracee::tid) else {
             return;
         };
         // It may be gone already: then there is nothing to do.
         let _ = sys::kill(pid, libc::SIGKILL);
         let deadline = Instant::now() + PATIENCE;
-        for thread in self.threads.iter().rev() {
+        for thread in self.threads.drain(..).rev() {
             while let Ok(stop) = sys::wait(thread.tid(), deadline) {
                 if matches!(stop, sys::Stop::Exited(_)) {
                     break;
@@ -225,7 +230,7 @@ pub fn finish(
             built.remarks.push(refusal.to_string());
         }
     }
-    built.library = library::plan(space, member, context.world, &sections, &mut built.remarks);
+    built.library = library::plan(space, member, context.world, &sections, &mut built.remarks)?;
     if process.stopped_by != 0 {
         sys::kill(process.tgid as sys::Tid, libc::SIGSTOP).or_refuse(|| "stopped state")?;
     }

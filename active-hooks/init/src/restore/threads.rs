@@ -205,7 +205,8 @@ pub type ClockOffsets = (i64, i64);
 pub fn registers(thread: &Thread) -> Registers {
     let mut registers = thread.regs;
     let restart = libc::SYS_restart_syscall as u64;
-    if thread.resume != Resume::Registers && registers[tracee::RAX] != restart {
+    let goes_on = !matches!(thread.resume, Resume::Registers | Resume::Undecided);
+    if goes_on && registers[tracee::RAX] != restart {
         registers[tracee::RAX] = restart;
         registers[tracee::RIP] = registers[tracee::RIP].wrapping_sub(SYSCALL_SIZE);
     }
@@ -241,7 +242,7 @@ fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restored<(
     };
     let tid = u64::from(thread.tid);
     let call = match thread.resume {
-        Resume::Registers => return Ok(()),
+        Resume::Registers | Resume::Undecided => return Ok(()),
         Resume::Sleep { clock, expires, remain } => ResumeCall {
             tid,
             kind: resume_kind::SLEEP,

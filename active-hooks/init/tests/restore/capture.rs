@@ -6,7 +6,7 @@ use orthros_init::sys::{self, Registers, Tid};
 use shared_region::{
     context::{
         frame_kind, AddressSpace, Backing, Caught, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping,
-        OpenFile, OpenFileKind, Pipe, Process, Sched, SharedMemory, SigAction, Thread,
+        OpenFile, OpenFileKind, Pipe, Process, Resume, Sched, SharedMemory, SigAction, Thread,
     },
     record::{Kind, Writer},
 };
@@ -37,13 +37,15 @@ pub struct Capture {
     files: Vec<(u64, Tid, u32)>,
     masks: BTreeMap<Tid, u64>,
     /// Restartable sequences that threads were in when they were stopped. The kernel forgets them when calls are injected.
-    sections: BTreeMap<Tid, u64>,
+    sections: BTreeMap<Tid, (u64, [u8; 8])>,
     /// Frames by their physical number.
     physical: BTreeMap<u64, u64>,
     /// Record a vDSO and a release that are not this kernel's.
     pub other_kernel: bool,
     /// Record processes as stopped by SIGSTOP.
     pub stopped: bool,
+    /// Record this system call as one of which it cannot be told what it has done.
+    pub undecided: Option<libc::c_long>,
 }
 
 /// Stops a thread; returns its blocked signals.
@@ -57,9 +59,10 @@ fn attach(tid: Tid) -> u64 {
     mask
 }
 
-/// Address of the word that says which restartable sequence a stopped thread is in.
-fn rseq_section(tid: Tid) -> u64 {
-    sys::rseq(tid).unwrap().0 + 8
+/// Address of the word that says which restartable sequence a stopped thread is in. One that has only just begun has none.
+fn rseq_section(tid: Tid) -> Option<u64> {
+    let (area, ..) = sys::rseq(tid).unwrap();
+    (area != 0).then_some(area + 8)
 }
 
 fn read(pid: Tid, file: &str) -> String {
@@ -154,6 +157,7 @@ impl Capture {
             physical: BTreeMap::new(),
             other_kernel: false,
             stopped: false,
+            undecided: None,
         }
     }
 
@@ -173,9 +177,11 @@ impl Capture {
         let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
         for tid in tids(pid) {
             self.masks.insert(tid, attach(tid));
-            let mut section = [0; 8];
-            memory.read_exact_at(&mut section, rseq_section(tid)).unwrap();
-            self.sections.insert(tid, u64::from_le_bytes(section));
+            if let Some(at) = rseq_section(tid) {
+                let mut section = [0; 8];
+                memory.read_exact_at(&mut section, at).unwrap();
+                self.sections.insert(tid, (at, section));
+            }
         }
     }
 
@@ -196,9 +202,8 @@ impl Capture {
         }
         self.process_record(gate, pid);
         let memory = File::options().write(true).open(format!("/proc/{pid}/mem")).unwrap();
-        for tid in tids {
-            let section = self.sections[&tid].to_le_bytes();
-            memory.write_all_at(&section, rseq_section(tid)).unwrap();
+        for (at, section) in tids.iter().filter_map(|tid| self.sections.get(tid)) {
+            memory.write_all_at(section, *at).unwrap();
         }
         self.space(pid);
         self.table(pid);
@@ -239,13 +244,25 @@ impl Capture {
             ids.try_into().unwrap()
         };
         let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
-        let (regs, caught) = restarted(sys::registers(tid).unwrap());
+        let (mut regs, caught) = restarted(sys::registers(tid).unwrap());
+        let undecided = self
+            .undecided
+            .is_some_and(|number| caught == Caught::Syscall(number as u32));
+        if undecided {
+            regs[RIP] += 2;
+            regs[RAX] = -i64::from(libc::ENOSYS) as u64;
+        }
         let thread = Thread {
             tid: tid as u32,
             tgid: pid as u32,
             comm: read(tid, "comm").trim_end().into(),
             regs,
             caught,
+            resume: if undecided {
+                Resume::Undecided
+            } else {
+                Resume::Registers
+            },
             xstate: sys::xstate(tid).unwrap(),
             blocked: self.masks[&tid],
             pending_mask: status_field(&status, "SigPnd"),

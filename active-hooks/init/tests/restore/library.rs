@@ -340,6 +340,7 @@ fn fail(subject: &mut Subject, count: u64, pids: &[Tid]) -> BTreeMap<u32, Outcom
     let outcomes = subject.through_with_remarks(Capture::new(), pids, &setting(count));
     // Calls begin again.
     std::thread::sleep(Duration::from_millis(20));
+    assert!(outcomes.values().all(|outcome| outcome.resumed), "{outcomes:?}");
     outcomes
 }
 
@@ -364,6 +365,28 @@ pub fn hooks_end_calls() {
     let outcomes = fail(&mut subject, 1, &[pid]);
     assert_eq!(remarks(&outcomes, pid), "");
     assert_eq!(subject.ask(), format!("{} 5 true", -libc::EIO));
+}
+
+pub fn hooks_decide_what_nobody_knows() {
+    let through = |number: libc::c_long| {
+        let mut subject = Subject::start("library-hooks", &[]);
+        let mut capture = Capture::new();
+        capture.undecided = Some(number);
+        let outcomes = subject.through_with_remarks(capture, &[subject.pid], &setting(1));
+        let outcome = outcomes[&(subject.pid as u32)].clone();
+        (subject, outcome)
+    };
+    let (mut subject, outcome) = through(libc::SYS_poll);
+    assert_eq!((outcome.resumed, outcome.remarks.len()), (true, 0), "{outcome:?}");
+    assert_eq!(subject.ask(), format!("{} 5 true", -libc::EIO));
+
+    // There is no hook for `ppoll`, and the one for `read` leaves the main thread's as it was planned.
+    for number in [libc::SYS_ppoll, libc::SYS_read] {
+        let (subject, outcome) = through(number);
+        assert!(!outcome.resumed, "{outcome:?}");
+        assert!(outcome.remarks.join("; ").contains("no hook decided"), "{outcome:?}");
+        assert!(fs::metadata(format!("/proc/{}", subject.pid)).is_err());
+    }
 }
 
 pub fn registers_outlive_a_handler() {

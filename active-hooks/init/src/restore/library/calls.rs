@@ -40,6 +40,7 @@ fn told(thread: &Thread, is_call: impl Fn(u64) -> bool) -> Option<Call> {
         }
         Resume::Registers if regs[RAX] as i64 == -i64::from(libc::EINTR) => (caught, planned::RESULT, before, u64::MAX),
         Resume::Registers => return None,
+        Resume::Undecided => (caught, planned::UNKNOWN, before, u64::MAX),
         resume => {
             let (number, left) = waits(resume, arguments[0]);
             let number = if caught == RESTART { number } else { caught };
@@ -96,7 +97,7 @@ fn waits(resume: Resume, first: u64) -> (u32, u64) {
             (libc::SYS_futex as u32, left(clock, expires))
         }
         Resume::Poll { expires, .. } => (libc::SYS_poll as u32, left(ClockId::Monotonic, expires)),
-        Resume::Registers => (RESTART, u64::MAX),
+        Resume::Registers | Resume::Undecided => (RESTART, u64::MAX),
     }
 }
 
@@ -159,6 +160,14 @@ mod tests {
             );
             assert!((1..=1_000_000_000).contains(&call.left));
         }
+    }
+
+    #[test]
+    fn a_call_of_which_nothing_is_known_is() {
+        let mut unknown = thread(278, -38i64 as u64, 0x1002);
+        unknown.resume = Resume::Undecided;
+        let call = told(&unknown, |at| at == 0x1000).unwrap();
+        assert_eq!((call.number, call.planned, call.result), (278, planned::UNKNOWN, 0));
     }
 
     #[test]

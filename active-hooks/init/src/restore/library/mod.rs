@@ -17,11 +17,15 @@ pub mod run;
 
 use super::{threads, world::Member, world::Space, world::World, OrRefuse, Refusal, Restored};
 use shared_region::{
-    context::{Backing, Mapping, Thread},
+    context::{Backing, Caught, Mapping, Resume, Thread},
     library::{turn, Memory, Table, MAPPING},
     PAGE_SIZE,
 };
-use std::{collections::VecDeque, fs::File, os::unix::fs::FileExt};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::File,
+    os::unix::fs::FileExt,
+};
 
 /// Most tables of one process: each copy of the library in it has one.
 const MOST_TABLES: usize = 4;
@@ -99,6 +103,8 @@ pub struct Plan {
     pub turns: VecDeque<Turn>,
     /// For each thread the restartable sequence it was in, if any.
     pub sections: Vec<Option<u64>>,
+    /// Threads that cannot go on before their hook has decided.
+    pub undecided: BTreeSet<usize>,
 }
 
 /// The mappings of a process, for checks of a table.
@@ -138,7 +144,46 @@ fn candidates(space: &Space<'_>, world: &World<'_>) -> Vec<u64> {
 
 /// What is to be run in a process, which must have its memory; `sections` are the restartable sequences of its threads.
 /// What is wrong with it goes to `remarks`.
+///
+/// # Errors
+/// A call cannot be decided without a hook, and there is none.
 pub fn plan(
+    space: &Space<'_>,
+    member: &Member,
+    world: &World<'_>,
+    sections: &[Option<u64>],
+    remarks: &mut Vec<String>,
+) -> Restored<Option<Plan>> {
+    let mut plan = find(space, member, world, sections, remarks);
+    for (index, thread) in member.threads.iter().enumerate() {
+        if thread.resume != Resume::Undecided {
+            continue;
+        }
+        let is_asked = |turn: &&Turn| turn.what == What::Hook && turn.thread == index;
+        let plan = plan
+            .as_mut()
+            .filter(|plan| plan.turns.iter().any(|turn| is_asked(&turn)));
+        match plan {
+            Some(plan) => plan.undecided.insert(index),
+            None => return Err(undecided(thread)),
+        };
+    }
+    Ok(plan)
+}
+
+/// Why a process cannot go on without an answer.
+pub fn undecided(thread: &Thread) -> Refusal {
+    let call = match thread.caught {
+        Caught::Syscall(number) => format!("system call {number}"),
+        _ => "a system call".into(),
+    };
+    Refusal::new(
+        format!("thread {}", thread.tid),
+        format!("{call} can be neither repeated nor completed, and no hook decided"),
+    )
+}
+
+fn find(
     space: &Space<'_>,
     member: &Member,
     world: &World<'_>,

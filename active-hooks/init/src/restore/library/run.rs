@@ -61,10 +61,19 @@ struct Held<'a> {
     gone: BTreeSet<Tid>,
 }
 
+/// A process that does not wait for anything any more.
+#[derive(Debug)]
+pub struct Ended {
+    /// What is left of it.
+    pub built: Built,
+    /// Whether it goes on.
+    pub resumed: bool,
+}
+
 /// Everything that runs handlers.
 pub struct Handlers<'a> {
     held: BTreeMap<u32, Held<'a>>,
-    done: BTreeMap<u32, Built>,
+    done: BTreeMap<u32, Ended>,
     host: &'a dyn Host,
     setting: &'a Setting,
 }
@@ -120,8 +129,9 @@ impl<'a> Handlers<'a> {
         handlers
     }
 
-    /// Waits for all of them, at most until their deadlines, and lets their processes go on.
-    pub fn finish(mut self) -> BTreeMap<u32, Built> {
+    /// Waits for all of them, at most until their deadlines, and lets their processes go on; those that lack an answer
+    /// cannot.
+    pub fn finish(mut self) -> BTreeMap<u32, Ended> {
         while !self.held.is_empty() {
             let ready: Vec<u32> = self
                 .held
@@ -131,7 +141,7 @@ impl<'a> Handlers<'a> {
             // Children first, as for all others.
             for id in ready.iter().rev() {
                 if let Some(held) = self.held.remove(id) {
-                    self.done.insert(*id, released(held.built, &held.gone, held.stopped));
+                    self.done.insert(*id, held.end());
                 }
             }
             if ready.is_empty() {
@@ -145,7 +155,7 @@ impl<'a> Handlers<'a> {
 }
 
 /// Lets a process go on.
-fn released(mut built: Built, gone: &BTreeSet<Tid>, stopped: bool) -> Built {
+fn released(mut built: Built, gone: &BTreeSet<Tid>, stopped: bool) -> Ended {
     if stopped {
         if let Some(id) = built.id() {
             if let Err(error) = sys::kill(id as Tid, libc::SIGSTOP) {
@@ -158,7 +168,7 @@ fn released(mut built: Built, gone: &BTreeSet<Tid>, stopped: bool) -> Built {
             built.remarks.push(refusal.to_string());
         }
     }
-    built
+    Ended { built, resumed: true }
 }
 
 impl<'a> Held<'a> {
@@ -174,6 +184,26 @@ impl<'a> Held<'a> {
             current: None,
             stopped: false,
             gone: BTreeSet::new(),
+        }
+    }
+
+    /// Lets the process go on, or ends it if a call of its could not be decided.
+    fn end(mut self) -> Ended {
+        let alive = self
+            .built
+            .threads
+            .iter()
+            .any(|thread| !self.gone.contains(&thread.tid()));
+        let undecided = self.plan.undecided.first();
+        let undecided = undecided.and_then(|&index| self.member.threads.get(index));
+        let Some(thread) = undecided.filter(|_| alive) else {
+            return released(self.built, &self.gone, self.stopped);
+        };
+        self.built.remarks.push(super::undecided(thread).to_string());
+        self.built.kill_threads();
+        Ended {
+            built: self.built,
+            resumed: false,
         }
     }
 
@@ -356,6 +386,7 @@ impl<'a> Held<'a> {
             Stop::Signal(signal) => go_on(signal),
             Stop::Event(libc::PTRACE_EVENT_EXEC) => {
                 self.gone.extend(self.built.threads.iter().skip(1).map(Tracee::tid));
+                self.plan.undecided.clear();
                 Err(Refusal::new(HANDLERS, "one has started another program"))
             }
             Stop::Event(_) => go_on(0),
@@ -381,7 +412,10 @@ impl<'a> Held<'a> {
         let at = self.plan.tables[current.turn.table].at + offset_of!(Table, answer) as u64;
         match current.turn.what {
             What::Unfinished => Ok(()),
-            What::Hook if self.memory.word(at)? != answer::PLANNED => Ok(()),
+            What::Hook if self.memory.word(at)? != answer::PLANNED => {
+                self.plan.undecided.remove(&current.turn.thread);
+                Ok(())
+            }
             _ => self.settle(current.turn.thread, host, setting),
         }
     }
