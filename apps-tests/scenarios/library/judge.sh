@@ -37,5 +37,6 @@ exactly 2 'failover [12], run'
 exactly 2 'read -1 EIO'
 exactly 2 'nanosleep -1 EINTR'
 exactly 2 'poll 0'
+exactly 2 'vmsplice -1 EAGAIN'
 # Without a hook the call went on with what was left of its time.
 exactly "$(grep -c '^sleep' "$said")" 'sleep 0 whole'
