@@ -8,7 +8,7 @@ cat "$said"
 # These lines, so many times, and no others of their kind.
 exactly() {
 	found=$(grep -c "^$2" "$said")
-	all=$(grep -c "^${2%% *}" "$said")
+	all=$(grep -c "^${2%% *} " "$said")
 	[ "$found" = "$1" ] && [ "$all" = "$1" ] && return
 	echo "'$2' stands there $found times, and $all of its kind do, not $1"
 	exit 1
