@@ -73,6 +73,8 @@ pub struct Guest {
     pub standby: Option<bool>,
     /// Further options of the loader.
     pub loader_options: String,
+    /// Free space on the root file system, in MiB.
+    pub free: u64,
 }
 
 /// Parts of a guest that are not what they should be: all are right unless said otherwise.
@@ -107,6 +109,7 @@ impl Default for Guest {
             wrong: Wrong::default(),
             standby: None,
             loader_options: String::new(),
+            free: 512,
         }
     }
 }

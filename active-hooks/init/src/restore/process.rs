@@ -6,7 +6,9 @@ use super::{
     clock::Elapsed,
     creds, descriptors,
     host::Host,
-    library, signals, threads, timers,
+    library,
+    meter::{self, Part},
+    signals, threads, timers,
     tracee::Tracee,
     world::{Member, World},
     OrRefuse, Refusal, Restored,
@@ -209,7 +211,7 @@ pub fn finish(
         }
         batch.finish()?;
     }
-    built.remarks.extend(from_outside(member));
+    built.remarks.extend(meter::at(Part::Outside, || from_outside(member)));
     let led = context.world.processes.contains_key(&process.sid);
     if !process.tty.is_empty() && !led {
         built
@@ -218,7 +220,9 @@ pub fn finish(
     }
     last_calls(arena, built.leader()?, member)?;
     for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(&sections) {
-        threads::settle(tracee, thread, *section, context.offsets, context.host)?;
+        meter::at(Part::Registers, || {
+            threads::settle(tracee, thread, *section, context.offsets, context.host)
+        })?;
         // The kernel counts without the namespace; what started before this kernel did started at a negative time.
         let times = TaskState {
             tid: thread.tid.into(),

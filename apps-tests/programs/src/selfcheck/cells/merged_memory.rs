@@ -10,7 +10,7 @@ use std::time::Duration;
 pub const CELLS: &[Cell] = &[Cell {
     name: "memory/merged",
     what: "equal pages of two processes, merged by ksmd: contents, and later writes stay private",
-    covers: &["frame_kind.KSM"],
+    covers: &["frame_kind.SHARED", "frame_kind.OWN"],
     caught: None,
     run: merged,
 }];
