@@ -2,9 +2,9 @@
 //! asks of power-management words that no chipset looks at.
 //!
 //! ```text
-//! None ─► Starting ─► Asleep ─► Waking ─► Awake
-//!             │          │         │
-//!             └──────────┴─────────┴─► Failed: the successor starts cold
+//! None ─► Starting ─► Asleep ─► Waking ─► Awake ─► PuttingBack (the other nursery) ─► Asleep …
+//!             │          │         │                    │
+//!             └──────────┴─────────┴─► Failed           └─► None, and why: the successor starts cold
 //! ```
 
 use shared_region::layout;
@@ -175,6 +175,7 @@ mod tests {
             StandbyState::Starting,
             StandbyState::Waking,
             StandbyState::Failed,
+            StandbyState::PuttingBack,
         ] {
             assert!(!can_wake(state, 0, 0));
         }
