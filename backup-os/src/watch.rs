@@ -139,9 +139,10 @@ impl Backup {
                 armed.facts.release(),
                 armed.facts.root_table_phys,
                 self.header.cpus().len(),
-                match armed.start {
-                    Start::Cold => "placed",
-                    Start::Standby => "asleep",
+                match (armed.start, &self.placed) {
+                    (Start::Standby, _) => "asleep",
+                    (Start::Cold, Some(_)) => "placed",
+                    (Start::Cold, None) => "staged",
                 },
                 self.life.reserved_nursery,
                 self.header.nursery[self.life.reserved_nursery],
@@ -287,19 +288,19 @@ impl Backup {
         self.forget_other_kernel();
         let start = self.next_start();
         let placed = self.placed.as_ref().is_some_and(|placed| placed.nursery == nursery);
-        if start == Start::Cold && !placed && !self.images.puts_back() {
+        if start == Start::Cold && !placed && self.standby_comes_back() {
+            // It will take the place of whatever is placed, which is done only should it be needed before.
+            stage::check(self.region).map_err(|error| refusal(WatchReason::Stage, error))?;
+        } else if start == Start::Cold && !placed {
             self.unpacking = None;
             let placed = stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver)
                 .map_err(|error| refusal(WatchReason::Stage, error))?;
             log::info!("stage: {placed}");
-            // What takes its place soon is not unpacked.
-            if !self.standby_comes_back() {
-                // SAFETY: the nursery is reserved and holds nothing but what was just placed; whoever places there again
-                // drops this first.
-                match unsafe { Unpacking::start(&placed) } {
-                    Ok(begun) => self.unpacking = Some(begun),
-                    Err(why) => log::warn!("stage: the kernel will unpack itself: {why}"),
-                }
+            // SAFETY: the nursery is reserved and holds nothing but what was just placed; whoever places there again
+            // drops this first.
+            match unsafe { Unpacking::start(&placed) } {
+                Ok(begun) => self.unpacking = Some(begun),
+                Err(why) => log::warn!("stage: the kernel will unpack itself: {why}"),
             }
             self.placed = Some(placed);
         }

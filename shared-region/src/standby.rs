@@ -118,7 +118,17 @@ pub struct StandbyWords {
     pub put_back: AtomicU64,
     /// Bytes of the packed image for each nursery, 0 while there is none that is whole.
     pub image_bytes: [AtomicU64; 2],
+    /// Entries of `idle_blocks` in use. Writer: the module of a kernel that is about to sleep. Release.
+    pub idle_count: AtomicU64,
+    /// Physical addresses of the blocks of memory, [`IDLE_BLOCK`] bytes each, that this kernel holds while it sleeps and
+    /// gives away unread afterwards. What is in them need not outlive its sleep.
+    pub idle_blocks: [AtomicU64; MAX_IDLE_BLOCKS],
 }
+
+/// Bytes of a block in [`StandbyWords::idle_blocks`], to which it is aligned.
+pub const IDLE_BLOCK: u64 = 2 << 20;
+/// The most there are: a whole nursery.
+pub const MAX_IDLE_BLOCKS: usize = (crate::layout::NURSERY_SIZE / IDLE_BLOCK) as usize;
 
 const _: () = assert!(core::mem::size_of::<StandbyWords>() <= crate::layout::STANDBY_WORDS.size as usize);
 const _: () = {

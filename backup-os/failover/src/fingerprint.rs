@@ -81,38 +81,32 @@ impl Chunk {
 }
 
 /// Pieces of memory, cut into chunks: where they lie, not what is in them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pieces {
-    /// Start and bytes.
-    pieces: Vec<(u64, u64)>,
+    /// Start and bytes of each chunk.
+    chunks: Vec<(u64, u64)>,
 }
 
 impl Pieces {
     /// Pieces by start and length in bytes.
     pub fn new(pieces: &[(u64, u64)]) -> Self {
-        Self {
-            pieces: pieces.to_vec(),
+        let mut chunks = Vec::new();
+        for &(start, length) in pieces {
+            for at in (0..length).step_by(CHUNK) {
+                chunks.push((start + at, (length - at).min(CHUNK as u64)));
+            }
         }
+        Self { chunks }
     }
 
     /// Chunks in all of them together.
     pub fn chunks(&self) -> usize {
-        let all = self.pieces.iter().map(|&(_, length)| length.div_ceil(CHUNK as u64));
-        all.sum::<u64>() as usize
+        self.chunks.len()
     }
 
     /// Start and bytes of a chunk.
     pub fn chunk(&self, number: usize) -> Option<(u64, u64)> {
-        let mut number = number as u64;
-        for &(start, length) in &self.pieces {
-            let here = length.div_ceil(CHUNK as u64);
-            if number < here {
-                let at = number * CHUNK as u64;
-                return Some((start + at, (length - at).min(CHUNK as u64)));
-            }
-            number -= here;
-        }
-        None
+        self.chunks.get(number).copied()
     }
 }
 

@@ -3,14 +3,13 @@
 //! Both are done in slices between two looks of the watcher. The room of an image holds nothing but packed chunks, one
 //! after another; what they are, and where each ends, this program remembers.
 
-use super::{pieces, sleeping, staged_in, Sleeper, Standby};
+use super::{sleeping, staged_in, Sleeper, Standby};
 use crate::region::Region;
 use crate::rescue;
 use crate::watch::Backup;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use failover::fingerprint::Pieces;
 use failover::life::Input;
 use failover::packed::{PackError, Packer, Unpacker};
 use machine::clock::{self, Clock};
@@ -33,7 +32,6 @@ struct Image {
 /// Packing under way.
 struct Packing {
     image: Image,
-    pieces: Pieces,
     packer: Packer,
     since: u64,
 }
@@ -41,7 +39,6 @@ struct Packing {
 /// Putting back under way.
 struct PuttingBack {
     image: Rc<Image>,
-    pieces: Pieces,
     unpacker: Unpacker,
     /// The next chunk.
     next: usize,
@@ -99,7 +96,8 @@ impl Packing {
     fn step(&mut self, region: Region) -> Result<bool, PackError> {
         let number = self.image.ends.len();
         let print = &self.image.sleeper.print;
-        let (Some(chunk), Some((start, length))) = (print.chunk(number), self.pieces.chunk(number)) else {
+        let (Some(chunk), Some((start, length))) = (print.chunk(number), self.image.sleeper.pieces.chunk(number))
+        else {
             return Ok(true);
         };
         let (base, size) = room(region, self.image.sleeper.nursery);
@@ -120,7 +118,7 @@ impl PuttingBack {
     /// Nobody uses the memory that the kernel slept in.
     unsafe fn step(&mut self, region: Region) -> Result<bool, PackError> {
         let sleeper = &self.image.sleeper;
-        let (Some(chunk), Some((start, length))) = (sleeper.print.chunk(self.next), self.pieces.chunk(self.next))
+        let (Some(chunk), Some((start, length))) = (sleeper.print.chunk(self.next), sleeper.pieces.chunk(self.next))
         else {
             return Ok(true);
         };
@@ -142,9 +140,8 @@ impl PuttingBack {
 
 impl Images {
     /// Begins to pack a kernel that sleeps. Its memory must not change until that is done.
-    pub(super) fn begin(&mut self, header: &Header, sleeper: Sleeper) {
+    pub(super) fn begin(&mut self, sleeper: Sleeper) {
         self.packing = Some(Packing {
-            pieces: pieces(header, sleeper.nursery),
             image: Image {
                 sleeper,
                 ends: Vec::new(),
@@ -258,7 +255,6 @@ impl Backup {
         self.region.standby().put_back.store(0, Ordering::Relaxed);
         self.set_standby_state(StandbyState::PuttingBack);
         self.images.putting_back = Some(PuttingBack {
-            pieces: pieces(&self.header, image.sleeper.nursery),
             image,
             unpacker: Unpacker::default(),
             next: 0,

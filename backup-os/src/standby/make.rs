@@ -5,7 +5,7 @@
 //! of the first kernel comes first, because what sleeps there has to be packed before that kernel is entered: this core does
 //! it while the other nursery's kernel boots.
 
-use super::{own_parts, seen, staged_in, Sleeper, Standby};
+use super::{own_parts, pieces, seen, staged_in, Sleeper, Standby};
 use crate::launch::{self, Jump};
 use crate::stage::{self, Placed, Purpose};
 use crate::watch::Backup;
@@ -97,15 +97,10 @@ impl Backup {
         // Instants of a failover only.
         self.region.timeline().tsc[Event::Jumped as usize].store(0, Ordering::Relaxed);
         if let Some(standby) = &mut self.standby {
-            standby.sleeper.print = Rc::new(standby.sleeper.fingerprint(&self.header));
-            log::info!(
-                "standby: {} pages in use, digest {:016x}",
-                standby.sleeper.print.pages(),
-                standby.sleeper.print.digest()
-            );
+            standby.sleeper.take_fingerprint();
             standby.sleeper.prepare(&self.header);
             let sleeper = standby.sleeper.clone();
-            self.images.begin(&self.header, sleeper);
+            self.images.begin(sleeper);
         }
     }
 
@@ -122,8 +117,8 @@ impl Backup {
         let made = self.put_to_sleep(nursery, injected);
         if let Ok(sleeper) = &made {
             let mut sleeper = sleeper.clone();
-            sleeper.print = Rc::new(sleeper.fingerprint(&self.header));
-            self.images.begin(&self.header, sleeper);
+            sleeper.take_fingerprint();
+            self.images.begin(sleeper);
             // What lies in the parts is packed before they are put back.
             self.images.keep(parts);
         } else {
@@ -173,6 +168,7 @@ impl Backup {
         log::info!("standby: {placed}");
         let page = self.region.sleep_page(nursery);
         self.region.control().inject.store(injected, Ordering::Relaxed);
+        self.region.standby().idle_count.store(0, Ordering::Relaxed);
         let Some(entry) = placed.entry(false) else {
             return Err("what was placed is written to".into());
         };
@@ -227,6 +223,7 @@ impl Backup {
             asleep,
             vector,
             control,
+            pieces: Rc::new(pieces(self.region, &self.header, nursery)),
             print: Rc::default(),
             prepared: None,
         })

@@ -20,7 +20,7 @@ use crate::rescue;
 use crate::watch::Backup;
 use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
-use failover::fingerprint::{Fingerprint, Pieces};
+use failover::fingerprint::{self, Fingerprint, Pieces};
 use failover::life::Start;
 use failover::ram::ActiveRam;
 use failover::standby::{self as decide, Control};
@@ -49,7 +49,9 @@ pub struct Sleeper {
     vector: u32,
     /// The machine's own PM1 control port.
     control: u16,
-    /// Of its memory; of nothing as long as that was not looked at.
+    /// What it will find when it wakes.
+    pieces: Rc<Pieces>,
+    /// Of that; of nothing as long as it was not looked at.
     print: Rc<Fingerprint>,
     /// What salvage needs to know of it, looked up while it slept.
     prepared: Option<Rc<Prepared>>,
@@ -83,17 +85,18 @@ fn own_parts(index: usize) -> [Part; 2] {
     [layout::ACPI, layout::BOOT_PARAMS].map(|whole| layout::half(whole, index))
 }
 
-/// Everything that a kernel in nursery `index` will find when it wakes: its nursery, its low range, and its parts of the
-/// region.
-fn pieces(header: &Header, index: usize) -> Pieces {
+/// Everything that a kernel in nursery `index` will find when it wakes: its nursery without the blocks that it holds idle,
+/// its low range, and its parts of the region.
+fn pieces(region: Region, header: &Header, index: usize) -> Pieces {
+    let words = region.standby();
+    let count = words.idle_count.load(Ordering::Acquire) as usize;
+    let idle = words.idle_blocks.iter().take(count);
+    let idle = idle.map(|block| block.load(Ordering::Relaxed));
+    let mut pieces = decide::kept((header.nursery[index], layout::NURSERY_SIZE), idle);
     let low = layout::low_range(index);
-    let [acpi, boot_params] = own_parts(index).map(|part| (header.base + part.offset, part.size));
-    Pieces::new(&[
-        (header.nursery[index], layout::NURSERY_SIZE),
-        (low.0, low.1 - low.0),
-        acpi,
-        boot_params,
-    ])
+    pieces.push((low.0, low.1 - low.0));
+    pieces.extend(own_parts(index).map(|part| (header.base + part.offset, part.size)));
+    Pieces::new(&pieces)
 }
 
 /// Memory that a kernel sleeps in.
@@ -115,8 +118,15 @@ impl Sleeper {
         }
     }
 
-    fn fingerprint(&self, header: &Header) -> Fingerprint {
-        Fingerprint::of(&pieces(header, self.nursery), sleeping)
+    fn take_fingerprint(&mut self) {
+        self.print = Rc::new(Fingerprint::of(&self.pieces, sleeping));
+        log::info!(
+            "standby: {} pages in use in nursery {}, of {} KB, digest {:016x}",
+            self.print.pages(),
+            self.nursery,
+            self.pieces.chunks() * (fingerprint::CHUNK / 1024),
+            self.print.digest()
+        );
     }
 }
 

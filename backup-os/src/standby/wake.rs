@@ -1,6 +1,6 @@
 //! Waking the standby at a failover, and serving the kernel that was woken.
 
-use super::{pieces, seen, sleeping, Standby};
+use super::{seen, sleeping, Standby};
 use crate::launch::{self, Jump};
 use crate::rescue;
 use crate::watch::Backup;
@@ -26,9 +26,8 @@ impl Backup {
             // SAFETY: RAM that nobody holds a reference to; the kernel in it is not woken.
             unsafe { machine::mmio::write8(self.ring0, byte, !value) };
         }
-        let pieces = pieces(&self.header, nursery);
-        let chunks = 0..pieces.chunks();
-        if let Some((start, length)) = sleeper.print.changed(chunks, &pieces, sleeping) {
+        let chunks = 0..sleeper.pieces.chunks();
+        if let Some((start, length)) = sleeper.print.changed(chunks, &sleeper.pieces, sleeping) {
             log::warn!("standby: it was written to while it slept, within {length} bytes at {start:#x}; starting cold");
             self.standby = None;
             self.set_standby_state(StandbyState::Failed);

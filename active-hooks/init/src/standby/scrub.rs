@@ -1,9 +1,7 @@
-//! Free memory made empty before the sleep, so that the image holds what the kernel has and not what it once had: the
+//! Free memory that is not held idle made empty before the sleep, so that the image holds what the kernel has and not what it once had: the
 //! packed kernel, the initramfs, and what booting left.
 //!
 //! The kernel clears every page that it gives to a program. So all that is free is taken once, and given back.
-
-use crate::boot::log;
 
 /// Bytes that are left free: below that the kernel would look for memory to reclaim.
 const LEFT: u64 = 8 << 20;
@@ -11,8 +9,8 @@ const LEFT: u64 = 8 << 20;
 const STEP: usize = 1 << 20;
 const PAGE: usize = 4096;
 
-/// Takes all free memory and gives it back.
-pub fn free_memory() {
+/// Takes all free memory and gives it back. Returns the bytes.
+pub fn free_memory() -> u64 {
     let mut taken = Vec::new();
     while free() > LEFT + STEP as u64 {
         let mut step = vec![0u8; STEP];
@@ -20,7 +18,7 @@ pub fn free_memory() {
         step.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
         taken.push(std::hint::black_box(step));
     }
-    log::info(format_args!("standby: {} MB of free memory are empty", taken.len()));
+    (taken.len() * STEP) as u64
 }
 
 /// Bytes of memory that nobody uses.
