@@ -109,7 +109,7 @@ struct frame_range {
 void fill_keep_own(const struct frame_range *range);
 int fill_open(const struct frame_range *range, u64 first, u64 end);
 
-/* adopt.c */
+/* job.c */
 int adopt_frames(struct orthros_adopt *request);
 
 /* resume.c */

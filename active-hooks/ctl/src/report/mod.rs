@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::snapshot::{control, open_region, stream, Snapshot, Source};
 use anyhow::Result;
 use serde_json::{json, Value};
-use shared_region::context::{Evidence, Lost, Machine, Outcome, Summary};
+use shared_region::context::{Cost, Evidence, Lost, Machine, Outcome, Summary};
 use shared_region::control::{Cause, ControlWords, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::layout::{Part, CONTEXT, REPORT};
 use shared_region::record::{Kind, Record, Stream};
@@ -56,6 +56,8 @@ pub struct Report {
     /// By process id, 0 if it costs none.
     lost: Vec<(u64, Lost)>,
     evidence: Option<Evidence>,
+    /// What the parts of the hand-over have taken.
+    costs: Vec<Cost>,
     /// What of the records could not be read.
     problems: Vec<String>,
 }
@@ -84,6 +86,7 @@ impl Report {
             outcomes: Vec::new(),
             lost: Vec::new(),
             evidence: None,
+            costs: Vec::new(),
             problems: Vec::new(),
         };
         for part in [CONTEXT, REPORT] {
@@ -121,6 +124,7 @@ impl Report {
             Kind::Machine => self.machine = Some(record.decode()?),
             Kind::Summary => self.summary = Some(record.decode()?),
             Kind::Evidence => self.evidence = Some(record.decode()?),
+            Kind::Costs => self.costs = record.decode()?,
             Kind::Outcome => self.outcomes.push((record.owner, record.decode()?)),
             Kind::Lost => self.lost.push((record.owner, record.decode()?)),
             _ => {}
@@ -161,6 +165,11 @@ impl Report {
                 "refused": self.frames.refused,
                 "retained": self.summary.map(|summary| summary.retained_frames),
             },
+            "costs": self
+                .costs
+                .iter()
+                .map(|cost| json!({"part": cost.part, "times": cost.times, "nanoseconds": cost.nanoseconds}))
+                .collect::<Vec<_>>(),
             "problems": self.problems,
         });
         if detail == Detail::Short {
@@ -324,6 +333,12 @@ mod tests {
             copied: 17,
         };
         writer.push(Kind::Outcome, 1, 0, 2345, &outcome).expect("room");
+        let cost = Cost {
+            part: "adoption".into(),
+            times: 4,
+            nanoseconds: 1_234_567,
+        };
+        writer.push(Kind::Costs, 1, 0, 0, &[cost]).expect("room");
         writer.finish();
         fake.0.insert(REPORT.offset, area);
         fake
@@ -370,6 +385,10 @@ Frames: 262144 adopted in place, 17 copied, 0 refused, 300000 retained
             text.contains("sysrq triggered crash") && text.contains("1 systemd S"),
             "{text}"
         );
+        assert!(
+            text.contains("  adoption           1 234 567 ns,      4 times\n"),
+            "{text}"
+        );
         assert!(report.json(Detail::Processes).get("evidence").is_none());
         assert_eq!(report.json(Detail::Full)["evidence"]["panic_cpu"], 2);
     }
@@ -379,6 +398,8 @@ Frames: 262144 adopted in place, 17 copied, 0 refused, 300000 retained
         let value = report(&failed_over()).json(Detail::Processes);
         assert_eq!(value["timeline_ns"]["stopped"], 4_000_000);
         assert_eq!(value["timeline_ns"]["complete"], Value::Null);
+        let adoption = json!({"part": "adoption", "times": 4, "nanoseconds": 1_234_567});
+        assert_eq!(value["costs"], json!([adoption]));
         assert_eq!(value["cause"], "soft-lockup");
         assert_eq!(value["cause_where"], "spin+0x9");
         assert_eq!(value["processes"], json!({"resumed": 1, "not_resumed": 1}));

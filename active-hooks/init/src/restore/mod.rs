@@ -22,6 +22,7 @@ pub mod high;
 pub mod host;
 pub mod inodes;
 pub mod memory;
+pub mod meter;
 pub mod objects;
 pub mod pipes;
 pub mod process;
@@ -43,6 +44,7 @@ use self::{
     clock::Elapsed,
     host::Host,
     inodes::Inodes,
+    meter::Part,
     objects::Objects,
     process::{Built, Finish},
     threads::ClockOffsets,
@@ -107,7 +109,9 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         if builder.refused.contains_key(&id) {
             continue;
         }
-        if let Err(refusal) = process::check(member, world).and_then(|()| builder.prepare(member)) {
+        let prepared =
+            process::check(member, world).and_then(|()| meter::at(Part::Opening, || builder.prepare(member)));
+        if let Err(refusal) = prepared {
             builder.refused.insert(id, refusal);
         }
     }
@@ -121,9 +125,12 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         .collect();
     let tree = Tree::plan(wanted.into_iter());
     builder.refused.extend(tree.refused.iter().cloned());
-    builder.build_all(&tree);
-    groups::arrange(&mut builder);
-    finish(&mut builder, setting, creds::Own::now()?);
+    let own = creds::Own::now()?;
+    meter::at(Part::Preparing, || {
+        builder.build_all(&tree);
+        groups::arrange(&mut builder);
+        finish(&mut builder, setting, own);
+    });
     builder.clean_up();
     builder.objects.inodes.seal(world)?;
     let Builder {
@@ -226,7 +233,7 @@ impl Ready {
                 copied: built.copied,
             };
             for thread in built.threads {
-                if let Err(refusal) = thread.release() {
+                if let Err(refusal) = meter::at(Part::Release, || thread.release()) {
                     outcome.remarks.push(refusal.to_string());
                 }
             }

@@ -6,6 +6,7 @@ use super::{
     clock::Elapsed,
     creds, descriptors,
     host::Host,
+    meter::{self, Part},
     signals, threads, timers,
     tracee::Tracee,
     world::{Member, World},
@@ -201,7 +202,7 @@ pub fn finish(
         }
         batch.finish()?;
     }
-    built.remarks.extend(from_outside(member));
+    built.remarks.extend(meter::at(Part::Outside, || from_outside(member)));
     let led = context.world.processes.contains_key(&process.sid);
     if !process.tty.is_empty() && !led {
         built
@@ -215,8 +216,10 @@ pub fn finish(
         }
         let registers = threads::registers(thread);
         let blocked = thread.saved_blocked.unwrap_or(thread.blocked);
-        tracee.set_state(&registers, &thread.xstate, blocked)?;
-        threads::resume(thread, context.offsets, context.host)?;
+        meter::at(Part::Registers, || {
+            tracee.set_state(&registers, &thread.xstate, blocked)?;
+            threads::resume(thread, context.offsets, context.host)
+        })?;
         // The kernel counts without the namespace; what started before this kernel did started at a negative time.
         let times = TaskState {
             tid: thread.tid.into(),

@@ -1,6 +1,10 @@
 //! A thread under construction: stopped by ptrace, run only inside the arena.
 
-use super::{arena::Arena, OrRefuse, Refusal, Restored};
+use super::{
+    arena::Arena,
+    meter::{self, Part},
+    OrRefuse, Refusal, Restored,
+};
 use crate::sys::{self, Stop, Tid};
 use std::time::{Duration, Instant};
 
@@ -93,11 +97,13 @@ impl Tracee {
 
     /// Runs the calls in the arena to their end.
     pub fn run(&self, arena: &Arena) -> Restored<()> {
-        self.start(arena)?;
-        match self.wait_past_signals(sys::cont)? {
-            Stop::Signal(libc::SIGTRAP) => Ok(()),
-            other => Err(self.unexpected(other)),
-        }
+        meter::at(Part::Calls, || {
+            self.start(arena)?;
+            match self.wait_past_signals(sys::cont)? {
+                Stop::Signal(libc::SIGTRAP) => Ok(()),
+                other => Err(self.unexpected(other)),
+            }
+        })
     }
 
     /// Runs the calls in the arena, the only one of which forks or clones; returns the new thread.
@@ -162,6 +168,10 @@ impl Tracee {
 
     /// Issues one call and leaves the thread in the stop at its exit, so that the call may take away the arena.
     pub fn single(&self, arena: &Arena, number: i64, arguments: [u64; 6]) -> Restored<i64> {
+        meter::at(Part::Calls, || self.issue(arena, number, arguments))
+    }
+
+    fn issue(&self, arena: &Arena, number: i64, arguments: [u64; 6]) -> Restored<i64> {
         let mut registers = sys::Registers::default();
         registers[index::RAX] = number as u64;
         let places = [index::RDI, index::RSI, index::RDX, index::R10, index::R8, index::R9];
