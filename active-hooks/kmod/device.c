@@ -29,6 +29,7 @@ union request {
 	struct orthros_test test;
 	struct orthros_task_state task_state;
 	struct orthros_wake wake;
+	struct orthros_rest rest;
 	struct orthros_configure configure;
 	struct orthros_update update;
 };
@@ -114,6 +115,8 @@ static int dispatch(unsigned int command, union request *request)
 		return resume_task_state(&request->task_state);
 	case ORTHROS_WAKE:
 		return orthros_wake(&request->wake);
+	case ORTHROS_REST:
+		return rest_begin(&request->rest);
 	case ORTHROS_CONFIGURE:
 		return hang_configure(&request->configure);
 	case ORTHROS_UPDATE:

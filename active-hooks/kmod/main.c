@@ -56,6 +56,7 @@ int orthros_wake(struct orthros_wake *reply)
 {
 	if (!region_is_successor())
 		return -EPERM;
+	rest_end();
 	reset_words();
 	protect_start();
 	reply->successor = 1;
@@ -107,6 +108,7 @@ static void __exit orthros_exit(void)
 	facts_withdraw();
 	orthros_device_unregister();
 	test_stop();
+	rest_end();
 	hotadd_stop();
 	hang_stop();
 	stop_unregister();

@@ -26,6 +26,7 @@ struct orthros_region {
 	struct orthros_header *header;
 	struct orthros_control *control;
 	struct orthros_timeline *timeline;
+	struct orthros_standby *standby;
 	struct orthros_facts *facts;
 	struct orthros_protect_table *protect;
 	unsigned long *retained; /* one bit for each page frame */
@@ -56,6 +57,10 @@ void stop_unregister(void);
 struct orthros_park_slot *stop_slot(u32 apic_id);
 /* With interrupts off and every other CPU waiting. Comes back if nobody takes over. */
 void stop_offer_update(u64 interrupted);
+
+/* rest.c */
+int rest_begin(struct orthros_rest *reply);
+void rest_end(void);
 
 /* hang.c */
 bool hang_answer(struct pt_regs *regs);

@@ -23,7 +23,7 @@ const SHORT: Duration = Duration::from_secs(60);
 /// For what was said to have come over the serial line.
 const SAID: Duration = Duration::from_secs(10);
 /// What a kernel says first on its console: one that boots, and one that was asleep.
-const FIRST_WORDS: [&str; 2] = ["Linux version ", "PM: Low-level resume complete"];
+const FIRST_WORDS: [&str; 2] = ["Linux version ", "orthros-init: standby: woken"];
 /// Name of the saved machine state.
 const READY: &str = "ready";
 
@@ -177,6 +177,9 @@ impl<'a> Ready<'a> {
             report.steps.pop();
         }
         report.steps.push(result);
+        for command in &step.after {
+            self.machine.agent.check(command, Duration::from_secs(step.timeout))?;
+        }
         said.check(step, &self.machine)
     }
 

@@ -170,6 +170,9 @@ pub struct Step {
     /// Shell commands in the guest just before, each of which must succeed.
     #[serde(default)]
     pub before: Vec<String>,
+    /// Shell commands in the successor's user space, once the machine is armed again, each of which must succeed.
+    #[serde(default)]
+    pub after: Vec<String>,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
@@ -429,6 +432,9 @@ impl Scenario {
             bail!("[[step]] expect = \"reset\" needs an event, once");
         }
         for step in &self.steps {
+            if !step.after.is_empty() && step.expect == Expect::Reset {
+                bail!("[[step]] after asks a guest that is reset");
+            }
             if step.no_disk_writes && step.expect != Expect::Reset {
                 bail!("[[step]] no_disk_writes needs expect = \"reset\": a successor writes");
             }
@@ -542,6 +548,11 @@ mod tests {
                 "event = \"panic\"",
                 "event = \"panic\"\nbackup_console = [\"(\"]",
                 "[[step]]",
+            ),
+            (
+                "event = \"panic\"",
+                "event = \"panic\"\nexpect = \"reset\"\nafter = [\"true\"]",
+                "after asks",
             ),
             (
                 "[protect]",

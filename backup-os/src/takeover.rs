@@ -27,8 +27,9 @@ impl Backup {
     /// # Safety
     /// The active is dead, or has stopped itself.
     pub unsafe fn take_over(&mut self, armed: Armed) {
-        // What is not unpacked by now unpacks itself.
+        // What is not unpacked by now unpacks itself, and a standby that is not back by now is none.
         self.unpacking = None;
+        self.leave_images();
         self.note_detection(armed.panicking_since, &armed.death);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;
@@ -244,7 +245,7 @@ impl Backup {
 
     /// Wakes the standby, or starts the successor cold if there is none that can be woken.
     fn start_successor(&mut self, la57: bool) -> Start {
-        if self.life.start == Start::Standby && self.wake() {
+        if self.next_start() == Start::Standby && self.wake() {
             return Start::Standby;
         }
         self.start_cold(la57);

@@ -212,6 +212,17 @@ pub struct Wake {
 /// when a successor loads it. EPERM unless a failover is being handed over.
 pub const WAKE: u64 = iowr::<Wake>(12);
 
+/// Argument of [`REST`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Rest {
+    /// Out: blocks that are held, of [`crate::standby::IDLE_BLOCK`] bytes.
+    pub blocks: u64,
+}
+/// Holds free memory until [`WAKE`], and says where it is, so that nobody need keep what is in it. EPERM in a kernel that is
+/// not to sleep.
+pub const REST: u64 = iowr::<Rest>(13);
+
 /// Argument of [`TASK_STATE`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

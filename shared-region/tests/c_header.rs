@@ -4,7 +4,7 @@
 //! constant one on its value; the C compiler then judges. The macros take the structures apart without `..`, so a
 //! field that was added here and not there does not compile.
 
-use shared_region::{context, control, device, facts, header, layout, parking, protect, timeline};
+use shared_region::{context, control, device, facts, header, layout, parking, protect, standby, timeline};
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -87,6 +87,10 @@ fn structures(out: &mut String) {
     structure!(text, device::Test, "orthros_test", { kind, cpu, value });
     structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
     structure!(text, device::Wake, "orthros_wake", { successor });
+    structure!(text, device::Rest, "orthros_rest", { blocks });
+    structure!(text, standby::StandbyWords, "orthros_standby", {
+        state, first_entry, first_boot_params, missing, put_back, image_bytes, idle_count, idle_blocks,
+    });
     structure!(text, device::Configure, "orthros_configure", { limit, value });
     structure!(text, device::Update, "orthros_update", { deadline, flags, threads, attempts, tid, call, interrupted });
     out.push_str(&text);
@@ -189,6 +193,11 @@ fn constants(out: &mut String) {
         ("TEST", device::TEST),
         ("TASK_STATE", device::TASK_STATE),
         ("WAKE", device::WAKE),
+        ("REST", device::REST),
+        ("STANDBY_OFFSET", layout::STANDBY_WORDS.offset),
+        ("STANDBY_STARTING", standby::StandbyState::Starting as u64),
+        ("IDLE_BLOCK", standby::IDLE_BLOCK),
+        ("MAX_IDLE_BLOCKS", standby::MAX_IDLE_BLOCKS as u64),
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
     ];

@@ -16,6 +16,7 @@ mod protect;
 mod report;
 mod root;
 mod snapshot;
+mod standby;
 mod status;
 mod units;
 mod update;
