@@ -5,29 +5,22 @@
  *
  * What do_anonymous_page() does for a fresh page happens here for a withheld
  * one: memory cgroup charge (6.12 oopses under swap without it), anon_vma, page
- * table, new-anon reverse map, LRU, rss counter. The address space is locked for
- * writing, so nothing else can put a page into the gap between check and entry.
+ * table, new-anon reverse map, LRU, rss counter. As there, the address space is
+ * locked for reading, and the lock of the page table keeps others from an entry
+ * while it is looked at and set: several CPUs can work on one process (job.c).
  *
  * Pages are gathered into a batch as long as they lie side by side in one page
  * table and one mapping, wherever their frames are; a batch is put in at once.
  */
 #include <linux/io.h>
-#include <linux/ktime.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
-#include <linux/pid.h>
-#include <linux/sched/mm.h>
-#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
-#include <linux/uaccess.h>
 #include "adopt.h"
 #include "orthros.h"
 #include "symbols.h"
-
-/* Runs read from the caller at once. */
-#define RUNS_AT_ONCE 256
 
 static int expect_empty(pte_t *pte, unsigned long address, void *data)
 {
@@ -51,6 +44,9 @@ static int install(pte_t *pte, unsigned long address, void *data)
 	struct page *page = adoption->batch[(address - adoption->first) >> PAGE_SHIFT].page;
 	pte_t entry = pte_mkyoung(pte_mkdirty(mk_pte(page, vma->vm_page_prot)));
 
+	/* Somebody was faster since the entries were found empty. */
+	if (unlikely(!pte_none(*pte)))
+		return -EEXIST;
 #if KERNEL_HAS_FOLIO_RMAP
 	if (vma->vm_flags & VM_WRITE)
 		entry = pte_mkwrite_novma(entry);
@@ -64,6 +60,7 @@ static int install(pte_t *pte, unsigned long address, void *data)
 	static_call(orthros_add_lru)(page, vma);
 #endif
 	set_pte_at(adoption->mm, address, pte, entry);
+	adoption->installed++;
 	return 0;
 }
 
@@ -86,9 +83,8 @@ static pmd_t *find_pmd(struct mm_struct *mm, unsigned long address)
 }
 
 /*
- * Makes sure that the page table is there and its entries for the batch empty;
- * from then on installing cannot fail. Cuts the batch off before the first
- * entry that is taken.
+ * Makes sure that the page table is there and its entries for the batch empty.
+ * Cuts the batch off before the first entry that is taken.
  */
 static int prepare_table(struct adoption *adoption)
 {
@@ -153,14 +149,14 @@ static int ready_page(struct adoption *adoption, unsigned int index)
 	return error;
 }
 
-/* Counts the pages of the batch, those in place as RAM of this kernel as well. */
+/* Counts pages that are in, those in place as RAM of this kernel as well. */
 static void count_pages(struct adoption *adoption)
 {
 	struct page *page = NULL;
 	long in_place = 0;
 	unsigned int i;
 
-	for (i = 0; i < adoption->count; i++) {
+	for (i = 0; i < adoption->installed; i++) {
 		if (adoption->batch[i].copy) {
 			adoption->copied++;
 			continue;
@@ -175,13 +171,25 @@ static void count_pages(struct adoption *adoption)
 	}
 	if (in_place)
 		adjust_managed_page_count(page, in_place);
-	adopt_count_rss(adoption->mm, adoption->count);
+	if (!adoption->counted)
+		adopt_count_rss(adoption->mm, adoption->installed);
+}
+
+/*
+ * What somebody else's page kept out: the process will not run, and its frame
+ * is a free page of this kernel like any other.
+ */
+static void drop_page(struct page *page, bool in_place)
+{
+	if (in_place)
+		adjust_managed_page_count(page, 1);
+	put_page(page);
 }
 
 /* Puts the batch in; what an error keeps out goes back to the withheld frames. */
 static int flush(struct adoption *adoption)
 {
-	unsigned int i, gathered = adoption->count;
+	unsigned int i, gathered = adoption->count, ready;
 	int error;
 
 	if (!gathered)
@@ -195,15 +203,22 @@ static int flush(struct adoption *adoption)
 			adoption->count = i;
 		}
 	}
-	if (adoption->count) {
+	ready = adoption->count;
+	adoption->installed = 0;
+	if (ready) {
+		int taken = apply_to_page_range(adoption->mm, adoption->first,
+						(unsigned long)ready << PAGE_SHIFT,
+						install, adoption);
+
+		if (taken)
+			error = taken;
 		count_pages(adoption);
-		apply_to_page_range(adoption->mm, adoption->first,
-				    (unsigned long)adoption->count << PAGE_SHIFT,
-				    install, adoption);
+		for (i = adoption->installed; i < ready; i++)
+			drop_page(adoption->batch[i].page, !adoption->batch[i].copy);
 	}
-	if (adoption->count < gathered)
-		adoption->failed_run = adoption->batch[adoption->count].run;
-	for (i = adoption->count; i < gathered; i++)
+	if (adoption->installed < gathered)
+		adoption->failed_run = adoption->batch[adoption->installed].run;
+	for (i = ready; i < gathered; i++)
 		if (!adoption->batch[i].copy)
 			hotadd_put_back(adoption->batch[i].pfn);
 	adoption->count = 0;
@@ -226,23 +241,28 @@ static int take_frame(u64 pfn, u64 kind)
 	return hotadd_is_readable(pfn) ? 1 : -EPERM;
 }
 
+int adopt_prepare_vma(struct vm_area_struct *vma)
+{
+	if (vma->vm_flags & (VM_SHARED | VM_HUGETLB | VM_PFNMAP | VM_IO | VM_MIXEDMAP))
+		return -EFAULT;
+	if (!vma->anon_vma && static_call(orthros_anon_vma_prepare)(vma))
+		return -ENOMEM;
+	return 0;
+}
+
 static int prepare_mapping(struct adoption *adoption, unsigned long address)
 {
 	struct vm_area_struct *vma = adoption->vma;
 
+	int error;
+
 	if (vma && address >= vma->vm_start && address < vma->vm_end)
 		return 0;
 	vma = vma_lookup(adoption->mm, address);
-	if (!vma || vma->vm_flags & (VM_SHARED | VM_HUGETLB | VM_PFNMAP | VM_IO | VM_MIXEDMAP))
-		return -EFAULT;
-#if KERNEL_HAS_FOLIO_RMAP
-	/* Faults take the lock of the mapping alone since 6.4. */
-	vma_start_write(vma);
-#endif
-	if (!vma->anon_vma && static_call(orthros_anon_vma_prepare)(vma))
-		return -ENOMEM;
-	adoption->vma = vma;
-	return 0;
+	error = vma ? adopt_prepare_vma(vma) : -EFAULT;
+	if (!error)
+		adoption->vma = vma;
+	return error;
 }
 
 static int add_page(struct adoption *adoption, unsigned long address, u64 pfn,
@@ -261,8 +281,6 @@ static int add_page(struct adoption *adoption, unsigned long address, u64 pfn,
 	}
 	adoption->failed_run = run;
 	if (!adoption->count) {
-		if (fatal_signal_pending(current))
-			return -EINTR;
 		error = prepare_mapping(adoption, address);
 		if (error)
 			return error;
@@ -299,25 +317,14 @@ static u64 add_huge(struct adoption *adoption, unsigned long address, u64 pfn,
 	return 1;
 }
 
-static u64 run_pages(const struct orthros_frame_run *run)
+/* Pages of one run that lie in one page table's reach. */
+static int add_part(struct adoption *adoption, const struct orthros_frame_run *run,
+		     u64 skip, u64 pages, u32 index)
 {
-	return (run->word >> 4 & 0xfffff) + 1;
-}
-
-static int add_run(struct adoption *adoption, const struct orthros_frame_run *run,
-		   u32 index)
-{
-	u64 kind = run->word & 0xf, pages = run_pages(run);
-	u64 pfn = run->word >> 24, address = run->va;
+	u64 kind = run_kind(run), pfn = run_pfn(run) + skip;
+	unsigned long address = run->va + (skip << PAGE_SHIFT);
 	int error = 0;
 
-	adoption->failed_run = index;
-	if (kind != ORTHROS_FRAME_OWN && kind != ORTHROS_FRAME_HUGE &&
-	    kind != ORTHROS_FRAME_SHARED && kind != ORTHROS_FRAME_KSM)
-		return -EINVAL;
-	if (!IS_ALIGNED(address, PAGE_SIZE) || address >= TASK_SIZE_MAX ||
-	    pages > (TASK_SIZE_MAX - address) >> PAGE_SHIFT)
-		return -EINVAL;
 	while (pages && !error) {
 		u64 step = 1;
 
@@ -333,95 +340,36 @@ static int add_run(struct adoption *adoption, const struct orthros_frame_run *ru
 	return error;
 }
 
-/* Some runs under one lock; failed_run tells where it stopped. */
-static int adopt_some(struct adoption *adoption, const struct orthros_frame_run *runs,
-		      u32 count)
+struct adoption *adopt_make(struct mm_struct *mm)
 {
-	int error = 0, late;
-	u32 i, tried;
+	struct adoption *adoption = kvmalloc(sizeof(*adoption), GFP_KERNEL);
 
-	if (mmap_write_lock_killable(adoption->mm)) {
-		adoption->failed_run = 0;
-		return -EINTR;
+	/* But for the batch, which is larger than all the rest. */
+	if (adoption) {
+		memset(adoption, 0, offsetof(struct adoption, batch));
+		adoption->mm = mm;
 	}
+	return adoption;
+}
+
+int adopt_chunk(struct adoption *adoption, const struct orthros_frame_run *runs,
+		const struct chunk *chunk)
+{
+	u64 left = chunk->pages, skip = chunk->skip;
+	u32 index = chunk->run;
+	int error = 0, late;
+
 	adoption->vma = NULL;
-	for (i = 0; i < count && !error; i++)
-		error = add_run(adoption, &runs[i], i);
+	adoption->failed_run = index;
+	while (left && !error) {
+		u64 pages = min_t(u64, left, run_pages(&runs[index]) - skip);
+
+		error = add_part(adoption, &runs[index], skip, pages, index);
+		left -= pages;
+		skip = 0;
+		index++;
+	}
 	/* The pages before the failing one are good; if not, they failed first. */
 	late = flush(adoption);
-	mmap_write_unlock(adoption->mm);
-	error = late ?: error;
-	tried = error ? adoption->failed_run + 1 : count;
-	for (i = 0; i < tried; i++)
-		adoption->asked += run_pages(&runs[i]);
-	return error;
-}
-
-static int adopt_runs(struct adoption *adoption, struct orthros_adopt *request)
-{
-	const struct orthros_frame_run __user *user = u64_to_user_ptr(request->runs);
-	struct orthros_frame_run *runs;
-	int error = 0;
-
-	runs = kmalloc_array(RUNS_AT_ONCE, sizeof(*runs), GFP_KERNEL);
-	if (!runs)
-		return -ENOMEM;
-	while (request->stopped_at < request->count && !error) {
-		u32 some = min_t(u64, request->count - request->stopped_at, RUNS_AT_ONCE);
-
-		/* Before the lock: the caller may hand over its own memory. */
-		if (copy_from_user(runs, user + request->stopped_at, some * sizeof(*runs))) {
-			error = -EFAULT;
-			break;
-		}
-		error = adopt_some(adoption, runs, some);
-		request->stopped_at += error ? adoption->failed_run : some;
-	}
-	kfree(runs);
-	return error;
-}
-
-static struct mm_struct *target_mm(u64 pid)
-{
-	struct task_struct *task;
-	struct mm_struct *mm;
-
-	if (!pid || pid > PID_MAX_LIMIT)
-		return NULL;
-	task = get_pid_task(find_vpid(pid), PIDTYPE_PID);
-	if (!task)
-		return NULL;
-	mm = get_task_mm(task);
-	put_task_struct(task);
-	return mm;
-}
-
-int adopt_frames(struct orthros_adopt *request)
-{
-	u64 begin = ktime_get_ns();
-	struct adoption *adoption;
-	int error;
-
-	request->adopted = request->copied = request->stopped_at = 0;
-	if (!region_is_successor() || word_read(salvage_gate) != ORTHROS_GATE_OPEN)
-		return -EPERM;
-	adoption = kvzalloc(sizeof(*adoption), GFP_KERNEL);
-	if (!adoption)
-		return -ENOMEM;
-	adoption->mm = target_mm(request->pid);
-	if (!adoption->mm) {
-		kvfree(adoption);
-		return -ESRCH;
-	}
-	error = adopt_runs(adoption, request);
-	mmput(adoption->mm);
-	request->adopted = adoption->adopted;
-	request->copied = adoption->copied;
-	request->nanoseconds = ktime_get_ns() - begin;
-	word_write(frames_adopted, word_read(frames_adopted) + adoption->adopted);
-	word_write(frames_copied, word_read(frames_copied) + adoption->copied);
-	word_write(frames_refused, word_read(frames_refused) + adoption->asked -
-				   adoption->adopted - adoption->copied);
-	kvfree(adoption);
-	return error;
+	return late ?: error;
 }

@@ -6,24 +6,51 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/version.h>
+#include "orthros.h"
 #include "symbols.h"
 
+/* Pages of consecutive runs in the reach of one page table. */
+struct chunk {
+	unsigned long start;   /* address of the first */
+	u64 skip;              /* pages of the first run before it */
+	u32 run;               /* the first run */
+	u32 pages;
+};
+
+/* One CPU's work on one process. */
 struct adoption {
 	struct mm_struct *mm;
 	struct vm_area_struct *vma;
-	/* Pages of all runs up to the one it stopped at, and what became of them. */
-	u64 asked, adopted, copied;
+	/* The process's counter of resident pages has them already. */
+	bool counted;
+	/* What became of the pages. */
+	u64 adopted, copied;
 	/* The batch: pages side by side from `first` on. */
 	unsigned long first;
-	unsigned int count;
+	unsigned int count, installed;
+	u32 failed_run;
 	struct {
 		u64 pfn;
 		struct page *page;
 		u32 run;            /* index of its run among those at hand */
 		bool copy;
 	} batch[PTRS_PER_PTE];
-	u32 failed_run;
 };
+
+static inline u64 run_pages(const struct orthros_frame_run *run)
+{
+	return (run->word >> 4 & 0xfffff) + 1;
+}
+
+static inline u64 run_kind(const struct orthros_frame_run *run)
+{
+	return run->word & 0xf;
+}
+
+static inline u64 run_pfn(const struct orthros_frame_run *run)
+{
+	return run->word >> 24;
+}
 
 /* A withheld frame is made to look like a page that was just allocated. */
 static inline void adopt_claim(struct page *page)
@@ -57,6 +84,14 @@ static inline void adopt_count_rss(struct mm_struct *mm, long pages)
 	atomic_long_add(pages, &mm->rss_stat.count[MM_ANONPAGES]);
 #endif
 }
+
+/* adopt.c; what is made is to be freed with kvfree(). */
+struct adoption *adopt_make(struct mm_struct *mm);
+/* Whether anonymous pages can be put into a mapping; its address space is locked. */
+int adopt_prepare_vma(struct vm_area_struct *vma);
+/* failed_run tells where it stopped. The address space is locked. */
+int adopt_chunk(struct adoption *adoption, const struct orthros_frame_run *runs,
+		const struct chunk *chunk);
 
 /* huge.c: 0 if the huge page was adopted, 1 if it has to go page by page. */
 int huge_adopt(struct adoption *adoption, unsigned long address, u64 pfn);

@@ -29,6 +29,7 @@ union request {
 	struct orthros_test test;
 	struct orthros_task_state task_state;
 	struct orthros_wake wake;
+	struct orthros_rest rest;
 	struct orthros_configure configure;
 	struct orthros_commit commit;
 	struct orthros_stage_begin stage_begin;
@@ -126,6 +127,8 @@ static int dispatch(unsigned int command, union request *request)
 		return stage_write(&request->stage_write);
 	case ORTHROS_STAGE_COMMIT:
 		return stage_commit(&request->stage_commit);
+	case ORTHROS_REST:
+		return rest_begin(&request->rest);
 	case ORTHROS_CONFIGURE:
 		return hang_configure(&request->configure);
 	case ORTHROS_UPDATE:

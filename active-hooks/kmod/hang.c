@@ -86,12 +86,48 @@ bool hang_answer(struct pt_regs *regs)
 	return true;
 }
 
+/* From now on this CPU's questions are answered. */
+static void listen(struct answerer *own)
+{
+	own->slot->answer_nmi = ORTHROS_NO_QUESTION;
+	own->slot->answer_interrupt = ORTHROS_NO_QUESTION;
+	own->slot->answer_thread = ORTHROS_NO_QUESTION;
+	/* A CPU that comes later answers nobody, and is not asked. */
+	smp_store_release(&own->slot->question, ORTHROS_NO_QUESTION);
+}
+
+static void announce(void)
+{
+	smp_store_release(&running, true);
+	word_write(module_features,
+		   word_read(module_features) | ORTHROS_FEATURE_ANSWERS);
+}
+
+/*
+ * A kernel that slept as a standby has its threads since before its sleep, but
+ * the slots have been another kernel's meanwhile.
+ */
+static void listen_again(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu) {
+		struct answerer *own = per_cpu_ptr(&answerers, cpu);
+
+		if (own->thread)
+			listen(own);
+	}
+	announce();
+}
+
 int hang_start(void)
 {
 	unsigned int cpu;
 
-	if (running)
+	if (running) {
+		listen_again();
 		return 0;
+	}
 	for_each_online_cpu(cpu) {
 		struct answerer *own = per_cpu_ptr(&answerers, cpu);
 		u32 apic_id = cpu_physical_id(cpu);
@@ -107,16 +143,10 @@ int hang_start(void)
 		init_irq_work(&own->interrupt, from_interrupt);
 		own->thread = thread;
 		own->slot = stop_slot(apic_id);
-		own->slot->answer_nmi = ORTHROS_NO_QUESTION;
-		own->slot->answer_interrupt = ORTHROS_NO_QUESTION;
-		own->slot->answer_thread = ORTHROS_NO_QUESTION;
-		/* A CPU that comes later answers nobody, and is not asked. */
-		smp_store_release(&own->slot->question, ORTHROS_NO_QUESTION);
+		listen(own);
 		wake_up_process(thread);
 	}
-	smp_store_release(&running, true);
-	word_write(module_features,
-		   word_read(module_features) | ORTHROS_FEATURE_ANSWERS);
+	announce();
 	return 0;
 }
 

@@ -11,6 +11,7 @@
  *              that belongs to other kernels: never given, never adopted
  * A withheld frame leaves by adoption (adopt.c) or release.
  */
+#include <linux/atomic.h>
 #include <linux/bitmap.h>
 #include <linux/ioport.h>
 #include <linux/ktime.h>
@@ -30,7 +31,7 @@
 
 static unsigned long *withheld;
 static u64 withheld_frames;  /* bits in the bitmap */
-static u64 withheld_count;
+static atomic64_t withheld_count;
 /* Once the rest has been released, retained frames may be anybody's. */
 static bool released;
 
@@ -40,7 +41,7 @@ static u64 range_withheld, range_given;
 
 u64 hotadd_withheld_count(void)
 {
-	return withheld_count;
+	return atomic64_read(&withheld_count);
 }
 
 bool hotadd_is_withheld(u64 pfn)
@@ -50,17 +51,16 @@ bool hotadd_is_withheld(u64 pfn)
 
 bool hotadd_take(u64 pfn)
 {
-	if (!hotadd_is_withheld(pfn))
+	if (!hotadd_is_withheld(pfn) || !test_and_clear_bit(pfn, withheld))
 		return false;
-	__clear_bit(pfn, withheld);
-	withheld_count--;
+	atomic64_dec(&withheld_count);
 	return true;
 }
 
 void hotadd_put_back(u64 pfn)
 {
-	__set_bit(pfn, withheld);
-	withheld_count++;
+	set_bit(pfn, withheld);
+	atomic64_inc(&withheld_count);
 }
 
 static bool is_retained(u64 pfn)
@@ -340,7 +340,7 @@ int hotadd_add(struct orthros_add_memory *request)
 			forget_withheld();
 	}
 	vfree(range.kept);
-	withheld_count += range_withheld;
+	atomic64_add(range_withheld, &withheld_count);
 	request->withheld = range_withheld;
 	request->given = range_given;
 	request->nanoseconds = ktime_get_ns() - begin;
@@ -380,7 +380,7 @@ int hotadd_release(struct orthros_release *reply)
 	if (!region_is_successor())
 		return -EPERM;
 	released = true;
-	while (withheld_count) {
+	while (hotadd_withheld_count()) {
 		u64 end;
 
 		pfn = find_next_bit(withheld, withheld_frames, pfn);
@@ -393,7 +393,7 @@ int hotadd_release(struct orthros_release *reply)
 
 			release_piece(pfn, order);
 			pfn += 1ULL << order;
-			withheld_count -= 1ULL << order;
+			atomic64_sub(1LL << order, &withheld_count);
 			reply->released += 1ULL << order;
 			cond_resched();
 		}
@@ -406,9 +406,9 @@ int hotadd_release(struct orthros_release *reply)
 /* Withheld frames stay what they are: lost to this kernel, but unharmed. */
 void hotadd_stop(void)
 {
-	if (withheld_count)
+	if (hotadd_withheld_count())
 		pr_warn("%llu retained frames were neither adopted nor released\n",
-			withheld_count);
+			hotadd_withheld_count());
 	vfree(withheld);
 	withheld = NULL;
 }

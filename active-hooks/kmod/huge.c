@@ -96,14 +96,14 @@ static bool take_frames(u64 pfn)
 {
 	unsigned int i;
 
-	for (i = 0; i < HPAGE_PMD_NR; i++)
-		if (!hotadd_is_withheld(pfn + i))
-			return false;
-	if (page_zone(pfn_to_page(pfn)) != page_zone(pfn_to_page(pfn + HPAGE_PMD_NR - 1)))
-		return false;
-	for (i = 0; i < HPAGE_PMD_NR; i++)
-		hotadd_take(pfn + i);
-	return true;
+	for (i = 0; i < HPAGE_PMD_NR && hotadd_take(pfn + i); i++)
+		;
+	if (i == HPAGE_PMD_NR &&
+	    page_zone(pfn_to_page(pfn)) == page_zone(pfn_to_page(pfn + HPAGE_PMD_NR - 1)))
+		return true;
+	while (i--)
+		hotadd_put_back(pfn + i);
+	return false;
 }
 
 int huge_adopt(struct adoption *adoption, unsigned long address, u64 pfn)

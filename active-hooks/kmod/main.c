@@ -58,6 +58,7 @@ int orthros_wake(struct orthros_wake *reply)
 {
 	if (!region_is_successor())
 		return -EPERM;
+	rest_end();
 	reset_words();
 	protect_start();
 	reply->successor = 1;
@@ -109,6 +110,7 @@ static void __exit orthros_exit(void)
 	facts_withdraw();
 	orthros_device_unregister();
 	test_stop();
+	rest_end();
 	hotadd_stop();
 	hang_stop();
 	stop_unregister();

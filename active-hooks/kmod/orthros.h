@@ -26,6 +26,7 @@ struct orthros_region {
 	struct orthros_header *header;
 	struct orthros_control *control;
 	struct orthros_timeline *timeline;
+	struct orthros_standby *standby;
 	struct orthros_facts *facts;
 	struct orthros_protect_table *protect;
 	unsigned long *retained; /* one bit for each page frame */
@@ -58,6 +59,10 @@ void stop_unregister(void);
 struct orthros_park_slot *stop_slot(u32 apic_id);
 /* With interrupts off and every other CPU waiting. Comes back if nobody takes over. */
 void stop_offer_update(u64 interrupted);
+
+/* rest.c */
+int rest_begin(struct orthros_rest *reply);
+void rest_end(void);
 
 /* hang.c */
 bool hang_answer(struct pt_regs *regs);
@@ -111,7 +116,7 @@ struct frame_range {
 void fill_keep_own(const struct frame_range *range);
 int fill_open(const struct frame_range *range, u64 first, u64 end);
 
-/* adopt.c */
+/* job.c */
 int adopt_frames(struct orthros_adopt *request);
 
 /* resume.c */

@@ -104,6 +104,7 @@ int region_map(u64 phys)
 	region.header = region.base + ORTHROS_HEADER_OFFSET;
 	region.control = region.base + ORTHROS_CONTROL_OFFSET;
 	region.timeline = region.base + ORTHROS_TIMELINE_OFFSET;
+	region.standby = region.base + ORTHROS_STANDBY_OFFSET;
 	region.facts = region.base + ORTHROS_FACTS_OFFSET;
 	region.protect = region.base + ORTHROS_PROTECT_OFFSET;
 	region.retained = region.base + ORTHROS_RETAINED_OFFSET;

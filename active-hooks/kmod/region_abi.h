@@ -23,6 +23,7 @@
 #define ORTHROS_HEADER_SIZE 0x1000ULL
 #define ORTHROS_CONTROL_OFFSET 0x1000ULL
 #define ORTHROS_TIMELINE_OFFSET 0x2000ULL
+#define ORTHROS_STANDBY_OFFSET 0x3000ULL
 #define ORTHROS_FACTS_OFFSET 0x10000ULL
 #define ORTHROS_PROTECT_OFFSET 0x20000ULL
 #define ORTHROS_PARKING_CODE_OFFSET 0x80000ULL
@@ -32,6 +33,22 @@
 #define ORTHROS_REPORT_SIZE 0x700000ULL
 #define ORTHROS_RETAINED_OFFSET 0x9000000ULL
 #define ORTHROS_RETAINED_SIZE 0x400000ULL
+
+/* standby.rs */
+#define ORTHROS_STANDBY_STARTING 1
+#define ORTHROS_IDLE_BLOCK 0x200000ULL
+#define ORTHROS_MAX_IDLE_BLOCKS 128
+
+struct orthros_standby {
+	__u64 state;
+	__u64 first_entry;
+	__u64 first_boot_params;
+	__u64 missing;
+	__u64 put_back;
+	__u64 image_bytes[2];
+	__u64 idle_count;
+	__u64 idle_blocks[ORTHROS_MAX_IDLE_BLOCKS];
+};
 
 /* header.rs */
 #define ORTHROS_HEADER_MAGIC 0x21534f524854524fULL
@@ -257,7 +274,7 @@ struct orthros_park_slot {
 #define ORTHROS_FRAME_OWN 0
 #define ORTHROS_FRAME_SHARED 1
 #define ORTHROS_FRAME_HUGE 4
-#define ORTHROS_FRAME_KSM 5
+#define ORTHROS_FRAME_COPIED 5
 
 struct orthros_frame_run {
 	__u64 va;
@@ -390,6 +407,10 @@ struct orthros_wake {
 	__u64 successor;
 };
 
+struct orthros_rest {
+	__u64 blocks;
+};
+
 struct orthros_configure {
 	__u64 limit;
 	__u64 value;
@@ -448,6 +469,7 @@ struct orthros_stage_commit {
 #define ORTHROS_TEST _IOWR('O', 10, struct orthros_test)
 #define ORTHROS_TASK_STATE _IOWR('O', 11, struct orthros_task_state)
 #define ORTHROS_WAKE _IOWR('O', 12, struct orthros_wake)
+#define ORTHROS_REST _IOWR('O', 13, struct orthros_rest)
 #define ORTHROS_CONFIGURE _IOWR('O', 16, struct orthros_configure)
 #define ORTHROS_UPDATE _IOWR('O', 17, struct orthros_update)
 #define ORTHROS_COMMIT _IOWR('O', 32, struct orthros_commit)

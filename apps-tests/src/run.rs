@@ -23,7 +23,7 @@ const SHORT: Duration = Duration::from_secs(60);
 /// For what was said to have come over the serial line.
 const SAID: Duration = Duration::from_secs(10);
 /// What a kernel says first on its console: one that boots, and one that was asleep.
-const FIRST_WORDS: [&str; 2] = ["Linux version ", "PM: Low-level resume complete"];
+const FIRST_WORDS: [&str; 2] = ["Linux version ", "orthros-init: standby: woken"];
 /// Name of the saved machine state.
 const READY: &str = "ready";
 
@@ -178,6 +178,9 @@ impl<'a> Ready<'a> {
             report.steps.pop();
         }
         report.steps.push(result);
+        for command in &step.after {
+            self.machine.agent.check(command, Duration::from_secs(step.timeout))?;
+        }
         said.check(step, &self.machine)
     }
 
@@ -327,7 +330,10 @@ impl Said {
 }
 
 /// Waits until the machine would survive a failure.
-fn armed(machine: &mut Machine) -> Result<()> {
+///
+/// # Errors
+/// When it does not become so, with what it says of itself.
+pub fn armed(machine: &mut Machine) -> Result<()> {
     let deadline = Instant::now() + SHORT;
     loop {
         let status = machine.agent.run("orthros-ctl status", SHORT)?.output;

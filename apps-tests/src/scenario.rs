@@ -55,6 +55,8 @@ pub struct Guest {
     pub cpus: u32,
     /// `q35` or `pc`.
     pub machine: String,
+    /// Features of the CPU to switch on or off, as after the model in QEMU's `-cpu`: `la57=off`.
+    pub cpu_features: String,
     /// Sizes of further empty disks, as `64M`: /dev/vdb and on.
     pub disks: Vec<String>,
     /// TCP ports that clients reach.
@@ -73,6 +75,8 @@ pub struct Guest {
     pub standby: Option<bool>,
     /// Further options of the loader.
     pub loader_options: String,
+    /// Free space on the root file system, in MiB.
+    pub free: u64,
 }
 
 /// Parts of a guest that are not what they should be: all are right unless said otherwise.
@@ -100,6 +104,7 @@ impl Default for Guest {
             ram: 2048,
             cpus: 4,
             machine: "q35".into(),
+            cpu_features: String::new(),
             disks: Vec::new(),
             ports: Vec::new(),
             kernel_parameters: String::new(),
@@ -109,6 +114,7 @@ impl Default for Guest {
             wrong: Wrong::default(),
             standby: None,
             loader_options: String::new(),
+            free: 512,
         }
     }
 }
@@ -169,6 +175,9 @@ pub struct Step {
     /// Shell commands in the guest just before, each of which must succeed.
     #[serde(default)]
     pub before: Vec<String>,
+    /// Shell commands in the successor's user space, once the machine is armed again, each of which must succeed.
+    #[serde(default)]
+    pub after: Vec<String>,
     /// What must come of it.
     #[serde(default)]
     pub expect: Expect,
@@ -439,6 +448,9 @@ impl Scenario {
             bail!("[[step]] expect = \"reset\" needs an event, once");
         }
         for step in &self.steps {
+            if !step.after.is_empty() && step.expect == Expect::Reset {
+                bail!("[[step]] after asks a guest that is reset");
+            }
             if step.no_disk_writes && step.expect != Expect::Reset {
                 bail!("[[step]] no_disk_writes needs expect = \"reset\": a successor writes");
             }
@@ -552,6 +564,11 @@ mod tests {
                 "event = \"panic\"",
                 "event = \"panic\"\nbackup_console = [\"(\"]",
                 "[[step]]",
+            ),
+            (
+                "event = \"panic\"",
+                "event = \"panic\"\nexpect = \"reset\"\nafter = [\"true\"]",
+                "after asks",
             ),
             (
                 "[protect]",

@@ -146,7 +146,10 @@ impl Backup {
         self.note_end(attempt.candidate, end, attempt.watch.phase());
         let nursery = self.life.reserved_nursery;
         let ram = ActiveRam::of_nursery(&self.header, nursery);
-        let facts = self.facts_in(&ram);
+        let facts = match &self.standby {
+            Some(standby) if attempt.candidate.start == Start::Standby => standby.facts().clone(),
+            _ => self.facts_in(&ram),
+        };
         // SAFETY: the caller's promise. Nobody is asked (generation 0): a kernel that has failed may answer with anything.
         let cpus = unsafe { self.hands(&ram, &facts).run(0) };
         if let Some(running) = cpus.iter().find(|cpu| cpu.stopped_by.is_none()) {

@@ -5,6 +5,7 @@
 
 use crate::region::Region;
 use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use shared_region::layout;
 use spin::Mutex;
 use talc::source::Manual;
@@ -18,6 +19,7 @@ static HEAP: Heap = Heap {
         end: 0,
         next: 0,
     }),
+    used: AtomicUsize::new(0),
 };
 
 /// Allocations from this size on come out of lent memory, if there is any.
@@ -26,6 +28,8 @@ const LARGE: usize = 16 << 20;
 struct Heap {
     own: TalcLock<spin::Mutex<()>, Manual>,
     lent: Mutex<Lent>,
+    /// Bytes given out and not given back.
+    used: AtomicUsize,
 }
 
 /// Addresses; empty if nothing is lent.
@@ -54,6 +58,7 @@ unsafe impl GlobalAlloc for Heap {
                 return at;
             }
         }
+        self.used.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promise.
         unsafe { self.own.alloc(layout) }
     }
@@ -63,10 +68,16 @@ unsafe impl GlobalAlloc for Heap {
         let ours = (lent.start..lent.end).contains(&(at as usize));
         drop(lent);
         if !ours {
+            self.used.fetch_sub(layout.size(), Ordering::Relaxed);
             // SAFETY: the caller's promise; it is no lent memory, so it came from there.
             unsafe { self.own.dealloc(at, layout) }
         }
     }
+}
+
+/// Bytes in use.
+pub fn used() -> usize {
+    HEAP.used.load(Ordering::Relaxed)
 }
 
 /// Hands the part to the allocator. Before this every allocation fails.

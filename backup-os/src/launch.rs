@@ -2,7 +2,7 @@
 
 use crate::region::{slot_word, Region};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use machine::apic::LocalApic;
 use machine::clock::Clock;
 use machine::mtrr::Mtrrs;
@@ -63,6 +63,9 @@ struct Orders {
     arrived: AtomicBool,
 }
 
+/// What it was told last, to be dropped at the next start.
+static LAST_ORDERS: AtomicPtr<Orders> = AtomicPtr::new(core::ptr::null_mut());
+
 /// On entry: 64-bit mode, the low 4 GB at their own addresses, interrupts off, nothing of the dead kernel in use.
 /// We owe: the local APIC quiet and enabled, memory types as the firmware set them, and the jump.
 extern "C" fn launch(orders: &'static Orders) -> ! {
@@ -108,12 +111,20 @@ pub unsafe fn start(
     jump: Jump,
     mtrrs: Option<Mtrrs>,
 ) -> Result<(), Timeout> {
-    let orders: &'static Orders = Box::leak(Box::new(Orders {
+    let orders = Box::into_raw(Box::new(Orders {
         region,
         jump,
         mtrrs,
         arrived: AtomicBool::new(false),
     }));
+    let before = LAST_ORDERS.swap(orders, Ordering::Relaxed);
+    if !before.is_null() {
+        // SAFETY: 1. it came from a box, and was taken out of the word, once. 2. The CPU is parked (the caller's promise 1), so
+        // it does not carry out orders of an earlier start any more.
+        drop(unsafe { Box::from_raw(before) });
+    }
+    // SAFETY: it is not dropped before the next start, which borrows nothing of this one.
+    let orders: &'static Orders = unsafe { &*orders };
     if let Jump::Wake { vector } = jump {
         // SAFETY: the caller's promise 3: what was started through the page has left it for the parking code.
         unsafe { real_mode::install(ring0, vector) };

@@ -163,6 +163,8 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         life: Life::new(reserved_nursery),
         placed: None,
         standby: None,
+        awake: None,
+        images: standby::Images::default(),
         unpacking: None,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);

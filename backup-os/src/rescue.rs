@@ -20,18 +20,25 @@ use shared_region::record::RecordError;
 /// Bytes of the Essential Context area when a test wants it small.
 const SMALL_CONTEXT: usize = 64 << 10;
 
-/// Looks up everything salvage needs, in the living active.
+/// What the module told about its kernel, as salvage needs it.
 ///
 /// # Errors
-/// [`PrepareError`], naming what is missing or does not fit.
-pub fn prepare(memory: &LiveMemory, facts: &Facts) -> Result<Prepared, PrepareError> {
+/// [`PrepareError::VmCoreInfo`].
+pub fn known(memory: &LiveMemory, facts: &Facts) -> Result<KernelFacts, PrepareError> {
     let mut text = alloc::vec![0; facts.vmcoreinfo_len as usize];
     // Memory that cannot be read holds no VMCOREINFO, which is what the parser then says.
     if memory.read(PhysAddr(facts.vmcoreinfo_phys), &mut text).is_err() {
         text.clear();
     }
-    let known = KernelFacts::from_module(PhysAddr(facts.root_table_phys), facts.la57 == 1, &text)?;
-    Prepared::new(memory, known)
+    KernelFacts::from_module(PhysAddr(facts.root_table_phys), facts.la57 == 1, &text)
+}
+
+/// Looks up everything salvage needs, in a kernel that lives or sleeps.
+///
+/// # Errors
+/// [`PrepareError`], naming what is missing or does not fit.
+pub fn prepare(memory: &LiveMemory, facts: &Facts) -> Result<Prepared, PrepareError> {
+    Prepared::new(memory, known(memory, facts)?)
 }
 
 /// What salvage is told about the failure.

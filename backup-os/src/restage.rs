@@ -24,11 +24,24 @@ impl Backup {
         self.note_stage(StageState::Checking);
         let slot = attempt::slots(self.region).current;
         log::info!("stage: a kernel was staged in slot {slot}");
+        self.forget_other_kernel();
+        self.leave_other_images();
+        if self.next_start() == Start::Standby || self.standby_comes_back() {
+            // The very kernel that sleeps, or of which there is an image, was staged once more.
+            match stage::check(self.region) {
+                Ok(()) => {
+                    self.put_standby_back();
+                    self.note_stage(StageState::Ready);
+                }
+                Err(error) => self.refuse(slot, &error),
+            }
+            words.answered.store(request, Ordering::Release);
+            return;
+        }
         // It writes to the nursery.
         self.unpacking = None;
         match stage::place_from(self.ring0, self.region, &self.header, self.life.reserved_nursery, slot) {
             Ok(placed) => {
-                self.forget_asleep();
                 if self.life.start == Start::Standby {
                     self.step(Input::Replaced(Start::Cold));
                 }

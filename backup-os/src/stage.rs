@@ -147,6 +147,29 @@ pub enum Purpose {
     Sleep,
 }
 
+/// Whether a kernel is staged that could be placed.
+///
+/// # Errors
+/// [`StageError`] of the current slot, if neither holds one that is whole.
+pub fn check(region: Region) -> Result<(), StageError> {
+    let table = region.copy(layout::STAGE_TABLE);
+    let Ok((table, _)) = StageTable::read_from_prefix(&table) else {
+        return Err(StageError::Empty);
+    };
+    let current = (table.current & 1) as usize;
+    let mut first = None;
+    for index in [current, 1 - current] {
+        let slot = &table.slots[index];
+        if slot.valid == 1 {
+            match images(region, index, slot) {
+                Ok(_) => return Ok(()),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+    }
+    Err(first.unwrap_or(StageError::Empty))
+}
+
 /// Places the staged kernel in the given nursery, which nobody uses: the current slot's, or the other one's if that is
 /// damaged.
 ///

@@ -30,9 +30,10 @@ impl Backup {
     /// # Safety
     /// The active is dead, or has stopped itself.
     pub unsafe fn take_over(&mut self, armed: Armed) {
-        // What is not unpacked by now unpacks itself.
+        // What is not unpacked by now unpacks itself, and a standby that is not back by now is none.
         self.unpacking = None;
         self.drop_outdated();
+        self.leave_images();
         self.note_detection(armed.panicking_since, &armed.death);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;

@@ -10,9 +10,10 @@ use crate::parking::Parking;
 use crate::platform::Platform;
 use crate::region::Region;
 use crate::stage::{self, Placed, Purpose};
-use crate::standby::Standby;
+use crate::standby::{Images, Sleeper, Slice, Standby};
 use crate::unpack::{Step, Unpacking};
-use crate::{console, interrupts, rescue, timer};
+use crate::{console, heap, interrupts, rescue, timer};
+use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Life, Start};
 use failover::ram::ActiveRam;
@@ -64,8 +65,12 @@ pub struct Backup {
     pub life: Life,
     /// The successor in its nursery.
     pub placed: Option<Placed>,
-    /// The successor that sleeps, or that was woken and runs.
+    /// The successor that sleeps, or is being woken.
     pub standby: Option<Standby>,
+    /// The kernel that runs, if it was woken.
+    pub awake: Option<Sleeper>,
+    /// Packed images of standbys.
+    pub images: Images,
     /// The same being unpacked.
     pub unpacking: Option<Unpacking>,
 }
@@ -75,7 +80,7 @@ pub struct Armed {
     /// As its module published them.
     pub facts: Facts,
     /// As salvage looked them up.
-    pub prepared: Prepared,
+    pub prepared: Rc<Prepared>,
     /// Its memory.
     pub ram: ActiveRam,
     /// TSC when `panic_cpu` was first seen taken, 0 if it was not.
@@ -124,22 +129,26 @@ impl Backup {
                 for _ in 0..pause {
                     self.wait_a_tick();
                     self.serve_stage();
+                    self.standby_on();
                 }
             };
             said = None;
             self.step(Input::Ready(armed.start));
             self.region.stamp(Event::Armed);
+            self.put_standby_back();
             log::info!(
-                "watch: armed: Linux {}, page tables at {:#x}, {} CPUs, successor {} in nursery {} at {:#x}",
+                "watch: armed: Linux {}, page tables at {:#x}, {} CPUs, successor {} in nursery {} at {:#x}, heap {} bytes",
                 armed.facts.release(),
                 armed.facts.root_table_phys,
                 self.header.cpus().len(),
-                match armed.start {
-                    Start::Cold => "placed",
-                    Start::Standby => "asleep",
+                match (armed.start, &self.placed) {
+                    (Start::Standby, _) => "asleep",
+                    (Start::Cold, Some(_)) => "placed",
+                    (Start::Cold, None) => "staged",
                 },
                 self.life.reserved_nursery,
                 self.header.nursery[self.life.reserved_nursery],
+                heap::used(),
             );
             loop {
                 self.wait_a_tick();
@@ -152,7 +161,12 @@ impl Backup {
                     break;
                 }
                 self.serve_stage();
-                self.unpack_on();
+                match self.standby_on() {
+                    Slice::Nothing => self.unpack_on(),
+                    Slice::Done => {}
+                    // To place a successor that starts cold.
+                    Slice::Failed => break,
+                }
             }
         }
     }
@@ -256,7 +270,11 @@ impl Backup {
         // SAFETY: the header's RAM is mapped at its own addresses (`map_everything`).
         let live = unsafe { LiveMemory::new(ram.clone()) };
         self.check_addresses(&facts, &live)?;
-        let prepared = rescue::prepare(&live, &facts).map_err(|error| {
+        let prepared = match self.prepared_asleep(&live, &facts) {
+            Some(prepared) => Ok(prepared),
+            None => rescue::prepare(&live, &facts).map(Rc::new),
+        };
+        let prepared = prepared.map_err(|error| {
             let reason = match error {
                 PrepareError::Btf(_) | PrepareError::ForeignBtf(_) => WatchReason::Btf,
                 _ => WatchReason::FactsInvalid,
@@ -270,8 +288,13 @@ impl Backup {
         self.parking.map_kernel_text(facts.la57 == 1, u64::from_le_bytes(entry));
 
         let nursery = self.life.reserved_nursery;
+        self.forget_other_kernel();
         let start = self.next_start();
-        if start == Start::Cold && self.placed.as_ref().is_none_or(|placed| placed.nursery != nursery) {
+        let placed = self.placed.as_ref().is_some_and(|placed| placed.nursery == nursery);
+        if start == Start::Cold && !placed && self.standby_comes_back() {
+            // It will take the place of whatever is placed, which is done only should it be needed before.
+            stage::check(self.region).map_err(|error| refusal(WatchReason::Stage, error))?;
+        } else if start == Start::Cold && !placed {
             self.unpacking = None;
             let placed = stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver)
                 .map_err(|error| refusal(WatchReason::Stage, error))?;

@@ -395,6 +395,8 @@ pub mod inject {
     pub const STANDBY_HANGS: u64 = 1 << 17;
     /// The standby is taken for one that panicked before it slept.
     pub const STANDBY_PANICS: u64 = 1 << 18;
+    /// A byte of the packed image for nursery 1 is changed before it is put back.
+    pub const STANDBY_IMAGE: u64 = 1 << 19;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);

@@ -87,7 +87,7 @@ pub struct Adopt {
     /// Out: nanoseconds.
     pub nanoseconds: u64,
 }
-/// Hands frames to a process as anonymous memory. Runs of kind OWN and HUGE are adopted, SHARED and KSM copied, and
+/// Hands frames to a process as anonymous memory. Runs of kind OWN and HUGE are adopted, SHARED and COPIED copied, and
 /// FILE runs are EINVAL. EEXIST if a page is there already, EFAULT outside a private mapping, EPERM if not withheld.
 pub const ADOPT: u64 = iowr::<Adopt>(5);
 
@@ -211,6 +211,17 @@ pub struct Wake {
 /// Tells the module, which was loaded before this kernel went to sleep, that it has been woken: it does what it does
 /// when a successor loads it. EPERM unless a failover is being handed over.
 pub const WAKE: u64 = iowr::<Wake>(12);
+
+/// Argument of [`REST`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Rest {
+    /// Out: blocks that are held, of [`crate::standby::IDLE_BLOCK`] bytes.
+    pub blocks: u64,
+}
+/// Holds free memory until [`WAKE`], and says where it is, so that nobody need keep what is in it. EPERM in a kernel that is
+/// not to sleep.
+pub const REST: u64 = iowr::<Rest>(13);
 
 /// Argument of [`TASK_STATE`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

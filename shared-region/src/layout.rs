@@ -136,6 +136,13 @@ pub const fn sleep_page(index: usize) -> Part {
     part("sleep words", ACPI.offset + half + SLEEP_PAGE, crate::PAGE_SIZE)
 }
 
+/// The half of a part that both nurseries share ([`ACPI`], [`BOOT_PARAMS`], [`STANDBY`]) that is for nursery `index` (0 or 1).
+pub const fn half(whole: Part, index: usize) -> Part {
+    let size = whole.size / 2;
+    let start = if index == 0 { 0 } else { size };
+    part(whole.name, whole.offset + start, size)
+}
+
 /// The real-mode memory of the kernel that lives in nursery `index` (0 or 1).
 pub const fn low_range(index: usize) -> (u64, u64) {
     if index == 0 {

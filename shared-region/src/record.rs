@@ -74,6 +74,8 @@ impl Kind {
     pub const DiskContent: Self = Self(18);
     /// [`crate::context::NameGone`]; owner is the inode id. Follows its owner's record.
     pub const NameGone: Self = Self(19);
+    /// A list of [`crate::context::Cost`], in the report area; owner 0.
+    pub const Costs: Self = Self(20);
 }
 
 /// Head of the stream, at the start of the area.

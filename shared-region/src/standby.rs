@@ -39,7 +39,7 @@ pub const FACS_SIZE: u64 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum StandbyState {
-    /// There is none.
+    /// There is none; [`StandbyWords::missing`] says why.
     None = 0,
     /// It boots, and is to go to sleep before anything is mounted or added.
     Starting = 1,
@@ -51,6 +51,8 @@ pub enum StandbyState {
     Awake = 4,
     /// It did not go to sleep, did not wake, or was written to; the log says which.
     Failed = 5,
+    /// Its packed image is being put back into the reserved nursery; [`StandbyWords::put_back`] says how far.
+    PuttingBack = 6,
 }
 
 impl StandbyState {
@@ -63,6 +65,37 @@ impl StandbyState {
             3 => Self::Waking,
             4 => Self::Awake,
             5 => Self::Failed,
+            6 => Self::PuttingBack,
+            _ => return None,
+        })
+    }
+}
+
+/// Why there is no standby; [`StandbyWords::missing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Missing {
+    /// There is one, or none was asked for.
+    Nothing = 0,
+    /// The reserved nursery has no packed image: none was made, or it was not packed in time.
+    NoImage = 1,
+    /// Its image did not fit into its room.
+    TooLarge = 2,
+    /// Its image is damaged.
+    Damaged = 3,
+    /// Another kernel is staged than the one that slept.
+    OtherKernel = 4,
+}
+
+impl Missing {
+    /// The reason for a stored word, if it is one of ours.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        Some(match word {
+            0 => Self::Nothing,
+            1 => Self::NoImage,
+            2 => Self::TooLarge,
+            3 => Self::Damaged,
+            4 => Self::OtherKernel,
             _ => return None,
         })
     }
@@ -79,7 +112,23 @@ pub struct StandbyWords {
     pub first_entry: AtomicU64,
     /// Physical address of the first kernel's `boot_params`. Writer: the loader.
     pub first_boot_params: AtomicU64,
+    /// [`Missing`]. Writer: the backup OS, as of all that follow.
+    pub missing: AtomicU64,
+    /// How much of the image has been put back, in thousandths.
+    pub put_back: AtomicU64,
+    /// Bytes of the packed image for each nursery, 0 while there is none that is whole.
+    pub image_bytes: [AtomicU64; 2],
+    /// Entries of `idle_blocks` in use. Writer: the module of a kernel that is about to sleep. Release.
+    pub idle_count: AtomicU64,
+    /// Physical addresses of the blocks of memory, [`IDLE_BLOCK`] bytes each, that this kernel holds while it sleeps and
+    /// gives away unread afterwards. What is in them need not outlive its sleep.
+    pub idle_blocks: [AtomicU64; MAX_IDLE_BLOCKS],
 }
+
+/// Bytes of a block in [`StandbyWords::idle_blocks`], to which it is aligned.
+pub const IDLE_BLOCK: u64 = 2 << 20;
+/// The most there are: a whole nursery.
+pub const MAX_IDLE_BLOCKS: usize = (crate::layout::NURSERY_SIZE / IDLE_BLOCK) as usize;
 
 const _: () = assert!(core::mem::size_of::<StandbyWords>() <= crate::layout::STANDBY_WORDS.size as usize);
 const _: () = {

@@ -41,13 +41,15 @@ pub enum Event {
     Armed = 14,
     /// The bootstrap processor left for the waking vector of a standby; only for a failover that wakes one.
     Woken = 15,
+    /// The next standby sleeps in its nursery again; only where there is one.
+    StandbyReady = 16,
 }
 
 /// Number of slots; more than there are events today.
 pub const SLOTS: usize = 64;
 
 /// All events in order, with the name used in reports.
-pub const EVENTS: [(Event, &str); 16] = [
+pub const EVENTS: [(Event, &str); 17] = [
     (Event::Failed, "failed"),
     (Event::Detected, "detected"),
     (Event::Stopped, "stopped"),
@@ -64,6 +66,7 @@ pub const EVENTS: [(Event, &str); 16] = [
     (Event::Complete, "complete"),
     (Event::Armed, "armed"),
     (Event::Woken, "woken"),
+    (Event::StandbyReady, "standby_ready"),
 ];
 
 /// The timeline, at [`crate::layout::TIMELINE`]; 0 is "has not happened".

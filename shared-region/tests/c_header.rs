@@ -4,7 +4,7 @@
 //! constant one on its value; the C compiler then judges. The macros take the structures apart without `..`, so a
 //! field that was added here and not there does not compile.
 
-use shared_region::{context, control, device, facts, header, layout, parking, protect, stage, timeline};
+use shared_region::{context, control, device, facts, header, layout, parking, protect, stage, standby, timeline};
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -98,6 +98,10 @@ fn structures(out: &mut String) {
         kernel_len, initramfs_offset, initramfs_len, kernel_digest, initramfs_digest, cmdline, cmdline_len, request,
     });
     structure!(text, device::Commit, "orthros_commit", { unused });
+    structure!(text, device::Rest, "orthros_rest", { blocks });
+    structure!(text, standby::StandbyWords, "orthros_standby", {
+        state, first_entry, first_boot_params, missing, put_back, image_bytes, idle_count, idle_blocks,
+    });
     structure!(text, device::Configure, "orthros_configure", { limit, value });
     structure!(text, device::Update, "orthros_update", { deadline, flags, threads, attempts, tid, call, interrupted });
     out.push_str(&text);
@@ -200,7 +204,7 @@ fn constants(out: &mut String) {
         ("FRAME_OWN", context::frame_kind::OWN),
         ("FRAME_SHARED", context::frame_kind::SHARED),
         ("FRAME_HUGE", context::frame_kind::HUGE),
-        ("FRAME_KSM", context::frame_kind::KSM),
+        ("FRAME_COPIED", context::frame_kind::COPIED),
         ("RESUME_SLEEP", device::resume_kind::SLEEP),
         ("RESUME_FUTEX", device::resume_kind::FUTEX),
         ("RESUME_POLL", device::resume_kind::POLL),
@@ -230,6 +234,11 @@ fn constants(out: &mut String) {
         ("TEST", device::TEST),
         ("TASK_STATE", device::TASK_STATE),
         ("WAKE", device::WAKE),
+        ("REST", device::REST),
+        ("STANDBY_OFFSET", layout::STANDBY_WORDS.offset),
+        ("STANDBY_STARTING", standby::StandbyState::Starting as u64),
+        ("IDLE_BLOCK", standby::IDLE_BLOCK),
+        ("MAX_IDLE_BLOCKS", standby::MAX_IDLE_BLOCKS as u64),
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
         ("COMMIT", device::COMMIT),

@@ -17,6 +17,7 @@ mod report;
 mod root;
 mod snapshot;
 mod stage;
+mod standby;
 mod status;
 mod units;
 mod update;

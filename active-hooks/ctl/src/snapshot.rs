@@ -1,5 +1,6 @@
 //! What the region said at one moment, copied out of it.
 
+use crate::standby::Standby;
 use anyhow::{Context, Result};
 use orthros_device::{Device, DeviceError};
 use shared_region::control::ControlWords;
@@ -8,7 +9,6 @@ use shared_region::header::{Header, HeaderError};
 use shared_region::layout::{self, Part};
 use shared_region::protect::{self, ProtectEntry, ProtectTable};
 use shared_region::record::{StreamHeader, MAGIC, STREAM_HEADER};
-use shared_region::standby::StandbyState;
 use shared_region::timeline::{Event, EVENTS};
 use std::mem::offset_of;
 use zerocopy::FromBytes;
@@ -32,8 +32,8 @@ pub struct Snapshot {
     pub header: Result<Header, HeaderError>,
     control: Vec<u8>,
     timeline: Vec<u8>,
-    /// What has become of the standby; none if the word is of another version.
-    pub standby: Option<StandbyState>,
+    /// What has become of the standby.
+    pub standby: Standby,
     /// What the module told.
     pub facts: Result<Facts, FactsError>,
     /// Entries in use.
@@ -57,7 +57,7 @@ impl Snapshot {
             header: Header::parse(&whole(layout::HEADER)),
             control: source.copy(layout::CONTROL, size_of::<ControlWords>()),
             timeline: source.copy(layout::TIMELINE, 8 * EVENTS.len()),
-            standby: StandbyState::from_word(word(&source.copy(layout::STANDBY_WORDS, 8), 0)),
+            standby: Standby::read(source),
             facts: Facts::parse(&source.copy(layout::FACTS, size_of::<Facts>())),
             protected: ProtectTable::read_from_prefix(&table)
                 .map(|(table, _)| table.entries.to_vec())

@@ -12,7 +12,6 @@ use boot_plan::parameters::{deviations, Addition, Deviation, Facts};
 use serde_json::{json, Value};
 use shared_region::control::{features, HangLimit, WatchReason, WatchState};
 use shared_region::protect::{flags, kind, ProtectEntry};
-use shared_region::standby::StandbyState;
 use std::fmt::Write;
 
 /// What is shown.
@@ -137,8 +136,8 @@ impl Status {
         if let Some(text) = slots::state_text(&self.answer) {
             line("stage", text);
         }
-        if let Some(text) = standby_text(snapshot.standby) {
-            line("standby", text.into());
+        if let Some(text) = snapshot.standby.text() {
+            line("standby", text);
         }
         line(
             "watcher",
@@ -191,7 +190,8 @@ impl Status {
             "staged": self.staged().map(Slot::json),
             "slots": self.staged.iter().map(Slot::json).collect::<Vec<_>>(),
             "stage": slots::state_text(&self.answer),
-            "standby": snapshot.standby.map(standby_name),
+            "standby": snapshot.standby.name(),
+            "standby_details": snapshot.standby.details(),
             "watcher_looks": control!(snapshot, watcher_looks),
             "stray_vectors": control!(snapshot, stray_vectors),
             "hangs": {
@@ -208,30 +208,6 @@ impl Status {
             })).collect::<Vec<_>>(),
             "last_failover": self.last.as_ref().map(|report| report.json(report::Detail::Short)),
         })
-    }
-}
-
-/// What there is to say about a standby, if one was asked for.
-fn standby_text(state: Option<StandbyState>) -> Option<&'static str> {
-    match state? {
-        StandbyState::None => None,
-        StandbyState::Starting => Some("is being booted"),
-        StandbyState::Asleep => Some("asleep; a failover wakes it"),
-        StandbyState::Waking => Some("is being woken"),
-        StandbyState::Awake => Some("was woken, and is the kernel that runs; the next successor starts cold"),
-        StandbyState::Failed => Some("failed, `orthros-ctl log` says how; the next successor starts cold"),
-    }
-}
-
-/// The name in JSON.
-fn standby_name(state: StandbyState) -> &'static str {
-    match state {
-        StandbyState::None => "none",
-        StandbyState::Starting => "starting",
-        StandbyState::Asleep => "asleep",
-        StandbyState::Waking => "waking",
-        StandbyState::Awake => "awake",
-        StandbyState::Failed => "failed",
     }
 }
 
@@ -368,9 +344,11 @@ last:        no failover since the machine was started
         let mut fake = Fake::armed();
         assert!(!status(&fake).text().contains("standby:"));
         assert_eq!(status(&fake).json()["standby"], "none");
-        fake.set_word(shared_region::layout::STANDBY_WORDS, 0, StandbyState::Asleep as u64);
+        fake.set_word(shared_region::layout::STANDBY_WORDS, 0, 2);
         let status = status(&fake);
-        assert!(status.text().contains("\nstandby:     asleep; a failover wakes it\n"));
+        assert!(status
+            .text()
+            .contains("\nstandby:     asleep; a failover wakes it; images: none for"));
         assert_eq!(status.json()["standby"], "asleep");
     }
 

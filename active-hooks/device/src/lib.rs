@@ -16,11 +16,12 @@ use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
     device::{
-        AddMemory, Adopt, Commit, Configure, Info, Mark, Protect, Release, ResumeCall, StageBegin, StageCommit,
+        AddMemory, Adopt, Commit, Configure, Info, Mark, Protect, Release, Rest, ResumeCall, StageBegin, StageCommit,
         StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, COMMIT, CONFIGURE, INFO, MARK, PATH,
-        PROTECT, RELEASE, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE,
-        WRITE_REPORT,
+        PROTECT, RELEASE, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE,
+        WAKE, WRITE_REPORT,
     },
+    standby::IDLE_BLOCK,
     timeline::Event,
     PAGE_SIZE,
 };
@@ -162,6 +163,16 @@ impl Device {
     /// EPERM unless a failover is being handed over.
     pub fn wake(&self) -> Result<(), DeviceError> {
         ioctl::update::<WAKE, Wake>(&self.fd, "WAKE", &mut Wake::default())
+    }
+
+    /// Holds free memory until [`Device::wake`]. Returns the bytes.
+    ///
+    /// # Errors
+    /// EPERM in a kernel that is not to sleep.
+    pub fn rest(&self) -> Result<u64, DeviceError> {
+        let mut rest = Rest::default();
+        ioctl::update::<REST, Rest>(&self.fd, "REST", &mut rest)?;
+        Ok(rest.blocks * IDLE_BLOCK)
     }
 
     /// Stamps an event of the timeline with the TSC of this moment.

@@ -7,17 +7,20 @@
 mod targets;
 
 pub use targets::records::records;
-pub use targets::{btf::btf, bzimage::bzimage, containers::containers, kallsyms::kallsyms, multiboot2::multiboot2};
+pub use targets::{
+    btf::btf, bzimage::bzimage, containers::containers, kallsyms::kallsyms, multiboot2::multiboot2, packed::packed,
+};
 
 /// A function under test.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `seeds/`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("btf", btf),
     ("kallsyms", kallsyms),
     ("containers", containers),
     ("records", records),
     ("multiboot2", multiboot2),
     ("bzimage", bzimage),
+    ("packed", packed),
 ];

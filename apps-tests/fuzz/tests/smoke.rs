@@ -128,5 +128,11 @@ fn the_seeds_are_good_inputs() {
     let stream = seed("records", "stream");
     let stream = shared_region::record::Stream::open(&stream).expect("a stream");
     assert_eq!(stream.records().filter(Result::is_ok).count(), 7);
+    // A page of one byte.
+    let (pages, packed) = ([0x41; failover::fingerprint::PAGE], seed("packed", "lz4"));
+    let mut memory = [0; failover::fingerprint::PAGE];
+    let chunk = failover::fingerprint::Chunk::of(&pages);
+    let unpacked = failover::packed::Unpacker::default().unpack(&chunk, &packed[1..], &mut memory);
+    assert_eq!((unpacked, memory), (Ok(1), pages));
     salvage::vmcoreinfo::VmCoreInfo::parse(&seed("kallsyms", "vmcoreinfo")).expect("VMCOREINFO");
 }

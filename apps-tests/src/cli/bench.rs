@@ -1,30 +1,41 @@
 //! `bench`: figures of speed.
 
 use super::scenario::prepared;
-use anyhow::{Context, Result};
-use clap::Args;
-use harness::bench;
+use anyhow::{bail, Context, Result};
+use clap::{Args, Subcommand};
+use harness::bench::{self, Counted, COUNTED};
 use harness::kernels::Series;
 use harness::paths::Paths;
 use harness::scenario::Scenario;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Scenarios that are run while instructions are counted.
-const COUNTED: [&str; 2] = ["checksum", "many"];
+#[derive(Subcommand)]
+enum Part {
+    /// How long a service is silent while its kernel is replaced, beside reboot, kexec, CRIU and kdump
+    Gaps(super::gaps::Options),
+    /// What watching costs the watched, by instruction counts
+    Cost(super::cost::Options),
+}
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Only this kernel (default: both)
     #[arg(long, value_enum)]
     kernel: Option<Series>,
+    /// The kernel that takes over in failovers (default: the same)
+    #[arg(long, value_enum)]
+    successor: Option<Series>,
     /// Only the salvage on this host, not the failover by instruction counts
     #[arg(long)]
     salvage_only: bool,
     /// Only the failovers by instruction counts
     #[arg(long, conflicts_with = "salvage_only")]
     failover_only: bool,
-    /// Only this scenario by instruction counts (default: one large process, then many small ones)
+    /// Only failovers of this scenario: `checksum` is one large process, `many` are small ones
     #[arg(long)]
     scenario: Option<String>,
     /// Write the figures to this file
@@ -36,15 +47,23 @@ pub struct Options {
 }
 
 pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
+    match &options.part {
+        Some(Part::Gaps(options)) => return super::gaps::run(paths, options),
+        Some(Part::Cost(options)) => return super::cost::run(paths, options),
+        None => {}
+    }
     let kernels = options
         .kernel
         .map_or_else(|| Series::ALL.to_vec(), |series| vec![series]);
-    let artefacts = prepared(paths, &kernels, options.no_build)?;
+    let mut wanted = kernels.clone();
+    wanted.extend(options.successor.filter(|successor| !kernels.contains(successor)));
+    let artefacts = prepared(paths, &wanted, options.no_build)?;
     let read = |name: &str| Scenario::read(&super::scenario_dir(paths, name));
-    let counted: Vec<Scenario> = match &options.scenario {
-        Some(name) => vec![read(name)?],
-        None => COUNTED.into_iter().map(read).collect::<Result<_>>()?,
-    };
+    let is_wanted = |counted: &&Counted| options.scenario.as_deref().is_none_or(|name| name == counted.scenario);
+    let counted: Vec<&Counted> = COUNTED.iter().filter(is_wanted).collect();
+    if counted.is_empty() {
+        bail!("only failovers of the scenarios checksum and many are counted");
+    }
     let mut figures = Vec::new();
     for series in kernels {
         let mut entry = json!({ "series": series });
@@ -59,11 +78,14 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
             entry["salvage"] = salvage.into();
         }
         let mut costs = Vec::new();
-        for scenario in counted.iter().filter(|_| !options.salvage_only) {
-            let cost = bench::failover(paths, &artefacts, scenario, series)?;
+        for counted in counted.iter().filter(|_| !options.salvage_only) {
+            let pair = (series, options.successor.unwrap_or(series));
+            let cost = bench::failover(paths, &artefacts, &read(counted.scenario)?, counted, pair)?;
             println!(
-                "{series}: failover of \"{}\", in instructions of the guest since the failure:\n{}",
-                scenario.title,
+                "{} → {}: {}, in instructions of the guest since the failure:\n{}",
+                pair.0,
+                pair.1,
+                counted.title,
                 cost.text()
             );
             costs.push(cost.json());
@@ -72,7 +94,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
         figures.push(entry);
     }
     if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&json!({ "schema": 2, "figures": figures }))? + "\n";
+        let text = serde_json::to_string_pretty(&json!({ "schema": 3, "figures": figures }))? + "\n";
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
     Ok(true)

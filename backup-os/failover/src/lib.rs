@@ -14,6 +14,7 @@
 //! | [`successor`] | whether the kernel that takes over is still making its way |
 //! | [`ram`] | which memory is the active's |
 //! | [`fingerprint`] | the same for much memory that is mostly empty |
+//! | [`packed`] | how such memory is kept, and whether what was kept is whole |
 //! | [`digest`] | whether memory was written to |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod digest;
 pub mod fingerprint;
 pub mod hang;
 pub mod life;
+pub mod packed;
 pub mod ram;
 pub mod standby;
 pub mod stop;

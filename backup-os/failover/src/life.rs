@@ -88,6 +88,8 @@ impl Life {
                 next.reason = WatchReason::None;
                 next.start = start;
             }
+            // A standby has come back, or cannot be woken any more.
+            (WatchState::Armed, Input::Ready(start)) => next.start = start,
             (WatchState::Armed, Input::ActiveDied) => {
                 next.state = WatchState::Stopping;
                 next.failovers += 1;
@@ -158,6 +160,14 @@ mod tests {
         assert_eq!((life.reserved_nursery, life.failovers), (1, 1));
         let again = life.after(Input::Ready(Start::Standby)).unwrap();
         assert_eq!((again.state, again.start), (WatchState::Armed, Start::Standby));
+    }
+
+    #[test]
+    fn a_standby_may_come_back_while_armed() {
+        let mut inputs = UNTIL_ARMED.to_vec();
+        inputs.push(Input::Ready(Start::Standby));
+        let life = run(&inputs).unwrap();
+        assert_eq!((life.state, life.start), (WatchState::Armed, Start::Standby));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! asks of power-management words that no chipset looks at.
 //!
 //! ```text
-//! None ─► Starting ─► Asleep ─► Waking ─► Awake
-//!             │          │         │
-//!             └──────────┴─────────┴─► Failed: the successor starts cold
+//! None ─► Starting ─► Asleep ─► Waking ─► Awake ─► PuttingBack (the other nursery) ─► Asleep …
+//!             │          │         │                    │
+//!             └──────────┴─────────┴─► Failed           └─► None, and why: the successor starts cold
 //! ```
 
+use alloc::vec::Vec;
 use shared_region::layout;
-use shared_region::standby::StandbyState;
+use shared_region::standby::{StandbyState, IDLE_BLOCK, MAX_IDLE_BLOCKS};
 
 /// How long a standby may take from its first instruction until it sleeps, in microseconds. An emulated machine on a
 /// loaded host takes tens of seconds for a boot.
@@ -104,6 +105,25 @@ pub fn vector_is_sound(vector: u32, nursery: usize) -> bool {
     (start..end).contains(&u64::from(vector))
 }
 
+/// What is left of a nursery (start and bytes) without the blocks that a kernel says it holds idle, in ascending order. A
+/// block that is not one of this nursery is not believed.
+pub fn kept(nursery: (u64, u64), blocks: impl Iterator<Item = u64>) -> Vec<(u64, u64)> {
+    let (start, length) = nursery;
+    let inside = |block: &u64| block.is_multiple_of(IDLE_BLOCK) && block.wrapping_sub(start) <= length - IDLE_BLOCK;
+    let mut blocks: Vec<u64> = blocks.filter(inside).take(MAX_IDLE_BLOCKS).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    let mut kept = Vec::new();
+    let mut at = start;
+    for block in blocks.into_iter().chain([start + length]) {
+        if at < block {
+            kept.push((at, block - at));
+        }
+        at = block + IDLE_BLOCK;
+    }
+    kept
+}
+
 /// Whether the next successor is to be woken: one sleeps in the reserved nursery.
 pub fn can_wake(state: StandbyState, sleeps_in: usize, reserved_nursery: usize) -> bool {
     state == StandbyState::Asleep && sleeps_in == reserved_nursery
@@ -167,6 +187,33 @@ mod tests {
     }
 
     #[test]
+    fn idle_blocks_are_cut_out_and_false_ones_are_not_believed() {
+        let nursery = (0x4800_0000, layout::NURSERY_SIZE);
+        let kept = |blocks: &[u64]| kept(nursery, blocks.iter().copied());
+        assert_eq!(kept(&[]), [nursery]);
+        let all: Vec<u64> = (0..128).map(|number| nursery.0 + number * IDLE_BLOCK).collect();
+        assert_eq!(kept(&all), []);
+        assert_eq!(
+            kept(&[0x4820_0000, 0x4800_0000, 0x4820_0000, 0x57E0_0000]),
+            [(0x4840_0000, 0xFA0_0000)]
+        );
+        assert_eq!(
+            kept(&[0x4900_0000]),
+            [(0x4800_0000, 0x100_0000), (0x4920_0000, 0xEE0_0000)]
+        );
+        let false_ones = [
+            0,
+            0x47E0_0000,
+            0x5800_0000,
+            0x4810_0000,
+            0x4820_1000,
+            u64::MAX,
+            u64::MAX - IDLE_BLOCK + 1,
+        ];
+        assert_eq!(kept(&false_ones), [nursery]);
+    }
+
+    #[test]
     fn only_what_sleeps_in_the_reservation_is_woken() {
         assert!(can_wake(StandbyState::Asleep, 0, 0));
         assert!(!can_wake(StandbyState::Asleep, 0, 1));
@@ -175,6 +222,7 @@ mod tests {
             StandbyState::Starting,
             StandbyState::Waking,
             StandbyState::Failed,
+            StandbyState::PuttingBack,
         ] {
             assert!(!can_wake(state, 0, 0));
         }

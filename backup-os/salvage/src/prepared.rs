@@ -266,10 +266,7 @@ impl Prepared {
         if comm != INIT_TASK {
             return Err(PrepareError::ForeignBtf(comm));
         }
-        let variable = |name, at| memory.pointer(at).map_err(|error| PrepareError::Read(name, error));
-        let direct_map =
-            variable("page_offset_base", symbols.page_offset_base)?..variable("vmalloc_base", symbols.vmalloc_base)?;
-        let vmemmap = variable("vmemmap_base", symbols.vmemmap_base)?;
+        let (direct_map, vmemmap) = Self::load_bases(&memory, &symbols)?;
         let per_cpu = Self::load_per_cpu(&memory, &symbols)?;
         let space = AddressSpace {
             image: symbols.text..symbols.end,
@@ -287,6 +284,22 @@ impl Prepared {
             orc,
             types,
         })
+    }
+
+    /// Whether all this holds for the kernel that the facts describe: it is of the same build, lies in the same place, and
+    /// has divided its addresses in the same way. True of a kernel that slept since it was looked up.
+    pub fn is_of<M: PhysMem + ?Sized>(&self, phys: &M, facts: &KernelFacts) -> bool {
+        if facts.info != self.info || facts.tables != self.space.tables || facts.validate(phys).is_err() {
+            return false;
+        }
+        let memory = KernelMemory::new(phys, facts.bare_space());
+        let bases = (self.space.direct_map.clone(), self.vmemmap);
+        Self::load_bases(&memory, &self.symbols) == Ok(bases)
+            && Self::load_per_cpu(&memory, &self.symbols).as_ref() == Ok(&self.per_cpu)
+            && memory
+                .text(self.symbols.init_task, self.types.overview.task.comm)
+                .as_deref()
+                == Ok(INIT_TASK)
     }
 
     /// Finds the kernel that ran last in an image.
@@ -334,6 +347,17 @@ impl Prepared {
             }
         };
         Ok(Types::load(&Btf::parse(blob)?)?)
+    }
+
+    /// Direct map and `vmemmap`.
+    fn load_bases<M: PhysMem + ?Sized>(
+        memory: &KernelMemory<'_, M>,
+        symbols: &Symbols,
+    ) -> Result<(core::ops::Range<Kva>, Kva), PrepareError> {
+        let variable = |name, at| memory.pointer(at).map_err(|error| PrepareError::Read(name, error));
+        let direct_map =
+            variable("page_offset_base", symbols.page_offset_base)?..variable("vmalloc_base", symbols.vmalloc_base)?;
+        Ok((direct_map, variable("vmemmap_base", symbols.vmemmap_base)?))
     }
 
     fn load_per_cpu<M: PhysMem + ?Sized>(

@@ -71,6 +71,13 @@ fn each_fault_is_named() {
                     .wrapping_add(prepared.space.phys_base);
             address as usize
         };
+        assert!(prepared.is_of(&Image::flat(&bytes), &facts));
+        let symbols = &prepared.symbols;
+        for variable in [symbols.page_offset_base, symbols.vmemmap_base, symbols.per_cpu_offset] {
+            bytes[phys(variable) + 3] ^= 0x40;
+            assert!(!prepared.is_of(&Image::flat(&bytes), &facts), "{variable:?}");
+            bytes[phys(variable) + 3] ^= 0x40;
+        }
         let range = phys(prepared.symbols.start_btf)..phys(prepared.symbols.stop_btf);
         let whole = bytes[range.clone()].to_vec();
         let mut refused = |change: &dyn Fn(&mut [u8])| {

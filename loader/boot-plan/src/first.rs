@@ -3,6 +3,7 @@
 use crate::{
     acpi::{Changes, FirmwareMemory, Tables},
     boot_params::Screen,
+    bytes::u32_at,
     bzimage::BzImage,
     memory_map,
     parameters::{Addition, CommandLine},
@@ -106,6 +107,14 @@ fn place<'a>(input: &Input<'a>, map: &'a [MemoryRange]) -> Result<Placement<'a>,
     })
 }
 
+/// What a kernel that was planned here occupies until it has its own map of memory, read from its `boot_params`: itself,
+/// and its initramfs. `None` if these are too short.
+pub fn occupied(boot_params: &[u8]) -> Option<[Span; 2]> {
+    let field = |at| u32_at(boot_params, at).map(u64::from);
+    let [load, initramfs, initramfs_length, init_size] = [0x214, 0x218, 0x21C, 0x260].map(field);
+    Some([Span::of(load?, init_size?), Span::of(initramfs?, initramfs_length?)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +142,14 @@ mod tests {
         assert_eq!(plan.entry, 0x220_0200);
         assert_eq!((plan.moves[0].from, plan.moves[0].to), (0x10_3400, 0x220_0000));
         assert_eq!(plan.boot_params, 0x6800_0000 + 0x88_0000);
+        let page = &plan
+            .writes
+            .iter()
+            .find(|write| write.address == plan.boot_params)
+            .unwrap()
+            .bytes;
+        assert_eq!(occupied(page), Some([plan.kernel, plan.initramfs]));
+        assert_eq!(occupied(&page[..0x262]), None);
         assert!(plan
             .writes
             .iter()

@@ -64,3 +64,14 @@ pub struct Outcome {
     /// Frames copied.
     pub copied: u64,
 }
+
+/// What a part of the hand-over has taken ([`crate::record::Kind::Costs`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Which: `adoption`, `calls` ...
+    pub part: String,
+    /// How many times it was done.
+    pub times: u64,
+    /// Time in all, without the parts that were done within it.
+    pub nanoseconds: u64,
+}

@@ -9,7 +9,7 @@ use crate::snapshot::{control, open_region, stream, Snapshot, Source};
 use anyhow::Result;
 use attempts::Tried;
 use serde_json::{json, Value};
-use shared_region::context::{Evidence, Lost, Machine, Outcome, Summary};
+use shared_region::context::{Cost, Evidence, Lost, Machine, Outcome, Summary};
 use shared_region::control::{Cause, ControlWords, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::layout::{Part, CONTEXT, EPITAPH, REPORT};
 use shared_region::record::{Kind, Record, Stream};
@@ -60,6 +60,8 @@ pub struct Report {
     evidence: Option<Evidence>,
     /// Successors, in the order in which they were tried.
     attempts: Vec<Tried>,
+    /// What the parts of the hand-over have taken.
+    costs: Vec<Cost>,
     /// What of the records could not be read.
     problems: Vec<String>,
 }
@@ -89,6 +91,7 @@ impl Report {
             lost: Vec::new(),
             evidence: None,
             attempts: attempts::read(source),
+            costs: Vec::new(),
             problems: Vec::new(),
         };
         for part in [CONTEXT, REPORT] {
@@ -126,6 +129,7 @@ impl Report {
             Kind::Machine => self.machine = Some(record.decode()?),
             Kind::Summary => self.summary = Some(record.decode()?),
             Kind::Evidence => self.evidence = Some(record.decode()?),
+            Kind::Costs => self.costs = record.decode()?,
             Kind::Outcome => self.outcomes.push((record.owner, record.decode()?)),
             Kind::Lost => self.lost.push((record.owner, record.decode()?)),
             _ => {}
@@ -167,6 +171,11 @@ impl Report {
                 "refused": self.frames.refused,
                 "retained": self.summary.map(|summary| summary.retained_frames),
             },
+            "costs": self
+                .costs
+                .iter()
+                .map(|cost| json!({"part": cost.part, "times": cost.times, "nanoseconds": cost.nanoseconds}))
+                .collect::<Vec<_>>(),
             "problems": self.problems,
         });
         if detail == Detail::Short {
@@ -346,6 +355,12 @@ mod tests {
             copied: 17,
         };
         writer.push(Kind::Outcome, 1, 0, 2345, &outcome).expect("room");
+        let cost = Cost {
+            part: "adoption".into(),
+            times: 4,
+            nanoseconds: 1_234_567,
+        };
+        writer.push(Kind::Costs, 1, 0, 0, &vec![cost]).expect("room");
         writer.finish();
         fake.0.insert(REPORT.offset, area);
         fake
@@ -410,6 +425,10 @@ Frames: 262144 adopted in place, 17 copied, 0 refused, 300000 retained
             text.contains("sysrq triggered crash") && text.contains("1 systemd S"),
             "{text}"
         );
+        assert!(
+            text.contains("  adoption           1 234 567 ns,      4 times\n"),
+            "{text}"
+        );
         assert!(report.json(Detail::Processes).get("evidence").is_none());
         assert_eq!(report.json(Detail::Full)["evidence"]["panic_cpu"], 2);
     }
@@ -419,6 +438,8 @@ Frames: 262144 adopted in place, 17 copied, 0 refused, 300000 retained
         let value = report(&failed_over()).json(Detail::Processes);
         assert_eq!(value["timeline_ns"]["stopped"], 4_000_000);
         assert_eq!(value["timeline_ns"]["complete"], Value::Null);
+        let adoption = json!({"part": "adoption", "times": 4, "nanoseconds": 1_234_567});
+        assert_eq!(value["costs"], json!([adoption]));
         assert_eq!(value["cause"], "soft-lockup");
         assert_eq!(value["cause_where"], "spin+0x9");
         assert_eq!(value["processes"], json!({"resumed": 1, "not_resumed": 1}));

@@ -110,7 +110,19 @@ impl Report {
             None => writeln!(out)?,
         }
         if detail == Detail::Full {
+            self.write_costs(out)?;
             self.write_evidence(out)?;
+        }
+        Ok(())
+    }
+
+    fn write_costs(&self, out: &mut String) -> std::fmt::Result {
+        if !self.costs.is_empty() {
+            writeln!(out, "\nParts of the hand-over")?;
+        }
+        for cost in &self.costs {
+            let time = grouped(cost.nanoseconds);
+            writeln!(out, "  {:<13} {time:>14} ns, {:>6} times", cost.part, cost.times)?;
         }
         Ok(())
     }

@@ -40,7 +40,6 @@ pub fn run() -> Result<Infallible> {
     }
     // Disks are looked for after the sleep: the kernel that runs meanwhile may divide them anew.
     let started = standby::rest(device.as_ref(), started);
-    modules::load_list(modules::LIST);
     let role = Role::find(device, started);
 
     if let Role::Successor { .. } = role {

@@ -9,6 +9,7 @@ use super::{
     high::High,
     host::Host,
     memory,
+    meter::{self, Part},
     objects::Objects,
     process::Built,
     tracee::Tracee,
@@ -168,7 +169,7 @@ impl<'a> Builder<'a> {
 
     /// Builds every process of the tree.
     pub fn build_all(&mut self, tree: &Tree) {
-        self.shares = Shares::plan(self.world, tree);
+        self.shares = meter::at(Part::Planning, || Shares::plan(self.world, tree));
         let mut roots: std::collections::VecDeque<u32> = tree.roots.iter().copied().collect();
         while let Some(root) = roots.pop_front() {
             let creator = tree.nodes.get(&root).map(|node| self.creator_of_root(node));
@@ -388,10 +389,10 @@ impl<'a> Builder<'a> {
             Ok(built.leader()?.tid())
         };
         match creator {
-            Creator::Agent => {
+            Creator::Agent => meter::at(Part::Cloning, || {
                 sys::spawn_paused(id as Tid, exit_signal).map_err(|error| taken(id, error))?;
                 Tracee::seize(id as Tid)
-            }
+            }),
             Creator::Parent(parent) => {
                 let parent = Tracee::borrowed(leader_of(&self.built, parent)?);
                 clone(&mut self.arena, &parent, id, 0, exit_signal)
@@ -418,7 +419,7 @@ fn adopt(host: &dyn Host, id: u32, built: &mut Built, runs: &[u8]) -> Restored<(
     if runs.is_empty() {
         return Ok(());
     }
-    let adopted = host.adopt(id, runs)?;
+    let adopted = meter::at(Part::Adoption, || host.adopt(id, runs))?;
     built.adopted += adopted.in_place;
     built.copied += adopted.copied;
     Ok(())
@@ -463,7 +464,7 @@ pub fn clone(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_sign
         0,
         0,
     ]);
-    let child = creator.run_clone(arena).map_err(|refusal| taken(id, refusal.why))?;
+    let child = meter::at(Part::Cloning, || creator.run_clone(arena)).map_err(|refusal| taken(id, refusal.why))?;
     if id != 0 && child.tid() != id as Tid {
         return Err(Refusal::new(
             format!("id {id}"),

@@ -53,11 +53,14 @@ impl Shares {
         let mut shares = Self::default();
         let mut owned = Owned::default();
         for run in world.spaces.values().flat_map(Space::runs) {
-            for pfn in run.pfn()..run.pfn() + run.pages() {
+            let frames = run.pfn()..run.pfn() + run.pages();
+            match run.kind() {
+                frame_kind::COPIED => {}
+                frame_kind::SHARED => shares.shared.extend(frames),
                 // That two processes own a frame is a contradiction, but one that does no harm this way.
-                if run.kind() == frame_kind::SHARED || run.kind() != frame_kind::KSM && !owned.insert(pfn) {
-                    shares.shared.insert(pfn);
-                }
+                _ => owned.insert(frames, |frame| {
+                    shares.shared.insert(frame);
+                }),
             }
         }
         if shares.shared.is_empty() {
@@ -163,7 +166,7 @@ impl Shares {
         let mut last: Option<(Page, u64)> = None;
         for page in pages {
             let mut page = page;
-            if self.shared.contains(&page.pfn) && page.kind != frame_kind::KSM {
+            if self.shared.contains(&page.pfn) && page.kind != frame_kind::COPIED {
                 let first = self.adopted.insert(page.pfn);
                 page.kind = if first { frame_kind::OWN } else { frame_kind::SHARED };
             }
@@ -193,18 +196,25 @@ impl Shares {
 struct Owned(Vec<u64>);
 
 impl Owned {
-    /// Whether the frame is new. One beyond all RAM that this version supports is always.
-    fn insert(&mut self, pfn: u64) -> bool {
-        if pfn >= MAX_RAM / PAGE_SIZE {
-            return true;
+    /// Adds frames and tells each that was there. One beyond all RAM that this version supports never is.
+    fn insert(&mut self, frames: std::ops::Range<u64>, mut known: impl FnMut(u64)) {
+        let end = frames.end.min(MAX_RAM / PAGE_SIZE);
+        let mut at = frames.start;
+        while at < end {
+            let (word, first) = ((at / 64) as usize, at % 64);
+            let count = (64 - first).min(end - at);
+            let bits = (u64::MAX >> (64 - count)) << first;
+            if word >= self.0.len() {
+                self.0.resize(word + 1, 0);
+            }
+            let mut again = self.0[word] & bits;
+            self.0[word] |= bits;
+            while again != 0 {
+                known(at - first + u64::from(again.trailing_zeros()));
+                again &= again - 1;
+            }
+            at += count;
         }
-        let (word, bit) = ((pfn / 64) as usize, 1 << (pfn % 64));
-        if word >= self.0.len() {
-            self.0.resize(word + 1, 0);
-        }
-        let fresh = self.0[word] & bit == 0;
-        self.0[word] |= bit;
-        fresh
     }
 }
 
@@ -368,6 +378,23 @@ mod tests {
             kind
         };
         assert_eq!((kind_of(1), kind_of(2)), (OWN, SHARED));
+    }
+
+    #[test]
+    fn frames_that_are_known_are_told_one_by_one() {
+        let mut owned = Owned::default();
+        let mut insert = |frames| {
+            let mut known = Vec::new();
+            owned.insert(frames, |frame| known.push(frame));
+            known
+        };
+        assert_eq!(insert(60..200), []);
+        assert_eq!(insert(0..62), [60, 61]);
+        assert_eq!(insert(199..300), [199]);
+        assert_eq!(insert(128..192), (128..192).collect::<Vec<_>>());
+        let beyond = MAX_RAM / PAGE_SIZE;
+        assert_eq!(insert(beyond..beyond + 2), []);
+        assert_eq!(insert(beyond..beyond + 2), []);
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub mod groups;
 pub mod high;
 pub mod host;
 pub mod inodes;
+pub mod library;
 pub mod memory;
+pub mod meter;
 pub mod objects;
 pub mod pipes;
 pub mod process;
@@ -43,13 +45,17 @@ use self::{
     clock::Elapsed,
     host::Host,
     inodes::Inodes,
+    meter::Part,
     objects::Objects,
     process::{Built, Finish},
     threads::ClockOffsets,
     tree::Tree,
     world::World,
 };
-use shared_region::context::{Id, OpenFileKind, Outcome, Process};
+use shared_region::{
+    context::{Id, OpenFileKind, Outcome, Process},
+    control::Cause,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
@@ -67,6 +73,10 @@ pub struct Setting {
     pub offsets: ClockOffsets,
     /// Processes that are refused for a reason found before, with it.
     pub refused: BTreeMap<u32, Refusal>,
+    /// Why this failover took place, for handlers.
+    pub cause: Cause,
+    /// Failovers since the machine was started, this one included.
+    pub failover: u64,
 }
 
 /// The processes, ready to run, and those that are not.
@@ -107,7 +117,9 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         if builder.refused.contains_key(&id) {
             continue;
         }
-        if let Err(refusal) = process::check(member, world).and_then(|()| builder.prepare(member)) {
+        let prepared =
+            process::check(member, world).and_then(|()| meter::at(Part::Opening, || builder.prepare(member)));
+        if let Err(refusal) = prepared {
             builder.refused.insert(id, refusal);
         }
     }
@@ -121,9 +133,12 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         .collect();
     let tree = Tree::plan(wanted.into_iter());
     builder.refused.extend(tree.refused.iter().cloned());
-    builder.build_all(&tree);
-    groups::arrange(&mut builder);
-    finish(&mut builder, setting, creds::Own::now()?);
+    let own = creds::Own::now()?;
+    meter::at(Part::Preparing, || {
+        builder.build_all(&tree);
+        groups::arrange(&mut builder);
+        finish(&mut builder, setting, own);
+    });
     builder.clean_up();
     builder.objects.inodes.seal(world)?;
     let Builder {
@@ -212,10 +227,11 @@ impl Ready {
         self.built.is_empty()
     }
 
-    /// Lets every process run, and tells what became of each.
-    pub fn release(self, world: &World<'_>) -> BTreeMap<u32, Outcome> {
+    /// Lets every process run, after what its handlers have to do, and tells what became of each.
+    pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
         let mut outcomes = BTreeMap::new();
         let comm = |id: &u32| world.processes.get(id).map_or_else(String::new, world::Member::comm);
+        let handlers = library::run::Handlers::start(&mut self.built, world, host, setting);
         // Children first: a parent must find them as it left them. Ids nearly always grow from parent to child.
         for (id, built) in self.built.into_iter().rev() {
             let mut outcome = Outcome {
@@ -226,10 +242,20 @@ impl Ready {
                 copied: built.copied,
             };
             for thread in built.threads {
-                if let Err(refusal) = thread.release() {
+                if let Err(refusal) = meter::at(Part::Release, || thread.release()) {
                     outcome.remarks.push(refusal.to_string());
                 }
             }
+            outcomes.insert(id, outcome);
+        }
+        for (id, library::run::Ended { built, resumed }) in handlers.finish() {
+            let outcome = Outcome {
+                comm: comm(&id),
+                resumed,
+                remarks: built.remarks,
+                adopted: built.adopted,
+                copied: built.copied,
+            };
             outcomes.insert(id, outcome);
         }
         // What was not recorded is told by the salvager.

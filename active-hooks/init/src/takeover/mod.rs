@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod files;
 pub mod gate;
+pub mod grace;
 pub mod handles;
 pub mod limits;
 pub mod mounts;
@@ -17,16 +18,22 @@ pub mod report;
 
 use crate::{
     boot::{self, log},
-    restore::{self, world::World, Setting},
+    restore::{
+        self,
+        meter::{self, Part},
+        world::World,
+        Setting,
+    },
 };
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
 use shared_region::{
-    control::{SalvageGate, SuccessorPhase},
+    control::{Cause, ControlWords, SalvageGate, SuccessorPhase},
     device::Mark,
     record::Stream,
     timeline::Event,
 };
+use std::mem::offset_of;
 
 /// What this boot is.
 pub enum Role {
@@ -70,11 +77,42 @@ pub struct Takeover {
 
 struct Inner {
     device: Device,
-    region: Region,
+    expedited: Option<grace::Expedited>,
+    saved: Option<Saved>,
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
     /// RAM in pages at boot, and of the old kernel.
     ram: (u64, u64),
+}
+
+/// The Essential Context, read.
+struct Saved {
+    failover: u64,
+    cause: Cause,
+    world: World<'static>,
+}
+
+impl Saved {
+    /// Reads it, or tells why no process is restored.
+    fn read(region: &'static Region) -> Option<Self> {
+        let stream = match region.context().map(Stream::open) {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                log::error(format_args!("Essential Context: {error}; no process is restored"));
+                return None;
+            }
+            Err(error) => {
+                log::error(format_args!("{error}; no process is restored"));
+                return None;
+            }
+        };
+        let cause = region.control(offset_of!(ControlWords, failure_cause));
+        Some(Self {
+            failover: stream.header.failover,
+            cause: Cause::from_word(cause).unwrap_or_default(),
+            world: World::read(&stream),
+        })
+    }
 }
 
 /// Everything before the root file system is mounted: gate, memory, clocks, ids, what mounting would free.
@@ -111,6 +149,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
         }
     }
     stamp(&device, Event::GatePassed);
+    let expedited = grace::Expedited::begin();
     let ram_at_boot = limits::ram_pages();
     blocks::add(&device, &region);
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
@@ -118,24 +157,22 @@ pub fn prepare(role: Role) -> Result<Takeover> {
     let mut offsets = (0, 0);
     let mut from_disk = disk::FromDisk::new();
     let mut ram = (0, 0);
-    match region.context().map(Stream::open) {
-        Ok(Ok(stream)) => {
-            let world = World::read(&stream);
-            let machine = &world.machine;
-            offsets = clock::go_on(&machine.clock);
-            boot::start_pids_at(machine.last_pid.saturating_add(1));
-            set_names(machine);
-            from_disk = disk::read_deleted(&world);
-            ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
-            limits::adapt(ram.0, ram.1);
-        }
-        Ok(Err(error)) => log::error(format_args!("Essential Context: {error}; no process is restored")),
-        Err(error) => log::error(format_args!("{error}; no process is restored")),
+    // It stays mapped until this program gives way to the real init: the records are read where they lie.
+    let saved = meter::at(Part::Records, || Saved::read(Box::leak(Box::new(region))));
+    if let Some(Saved { world, .. }) = &saved {
+        let machine = &world.machine;
+        offsets = clock::go_on(&machine.clock);
+        boot::start_pids_at(machine.last_pid.saturating_add(1));
+        set_names(machine);
+        from_disk = disk::read_deleted(world);
+        ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
+        limits::adapt(ram.0, ram.1);
     }
     Ok(Takeover {
         inner: Some(Inner {
             device,
-            region,
+            expedited,
+            saved,
             offsets,
             from_disk,
             ram,
@@ -155,11 +192,10 @@ impl Takeover {
     /// Everything after the root directory is the old system's: files, processes, the report, what is left over.
     pub fn complete(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        let Inner { device, region, .. } = &inner;
-        match region.context().map(Stream::open) {
-            Ok(Ok(stream)) => inner.restore(&stream),
-            // Told in `prepare`.
-            _ => phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
+        let device = &inner.device;
+        match &inner.saved {
+            Some(saved) => inner.restore(saved),
+            None => phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
         }
         phase(device, None, SuccessorPhase::Resumed, 0);
         let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
@@ -173,6 +209,9 @@ impl Takeover {
                 )),
                 Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
             }
+            if let Some(expedited) = &inner.expedited {
+                expedited.end();
+            }
             phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
         });
         if let Err(error) = left_over {
@@ -182,32 +221,36 @@ impl Takeover {
 }
 
 impl Inner {
-    fn restore(&self, stream: &Stream<'_>) {
+    fn restore(&self, Saved { failover, cause, world }: &Saved) {
         let device = &self.device;
-        let world = World::read(stream);
-        mounts::bring_back(&world);
-        let put_back = files::put_back(&world, &self.from_disk, device);
+        meter::at(Part::Mounts, || mounts::bring_back(world));
+        let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
 
         let setting = Setting {
             rewritten: put_back.rewritten,
             held: put_back.held,
             offsets: self.offsets,
+            cause: *cause,
+            failover: *failover,
             ..Setting::default()
         };
-        let outcomes = match restore::restore(&world, device, &setting) {
+        let outcomes = match restore::restore(world, device, &setting) {
             Ok(ready) => {
                 stamp(device, Event::FirstResumed);
                 let count = ready.len() as u64;
                 // Those released first must not keep the others waiting.
-                let outcomes = crate::sys::ahead_of_others(|| ready.release(&world));
-                phase(device, Some(Event::AllResumed), SuccessorPhase::Resumed, count);
-                outcomes
+                crate::sys::ahead_of_others(|| {
+                    let outcomes = ready.release(world, device, &setting);
+                    phase(device, Some(Event::AllResumed), SuccessorPhase::Resumed, count);
+                    outcomes
+                })
             }
-            Err(refusal) => restore::all_refused(&world, &refusal),
+            Err(refusal) => restore::all_refused(world, &refusal),
         };
         report::tell(&outcomes);
-        if let Err(error) = report::store(device, stream.header.failover, &outcomes, &put_back.remarks) {
+        let costs = meter::read(world.machine.clock.tsc_hz);
+        if let Err(error) = report::store(device, *failover, &outcomes, &put_back.remarks, &costs) {
             log::error(format_args!("the report is not stored: {error:#}"));
         }
     }

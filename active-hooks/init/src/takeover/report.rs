@@ -5,7 +5,7 @@ use crate::boot::log;
 use anyhow::{Context, Result};
 use orthros_device::Device;
 use shared_region::{
-    context::{Lost, Outcome},
+    context::{Cost, Lost, Outcome},
     layout::REPORT,
     record::{Kind, Writer},
 };
@@ -32,15 +32,28 @@ pub fn tell(outcomes: &BTreeMap<u32, Outcome>) {
 ///
 /// # Errors
 /// It does not fit, or the module refuses it.
-pub fn store(device: &Device, failover: u64, outcomes: &BTreeMap<u32, Outcome>, file_remarks: &[String]) -> Result<()> {
+pub fn store(
+    device: &Device,
+    failover: u64,
+    outcomes: &BTreeMap<u32, Outcome>,
+    file_remarks: &[String],
+    costs: &[Cost],
+) -> Result<()> {
     let mut area = vec![0; REPORT.size as usize];
-    let used = write(&mut area, failover, outcomes, file_remarks).context("the report area is full")?;
+    let used = write(&mut area, failover, outcomes, file_remarks, costs).context("the report area is full")?;
     device.write_report(&area[..used])?;
     Ok(())
 }
 
-fn write(area: &mut [u8], failover: u64, outcomes: &BTreeMap<u32, Outcome>, file_remarks: &[String]) -> Result<usize> {
+fn write(
+    area: &mut [u8],
+    failover: u64,
+    outcomes: &BTreeMap<u32, Outcome>,
+    file_remarks: &[String],
+    costs: &[Cost],
+) -> Result<usize> {
     let mut writer = Writer::new(area, failover)?;
+    writer.push(Kind::Costs, 1, 0, 0, costs)?;
     for (pid, outcome) in outcomes {
         writer.push(Kind::Outcome, 1, 0, u64::from(*pid), outcome)?;
     }
@@ -64,10 +77,10 @@ mod tests {
     fn a_report_holds_outcomes_and_what_became_of_files() {
         let outcomes = BTreeMap::from([(5, Outcome::default())]);
         let mut area = vec![0; 4096];
-        write(&mut area, 7, &outcomes, &["x".into()]).unwrap();
+        write(&mut area, 7, &outcomes, &["x".into()], &[Cost::default()]).unwrap();
         let report = Stream::open(&area).unwrap();
         let kinds: Vec<Kind> = report.records().map(|record| record.unwrap().kind).collect();
-        assert_eq!(kinds, [Kind::Outcome, Kind::Lost]);
+        assert_eq!(kinds, [Kind::Costs, Kind::Outcome, Kind::Lost]);
         assert_eq!(report.header.failover, 7);
     }
 }

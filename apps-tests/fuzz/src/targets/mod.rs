@@ -5,4 +5,5 @@ pub mod bzimage;
 pub mod containers;
 pub mod kallsyms;
 pub mod multiboot2;
+pub mod packed;
 pub mod records;

@@ -25,6 +25,7 @@ fn decode(record: &Record<'_>) {
         Kind::SharedMemory => drop(record.decode::<context::SharedMemory>()),
         Kind::DiskContent => drop(record.decode::<context::DiskContent>()),
         Kind::NameGone => drop(record.decode::<context::NameGone>()),
+        Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Frames => {
             for run in FrameRun::iter(record.payload) {
                 assert_eq!(FrameRun::new(run.va, run.pfn(), run.pages(), run.kind()), run);

@@ -9,6 +9,7 @@ mod identity;
 mod limits;
 mod memory;
 mod memory_flags;
+mod merged_memory;
 mod pipes;
 mod places;
 mod process_tree;
@@ -22,10 +23,11 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 17] = [
+    let lists: [&'static [Cell]; 18] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
+        merged_memory::CELLS,
         shared_memory::CELLS,
         threads::CELLS,
         identity::CELLS,

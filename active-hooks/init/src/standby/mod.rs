@@ -2,11 +2,17 @@
 //! when it is woken.
 //!
 //! What we know on entry: the module is loaded, nothing else is, and the region says whether this is such a start. What
-//! we are responsible for: what sleeps has seen no disk, since others will write to it meanwhile; two kernels woken from
+//! we are responsible for: drivers are loaded on return, or before it; what sleeps has seen no disk, since others will write to it meanwhile; two kernels woken from
 //! one image do not draw the same random numbers; and a standby that cannot sleep ends at once, so that the machine does
 //! not wait for it.
 
-use crate::{boot::log, takeover::clock};
+mod drivers;
+mod scrub;
+
+use crate::{
+    boot::{log, modules},
+    takeover::clock,
+};
 use anyhow::{bail, Context, Result};
 use orthros_device::{Device, Region};
 use shared_region::{layout, standby::StandbyState};
@@ -20,19 +26,17 @@ const MEM_SLEEP: &str = "/sys/power/mem_sleep";
 const STATE: &str = "/sys/power/state";
 const BLOCK: &str = "/sys/class/block";
 
-/// Sleeps if this kernel was started to do so. Returns the time-stamp counter at this program's start, or at its first
-/// instruction after the sleep.
+/// Loads the drivers, and sleeps if this kernel was started to do so. Returns the time-stamp counter at this program's
+/// start, or at its first instruction after the sleep.
 pub fn rest(device: Option<&Device>, started: u64) -> u64 {
-    let Some(device) = device else { return started };
-    let region = match device.region() {
-        Ok(region) => region,
-        // Told when the role is looked for.
-        Err(_) => return started,
-    };
-    if region.standby() != Ok(StandbyState::Starting) {
+    // What is wrong with the region is told when the role is looked for.
+    let region = device.and_then(|device| Some((device, device.region().ok()?)));
+    let sleeps = |(_, region): &(_, Region)| region.standby() == Ok(StandbyState::Starting);
+    let Some((device, region)) = region.filter(sleeps) else {
+        modules::load_list(modules::LIST);
         return started;
-    }
-    let woken = sleep(&region).and_then(|woken| {
+    };
+    let woken = sleep(device, &region).and_then(|woken| {
         go_on(device, &region)?;
         Ok(woken)
     });
@@ -46,7 +50,9 @@ pub fn rest(device: Option<&Device>, started: u64) -> u64 {
     }
 }
 
-fn sleep(region: &Region) -> Result<u64> {
+fn sleep(device: &Device, region: &Region) -> Result<u64> {
+    drivers::part().context("/sys/bus")?;
+    modules::load_list(modules::LIST);
     let disks = disks()?;
     if !disks.is_empty() {
         bail!(
@@ -54,13 +60,55 @@ fn sleep(region: &Region) -> Result<u64> {
             disks.join(" ")
         );
     }
-    log::info(format_args!("standby: going to sleep"));
+    // Without it the image is larger.
+    let idle = device.rest().unwrap_or_else(|error| {
+        log::warning(format_args!("standby: {error}"));
+        0
+    });
+    let empty = scrub::free_memory();
+    log::info(format_args!(
+        "standby: going to sleep, {} MB of memory idle, {} MB empty",
+        idle >> 20,
+        empty >> 20
+    ));
+    let _quiet = Quiet::begin();
     fs::write(MEM_SLEEP, "deep").with_context(|| format!("{MEM_SLEEP} = deep"))?;
     fs::write(STATE, "mem").with_context(|| format!("{STATE} = mem"))?;
     let woken = clock::tsc();
     match region.standby() {
         Ok(StandbyState::Waking) => Ok(woken),
         other => bail!("the sleep ended by itself: {other:?}"),
+    }
+}
+
+/// Keeps what the kernel says about its way out of the sleep, warnings excepted, from its console, where a line takes up
+/// to ten milliseconds. It stays in the kernel's log.
+struct Quiet {
+    level: Option<String>,
+}
+
+impl Quiet {
+    /// The console's log level, first of four (Documentation/admin-guide/sysctl/kernel.rst).
+    const PRINTK: &str = "/proc/sys/kernel/printk";
+    /// Everything below this is shown: warnings and worse.
+    const NOTICE: u32 = 5;
+
+    fn begin() -> Self {
+        let text = fs::read_to_string(Self::PRINTK).unwrap_or_default();
+        let level = text.split_whitespace().next().unwrap_or_default();
+        let verbose = level.parse().is_ok_and(|level: u32| level > Self::NOTICE);
+        let quiet = verbose && fs::write(Self::PRINTK, Self::NOTICE.to_string()).is_ok();
+        Self {
+            level: quiet.then(|| level.to_owned()),
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.level.as_ref().map(|level| fs::write(Self::PRINTK, level)) {
+            log::warning(format_args!("{}: {error}", Self::PRINTK));
+        }
     }
 }
 
@@ -75,11 +123,13 @@ fn disks() -> Result<Vec<String>> {
 
 fn go_on(device: &Device, region: &Region) -> Result<()> {
     device.wake()?;
+    log::info(format_args!("standby: woken"));
     if let Err(error) = stir(region) {
         log::warning(format_args!(
             "standby: the random-number generator was not stirred: {error}"
         ));
     }
+    drivers::join();
     // This kernel's tables promise a sleep that nobody would wake it from; the default is to be one that needs nobody.
     if let Err(error) = fs::write(MEM_SLEEP, "s2idle") {
         log::warning(format_args!("{MEM_SLEEP} = s2idle: {error}"));
