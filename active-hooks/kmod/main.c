@@ -107,6 +107,7 @@ static void __exit orthros_exit(void)
 	facts_withdraw();
 	orthros_device_unregister();
 	test_stop();
+	lazy_stop();
 	hotadd_stop();
 	hang_stop();
 	stop_unregister();

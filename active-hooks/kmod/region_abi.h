@@ -294,6 +294,18 @@ struct orthros_adopt {
 	__u64 nanoseconds;
 };
 
+#define ORTHROS_LAZY_BEGIN 1
+#define ORTHROS_LAZY_HOLD 2
+
+struct orthros_lazy {
+	__u64 step;
+	__u64 pid;
+	__u64 runs;
+	__u64 count;
+	__u64 pages;
+	__u64 nanoseconds;
+};
+
 struct orthros_release {
 	__u64 released;
 	__u64 nanoseconds;
@@ -386,5 +398,6 @@ struct orthros_update {
 #define ORTHROS_WAKE _IOWR('O', 12, struct orthros_wake)
 #define ORTHROS_CONFIGURE _IOWR('O', 16, struct orthros_configure)
 #define ORTHROS_UPDATE _IOWR('O', 17, struct orthros_update)
+#define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
 
 #endif
