@@ -10,7 +10,7 @@ usage: ./qemu-run.sh                    demonstration: a program with 1 GB lives
        ./qemu-run.sh scenario DIR [--active 6.1|6.12] [--successor 6.1|6.12]
                                   [--event panic|none] [--json FILE]
        ./qemu-run.sh shell              commands typed here run in a guest
-       ./qemu-run.sh bench              figures of speed
+       ./qemu-run.sh bench [gaps|cost]  figures of speed
        ./qemu-run.sh boot ...           one guest step by step, all logs kept
        ./qemu-run.sh COMMAND --help     all options of a command
 

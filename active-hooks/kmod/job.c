@@ -30,7 +30,7 @@ static bool is_sound(const struct orthros_frame_run *run)
 	u64 kind = run_kind(run);
 
 	return (kind == ORTHROS_FRAME_OWN || kind == ORTHROS_FRAME_HUGE ||
-		kind == ORTHROS_FRAME_SHARED || kind == ORTHROS_FRAME_KSM) &&
+		kind == ORTHROS_FRAME_SHARED || kind == ORTHROS_FRAME_COPIED) &&
 	       IS_ALIGNED(run->va, PAGE_SIZE) && run->va < TASK_SIZE_MAX &&
 	       run_pages(run) <= (TASK_SIZE_MAX - run->va) >> PAGE_SHIFT;
 }

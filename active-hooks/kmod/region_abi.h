@@ -254,7 +254,7 @@ struct orthros_park_slot {
 #define ORTHROS_FRAME_OWN 0
 #define ORTHROS_FRAME_SHARED 1
 #define ORTHROS_FRAME_HUGE 4
-#define ORTHROS_FRAME_KSM 5
+#define ORTHROS_FRAME_COPIED 5
 
 struct orthros_frame_run {
 	__u64 va;

@@ -95,23 +95,15 @@ fn powers_off(kernel: &Kernel, busybox: &Path, scratch: &Path) -> Result<bool> {
     archive.file("init", 0o755, b"#!/bin/busybox sh\nexec /bin/busybox poweroff -f\n");
     let initramfs = dir.join("initramfs");
     fs::write(&initramfs, archive.finish())?;
+    let boot = Boot::Kernel {
+        image: kernel.image.clone(),
+        initramfs,
+        command_line: "console=ttyS0 panic=1".into(),
+    };
     let config = Config {
-        accelerator: Accelerator::Kvm,
-        machine: "q35".into(),
         cpus: 2,
         ram: 512,
-        boot: Boot::Kernel {
-            image: kernel.image.clone(),
-            initramfs,
-            command_line: "console=ttyS0 panic=1".into(),
-        },
-        disks: Vec::new(),
-        ports: Vec::new(),
-        reboot: false,
-        stay: false,
-        memory: None,
-        state: None,
-        extra: Vec::new(),
+        ..Config::new(Accelerator::Kvm, boot)
     };
     let ended = Qemu::start(&config, &dir.join("logs"))?.wait_end(DEADLINE);
     // A panic reboots, which ends the machine as well: only the kernel's own farewell counts.

@@ -16,6 +16,10 @@ const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 const BARE_TARGET: &str = "x86_64-unknown-none";
 /// Packages of the workspace with programs for the guest.
 const GUEST_PACKAGES: [&str; 3] = ["orthros-init", "orthros-ctl", "test-programs"];
+/// Example programs of liborthros, in Rust and in C.
+const EXAMPLES: [&str; 2] = ["failover", "failover-c"];
+/// Where liborthros is.
+const LIBRARY: &str = "active-hooks/lib";
 /// Debian's newer compiler, which can build for bare metal from its own library source.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
@@ -70,6 +74,9 @@ impl Artefacts {
                 let name = target["name"].as_str().context("cargo names its targets")?;
                 programs.push(built(self.guest.join(name))?);
             }
+        }
+        for example in EXAMPLES {
+            programs.push(built(self.guest.join("examples").join(example))?);
         }
         Ok(programs)
     }
@@ -126,7 +133,31 @@ pub fn build_guest_programs(paths: &Paths) -> Result<()> {
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_TARGET_DIR", &paths.target)
         .current_dir(&paths.root);
-    exec::quiet(&mut cargo)
+    exec::quiet(&mut cargo)?;
+    build_examples(paths)
+}
+
+/// Builds liborthros and its examples.
+fn build_examples(paths: &Paths) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--quiet", "--release", "--lib", "--examples", "-p", "orthros"])
+        .args(["--target", GUEST_TARGET])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TARGET_DIR", &paths.target)
+        .current_dir(&paths.root);
+    exec::quiet(&mut cargo)?;
+    let built = Artefacts::at(paths).guest;
+    let library = paths.root.join(LIBRARY);
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-static", "-O2", "-Wall", "-Wextra", "-Werror", "-I"])
+        .arg(library.join("include"))
+        .arg(library.join("examples/failover.c"))
+        .arg(built.join("liborthros.a"))
+        .arg("-o")
+        .arg(built.join("examples/failover-c"));
+    exec::quiet(&mut compiler)
 }
 
 /// Builds one of the bare-metal programs: with the toolchain's own library for the

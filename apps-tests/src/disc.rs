@@ -72,35 +72,59 @@ pub fn make(iso: &Path, contents: &Contents) -> Result<()> {
 /// When a part is missing, a command line cannot be written to grub.cfg, or
 /// grub-mkrescue fails.
 pub fn write(iso: &Path, loader: &Path, options: &str, modules: &[Module]) -> Result<()> {
+    let (tree, boot) = folders(iso)?;
+    let mut entry = String::new();
+    put(&boot, "loader", loader, options)?;
+    writeln!(entry, "  multiboot2 /boot/loader {options}")?;
+    for (number, module) in modules.iter().enumerate() {
+        let name = format!("{number}-{}", module.role);
+        put(&boot, &name, &module.file, &module.words)?;
+        writeln!(entry, "  module2 /boot/{name} {} {}", module.role, module.words)?;
+    }
+    finish(iso, &tree, "multiboot2", &entry)
+}
+
+/// Writes a bootable disc image with a kernel alone, as a distribution's GRUB boots it.
+///
+/// # Errors
+/// As [`write`].
+pub fn make_stock(iso: &Path, kernel: &Staged) -> Result<()> {
+    let (tree, boot) = folders(iso)?;
+    put(&boot, "kernel", &kernel.image, &kernel.command_line)?;
+    put(&boot, "initramfs", &kernel.initramfs, "")?;
+    let words = &kernel.command_line;
+    let entry = format!("  linux /boot/kernel {words}\n  initrd /boot/initramfs\n");
+    finish(iso, &tree, "linux", &entry)
+}
+
+/// The disc's tree and the folder `boot` in it, both made anew.
+fn folders(iso: &Path) -> Result<(PathBuf, PathBuf)> {
     let tree = iso.with_extension("tree");
     cache::remove(&tree)?;
     let boot = tree.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
-    let mut menu = String::from(
-        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset timeout=0\nmenuentry Orthros {\n",
+    Ok((tree, boot))
+}
+
+/// Makes the disc of its tree, with one menu entry. `command` is the GRUB module that boots it.
+fn finish(iso: &Path, tree: &Path, command: &str, entry: &str) -> Result<()> {
+    let menu = format!(
+        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset timeout=0\nmenuentry Orthros {{\n{entry}  boot\n}}\n"
     );
-    put(&boot, "loader", loader, options)?;
-    writeln!(menu, "  multiboot2 /boot/loader {options}")?;
-    for (number, module) in modules.iter().enumerate() {
-        let name = format!("{number}-{}", module.role);
-        put(&boot, &name, &module.file, &module.words)?;
-        writeln!(menu, "  module2 /boot/{name} {} {}", module.role, module.words)?;
-    }
-    menu.push_str("  boot\n}\n");
-    fs::write(boot.join("grub/grub.cfg"), menu)?;
+    fs::write(tree.join("boot/grub/grub.cfg"), menu)?;
     // The BIOS platform's modules alone keep the disc small and its making quick.
     exec::quiet(
         Command::new("grub-mkrescue")
             .args([
                 "-d",
                 "/usr/lib/grub/i386-pc",
-                "--install-modules=multiboot2 serial terminal biosdisk iso9660 part_msdos normal configfile",
+                &format!("--install-modules={command} serial terminal biosdisk iso9660 part_msdos normal configfile"),
             ])
             .args(["--fonts=", "--locales=", "--themes=", "-o"])
             .arg(iso)
-            .arg(&tree),
+            .arg(tree),
     )?;
-    cache::remove(&tree)
+    cache::remove(tree)
 }
 
 /// Puts a file on the disc, if GRUB can be told its words.

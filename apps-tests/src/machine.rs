@@ -25,6 +25,10 @@ pub struct Plan {
     pub dir: PathBuf,
     /// Boot the kernel directly, without loader and backup OS.
     pub stock: bool,
+    /// Have GRUB boot it all the same.
+    pub grub: bool,
+    /// More files for the guest.
+    pub files: Vec<File>,
     /// Options for the loader.
     pub loader_options: String,
     /// More words for both kernels' command lines.
@@ -50,6 +54,8 @@ impl Plan {
             successor,
             dir,
             stock: false,
+            grub: false,
+            files: Vec::new(),
             init: None,
             loader_options: String::new(),
             kernel_parameters: String::new(),
@@ -101,20 +107,19 @@ impl Machine {
             None => accelerator::choose(paths, &busybox)?,
         };
         let boot = boot(paths, artefacts, scenario, plan, [&active, &successor], &busybox)?;
-        let disks = disks(paths, artefacts, scenario, &plan.dir, (busybox, &active))?;
+        let disks = disks(paths, artefacts, scenario, plan, (busybox, &active))?;
         let config = Config {
-            accelerator,
             machine: scenario.guest.machine.clone(),
             cpus: scenario.guest.cpus,
+            cpu_features: scenario.guest.cpu_features.clone(),
             ram: scenario.guest.ram,
-            boot,
             disks,
             ports: scenario.guest.ports.clone(),
             reboot: plan.reboot,
             stay: scenario.ends_in_reset(),
             memory: plan.memory_file.then(|| plan.dir.join("memory")),
-            state: None,
             extra: plan.qemu.clone(),
+            ..Config::new(accelerator, boot)
         };
         let qemu = Qemu::start(&config, &plan.dir)?;
         let agent = Agent::new(qemu.agent.clone());
@@ -214,6 +219,11 @@ fn boot(
     };
     let wrong = &scenario.guest.wrong;
     let first = staged(active, init.clone(), wrong.active_module)?;
+    if plan.stock && plan.grub {
+        let iso = plan.dir.join("disc.iso");
+        disc::make_stock(&iso, &first)?;
+        return Ok(Boot::Disc(iso));
+    }
     if plan.stock {
         return Ok(Boot::Kernel {
             image: first.image,
@@ -271,7 +281,7 @@ fn disks(
     paths: &Paths,
     artefacts: &Artefacts,
     scenario: &Scenario,
-    dir: &Path,
+    plan: &Plan,
     (busybox, active): (PathBuf, &Kernel),
 ) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -303,17 +313,19 @@ fn disks(
             to: file.to.clone(),
         });
     }
+    files.extend(plan.files.iter().cloned());
     let spec = Spec {
         packages: scenario.guest.packages.iter().cloned().collect(),
         init: scenario.guest.init,
         files,
         busybox,
+        free: scenario.guest.free,
     };
-    let root = dir.join("root.qcow2");
+    let root = plan.dir.join("root.qcow2");
     rootfs::overlay(&rootfs::make(paths, &spec)?, &root)?;
     let mut disks = vec![root];
     for (index, size) in scenario.guest.disks.iter().enumerate() {
-        let disk = dir.join(format!("disk{}.qcow2", index + 1));
+        let disk = plan.dir.join(format!("disk{}.qcow2", index + 1));
         rootfs::empty_disk(&disk, size)?;
         disks.push(disk);
     }

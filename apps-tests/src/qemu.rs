@@ -51,6 +51,8 @@ pub struct Config {
     pub machine: String,
     /// Number of CPUs, the reserved one included.
     pub cpus: u32,
+    /// Features of the CPU to switch on or off, as after the model in QEMU's `-cpu`: `la57=off`.
+    pub cpu_features: String,
     /// RAM in MiB.
     pub ram: u32,
     /// What to start.
@@ -69,6 +71,28 @@ pub struct Config {
     pub state: Option<String>,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
+}
+
+impl Config {
+    /// A machine of four CPUs and 2 GB without disks or ports, which ends with a reset.
+    #[must_use]
+    pub fn new(accelerator: Accelerator, boot: Boot) -> Self {
+        Self {
+            accelerator,
+            machine: "q35".into(),
+            cpus: 4,
+            cpu_features: String::new(),
+            ram: 2048,
+            boot,
+            disks: Vec::new(),
+            ports: Vec::new(),
+            reboot: false,
+            stay: false,
+            memory: None,
+            state: None,
+            extra: Vec::new(),
+        }
+    }
 }
 
 /// A running machine. Dropping it kills the process; so does the death of this one.
@@ -330,15 +354,13 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
         }
         Accelerator::Kvm => add("-accel", "kvm".into()),
     }
-    add(
-        "-cpu",
-        if config.accelerator == Accelerator::Kvm {
-            "host"
-        } else {
-            "max"
-        }
-        .into(),
-    );
+    let model = if config.accelerator == Accelerator::Kvm {
+        "host"
+    } else {
+        "max"
+    };
+    let comma = if config.cpu_features.is_empty() { "" } else { "," };
+    add("-cpu", format!("{model}{comma}{}", config.cpu_features));
     add("-m", config.ram.to_string());
     match &config.memory {
         None => add("-machine", config.machine.clone()),

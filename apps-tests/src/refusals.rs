@@ -204,18 +204,11 @@ impl Disc {
         let iso = dir.join("disc.iso");
         disc::write(&iso, &self.loader, "", &self.changed(case.change))?;
         let config = Config {
-            accelerator,
             machine: case.machine.into(),
             cpus: case.cpus,
             ram: case.ram,
-            boot: Boot::Disc(iso.clone()),
-            disks: Vec::new(),
-            ports: Vec::new(),
-            reboot: false,
-            stay: false,
-            memory: None,
-            state: None,
             extra: case.qemu.iter().map(|&word| word.to_owned()).collect(),
+            ..Config::new(accelerator, Boot::Disc(iso.clone()))
         };
         let qemu = Qemu::start(&config, dir)?;
         let says = Regex::new(&format!("Orthros cannot start this machine: .*{}", case.says))?;

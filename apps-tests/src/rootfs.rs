@@ -12,9 +12,6 @@ use std::os::unix::fs::{symlink, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Free space on the image besides what it holds, in MiB.
-const FREE: u64 = 512;
-
 /// What runs as process 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -46,6 +43,8 @@ pub struct Spec {
     pub files: Vec<File>,
     /// A static busybox, for the minimal init.
     pub busybox: PathBuf,
+    /// Free space on the image besides what it holds, in MiB.
+    pub free: u64,
 }
 
 /// Makes the image (raw ext4), or finds the one made earlier of the same parts. Needs
@@ -60,7 +59,11 @@ pub fn make(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
         .context("the tree has a name")?
         .to_string_lossy()
         .into_owned();
-    let mut key = Key::default().text("image 1").text(&base_name).file(&spec.busybox)?;
+    let mut key = Key::default()
+        .text("image 2")
+        .text(&base_name)
+        .text(&spec.free.to_string())
+        .file(&spec.busybox)?;
     for text in own_files(spec.init)
         .iter()
         .flat_map(|(path, content, _)| [*path, *content])
@@ -77,7 +80,7 @@ pub fn make(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
         cache::remove(&tree)?;
         // Hard links cost nothing; what is added below replaces links, never contents.
         exec::quiet(Command::new("cp").args(["-al", "--"]).arg(&base).arg(&tree))?;
-        let result = add_files(&tree, spec).and_then(|()| make_ext4(&tree, scratch));
+        let result = add_files(&tree, spec).and_then(|()| make_ext4(&tree, scratch, spec.free));
         cache::remove(&tree)?;
         result
     })
@@ -210,10 +213,10 @@ fn place(tree: &Path, inside: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn make_ext4(tree: &Path, image: &Path) -> Result<()> {
+fn make_ext4(tree: &Path, image: &Path, free: u64) -> Result<()> {
     let used = exec::text(Command::new("du").args(["-sm", "--"]).arg(tree))?;
     let used: u64 = used.split_whitespace().next().context("du prints a number")?.parse()?;
-    let size = used + used / 8 + FREE;
+    let size = used + used / 8 + free;
     exec::quiet(
         Command::new("mke2fs")
             .args(["-q", "-F", "-t", "ext4", "-L", "guest", "-E", "root_owner=0:0", "-d"])

@@ -310,7 +310,10 @@ impl Said {
 }
 
 /// Waits until the machine would survive a failure.
-fn armed(machine: &mut Machine) -> Result<()> {
+///
+/// # Errors
+/// When it does not become so, with what it says of itself.
+pub fn armed(machine: &mut Machine) -> Result<()> {
     let deadline = Instant::now() + SHORT;
     loop {
         let status = machine.agent.run("orthros-ctl status", SHORT)?.output;

@@ -55,6 +55,8 @@ pub struct Guest {
     pub cpus: u32,
     /// `q35` or `pc`.
     pub machine: String,
+    /// Features of the CPU to switch on or off, as after the model in QEMU's `-cpu`: `la57=off`.
+    pub cpu_features: String,
     /// Sizes of further empty disks, as `64M`: /dev/vdb and on.
     pub disks: Vec<String>,
     /// TCP ports that clients reach.
@@ -71,6 +73,8 @@ pub struct Guest {
     pub standby: Option<bool>,
     /// Further options of the loader.
     pub loader_options: String,
+    /// Free space on the root file system, in MiB.
+    pub free: u64,
 }
 
 /// Parts of a guest that are not what they should be: all are right unless said otherwise.
@@ -96,6 +100,7 @@ impl Default for Guest {
             ram: 2048,
             cpus: 4,
             machine: "q35".into(),
+            cpu_features: String::new(),
             disks: Vec::new(),
             ports: Vec::new(),
             kernel_parameters: String::new(),
@@ -104,6 +109,7 @@ impl Default for Guest {
             wrong: Wrong::default(),
             standby: None,
             loader_options: String::new(),
+            free: 512,
         }
     }
 }

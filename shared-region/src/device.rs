@@ -87,7 +87,7 @@ pub struct Adopt {
     /// Out: nanoseconds.
     pub nanoseconds: u64,
 }
-/// Hands frames to a process as anonymous memory. Runs of kind OWN and HUGE are adopted, SHARED and KSM copied, and
+/// Hands frames to a process as anonymous memory. Runs of kind OWN and HUGE are adopted, SHARED and COPIED copied, and
 /// FILE runs are EINVAL. EEXIST if a page is there already, EFAULT outside a private mapping, EPERM if not withheld.
 pub const ADOPT: u64 = iowr::<Adopt>(5);
 

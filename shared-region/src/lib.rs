@@ -21,6 +21,7 @@
 //! | [`reasons`] | why a process cannot be kept |
 //! | [`context`] | the Essential Context itself |
 //! | [`device`] | the ioctl interface of the module's device node |
+//! | [`library`] | what a process registers through liborthros, in its own memory |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -33,6 +34,7 @@ pub mod device;
 pub mod facts;
 pub mod header;
 pub mod layout;
+pub mod library;
 pub mod log_ring;
 pub mod parking;
 pub mod protect;

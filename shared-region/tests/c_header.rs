@@ -160,7 +160,7 @@ fn constants(out: &mut String) {
         ("FRAME_OWN", context::frame_kind::OWN),
         ("FRAME_SHARED", context::frame_kind::SHARED),
         ("FRAME_HUGE", context::frame_kind::HUGE),
-        ("FRAME_KSM", context::frame_kind::KSM),
+        ("FRAME_COPIED", context::frame_kind::COPIED),
         ("RESUME_SLEEP", device::resume_kind::SLEEP),
         ("RESUME_FUTEX", device::resume_kind::FUTEX),
         ("RESUME_POLL", device::resume_kind::POLL),

@@ -99,6 +99,22 @@ pub fn cont_to_syscall(tid: Tid) -> io::Result<()> {
     ptrace(libc::PTRACE_SYSCALL, tid, 0, 0).map(drop)
 }
 
+/// As [`cont_to_syscall`], with a signal that the tracee is stopped on its way to, or 0.
+pub fn cont_to_syscall_with(tid: Tid, signal: i32) -> io::Result<()> {
+    ptrace(libc::PTRACE_SYSCALL, tid, 0, signal as u64).map(drop)
+}
+
+/// The number of the call that a tracee in a system-call stop is about to make; `None` if it has made it.
+pub fn call_entered(tid: Tid) -> io::Result<Option<u64>> {
+    /// `PTRACE_SYSCALL_INFO_ENTRY` (include/uapi/linux/ptrace.h).
+    const ENTRY: u8 = 1;
+    // struct ptrace_syscall_info up to `entry.nr`: op, padding, arch, instruction pointer, stack pointer, number.
+    let mut words = [0u64; 4];
+    let size = size_of_val(&words) as u64;
+    ptrace(libc::PTRACE_GET_SYSCALL_INFO, tid, size, words.as_mut_ptr() as u64)?;
+    Ok((words[0] as u8 == ENTRY).then_some(words[3]))
+}
+
 /// Lets go of a stopped tracee; it runs on with the registers it has.
 pub fn detach(tid: Tid) -> io::Result<()> {
     ptrace(libc::PTRACE_DETACH, tid, 0, 0).map(drop)
@@ -202,23 +218,36 @@ fn decode(status: i32) -> Stop {
 /// `TimedOut` at the deadline; ECHILD if the thread is neither a child nor a tracee.
 pub fn wait(tid: Tid, deadline: Instant) -> io::Result<Stop> {
     loop {
-        let mut status = 0;
-        // SAFETY: `status` is a live integer; the call writes nothing else.
-        let waited = unsafe { libc::waitpid(tid, &mut status, libc::__WALL | libc::WNOHANG) };
-        if waited == tid {
-            return Ok(decode(status));
-        }
-        if waited < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
+        if let Some(stop) = try_wait(tid)? {
+            return Ok(stop);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         wait_for_child_signal(left.min(Duration::from_millis(20)));
+    }
+}
+
+/// What a thread did, if it has stopped or exited since it was last asked.
+///
+/// # Errors
+/// ECHILD if the thread is neither a child nor a tracee.
+pub fn try_wait(tid: Tid) -> io::Result<Option<Stop>> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` is a live integer; the call writes nothing else.
+        let waited = unsafe { libc::waitpid(tid, &mut status, libc::__WALL | libc::WNOHANG) };
+        if waited == tid {
+            return Ok(Some(decode(status)));
+        }
+        if waited == 0 {
+            return Ok(None);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
 }
 
@@ -258,7 +287,8 @@ pub fn in_background(work: impl FnOnce()) -> io::Result<()> {
     }
 }
 
-fn wait_for_child_signal(longest: Duration) {
+/// Sleeps until a child has something to tell, or this time is over. See [`block_child_signal`].
+pub fn wait_for_child_signal(longest: Duration) {
     let timeout = libc::timespec {
         tv_sec: longest.as_secs() as libc::time_t,
         tv_nsec: longest.subsec_nanos().into(),

@@ -2,7 +2,7 @@
 
 use super::scenario::prepared;
 use anyhow::{bail, Context, Result};
-use clap::Args;
+use clap::{Args, Subcommand};
 use harness::bench::{self, Counted, COUNTED};
 use harness::kernels::Series;
 use harness::paths::Paths;
@@ -10,8 +10,19 @@ use harness::scenario::Scenario;
 use serde_json::json;
 use std::path::PathBuf;
 
+#[derive(Subcommand)]
+enum Part {
+    /// How long a service is silent while its kernel is replaced, beside reboot, kexec, CRIU and kdump
+    Gaps(super::gaps::Options),
+    /// What watching costs the watched, by instruction counts
+    Cost(super::cost::Options),
+}
+
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Only this kernel (default: both)
     #[arg(long, value_enum)]
     kernel: Option<Series>,
@@ -36,6 +47,11 @@ pub struct Options {
 }
 
 pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
+    match &options.part {
+        Some(Part::Gaps(options)) => return super::gaps::run(paths, options),
+        Some(Part::Cost(options)) => return super::cost::run(paths, options),
+        None => {}
+    }
     let kernels = options
         .kernel
         .map_or_else(|| Series::ALL.to_vec(), |series| vec![series]);

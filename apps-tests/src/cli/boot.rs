@@ -86,17 +86,18 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
     guest.cpus = options.cpus.unwrap_or(guest.cpus);
     guest.machine = options.machine.clone().unwrap_or_else(|| guest.machine.clone());
     let plan = Plan {
-        active: options.active,
-        successor: options.successor,
-        dir: std::path::absolute(&options.keep_logs)?,
         stock: options.stock,
         init: options.init.clone(),
         loader_options: options.loader_options.clone(),
         kernel_parameters: options.append.clone(),
         accelerator: options.icount.then_some(Accelerator::InstructionCount),
-        memory_file: false,
         reboot: options.reboot,
         qemu: options.qemu.clone(),
+        ..Plan::new(
+            options.active,
+            options.successor,
+            std::path::absolute(&options.keep_logs)?,
+        )
     };
     let mut machine = Machine::start(paths, &Artefacts::at(paths), &scenario, &plan)?;
     println!(

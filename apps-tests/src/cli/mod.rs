@@ -3,6 +3,8 @@
 mod bench;
 mod boot;
 mod build;
+mod cost;
+mod gaps;
 mod results;
 mod scenario;
 mod shell;

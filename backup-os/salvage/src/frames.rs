@@ -106,7 +106,7 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
         for i in 0..pages.min(HUGE_PAGES) {
             let offset = i.wrapping_mul(PAGE_SIZE);
             let code = self.context.kernel.mem.translate(space.vdso_code.offset(offset))?;
-            self.add(mapping.start.wrapping_add(offset), code.pfn().0, 1, frame_kind::KSM)?;
+            self.add(mapping.start.wrapping_add(offset), code.pfn().0, 1, frame_kind::COPIED)?;
         }
         self.close()
     }
@@ -165,21 +165,20 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
     fn frame(&mut self, va: u64, pfn: u64, sort: FrameSort) -> Result<()> {
         let kind = match sort {
             FrameSort::Anonymous { exclusive: true } => frame_kind::OWN,
-            FrameSort::Anonymous { exclusive: false } => {
+            FrameSort::Anonymous { exclusive: false } | FrameSort::Ksm => {
                 if self.context.claim(pfn) {
                     frame_kind::OWN
                 } else {
                     frame_kind::SHARED
                 }
             }
-            FrameSort::Ksm => frame_kind::KSM,
             FrameSort::Poisoned => return Err(at(va, reasons::POISONED)),
             FrameSort::Other | FrameSort::NoPage if self.context.is_zero(pfn) => return Ok(()),
             FrameSort::Other | FrameSort::NoPage => match self.area.mapping.backing {
                 // A page of the file that was not written to, or one that a truncation has just taken away.
                 Backing::FilePrivate if sort == FrameSort::Other => return Ok(()),
                 // Data of the vDSO, for a thread that was inside it; a hypervisor's clock page may be no RAM.
-                Backing::Vvar if pfn < self.context.pages.end() => frame_kind::KSM,
+                Backing::Vvar if pfn < self.context.pages.end() => frame_kind::COPIED,
                 Backing::Vvar => return Ok(()),
                 _ => return Err(at(va, reasons::DEVICE_MEMORY)),
             },

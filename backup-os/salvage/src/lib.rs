@@ -76,6 +76,7 @@ pub mod kallsyms;
 pub mod kernel;
 pub mod kernel_memory;
 pub mod layouts;
+pub mod library;
 pub mod machine;
 pub mod memory;
 pub mod mirror;

@@ -131,7 +131,7 @@ pub fn write<M: PhysMem + ?Sized>(
         let record = check_shared(context, leader, task)
             .and_then(|()| thread::check(context, task))
             .and_then(|()| thread::view(context, task, &space, &descriptors))
-            .and_then(|view| thread::read(context, &view, entry.tgid))
+            .and_then(|view| thread::read(context, &view, &space, entry.tgid))
             .map_err(|refusal| refusal.of(name))?;
         writer.push(Kind::Thread, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     }

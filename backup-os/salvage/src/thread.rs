@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::creds;
 use crate::fpu;
 use crate::interrupted::{self, Decision};
+use crate::library;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
@@ -98,13 +99,14 @@ pub fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Re
     Ok(())
 }
 
-/// The record of a thread; `threads` are the descriptors and page tables of its process.
+/// The record of a thread; `space` is that of its process.
 ///
 /// # Errors
 /// It cannot be restored or read.
 pub fn read<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
     view: &interrupted::Thread<'_>,
+    space: &crate::mm::Space,
     tgid: u32,
 ) -> Result<Thread> {
     let kernel = context.kernel;
@@ -114,7 +116,8 @@ pub fn read<M: PhysMem + ?Sized>(
     let task = view.task;
     let field = |field| mem.uint(task, field);
     let cpu = context.cpu_of(task);
-    let decision = interrupted::decide(context, view)?;
+    let has_hook = |number| library::has_hook(context, space, tgid, number);
+    let decision = interrupted::decide_or_ask(context, view, has_hook)?;
     let (xstate, stale) = fpu::read(kernel, context.input, &context.xstate, task, cpu)?;
     let pending = signals::pending(kernel, task.offset(u64::from(layout.pending.offset)))?;
     let slack = field(layout.timer_slack_ns)?;

@@ -84,7 +84,7 @@ pub struct Mapping {
 pub mod frame_kind {
     /// One process's own page: adopted in place.
     pub const OWN: u64 = 0;
-    /// Shared copy-on-write with another protected process: adopted once, in the owner that has it as `OWN`, and
+    /// Shared copy-on-write with another protected process, by fork or by ksmd: adopted once, in the owner that has it as `OWN`, and
     /// inherited from there by fork where the relation allows; else copied from the frame.
     pub const SHARED: u64 = 1;
     /// Page of a file or shmem object: content is put back through the file. `va` is the page index × 4096.
@@ -93,8 +93,8 @@ pub mod frame_kind {
     pub const FILE_DIRTY: u64 = 3;
     /// Part of a transparent huge page that is whole and exclusive: adopted in place.
     pub const HUGE: u64 = 4;
-    /// KSM page: copied.
-    pub const KSM: u64 = 5;
+    /// A kernel's own page that the process sees (vDSO, vvar): copied into fresh memory.
+    pub const COPIED: u64 = 5;
 }
 
 /// Consecutive page frames behind consecutive pages ([`crate::record::Kind::Frames`]): 16 bytes, little-endian.

@@ -117,6 +117,9 @@ pub enum Resume {
         /// Absolute expiry on CLOCK_MONOTONIC.
         expires: u64,
     },
+    /// It is not known what the call has done, and the process has a hook that decides ([`crate::library`]). The registers
+    /// are those behind the call, with no result. Without an answer the process cannot go on.
+    Undecided,
 }
 
 /// Scheduling of a thread (`sched_setattr`).

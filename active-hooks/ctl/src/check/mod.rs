@@ -5,6 +5,7 @@
 //! `/proc` does not show is listed in [`UNSEEN`].
 
 mod descriptors;
+mod handlers;
 mod mappings;
 mod mounts;
 mod peers;
@@ -243,6 +244,7 @@ pub fn check(process: &Process<'_>, peers: &Peers) -> Result<Verdict> {
         mappings::policies(process, &mut findings);
         descriptors::check(process, &mounts, &mut findings)?;
         timers::check(process, &mut findings);
+        handlers::check(process, &mut findings);
         peers.check(process, &mut findings)?;
     }
     Ok(Verdict {

@@ -55,7 +55,7 @@ impl Shares {
         for run in world.spaces.values().flat_map(Space::runs) {
             let frames = run.pfn()..run.pfn() + run.pages();
             match run.kind() {
-                frame_kind::KSM => {}
+                frame_kind::COPIED => {}
                 frame_kind::SHARED => shares.shared.extend(frames),
                 // That two processes own a frame is a contradiction, but one that does no harm this way.
                 _ => owned.insert(frames, |frame| {
@@ -166,7 +166,7 @@ impl Shares {
         let mut last: Option<(Page, u64)> = None;
         for page in pages {
             let mut page = page;
-            if self.shared.contains(&page.pfn) && page.kind != frame_kind::KSM {
+            if self.shared.contains(&page.pfn) && page.kind != frame_kind::COPIED {
                 let first = self.adopted.insert(page.pfn);
                 page.kind = if first { frame_kind::OWN } else { frame_kind::SHARED };
             }

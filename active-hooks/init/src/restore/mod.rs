@@ -21,6 +21,7 @@ pub mod groups;
 pub mod high;
 pub mod host;
 pub mod inodes;
+pub mod library;
 pub mod memory;
 pub mod meter;
 pub mod objects;
@@ -51,7 +52,10 @@ use self::{
     tree::Tree,
     world::World,
 };
-use shared_region::context::{Id, OpenFileKind, Outcome, Process};
+use shared_region::{
+    context::{Id, OpenFileKind, Outcome, Process},
+    control::Cause,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::OwnedFd,
@@ -69,6 +73,10 @@ pub struct Setting {
     pub offsets: ClockOffsets,
     /// Processes that are refused for a reason found before, with it.
     pub refused: BTreeMap<u32, Refusal>,
+    /// Why this failover took place, for handlers.
+    pub cause: Cause,
+    /// Failovers since the machine was started, this one included.
+    pub failover: u64,
 }
 
 /// The processes, ready to run, and those that are not.
@@ -219,10 +227,11 @@ impl Ready {
         self.built.is_empty()
     }
 
-    /// Lets every process run, and tells what became of each.
-    pub fn release(self, world: &World<'_>) -> BTreeMap<u32, Outcome> {
+    /// Lets every process run, after what its handlers have to do, and tells what became of each.
+    pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
         let mut outcomes = BTreeMap::new();
         let comm = |id: &u32| world.processes.get(id).map_or_else(String::new, world::Member::comm);
+        let handlers = library::run::Handlers::start(&mut self.built, world, host, setting);
         // Children first: a parent must find them as it left them. Ids nearly always grow from parent to child.
         for (id, built) in self.built.into_iter().rev() {
             let mut outcome = Outcome {
@@ -237,6 +246,16 @@ impl Ready {
                     outcome.remarks.push(refusal.to_string());
                 }
             }
+            outcomes.insert(id, outcome);
+        }
+        for (id, library::run::Ended { built, resumed }) in handlers.finish() {
+            let outcome = Outcome {
+                comm: comm(&id),
+                resumed,
+                remarks: built.remarks,
+                adopted: built.adopted,
+                copied: built.copied,
+            };
             outcomes.insert(id, outcome);
         }
         // What was not recorded is told by the salvager.

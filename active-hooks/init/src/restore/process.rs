@@ -6,6 +6,7 @@ use super::{
     clock::Elapsed,
     creds, descriptors,
     host::Host,
+    library,
     meter::{self, Part},
     signals, threads, timers,
     tracee::Tracee,
@@ -52,6 +53,8 @@ pub struct Built {
     pub remarks: Vec<String>,
     /// Whether a child that could not be restored was left to it as dead.
     pub bereaved: bool,
+    /// What is to be run in it before it goes on.
+    pub library: Option<library::Plan>,
 }
 
 impl Built {
@@ -66,6 +69,7 @@ impl Built {
             has: BTreeSet::new(),
             remarks: Vec::new(),
             bereaved: false,
+            library: None,
         }
     }
 
@@ -80,14 +84,19 @@ impl Built {
     }
 
     /// Kills the process and waits until it is gone.
-    pub fn kill(self) {
+    pub fn kill(mut self) {
+        self.kill_threads();
+    }
+
+    /// As [`Self::kill`]; what is known of the process stays.
+    pub fn kill_threads(&mut self) {
         let Some(pid) = self.threads.first().map(Tracee::tid) else {
             return;
         };
         // It may be gone already: then there is nothing to do.
         let _ = sys::kill(pid, libc::SIGKILL);
         let deadline = Instant::now() + PATIENCE;
-        for thread in self.threads.iter().rev() {
+        for thread in self.threads.drain(..).rev() {
             while let Ok(stop) = sys::wait(thread.tid(), deadline) {
                 if matches!(stop, sys::Stop::Exited(_)) {
                     break;
@@ -213,15 +222,9 @@ pub fn finish(
             .push("its controlling terminal: the leader of its session is gone".into());
     }
     last_calls(arena, built.leader()?, member)?;
-    for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(sections) {
-        if let Some(section) = section {
-            threads::put_rseq_section(process.tgid, thread, section)?;
-        }
-        let registers = threads::registers(thread);
-        let blocked = thread.saved_blocked.unwrap_or(thread.blocked);
+    for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(&sections) {
         meter::at(Part::Registers, || {
-            tracee.set_state(&registers, &thread.xstate, blocked)?;
-            threads::resume(thread, context.offsets, context.host)
+            threads::settle(tracee, thread, *section, context.offsets, context.host)
         })?;
         // The kernel counts without the namespace; what started before this kernel did started at a negative time.
         let times = TaskState {
@@ -234,6 +237,7 @@ pub fn finish(
             built.remarks.push(refusal.to_string());
         }
     }
+    built.library = library::plan(space, member, context.world, &sections, &mut built.remarks)?;
     if process.stopped_by != 0 {
         sys::kill(process.tgid as sys::Tid, libc::SIGSTOP).or_refuse(|| "stopped state")?;
     }

@@ -122,7 +122,8 @@ fn all(queued: &[SigInfo], mask: u64) -> Restored<Vec<(i32, Vec<u8>)>> {
     Ok(signals)
 }
 
-fn signal_of(info: &SigInfo) -> Option<i32> {
+/// The number of a queued signal, if it is one.
+pub fn signal_of(info: &SigInfo) -> Option<i32> {
     let number = i32::from_le_bytes(info.0.get(..4)?.try_into().ok()?);
     (1..=LAST_SIGNAL).contains(&number).then_some(number)
 }

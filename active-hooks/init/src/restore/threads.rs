@@ -4,7 +4,9 @@ use super::{
     batch::{Arg, Batch},
     creds,
     host::Host,
-    restrictions, tracee, Refusal, Restored,
+    restrictions,
+    tracee::{self, Tracee},
+    Refusal, Restored,
 };
 use crate::sys::Registers;
 use shared_region::{
@@ -99,7 +101,7 @@ pub fn rseq_section(pid: u32, thread: &Thread) -> Option<u64> {
 }
 
 /// Puts a critical section back; the kernel then aborts it on the way to user mode, as after any preemption.
-pub fn put_rseq_section(pid: u32, thread: &Thread, section: u64) -> Restored<()> {
+fn put_rseq_section(pid: u32, thread: &Thread, section: u64) -> Restored<()> {
     let written = File::options()
         .write(true)
         .open(format!("/proc/{pid}/mem"))
@@ -203,15 +205,36 @@ pub type ClockOffsets = (i64, i64);
 pub fn registers(thread: &Thread) -> Registers {
     let mut registers = thread.regs;
     let restart = libc::SYS_restart_syscall as u64;
-    if thread.resume != Resume::Registers && registers[tracee::RAX] != restart {
+    let goes_on = !matches!(thread.resume, Resume::Registers | Resume::Undecided);
+    if goes_on && registers[tracee::RAX] != restart {
         registers[tracee::RAX] = restart;
         registers[tracee::RIP] = registers[tracee::RIP].wrapping_sub(SYSCALL_SIZE);
     }
     registers
 }
 
+/// Gives a thread the state it goes on with; `section` is the restartable sequence it was in.
+pub fn settle(
+    tracee: &Tracee,
+    thread: &Thread,
+    section: Option<u64>,
+    offsets: ClockOffsets,
+    host: &dyn Host,
+) -> Restored<()> {
+    if let Some(section) = section {
+        put_rseq_section(thread.tgid, thread, section)?;
+    }
+    tracee.set_state(&registers(thread), &thread.xstate, blocked(thread))?;
+    resume(thread, offsets, host)
+}
+
+/// The signals a thread has blocked when it goes on.
+pub fn blocked(thread: &Thread) -> u64 {
+    thread.saved_blocked.unwrap_or(thread.blocked)
+}
+
 /// Prepares an interrupted call to go on when the thread does.
-pub fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restored<()> {
+fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restored<()> {
     let kernel_time = |clock: i32, expires: u64| match clock {
         libc::CLOCK_MONOTONIC => expires.saturating_add_signed(-offsets.0),
         libc::CLOCK_BOOTTIME => expires.saturating_add_signed(-offsets.1),
@@ -219,7 +242,7 @@ pub fn resume(thread: &Thread, offsets: ClockOffsets, host: &dyn Host) -> Restor
     };
     let tid = u64::from(thread.tid);
     let call = match thread.resume {
-        Resume::Registers => return Ok(()),
+        Resume::Registers | Resume::Undecided => return Ok(()),
         Resume::Sleep { clock, expires, remain } => ResumeCall {
             tid,
             kind: resume_kind::SLEEP,

@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 /// How long a tracee may take for a batch of calls.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Selectors of user code and data (arch/x86/include/asm/segment.h).
-const USER_CS: u64 = 0x33;
-const USER_DS: u64 = 0x2B;
+/// Selector of user code (arch/x86/include/asm/segment.h).
+pub const USER_CS: u64 = 0x33;
+/// Selector of user data.
+pub const USER_DS: u64 = 0x2B;
 
-/// Index of RIP in [`sys::Registers`].
-pub const RIP: usize = index::RIP;
-/// Index of RAX in [`sys::Registers`].
-pub const RAX: usize = index::RAX;
+pub use index::{CS, EFLAGS, ORIG_RAX, RAX, RBP, RIP, RSP, SS};
+/// Where the arguments of a system call are in [`sys::Registers`]; the first three are those of a function, too.
+pub const ARGUMENTS: [usize; 6] = [index::RDI, index::RSI, index::RDX, index::R10, index::R8, index::R9];
 
 /// Indices into [`sys::Registers`].
+#[allow(missing_docs)]
 mod index {
+    pub const RBP: usize = 4;
     pub const R10: usize = 7;
     pub const R9: usize = 8;
     pub const R8: usize = 9;
@@ -39,6 +41,9 @@ mod index {
 
 /// All signals but the one that ends a batch.
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
+
+/// Options while a thread runs instructions of its own: it is under its restrictions, and what it starts is its own.
+const OWN_OPTIONS: i32 = libc::PTRACE_O_TRACEEXEC | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
 
 const OPTIONS: i32 = libc::PTRACE_O_TRACEFORK
     | libc::PTRACE_O_TRACEVFORK
@@ -224,6 +229,12 @@ impl Tracee {
     /// Suspends seccomp while the thread is traced.
     pub fn suspend_seccomp(&self) -> Restored<()> {
         sys::set_options(self.tid, OPTIONS | libc::PTRACE_O_SUSPEND_SECCOMP).or_refuse(|| "seccomp")
+    }
+
+    /// Lets the thread run instructions of its own up to its next system call, under all its restrictions.
+    pub fn run_own(&self) -> Restored<()> {
+        sys::set_options(self.tid, OWN_OPTIONS).or_refuse(|| "tracing")?;
+        sys::cont_to_syscall(self.tid).or_refuse(|| "tracing")
     }
 
     /// Gives the thread its final registers, extended state and signal mask.

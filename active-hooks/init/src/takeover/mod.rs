@@ -28,11 +28,12 @@ use crate::{
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
 use shared_region::{
-    control::{SalvageGate, SuccessorPhase},
+    control::{Cause, ControlWords, SalvageGate, SuccessorPhase},
     device::Mark,
     record::Stream,
     timeline::Event,
 };
+use std::mem::offset_of;
 
 /// What this boot is.
 pub enum Role {
@@ -87,6 +88,7 @@ struct Inner {
 /// The Essential Context, read.
 struct Saved {
     failover: u64,
+    cause: Cause,
     world: World<'static>,
 }
 
@@ -104,8 +106,10 @@ impl Saved {
                 return None;
             }
         };
+        let cause = region.control(offset_of!(ControlWords, failure_cause));
         Some(Self {
             failover: stream.header.failover,
+            cause: Cause::from_word(cause).unwrap_or_default(),
             world: World::read(&stream),
         })
     }
@@ -206,7 +210,7 @@ impl Takeover {
 }
 
 impl Inner {
-    fn restore(&self, Saved { failover, world }: &Saved) {
+    fn restore(&self, Saved { failover, cause, world }: &Saved) {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
@@ -216,6 +220,8 @@ impl Inner {
             rewritten: put_back.rewritten,
             held: put_back.held,
             offsets: self.offsets,
+            cause: *cause,
+            failover: *failover,
             ..Setting::default()
         };
         let outcomes = match restore::restore(world, device, &setting) {
@@ -224,7 +230,7 @@ impl Inner {
                 let count = ready.len() as u64;
                 // Those released first must not keep the others waiting.
                 crate::sys::ahead_of_others(|| {
-                    let outcomes = ready.release(world);
+                    let outcomes = ready.release(world, device, &setting);
                     phase(device, Some(Event::AllResumed), SuccessorPhase::Resumed, count);
                     outcomes
                 })

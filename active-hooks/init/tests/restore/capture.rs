@@ -5,8 +5,8 @@ use crate::frames::Frames;
 use orthros_init::sys::{self, Registers, Tid};
 use shared_region::{
     context::{
-        frame_kind, AddressSpace, Backing, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping, OpenFile,
-        OpenFileKind, Pipe, Process, Sched, SharedMemory, SigAction, Thread,
+        frame_kind, AddressSpace, Backing, Caught, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping,
+        OpenFile, OpenFileKind, Pipe, Process, Resume, Sched, SharedMemory, SigAction, Thread,
     },
     record::{Kind, Writer},
 };
@@ -36,10 +36,16 @@ pub struct Capture {
     pipes: BTreeMap<u64, ()>,
     files: Vec<(u64, Tid, u32)>,
     masks: BTreeMap<Tid, u64>,
+    /// Restartable sequences that threads were in when they were stopped. The kernel forgets them when calls are injected.
+    sections: BTreeMap<Tid, (u64, [u8; 8])>,
     /// Frames by their physical number.
     physical: BTreeMap<u64, u64>,
     /// Record a vDSO and a release that are not this kernel's.
     pub other_kernel: bool,
+    /// Record processes as stopped by SIGSTOP.
+    pub stopped: bool,
+    /// Record this system call as one of which it cannot be told what it has done.
+    pub undecided: Option<libc::c_long>,
 }
 
 /// Stops a thread; returns its blocked signals.
@@ -51,6 +57,12 @@ fn attach(tid: Tid) -> u64 {
     // A signal must not come between the calls that are injected.
     sys::set_signal_mask(tid, !0).unwrap();
     mask
+}
+
+/// Address of the word that says which restartable sequence a stopped thread is in. One that has only just begun has none.
+fn rseq_section(tid: Tid) -> Option<u64> {
+    let (area, ..) = sys::rseq(tid).unwrap();
+    (area != 0).then_some(area + 8)
 }
 
 fn read(pid: Tid, file: &str) -> String {
@@ -88,7 +100,7 @@ fn inject(gate: u64, tid: Tid, number: i64, arguments: impl Fn(u64) -> [u64; 6],
     registers[ORIG_RAX] = u64::MAX;
     let mut code = [0; 2];
     memory.read_exact_at(&mut code, registers[RIP]).unwrap();
-    assert_eq!(code, [0x0F, 0x05], "the leader is stopped in a system call");
+    assert_eq!(code, [0x0F, 0x05]);
     sys::set_registers(tid, &registers).unwrap();
     for _ in 0..2 {
         sys::cont_to_syscall(tid).unwrap();
@@ -102,12 +114,13 @@ fn inject(gate: u64, tid: Tid, number: i64, arguments: impl Fn(u64) -> [u64; 6],
 }
 
 /// Translates an interrupted call into its restart from the start.
-fn restarted(mut registers: Registers) -> Registers {
+fn restarted(mut registers: Registers) -> (Registers, Caught) {
     if registers[ORIG_RAX] as i64 >= 0 && matches!(-(registers[RAX] as i64), 512..=514 | 516) {
         registers[RAX] = registers[ORIG_RAX];
         registers[RIP] -= 2;
+        return (registers, Caught::Syscall(registers[ORIG_RAX] as u32));
     }
-    registers
+    (registers, Caught::User)
 }
 
 fn status_field(status: &str, name: &str) -> u64 {
@@ -140,8 +153,11 @@ impl Capture {
             pipes: BTreeMap::new(),
             files: Vec::new(),
             masks: BTreeMap::new(),
+            sections: BTreeMap::new(),
             physical: BTreeMap::new(),
             other_kernel: false,
+            stopped: false,
+            undecided: None,
         }
     }
 
@@ -158,19 +174,37 @@ impl Capture {
 
     /// Stops a process for good. All are stopped before the first is captured, as by a failure.
     pub fn stop(&mut self, pid: Tid) {
-        let masks = tids(pid).into_iter().map(|tid| (tid, attach(tid)));
-        self.masks.extend(masks);
+        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        for tid in tids(pid) {
+            self.masks.insert(tid, attach(tid));
+            if let Some(at) = rseq_section(tid) {
+                let mut section = [0; 8];
+                memory.read_exact_at(&mut section, at).unwrap();
+                self.sections.insert(tid, (at, section));
+            }
+        }
     }
 
     /// Captures a stopped process.
     pub fn process(&mut self, pid: Tid) {
         let tids = tids(pid);
-        // The leader waits for a question, or for room in a pipe.
-        let gate = sys::registers(pid).unwrap()[RIP] - 2;
+        // Some thread waits: for a question, or for room in a pipe.
+        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        let is_call = |at: &u64| {
+            let mut code = [0; 2];
+            memory.read_exact_at(&mut code, *at).unwrap();
+            code == [0x0F, 0x05]
+        };
+        let mut before = tids.iter().map(|&tid| sys::registers(tid).unwrap()[RIP] - 2);
+        let gate = before.find(is_call).expect("no thread is stopped in a system call");
         for &tid in &tids {
             self.thread(gate, pid, tid);
         }
         self.process_record(gate, pid);
+        let memory = File::options().write(true).open(format!("/proc/{pid}/mem")).unwrap();
+        for (at, section) in tids.iter().filter_map(|tid| self.sections.get(tid)) {
+            memory.write_all_at(section, *at).unwrap();
+        }
         self.space(pid);
         self.table(pid);
     }
@@ -210,11 +244,25 @@ impl Capture {
             ids.try_into().unwrap()
         };
         let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
+        let (mut regs, caught) = restarted(sys::registers(tid).unwrap());
+        let undecided = self
+            .undecided
+            .is_some_and(|number| caught == Caught::Syscall(number as u32));
+        if undecided {
+            regs[RIP] += 2;
+            regs[RAX] = -i64::from(libc::ENOSYS) as u64;
+        }
         let thread = Thread {
             tid: tid as u32,
             tgid: pid as u32,
             comm: read(tid, "comm").trim_end().into(),
-            regs: restarted(sys::registers(tid).unwrap()),
+            regs,
+            caught,
+            resume: if undecided {
+                Resume::Undecided
+            } else {
+                Resume::Registers
+            },
             xstate: sys::xstate(tid).unwrap(),
             blocked: self.masks[&tid],
             pending_mask: status_field(&status, "SigPnd"),
@@ -315,6 +363,7 @@ impl Capture {
             sigactions,
             pending_mask: status_field(&read(pid, "status"), "ShdPnd"),
             itimers,
+            stopped_by: if self.stopped { libc::SIGSTOP as u32 } else { 0 },
             coredump_filter: u32::from_str_radix(read(pid, "coredump_filter").trim(), 16).unwrap(),
             ..Process::default()
         };
@@ -349,11 +398,7 @@ impl Capture {
         let mut brk = stat[44];
         for line in maps.lines() {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let (start, end) = words[0].split_once('-').unwrap();
-            let (start, end) = (
-                u64::from_str_radix(start, 16).unwrap(),
-                u64::from_str_radix(end, 16).unwrap(),
-            );
+            let (start, end) = range(words[0]);
             let name = words.get(5).copied().unwrap_or("");
             let mut mapping = Mapping {
                 start,
@@ -381,7 +426,7 @@ impl Capture {
                 "[stack]" => mapping.map_flags = libc::MAP_GROWSDOWN as u32,
                 name if name.starts_with('/') => {
                     mapping.offset = u64::from_str_radix(words[2], 16).unwrap();
-                    mapping.inode = self.inode(name, &words, &memory, start, end);
+                    mapping.inode = self.inode(pid, name, &words, &memory);
                     mapping.backing = match (shared, name) {
                         (true, "/dev/zero") => Backing::SharedMemory,
                         (true, _) => Backing::FileShared,
@@ -426,11 +471,12 @@ impl Capture {
         self.push_bytes(Kind::Frames, owner, runs);
     }
 
-    fn inode(&mut self, name: &str, words: &[&str], memory: &File, start: u64, end: u64) -> u64 {
+    fn inode(&mut self, pid: Tid, name: &str, words: &[&str], memory: &File) -> u64 {
         let number: u64 = words[4].parse().unwrap();
         if self.inodes.insert(number, ()).is_some() {
             return number;
         }
+        let (start, end) = range(words[0]);
         if name == "/dev/zero" {
             let mut runs = Vec::new();
             for page in (start..end).step_by(0x1000) {
@@ -445,6 +491,18 @@ impl Capture {
             };
             self.push(Kind::SharedMemory, number, shared);
             self.push_bytes(Kind::Frames, number, runs);
+        } else if name.starts_with("/memfd:") {
+            // Of a private mapping: what was written is the process's own, the rest are zeros.
+            let size = fs::metadata(format!("/proc/{pid}/map_files/{}", words[0]))
+                .unwrap()
+                .len();
+            let shared = SharedMemory {
+                size,
+                name: name.into(),
+                seals: Some(0),
+                ..SharedMemory::default()
+            };
+            self.push(Kind::SharedMemory, number, shared);
         } else {
             self.named_inode(name, number);
         }
@@ -587,6 +645,13 @@ impl Capture {
             }
         }
     }
+}
+
+/// First address and first address after it, as `maps` has them.
+fn range(text: &str) -> (u64, u64) {
+    let (start, end) = text.split_once('-').unwrap();
+    let address = |text| u64::from_str_radix(text, 16).unwrap();
+    (address(start), address(end))
 }
 
 /// `(seconds, nanoseconds)` as fdinfo prints it, in nanoseconds.

@@ -1,6 +1,6 @@
 //! The cases.
 
-use crate::capture::Capture;
+use crate::{capture::Capture, library};
 use orthros_init::{
     restore::{self, world::World, Setting},
     sys::Tid,
@@ -27,6 +27,35 @@ pub const ALL: &[(&str, fn())] = &[
     ("a_pipe_between_parent_and_child", a_pipe_between_parent_and_child),
     ("shared_pages_are_inherited", shared_pages_are_inherited),
     ("files_keep_offset_and_sharing", files_keep_offset_and_sharing),
+    (
+        "a_handler_runs_first_each_time",
+        library::a_handler_runs_first_each_time,
+    ),
+    ("hooks_end_calls", library::hooks_end_calls),
+    (
+        "hooks_decide_what_nobody_knows",
+        library::hooks_decide_what_nobody_knows,
+    ),
+    ("registers_outlive_a_handler", library::registers_outlive_a_handler),
+    (
+        "a_late_handler_returns_by_itself",
+        library::a_late_handler_returns_by_itself,
+    ),
+    (
+        "a_handler_that_was_running_goes_on",
+        library::a_handler_that_was_running_goes_on,
+    ),
+    (
+        "a_restartable_sequence_is_aborted",
+        library::a_restartable_sequence_is_aborted,
+    ),
+    ("a_child_has_no_handler", library::a_child_has_no_handler),
+    ("a_handler_may_fail", library::a_handler_may_fail),
+    ("a_damaged_table_is_named", library::a_damaged_table_is_named),
+    (
+        "a_stopped_process_stays_stopped",
+        library::a_stopped_process_stays_stopped,
+    ),
 ];
 
 /// Runs a case in a process with a single thread, which may adopt orphans.
@@ -46,8 +75,9 @@ pub fn in_a_process_of_its_own(case: fn()) -> bool {
 }
 
 /// A program under test with the pipes to talk to it.
-struct Subject {
-    pid: Tid,
+pub struct Subject {
+    /// Its process.
+    pub pid: Tid,
     /// The process as it was first started; the capture collects it.
     _first: Child,
     ask: File,
@@ -55,7 +85,8 @@ struct Subject {
 }
 
 impl Subject {
-    fn start(name: &str, arguments: &[&str]) -> Self {
+    /// Starts a program and waits until it is ready.
+    pub fn start(name: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         // SAFETY: setsid() is safe between fork and exec. Without a session of its own the leader of the program's
         // session would be alive, outside of what is restored.
@@ -89,13 +120,15 @@ impl Subject {
         subject
     }
 
-    fn line(&mut self) -> String {
+    /// What it says next.
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.hear.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    fn ask(&mut self) -> String {
+    /// Asks it.
+    pub fn ask(&mut self) -> String {
         self.ask.write_all(b"?").unwrap();
         self.line()
     }
@@ -106,7 +139,25 @@ impl Subject {
         self.through(Capture::new(), pids)
     }
 
-    fn through(&mut self, mut capture: Capture, pids: &[Tid]) -> BTreeMap<u32, Outcome> {
+    fn through(&mut self, capture: Capture, pids: &[Tid]) -> BTreeMap<u32, Outcome> {
+        let outcomes = self.through_with_remarks(capture, pids, &Setting::default());
+        for (pid, outcome) in &outcomes {
+            assert!(
+                outcome.resumed && outcome.remarks.is_empty(),
+                "{pid}: {:?}",
+                outcome.remarks
+            );
+        }
+        outcomes
+    }
+
+    /// The same for processes that go on with remarks, or do not.
+    pub fn through_with_remarks(
+        &mut self,
+        mut capture: Capture,
+        pids: &[Tid],
+        setting: &Setting,
+    ) -> BTreeMap<u32, Outcome> {
         pids.iter().for_each(|&pid| capture.stop(pid));
         pids.iter().for_each(|&pid| capture.process(pid));
         capture.kill(pids);
@@ -114,7 +165,7 @@ impl Subject {
         let stream = Stream::open(&stream).unwrap();
         let world = World::read(&stream);
         assert!(world.unreadable.is_empty(), "{:?}", world.unreadable);
-        let ready = restore::restore(&world, &capture.frames, &Setting::default()).unwrap();
+        let ready = restore::restore(&world, &capture.frames, setting).unwrap();
         for (name, number) in [("ask", 0), ("hear", 1)] {
             let path = format!("/proc/{}/fd/{number}", self.pid);
             let end = File::options().read(name == "hear").write(name == "ask").open(path);
@@ -125,12 +176,7 @@ impl Subject {
                 _ => {}
             }
         }
-        let outcomes = ready.release(&world);
-        for (pid, outcome) in &outcomes {
-            assert!(outcome.resumed, "{pid}: {:?}", outcome.remarks);
-            assert!(outcome.remarks.is_empty(), "{pid}: {:?}", outcome.remarks);
-        }
-        outcomes
+        ready.release(&world, &capture.frames, setting)
     }
 }
 

@@ -7,6 +7,7 @@
 mod capture;
 mod cases;
 mod frames;
+mod library;
 mod programs;
 
 fn main() {

@@ -16,19 +16,21 @@ pub fn run(name: &str, arguments: &[String]) -> ! {
         "forked" => forked(),
         "clock" => clock(),
         "file" => file(&arguments[0]),
+        name if name.starts_with("library-") => crate::library::program(name),
         other => panic!("no program {other}"),
     }
     std::process::exit(0);
 }
 
-fn answer(text: &str) {
+/// Says something.
+pub fn answer(text: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").unwrap();
     out.flush().unwrap();
 }
 
 /// Waits for a question; ends the program when nobody is left to ask.
-fn question() -> u8 {
+pub fn question() -> u8 {
     let mut byte = [0];
     match std::io::stdin().lock().read(&mut byte) {
         Ok(1) => byte[0],

@@ -57,9 +57,9 @@ struct Arguments {
     /// After a failover: wait for the results of --start-all and sum them up.
     #[arg(long)]
     collect: bool,
-    /// With --start-all and --collect: only cells whose name contains this.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
+    /// With --start-all and --collect: only cells whose name contains this; given again, one of these.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// With --start-all and --collect: part I of N of the cells.
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     shard: run::Shard,

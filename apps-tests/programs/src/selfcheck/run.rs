@@ -63,8 +63,8 @@ impl FromStr for Shard {
 /// Which cells, and how long to wait for them.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// Only names that contain this.
-    pub only: String,
+    /// Only names that contain one of these; all if there is none.
+    pub only: Vec<String>,
     /// Only this part of them.
     pub shard: Shard,
     /// Seconds.
@@ -75,7 +75,7 @@ impl Selection {
     /// The cells chosen.
     pub fn cells(&self) -> impl Iterator<Item = &'static Cell> + '_ {
         cells::all()
-            .filter(|cell| cell.name.contains(&self.only))
+            .filter(|cell| self.only.is_empty() || self.only.iter().any(|text| cell.name.contains(text)))
             .enumerate()
             .filter(|(at, _)| at % self.shard.count == self.shard.index - 1)
             .map(|(_, cell)| cell)

@@ -51,7 +51,6 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("Inode.uid", "seen with `Inode.mode` by files/dirty"),
     ("Inode.gid", "seen with `Inode.mode` by files/dirty"),
     ("SharedMemory.swapped", "the guests have no swap"),
-    ("frame_kind.KSM", "ksmd does not run in the guests; copied like SHARED"),
 ];
 
 /// The cells, one a line, or as a JSON array.

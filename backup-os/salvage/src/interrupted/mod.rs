@@ -135,6 +135,39 @@ pub fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread
     }
 }
 
+/// As [`decide`], but a call that can be neither repeated nor completed is left to the process itself if it has a hook for
+/// it. The call in which the kernel died is not: it would be made again.
+///
+/// # Errors
+/// As there.
+pub fn decide_or_ask<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    thread: &Thread<'_>,
+    has_hook: impl FnOnce(u32) -> bool,
+) -> Result<Decision> {
+    let decided = decide(context, thread);
+    let regs = thread.registers.user;
+    let number = regs.orig_ax as u32;
+    let undecided = matches!(&decided, Err(refusal) if refusal.reason == reasons::CALL_EFFECT);
+    if !undecided || thread.registers.origin != Origin::Stack || !regs.in_syscall() || !has_hook(number) {
+        return decided;
+    }
+    let chain = Chain::of(context, thread.task, &thread.registers);
+    if chain.is_some_and(|chain| chain.has(&PANIC)) {
+        return decided;
+    }
+    let regs = UserRegs {
+        orig_ax: u64::MAX,
+        ..regs
+    };
+    Ok(Decision {
+        regs,
+        resume: Resume::Undecided,
+        caught: Caught::Syscall(number),
+        moved: None,
+    })
+}
+
 /// Registers that make the call again.
 fn restarted(regs: UserRegs) -> UserRegs {
     UserRegs {

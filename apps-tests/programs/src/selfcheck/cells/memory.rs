@@ -110,6 +110,7 @@ pub const CELLS: &[Cell] = &[
             "AddressSpace.vvar_size",
             "Backing.Vdso",
             "Backing.Vvar",
+            "frame_kind.COPIED",
         ],
         caught: None,
         run: vdso,

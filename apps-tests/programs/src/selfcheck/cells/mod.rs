@@ -10,6 +10,7 @@ mod late_memory;
 mod limits;
 mod memory;
 mod memory_flags;
+mod merged_memory;
 mod pipes;
 mod places;
 mod process_tree;
@@ -23,11 +24,12 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 18] = [
+    let lists: [&'static [Cell]; 19] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
         late_memory::CELLS,
+        merged_memory::CELLS,
         shared_memory::CELLS,
         threads::CELLS,
         identity::CELLS,

@@ -1,0 +1,255 @@
+//! How long a service is silent while its kernel is replaced: Orthros beside what else there is.
+//!
+//! All methods get the same guest and the same service, which says on the console every 10 ms that it lives. The gap is
+//! the longest silence that the host hears around the event.
+
+mod method;
+mod plot;
+mod table;
+
+pub use method::Method;
+pub use plot::draw;
+pub use table::{json, text};
+
+use crate::artefacts::Artefacts;
+use crate::initramfs::{self, Parts};
+use crate::kernels::{Kernel, Series};
+use crate::machine::{busybox, Machine, Plan};
+use crate::paths::Paths;
+use crate::progress::Step;
+use crate::rootfs::File;
+use crate::run;
+use crate::scenario::Scenario;
+use crate::serial::Line;
+use anyhow::{bail, ensure, Context, Result};
+use regex::Regex;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// For a kernel to be replaced, whatever the method.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// For a command of a method, the writing of 1 GB included.
+const COMMAND: Duration = Duration::from_secs(300);
+/// Undisturbed answers before an event.
+const BEFORE: Duration = Duration::from_secs(2);
+
+/// What one method cost.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// How the kernel was replaced.
+    pub method: Method,
+    /// Content of the service in MiB.
+    pub megabytes: u32,
+    /// One for each event, in the order of the events.
+    pub gaps: Vec<Duration>,
+    /// Whether the same process went on each time.
+    pub goes_on: bool,
+}
+
+impl Measured {
+    /// The median of the gaps; of an even number the upper of the two.
+    #[must_use]
+    pub fn median(&self) -> Duration {
+        let mut sorted = self.gaps.clone();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+/// What to measure.
+pub struct Task<'a> {
+    /// The service's scenario.
+    pub scenario: &'a Scenario,
+    /// The kernel, before and after.
+    pub kernel: Series,
+    /// How it is replaced.
+    pub method: Method,
+    /// Content of the service in MiB.
+    pub megabytes: u32,
+    /// How often.
+    pub runs: u32,
+}
+
+/// Boots one machine and replaces its kernel `runs` times.
+///
+/// # Errors
+/// When the guest does not come up, or the service does not answer again in time.
+pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<Measured> {
+    let Task { method, megabytes, .. } = *task;
+    let shown = Step::start(format!("{method} with {megabytes} MB"));
+    let (scenario, plan) = prepared(paths, artefacts, task)?;
+    let mut machine = run::ready_machine(paths, artefacts, &scenario, &plan)?;
+    let mut measured = Measured {
+        method,
+        megabytes,
+        gaps: Vec::new(),
+        goes_on: true,
+    };
+    for number in 1..=task.runs {
+        shown.at(&format!("{number} of {}", task.runs));
+        match event(&mut machine, method) {
+            Ok((gap, same)) => {
+                measured.gaps.push(gap);
+                measured.goes_on &= same;
+            }
+            Err(error) => {
+                let error = machine.explain(error);
+                return Err(error.context(format!("event {number}; logs: {}", plan.dir.display())));
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// The guest for a method.
+fn prepared(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<(Scenario, Plan)> {
+    let name = format!("{}-{}", task.method.name(), task.megabytes);
+    let mut plan = Plan::new(task.kernel, task.kernel, paths.target.join("bench/gaps").join(name));
+    fs::create_dir_all(&plan.dir)?;
+    let settings = plan.dir.join("settings");
+    fs::write(&settings, format!("megabytes={}\n", task.megabytes))?;
+    let mut file = |from, to: &str| plan.files.push(File { from, to: to.into() });
+    file(settings, "/etc/orthros-tests/beat");
+    let mut scenario = task.scenario.clone();
+    scenario.protect.ready.timeout = COMMAND.as_secs();
+    scenario.guest.standby = Some(task.method.standby());
+    if task.method.stock() {
+        let kernel = Kernel::find(paths, task.kernel)?;
+        let parts = Parts {
+            init: artefacts.guest_program("orthros-init")?,
+            module: None,
+            busybox: busybox()?,
+        };
+        file(kernel.image.clone(), "/boot/orthros-tests/kernel");
+        file(
+            initramfs::make(paths, &kernel, &parts)?,
+            "/boot/orthros-tests/initramfs",
+        );
+        // CRIU asks for parts of the network that stock kernels have as modules.
+        let modules = format!("/lib/modules/{}", kernel.release);
+        file(kernel.modules.clone(), &modules);
+        plan.stock = true;
+        plan.grub = true;
+        plan.reboot = true;
+        plan.kernel_parameters = task.method.kernel_parameters().into();
+    }
+    Ok((scenario, plan))
+}
+
+/// One replacement of the kernel. Returns the gap, and whether the same process answers afterwards.
+fn event(machine: &mut Machine, method: Method) -> Result<(Duration, bool)> {
+    let pattern = Regex::new(r"beat (\d+)$")?;
+    if !method.stock() {
+        run::armed(machine)?;
+    }
+    if method.standby() {
+        asleep(machine)?;
+    }
+    for command in method.beforehand() {
+        machine.agent.check(command, COMMAND)?;
+    }
+    let console = machine.qemu.console.clone();
+    let from = console.position();
+    std::thread::sleep(BEFORE);
+    let asked = machine.qemu.start.elapsed();
+    machine.agent.send(method.command())?;
+    let hello = machine.agent.wait_ready(PATIENCE).context("no kernel came up")?;
+    // Whoever answers before the guest's init is a process that went on.
+    let mut position = console.position();
+    loop {
+        let (line, next) = console.wait_for(position, &pattern, PATIENCE)?;
+        if line.at > hello.at {
+            break;
+        }
+        position = next;
+    }
+    std::thread::sleep(BEFORE);
+    gap(&console.lines(from), &pattern, asked)
+}
+
+/// The longest silence that ends after `asked`, and whether the numbers went on over it.
+fn gap(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<(Duration, bool)> {
+    let beats: Vec<(Duration, u64)> = lines
+        .iter()
+        .filter_map(|line| Some((line.at, pattern.captures(&line.text)?[1].parse().ok()?)))
+        .collect();
+    let silence = beats
+        .windows(2)
+        .filter(|pair| pair[1].0 > asked)
+        .max_by_key(|pair| pair[1].0 - pair[0].0)
+        .context("the service was not heard before and after the event")?;
+    Ok((silence[1].0 - silence[0].0, silence[1].1 > silence[0].1))
+}
+
+/// Waits until a standby sleeps.
+fn asleep(machine: &mut Machine) -> Result<()> {
+    let deadline = Instant::now() + COMMAND;
+    loop {
+        let status = machine.agent.run("orthros-ctl status", COMMAND)?.output;
+        let standby = status.lines().find(|line| line.starts_with("standby:"));
+        if standby.is_some_and(|line| line.contains("asleep")) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("no standby sleeps: {}", standby.unwrap_or(&status));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// Checks a request for `runs` events.
+///
+/// # Errors
+/// When there would be nothing to take a median of.
+pub fn check(runs: u32) -> Result<()> {
+    ensure!(runs > 0, "--runs must be 1 at least");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(list: &[(u64, &str)]) -> Vec<Line> {
+        list.iter()
+            .map(|(at, text)| Line {
+                at: Duration::from_millis(*at),
+                text: (*text).into(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_gap_is_the_longest_silence_after_the_event() {
+        let pattern = Regex::new(r"beat (\d+)$").unwrap();
+        let lines = heard(&[
+            (0, "beat 1"),
+            (900, "beat 2"),
+            (910, "beat 3"),
+            (950, "[ 1.0] Linux version 6.1"),
+            (1310, "beat 4"),
+            (1320, "[ 1.2] xbeat 5"),
+        ]);
+        let asked = Duration::from_millis(905);
+        assert_eq!(
+            gap(&lines, &pattern, asked).unwrap(),
+            (Duration::from_millis(400), true)
+        );
+        let lines = heard(&[(0, "beat 700"), (5000, "beat 0"), (5010, "beat 1")]);
+        assert_eq!(gap(&lines, &pattern, asked).unwrap(), (Duration::from_secs(5), false));
+        assert!(gap(&lines[..1], &pattern, asked).is_err());
+    }
+
+    #[test]
+    fn medians() {
+        let of = |list: &[u64]| Measured {
+            method: Method::Reboot,
+            megabytes: 1,
+            gaps: list.iter().map(|gap| Duration::from_millis(*gap)).collect(),
+            goes_on: true,
+        };
+        assert_eq!(of(&[5, 1, 9]).median(), Duration::from_millis(5));
+        assert_eq!(of(&[4, 2]).median(), Duration::from_millis(4));
+        assert_eq!(of(&[]).median(), Duration::ZERO);
+    }
+}
