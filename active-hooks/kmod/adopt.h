@@ -69,11 +69,13 @@ static inline void adopt_unclaim(struct page *page)
 	__SetPageReserved(page);
 }
 
+/* The process had the memory before: no limit keeps it from having it now. */
 static inline int adopt_charge(struct page *page, struct mm_struct *mm)
 {
 	if (mem_cgroup_disabled())
 		return 0;
-	return static_call(orthros_mem_cgroup_charge)(page_folio(page), mm, GFP_KERNEL);
+	return static_call(orthros_mem_cgroup_charge)(page_folio(page), mm,
+						      GFP_KERNEL | __GFP_NOFAIL);
 }
 
 static inline void adopt_count_rss(struct mm_struct *mm, long pages)

@@ -22,6 +22,7 @@ union request {
 	struct orthros_protect protect;
 	struct orthros_add_memory add_memory;
 	struct orthros_adopt adopt;
+	struct orthros_lazy lazy;
 	struct orthros_release release;
 	struct orthros_resume_call resume_call;
 	struct orthros_mark mark;
@@ -105,6 +106,8 @@ static int dispatch(unsigned int command, union request *request)
 		return hotadd_add(&request->add_memory);
 	case ORTHROS_ADOPT:
 		return adopt_frames(&request->adopt);
+	case ORTHROS_LAZY:
+		return lazy_go(&request->lazy);
 	case ORTHROS_RELEASE:
 		return hotadd_release(&request->release);
 	case ORTHROS_RESUME:

@@ -49,6 +49,14 @@ bool hotadd_is_withheld(u64 pfn)
 	return withheld && pfn < withheld_frames && test_bit(pfn, withheld);
 }
 
+bool hotadd_are_withheld(u64 pfn, u64 pages)
+{
+	u64 end = pfn + pages;
+
+	return withheld && end <= withheld_frames &&
+	       find_next_zero_bit(withheld, end, pfn) >= end;
+}
+
 bool hotadd_take(u64 pfn)
 {
 	if (!hotadd_is_withheld(pfn) || !test_and_clear_bit(pfn, withheld))
@@ -379,6 +387,7 @@ int hotadd_release(struct orthros_release *reply)
 
 	if (!region_is_successor())
 		return -EPERM;
+	lazy_finish();
 	released = true;
 	while (hotadd_withheld_count()) {
 		u64 end;

@@ -111,6 +111,7 @@ static void __exit orthros_exit(void)
 	orthros_device_unregister();
 	test_stop();
 	rest_end();
+	lazy_stop();
 	hotadd_stop();
 	hang_stop();
 	stop_unregister();

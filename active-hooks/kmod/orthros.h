@@ -97,6 +97,7 @@ void hotadd_stop(void);
 u64 hotadd_withheld_count(void);
 /* Whether the frame is retained, its RAM was added, and nobody has it yet. */
 bool hotadd_is_withheld(u64 pfn);
+bool hotadd_are_withheld(u64 pfn, u64 pages);
 /* Takes one withheld frame; false if somebody was faster. */
 bool hotadd_take(u64 pfn);
 void hotadd_put_back(u64 pfn);
@@ -118,6 +119,11 @@ int fill_open(const struct frame_range *range, u64 first, u64 end);
 
 /* job.c */
 int adopt_frames(struct orthros_adopt *request);
+
+/* lazy.c */
+int lazy_go(struct orthros_lazy *request);
+void lazy_finish(void);
+void lazy_stop(void);
 
 /* resume.c */
 int resume_call(const struct orthros_resume_call *request);

@@ -347,6 +347,18 @@ struct orthros_adopt {
 	__u64 nanoseconds;
 };
 
+#define ORTHROS_LAZY_BEGIN 1
+#define ORTHROS_LAZY_HOLD 2
+
+struct orthros_lazy {
+	__u64 step;
+	__u64 pid;
+	__u64 runs;
+	__u64 count;
+	__u64 pages;
+	__u64 nanoseconds;
+};
+
 struct orthros_release {
 	__u64 released;
 	__u64 nanoseconds;
@@ -476,5 +488,6 @@ struct orthros_stage_commit {
 #define ORTHROS_STAGE_BEGIN _IOWR('O', 33, struct orthros_stage_begin)
 #define ORTHROS_STAGE_WRITE _IOWR('O', 34, struct orthros_stage_write)
 #define ORTHROS_STAGE_COMMIT _IOWR('O', 35, struct orthros_stage_commit)
+#define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
 
 #endif

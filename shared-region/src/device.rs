@@ -91,6 +91,37 @@ pub struct Adopt {
 /// FILE runs are EINVAL. EEXIST if a page is there already, EFAULT outside a private mapping, EPERM if not withheld.
 pub const ADOPT: u64 = iowr::<Adopt>(5);
 
+/// Values of [`Lazy::step`].
+pub mod lazy_step {
+    /// The frames are to become the memory of a stopped process, each when it is needed.
+    pub const BEGIN: u64 = 1;
+    /// The process is about to run.
+    pub const HOLD: u64 = 2;
+}
+
+/// Argument of [`LAZY`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lazy {
+    /// One of [`lazy_step`].
+    pub step: u64,
+    /// Process (in the caller's pid namespace).
+    pub pid: u64,
+    /// BEGIN: user address of an array of [`crate::context::FrameRun`]s in ascending order.
+    pub runs: u64,
+    /// BEGIN: number of runs.
+    pub count: u64,
+    /// Out, BEGIN: frames that the process will have.
+    pub pages: u64,
+    /// Out: nanoseconds.
+    pub nanoseconds: u64,
+}
+/// Hands frames to a process that runs already before all are in. From HOLD on until all are, its mappings cannot change.
+/// The module completes the memory by itself soon after; [`RELEASE`] waits for that. EINVAL if the runs are not ascending
+/// or of other kinds than OWN and HUGE, EPERM if a frame is not withheld, EFAULT outside a private mapping, EEXIST if the
+/// process has such memory already.
+pub const LAZY: u64 = iowr::<Lazy>(48);
+
 /// Argument of [`RELEASE`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -79,6 +79,7 @@ fn structures(out: &mut String) {
     structure!(text, device::Info, "orthros_info", { abi_version, region, successor, withheld });
     structure!(text, device::Protect, "orthros_protect", { kind, flags, tgid, comm });
     structure!(text, device::AddMemory, "orthros_add_memory", { start, size, withheld, given, nanoseconds });
+    structure!(text, device::Lazy, "orthros_lazy", { step, pid, runs, count, pages, nanoseconds });
     structure!(text, device::Adopt, "orthros_adopt", { pid, runs, count, adopted, copied, stopped_at, nanoseconds });
     structure!(text, device::Release, "orthros_release", { released, nanoseconds });
     structure!(text, device::ResumeCall, "orthros_resume_call", { tid, kind, a, b, expires, c });
@@ -253,6 +254,9 @@ fn constants(out: &mut String) {
         ("STAGED_SIZE", layout::STAGED_0.size),
         ("CMDLINE_SIZE", stage::CMDLINE_SIZE as u64),
         ("STAGE_WHY_SIZE", stage::WHY_SIZE as u64),
+        ("LAZY", device::LAZY),
+        ("LAZY_BEGIN", device::lazy_step::BEGIN),
+        ("LAZY_HOLD", device::lazy_step::HOLD),
     ];
     for (name, value) in values {
         assertion(out, &format!("ORTHROS_{name}"), value);

@@ -16,10 +16,10 @@ use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
     device::{
-        AddMemory, Adopt, Commit, Configure, Info, Mark, Protect, Release, Rest, ResumeCall, StageBegin, StageCommit,
-        StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, COMMIT, CONFIGURE, INFO, MARK, PATH,
-        PROTECT, RELEASE, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE,
-        WAKE, WRITE_REPORT,
+        lazy_step, AddMemory, Adopt, Commit, Configure, Info, Lazy, Mark, Protect, Release, Rest, ResumeCall,
+        StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, COMMIT,
+        CONFIGURE, INFO, LAZY, MARK, PATH, PROTECT, RELEASE, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE,
+        TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -129,6 +129,36 @@ impl Device {
             in_place: request.adopted,
             copied: request.copied,
         })
+    }
+
+    /// Hands frames to a stopped process that gets them when it needs them, from [`Device::hold`] on in any case soon.
+    /// `runs` as for [`Device::adopt`], ascending, of kinds OWN and HUGE. Returns how many frames there are.
+    ///
+    /// # Errors
+    /// As [`Device::adopt`]; also if this kernel does not offer what it takes. Nothing has happened then.
+    pub fn adopt_lazily(&self, pid: u32, runs: &[u8]) -> Result<u64, DeviceError> {
+        let mut request = Lazy {
+            step: lazy_step::BEGIN,
+            pid: u64::from(pid),
+            runs: runs.as_ptr() as u64,
+            count: (runs.len() / FrameRun::SIZE) as u64,
+            ..Lazy::default()
+        };
+        ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)?;
+        Ok(request.pages)
+    }
+
+    /// The last step before a process with memory from [`Device::adopt_lazily`] runs.
+    ///
+    /// # Errors
+    /// ENOENT if it has none.
+    pub fn hold(&self, pid: u32) -> Result<(), DeviceError> {
+        let mut request = Lazy {
+            step: lazy_step::HOLD,
+            pid: u64::from(pid),
+            ..Lazy::default()
+        };
+        ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)
     }
 
     /// Gives every frame that is still withheld to the allocator, zeroed.

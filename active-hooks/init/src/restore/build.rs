@@ -20,7 +20,7 @@ use super::{
 };
 use crate::sys::{self, CloneArgs, Tid};
 use rustix::fs::{Mode, OFlags};
-use shared_region::context::Id;
+use shared_region::context::{frame_kind, FrameRun, Id};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -40,6 +40,8 @@ const RSEQ_UNREGISTER: u64 = 1;
 const VDSO_GAP: u64 = 0x1_0000;
 /// Bytes of room that the arena and that vDSO need.
 pub const ROOM: u64 = super::arena::SIZE as u64 + 2 * VDSO_GAP + 0x10_0000;
+/// A process with so many frames runs before it has them all: handing over as many takes some milliseconds.
+const LAZY_PAGES: u64 = 2048;
 /// `wait` status of a process that was killed.
 const KILLED: u32 = libc::SIGKILL as u32;
 
@@ -320,12 +322,18 @@ impl<'a> Builder<'a> {
         let (Some(built), Some(space)) = (self.built.get_mut(&id), self.world.spaces.get(&member.record.mm)) else {
             return Ok(());
         };
+        if space.record.thp_disable {
+            let mut batch = Batch::new(&mut self.arena, built.leader()?);
+            memory::without_huge_pages(&mut batch)?;
+            batch.finish()?;
+        }
         if self.shares.is_empty() {
-            memory::contents(space).try_for_each(|runs| adopt(self.host, id, built, runs))?;
+            let pieces: Vec<&[u8]> = memory::contents(space).collect();
+            hand_over(self.host, id, built, &pieces)?;
         } else {
             let late = cow::every_page(space).filter(|page| !built.has.contains(&page.va));
             let runs = self.shares.runs(late);
-            adopt(self.host, id, built, &runs)?;
+            hand_over(self.host, id, built, &[&runs])?;
         }
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         memory::lock(&mut batch, space)?;
@@ -413,6 +421,25 @@ impl<'a> Builder<'a> {
             }
         }
     }
+}
+
+/// The rest of a process's memory. If it is much, the process need not wait for it.
+fn hand_over(host: &dyn Host, id: u32, built: &mut Built, pieces: &[&[u8]]) -> Restored<()> {
+    let runs = || pieces.iter().flat_map(|piece| FrameRun::iter(piece));
+    let is_own = |run: &FrameRun| matches!(run.kind(), frame_kind::OWN | frame_kind::HUGE);
+    let own: u64 = runs().filter(is_own).map(FrameRun::pages).sum();
+    if own >= LAZY_PAGES {
+        // What is copied is copied now: the owner of the frame may change it as soon as it runs.
+        let (lazy, copied): (Vec<FrameRun>, Vec<FrameRun>) = runs().partition(is_own);
+        let payload = |runs: Vec<FrameRun>| -> Vec<u8> { runs.into_iter().flat_map(FrameRun::to_bytes).collect() };
+        let begun = meter::at(Part::Adoption, || host.adopt_lazily(id, &payload(lazy)));
+        if let Some(pages) = begun {
+            built.adopted += pages;
+            built.lazy = true;
+            return adopt(host, id, built, &payload(copied));
+        }
+    }
+    pieces.iter().try_for_each(|piece| adopt(host, id, built, piece))
 }
 
 fn adopt(host: &dyn Host, id: u32, built: &mut Built, runs: &[u8]) -> Restored<()> {

@@ -1,6 +1,7 @@
 //! What the agent needs from whoever holds the dead kernel's frames: the module, or a test that captured a process.
 
-use super::{OrRefuse, Restored};
+use super::{OrRefuse, Refusal, Restored};
+use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::device::{ResumeCall, TaskState};
 
@@ -9,6 +10,17 @@ pub trait Host {
     /// Makes the frames of `runs` (payload of a `Frames` record) anonymous memory of a process that has mapped their
     /// addresses already.
     fn adopt(&self, pid: u32, runs: &[u8]) -> Restored<Adopted>;
+
+    /// As [`Host::adopt`], but each frame only when the process needs it. `None` if that cannot be; then nothing has
+    /// happened. Else the number of frames, and [`Host::hold`] is to be called before the process runs.
+    fn adopt_lazily(&self, _pid: u32, _runs: &[u8]) -> Option<u64> {
+        None
+    }
+
+    /// See [`Host::adopt_lazily`].
+    fn hold(&self, pid: u32) -> Restored<()> {
+        Err(Refusal::new("memory", format!("process {pid} has nothing to come")))
+    }
 
     /// Reads consecutive frames from `pfn` on until `bytes` is full.
     fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()>;
@@ -23,6 +35,16 @@ pub trait Host {
 impl Host for Device {
     fn adopt(&self, pid: u32, runs: &[u8]) -> Restored<Adopted> {
         Device::adopt(self, pid, runs).or_refuse(|| "memory")
+    }
+
+    fn adopt_lazily(&self, pid: u32, runs: &[u8]) -> Option<u64> {
+        Device::adopt_lazily(self, pid, runs)
+            .inspect_err(|error| log::warning(format_args!("process {pid} waits for its memory: {error}")))
+            .ok()
+    }
+
+    fn hold(&self, pid: u32) -> Restored<()> {
+        Device::hold(self, pid).or_refuse(|| "memory")
     }
 
     fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {

@@ -214,6 +214,13 @@ pub fn contents<'s, 'a>(space: &'s Space<'a>) -> impl Iterator<Item = &'a [u8]> 
     })
 }
 
+/// Says that the process does without huge pages, if it does. To be done before the contents come; children that were
+/// forked before do not inherit it.
+pub fn without_huge_pages(batch: &mut Batch<'_>) -> Restored<()> {
+    let arguments = [PR_SET_THP_DISABLE, 1, 0, 0, 0].map(Arg::Value);
+    batch.call("huge page setting", libc::SYS_prctl, arguments)
+}
+
 /// Locks what was locked, and other settings of the whole. To be done when the contents are there, so that nothing is faulted in before.
 pub fn lock(batch: &mut Batch<'_>, space: &Space<'_>) -> Restored<()> {
     let locked = |mapping: &&Mapping| mapping.map_flags & libc::MAP_LOCKED as u32 != 0;
@@ -233,19 +240,6 @@ pub fn lock(batch: &mut Batch<'_>, space: &Space<'_>) -> Restored<()> {
         if space.record.membarrier & command != 0 {
             batch.call("membarrier", libc::SYS_membarrier, [command.into(), 0u64.into()])?;
         }
-    }
-    if space.record.thp_disable {
-        batch.call(
-            "huge page setting",
-            libc::SYS_prctl,
-            [
-                PR_SET_THP_DISABLE.into(),
-                1u64.into(),
-                0u64.into(),
-                0u64.into(),
-                0u64.into(),
-            ],
-        )?;
     }
     Ok(())
 }

@@ -45,6 +45,8 @@ pub struct Built {
     pub adopted: u64,
     /// Frames whose contents were copied for it.
     pub copied: u64,
+    /// Whether it runs before all its frames are its memory.
+    pub lazy: bool,
     /// Addresses of pages that it has before the rest of its memory is adopted.
     pub has: BTreeSet<u64>,
     /// What it has to do without.
@@ -63,6 +65,7 @@ impl Built {
             session,
             adopted: 0,
             copied: 0,
+            lazy: false,
             has: BTreeSet::new(),
             remarks: Vec::new(),
             bereaved: false,
@@ -237,6 +240,10 @@ pub fn finish(
     built.library = library::plan(space, member, context.world, &sections, &mut built.remarks)?;
     if process.stopped_by != 0 {
         sys::kill(process.tgid as sys::Tid, libc::SIGSTOP).or_refuse(|| "stopped state")?;
+    }
+    if built.lazy {
+        // From here on its mappings stay as they are.
+        context.host.hold(process.tgid)?;
     }
     Ok(())
 }

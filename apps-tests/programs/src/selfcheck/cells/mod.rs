@@ -6,6 +6,7 @@ mod files;
 mod files_on_disk;
 mod fork_memory;
 mod identity;
+mod late_memory;
 mod limits;
 mod memory;
 mod memory_flags;
@@ -23,10 +24,11 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 18] = [
+    let lists: [&'static [Cell]; 19] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
+        late_memory::CELLS,
         merged_memory::CELLS,
         shared_memory::CELLS,
         threads::CELLS,

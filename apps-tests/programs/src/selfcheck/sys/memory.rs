@@ -159,6 +159,79 @@ impl Region {
         check("madvise", ret.into()).map(drop)
     }
 
+    /// `madvise` with advice that drops the contents of some pages.
+    pub fn give_up(&self, pages: std::ops::Range<usize>, advice: i32) -> Result<()> {
+        ensure!(pages.end * PAGE <= self.length, "madvise: beyond the mapping");
+        let start = self.start + pages.start * PAGE;
+        // SAFETY: the range lies within the mapping of `self`, whose words may change at any time.
+        let ret = unsafe { libc::madvise(start as *mut _, pages.len() * PAGE, advice) };
+        check("madvise", ret.into()).map(drop)
+    }
+
+    /// The same memory at another address (`mremap`).
+    pub fn moved(self) -> Result<Self> {
+        let place = Self::private(self.length / PAGE)?;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: (1) both ranges are mappings of ours without references into them; (2) the one that is moved belongs
+        // to `place` from now on, and `self` is forgotten.
+        let at = unsafe { libc::mremap(self.start as *mut _, self.length, self.length, flags, place.start) };
+        check("mremap", if at == libc::MAP_FAILED { -1 } else { 0 })?;
+        std::mem::forget(self);
+        Ok(place)
+    }
+
+    /// Unmaps some pages and maps new ones there, which the result holds; those of `self` around them stay. What is
+    /// dropped first takes the others' mapping along: that is for the end of the process.
+    pub fn replace(&self, pages: std::ops::Range<usize>) -> Result<std::mem::ManuallyDrop<Self>> {
+        ensure!(pages.end * PAGE <= self.length, "munmap: beyond the mapping");
+        let start = self.start + pages.start * PAGE;
+        // SAFETY: the range lies within the mapping of `self`, which holds no Rust object; nothing reads it before it is
+        // mapped again.
+        let ret = unsafe { libc::munmap(start as *mut _, pages.len() * PAGE) };
+        check("munmap", ret.into())?;
+        Self::private_at(start, pages.len(), 0).map(std::mem::ManuallyDrop::new)
+    }
+
+    /// Some pages as bytes for a system call to read.
+    pub fn with_bytes<T>(&self, pages: std::ops::Range<usize>, call: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        ensure!(pages.end * PAGE <= self.length, "beyond the mapping");
+        let start = (self.start + pages.start * PAGE) as *const u8;
+        // SAFETY: (1) the range lies within the mapping of `self`; (2) nobody writes it meanwhile: the cells that use
+        // this have no other thread that knows it.
+        call(unsafe { std::slice::from_raw_parts(start, pages.len() * PAGE) })
+    }
+
+    /// Some pages as bytes for a system call to write.
+    pub fn with_bytes_mut<T>(
+        &self,
+        pages: std::ops::Range<usize>,
+        call: impl FnOnce(&mut [u8]) -> Result<T>,
+    ) -> Result<T> {
+        ensure!(pages.end * PAGE <= self.length, "beyond the mapping");
+        let start = (self.start + pages.start * PAGE) as *mut u8;
+        // SAFETY: as in `with_bytes`, and no other slice of the range is alive.
+        call(unsafe { std::slice::from_raw_parts_mut(start, pages.len() * PAGE) })
+    }
+
+    /// Some pages as `process_vm_readv` sees them.
+    pub fn copy_across(&self, pages: std::ops::Range<usize>) -> Result<Vec<u8>> {
+        ensure!(pages.end * PAGE <= self.length, "beyond the mapping");
+        let mut bytes = vec![0; pages.len() * PAGE];
+        let vector = |base: usize| libc::iovec {
+            iov_base: base as *mut _,
+            iov_len: pages.len() * PAGE,
+        };
+        let (local, remote) = (
+            vector(bytes.as_mut_ptr() as usize),
+            vector(self.start + pages.start * PAGE),
+        );
+        // SAFETY: the local range is the live buffer; of the remote one the kernel checks every page.
+        let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+        let copied = check("process_vm_readv", copied as i64)?;
+        ensure!(copied as usize == bytes.len(), "process_vm_readv: {copied} bytes");
+        Ok(bytes)
+    }
+
     /// `mprotect` on some pages. Later accesses that the protection forbids raise SIGSEGV.
     pub fn protect(&self, pages: std::ops::Range<usize>, prot: i32) -> Result<()> {
         ensure!(pages.end * PAGE <= self.length, "mprotect: beyond the mapping");
