@@ -105,7 +105,7 @@ fn threads(context: &mut Context) -> Result<()> {
         std::thread::spawn(move || {
             // Pages that the others have as neighbours.
             let own = (0..PAGES).filter(|page| page % 4 == number);
-            let own: Vec<usize> = if number % 2 == 0 {
+            let own: Vec<usize> = if number.is_multiple_of(2) {
                 own.collect()
             } else {
                 own.rev().collect()
