@@ -15,12 +15,13 @@ use super::{
     tracee::Tracee,
     tree::{Node, Tree},
     vdso::{self, OldText, Vdso},
-    world::{Member, World},
+    world::{Member, Space, World},
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, CloneArgs, Tid};
 use rustix::fs::{Mode, OFlags};
 use shared_region::context::{frame_kind, FrameRun, Id};
+use shared_region::PAGE_SIZE;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -329,11 +330,11 @@ impl<'a> Builder<'a> {
         }
         if self.shares.is_empty() {
             let pieces: Vec<&[u8]> = memory::contents(space).collect();
-            hand_over(self.host, id, built, &pieces)?;
+            hand_over(self.host, id, built, space, &pieces)?;
         } else {
             let late = cow::every_page(space).filter(|page| !built.has.contains(&page.va));
             let runs = self.shares.runs(late);
-            hand_over(self.host, id, built, &[&runs])?;
+            hand_over(self.host, id, built, space, &[&runs])?;
         }
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         memory::lock(&mut batch, space)?;
@@ -424,19 +425,25 @@ impl<'a> Builder<'a> {
 }
 
 /// The rest of a process's memory. If it is much, the process need not wait for it.
-fn hand_over(host: &dyn Host, id: u32, built: &mut Built, pieces: &[&[u8]]) -> Restored<()> {
+///
+/// What is copied is copied now: the owner of the frame may change it as soon as it runs. And so are pages of private file
+/// mappings handed over now: anybody who cuts the file short takes them away, and could not take what is not there yet.
+fn hand_over(host: &dyn Host, id: u32, built: &mut Built, space: &Space<'_>, pieces: &[&[u8]]) -> Restored<()> {
     let runs = || pieces.iter().flat_map(|piece| FrameRun::iter(piece));
-    let is_own = |run: &FrameRun| matches!(run.kind(), frame_kind::OWN | frame_kind::HUGE);
-    let own: u64 = runs().filter(is_own).map(FrameRun::pages).sum();
-    if own >= LAZY_PAGES {
-        // What is copied is copied now: the owner of the frame may change it as soon as it runs.
-        let (lazy, copied): (Vec<FrameRun>, Vec<FrameRun>) = runs().partition(is_own);
+    let files = memory::file_ranges(space);
+    let can_wait = |run: &FrameRun| {
+        let own = matches!(run.kind(), frame_kind::OWN | frame_kind::HUGE);
+        own && !memory::overlaps(&files, run.va, run.va + run.pages() * PAGE_SIZE)
+    };
+    let waiting: u64 = runs().filter(can_wait).map(FrameRun::pages).sum();
+    if waiting >= LAZY_PAGES {
+        let (lazy, rest): (Vec<FrameRun>, Vec<FrameRun>) = runs().partition(can_wait);
         let payload = |runs: Vec<FrameRun>| -> Vec<u8> { runs.into_iter().flat_map(FrameRun::to_bytes).collect() };
         let begun = meter::at(Part::Adoption, || host.adopt_lazily(id, &payload(lazy)));
         if let Some(pages) = begun {
             built.adopted += pages;
             built.lazy = true;
-            return adopt(host, id, built, &payload(copied));
+            return adopt(host, id, built, &payload(rest));
         }
     }
     pieces.iter().try_for_each(|piece| adopt(host, id, built, piece))

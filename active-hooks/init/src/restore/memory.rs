@@ -186,6 +186,23 @@ fn annotate(batch: &mut Batch<'_>, mapping: &Mapping) -> Restored<()> {
     )
 }
 
+/// Where a space has files mapped: start and end, in order.
+pub fn file_ranges(space: &Space<'_>) -> Vec<(u64, u64)> {
+    let files = space
+        .mappings
+        .iter()
+        .filter(|mapping| mapping.backing != Backing::Anonymous);
+    let mut ranges: Vec<(u64, u64)> = files.map(|mapping| (mapping.start, mapping.end)).collect();
+    ranges.sort_unstable();
+    ranges
+}
+
+/// Whether something of `start..end` lies in one of these ranges, which are in order and do not overlap.
+pub fn overlaps(ranges: &[(u64, u64)], start: u64, end: u64) -> bool {
+    let next = ranges.partition_point(|range| range.1 <= start);
+    ranges.get(next).is_some_and(|range| range.0 < end)
+}
+
 /// The frames that become anonymous memory: all but the pages of the vDSO, which [`super::vdso`] takes care of.
 /// Each item is a piece of a payload, as long as possible.
 pub fn contents<'s, 'a>(space: &'s Space<'a>) -> impl Iterator<Item = &'a [u8]> + 's {
@@ -358,6 +375,24 @@ mod tests {
     fn a_vector_is_cut_behind_its_end() {
         assert_eq!(trimmed(&[6, 4096, 0, 0, 0, 0]), [6, 4096, 0, 0]);
         assert_eq!(trimmed(&[6, 4096, 7]), [6, 4096]);
+    }
+
+    #[test]
+    fn what_lies_in_a_range() {
+        let ranges = [(10, 20), (30, 40)];
+        for (start, end, inside) in [
+            (0, 10, false),
+            (0, 11, true),
+            (19, 25, true),
+            (20, 30, false),
+            (35, 36, true),
+            (39, 99, true),
+            (40, 99, false),
+            (0, 99, true),
+        ] {
+            assert_eq!(overlaps(&ranges, start, end), inside, "{start}..{end}");
+        }
+        assert!(!overlaps(&[], 0, 99));
     }
 
     #[test]
