@@ -414,11 +414,6 @@ pub fn a_late_handler_returns_by_itself() {
     let pid = subject.pid;
     let started = Instant::now();
     let outcomes = fail(&mut subject, 1, &[pid]);
-    assert!(
-        started.elapsed() < Duration::from_millis(900),
-        "{:?}",
-        started.elapsed()
-    );
     assert!(remarks(&outcomes, pid).contains("had not returned after 100 ms"));
     // It is asked when the handler has led the thread back.
     assert_eq!(subject.ask(), "1 true");
