@@ -86,7 +86,8 @@ static void map(struct adoption *adoption, unsigned long address, pmd_t *pmd,
 #endif
 	static_call(orthros_trans_huge_deposit)(adoption->mm, pmd, table);
 	set_pmd_at(adoption->mm, address, pmd, entry);
-	adopt_count_rss(adoption->mm, HPAGE_PMD_NR);
+	if (!adoption->counted)
+		adopt_count_rss(adoption->mm, HPAGE_PMD_NR);
 	mm_inc_nr_ptes(adoption->mm);
 	spin_unlock(lock);
 }
