@@ -6,14 +6,15 @@ number() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" | head -n 1; }
 
 case $1 in
 run)
-	/opt/orthros-tests/checksum-worker --threads 8 --megabytes "$2" --status $state/worker &
+	# The products need most of the time, and one must come to its end.
+	nice -n 15 /opt/orthros-tests/checksum-worker --threads 8 --megabytes "$2" --status $state/worker &
 	while :; do
 		python3 /opt/products.py $state/product
 		cmp $state/product $state/product.expected >>$state/wrong 2>&1 || echo "a product is wrong" >>$state/wrong
 		echo product >>$state/rounds
 	done &
 	while :; do
-		sh /opt/pipeline.sh >$state/pipeline
+		nice -n 10 sh /opt/pipeline.sh >$state/pipeline
 		cmp $state/pipeline $state/pipeline.expected >>$state/wrong 2>&1 || echo "a pipeline is wrong" >>$state/wrong
 		echo pipeline >>$state/rounds
 	done
