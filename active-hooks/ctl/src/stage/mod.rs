@@ -49,6 +49,9 @@ pub fn run(wish: &cli::Stage) -> Result<Exit> {
         if let Some(text) = slots::state_text(&slots::answer(&region)) {
             println!("state: {text}");
         }
+        if let Some(text) = Snapshot::take(&region).standby.text() {
+            println!("standby: {text}");
+        }
     }
     Ok(if slots.iter().any(|slot| slot.next) {
         Exit::Fine
@@ -62,6 +65,7 @@ fn json(region: &Region, slots: &[slots::Slot]) -> Value {
         "version": 1,
         "slots": slots.iter().map(slots::Slot::json).collect::<Vec<_>>(),
         "state": slots::state_text(&slots::answer(region)),
+        "standby": Snapshot::take(region).standby.name(),
     })
 }
 
