@@ -20,6 +20,9 @@ const BOOT: Duration = Duration::from_secs(240);
 const COUNTED_BOOT: Duration = Duration::from_secs(1800);
 /// For a command that does next to nothing.
 const SHORT: Duration = Duration::from_secs(60);
+/// For a machine to be armed. Where the clock is not the TSC (Linux 6.1 under emulation) and every CPU is busy, a command of
+/// the guest can take most of a minute.
+const ARMED: Duration = Duration::from_secs(180);
 /// For what was said to have come over the serial line.
 const SAID: Duration = Duration::from_secs(10);
 /// What a kernel says first on its console: one that boots, and one that was asleep.
@@ -334,9 +337,9 @@ impl Said {
 /// # Errors
 /// When it does not become so, with what it says of itself.
 pub fn armed(machine: &mut Machine) -> Result<()> {
-    let deadline = Instant::now() + SHORT;
+    let deadline = Instant::now() + ARMED;
     loop {
-        let status = machine.agent.run("orthros-ctl status", SHORT)?.output;
+        let status = machine.agent.run("orthros-ctl status", ARMED)?.output;
         let state = status
             .lines()
             .find_map(|line| line.strip_prefix("state:"))
@@ -346,7 +349,7 @@ pub fn armed(machine: &mut Machine) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("not armed after {SHORT:.0?}: {state}");
+            bail!("not armed after {ARMED:.0?}: {state}");
         }
         std::thread::sleep(Duration::from_millis(300));
     }
@@ -354,7 +357,7 @@ pub fn armed(machine: &mut Machine) -> Result<()> {
 
 /// Whether the backup OS took over for the reason that the step gave it.
 fn right_cause(machine: &mut Machine, step: &Step) -> Result<()> {
-    let text = machine.agent.run("orthros-ctl report --json", SHORT)?.output;
+    let text = machine.agent.run("orthros-ctl report --json", ARMED)?.output;
     let report: serde_json::Value = serde_json::from_str(&text).context("orthros-ctl report --json")?;
     let cause = report["cause"].as_str().unwrap_or_default();
     let expected = step.event.cause(step.injection.as_deref()).unwrap_or_default();

@@ -50,7 +50,10 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("Inode.fstype", "an id by which the file is found again"),
     ("Inode.uid", "seen with `Inode.mode` by files/dirty"),
     ("Inode.gid", "seen with `Inode.mode` by files/dirty"),
-    ("Resume.Undecided", "seen by the scenario `library`: only a hook decides"),
+    (
+        "Resume.Undecided",
+        "seen by the scenario `library`: only a hook decides",
+    ),
     ("SharedMemory.swapped", "the guests have no swap"),
 ];
 
