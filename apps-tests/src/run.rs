@@ -337,19 +337,23 @@ impl Said {
 /// # Errors
 /// When it does not become so, with what it says of itself.
 pub fn armed(machine: &mut Machine) -> Result<()> {
-    let deadline = Instant::now() + ARMED;
+    status_says(machine, "state", ARMED, |state| state == "armed").context("not armed")
+}
+
+/// Waits until `orthros-ctl status` says of something what is wanted.
+///
+/// # Errors
+/// When it does not come to that, with what it says instead.
+pub fn status_says(machine: &mut Machine, of: &str, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<()> {
+    let deadline = Instant::now() + within;
     loop {
-        let status = machine.agent.run("orthros-ctl status", ARMED)?.output;
-        let state = status
-            .lines()
-            .find_map(|line| line.strip_prefix("state:"))
-            .unwrap_or(&status)
-            .trim();
-        if state == "armed" {
+        let status = machine.agent.run("orthros-ctl status", within)?.output;
+        let said = status.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(':'));
+        if said.is_some_and(|said| wanted(said.trim())) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("not armed after {ARMED:.0?}: {state}");
+            bail!("after {within:.0?} its {of} is: {}", said.unwrap_or(&status).trim());
         }
         std::thread::sleep(Duration::from_millis(300));
     }

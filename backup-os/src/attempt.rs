@@ -7,7 +7,7 @@
 use crate::newborn::Newborn;
 use crate::region::Region;
 use crate::watch::Backup;
-use crate::{quiesce, rescue};
+use crate::{quiesce, rescue, stage};
 use alloc::string::String;
 use core::fmt::Write;
 use core::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ use shared_region::facts::Facts;
 use shared_region::layout;
 use shared_region::stage::StageTable;
 use shared_region::timeline::Event;
-use zerocopy::{FromBytes, FromZeros};
+use zerocopy::FromZeros;
 
 /// Instants of the successor alone, which the next one has again.
 const OF_THE_SUCCESSOR: [Event; 5] = [
@@ -55,9 +55,8 @@ impl Attempt {
 
 /// What the region says of the staged kernels.
 pub fn slots(region: Region) -> Slots {
-    let bytes = region.copy(layout::STAGE_TABLE);
     let running = region.control().successor_slot.load(Ordering::Relaxed);
-    StageTable::read_from_prefix(&bytes).map_or_else(|_| Slots::default(), |(table, _)| Slots::read(&table, running))
+    stage::table(region).map_or_else(Slots::default, |table| Slots::read(&table, running))
 }
 
 impl Backup {

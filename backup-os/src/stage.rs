@@ -10,7 +10,7 @@ use boot_plan::successor::{self, AcpiChanges};
 use failover::digest;
 use machine::Ring0;
 use shared_region::header::Header;
-use shared_region::layout;
+use shared_region::layout::{self, Part};
 use shared_region::stage::{self, StageTable, StagedKernel};
 use zerocopy::FromBytes;
 
@@ -147,27 +147,42 @@ pub enum Purpose {
     Sleep,
 }
 
+/// What the region says of the staged kernels.
+pub fn table(region: Region) -> Option<StageTable> {
+    let bytes = region.copy(Part {
+        size: size_of::<StageTable>().next_multiple_of(8) as u64,
+        ..layout::STAGE_TABLE
+    });
+    StageTable::read_from_prefix(&bytes).ok().map(|(table, _)| table)
+}
+
+/// What `with` makes of the current slot, or of the other one where that fails, and then why it was not the current one.
+fn first_that<T>(
+    region: Region,
+    with: impl Fn(usize, &StagedKernel) -> Result<T, StageError>,
+) -> Result<(T, Option<StageError>), StageError> {
+    let table = table(region).ok_or(StageError::Empty)?;
+    let current = (table.current & 1) as usize;
+    let mut first = None;
+    for index in [current, 1 - current] {
+        let slot = &table.slots[index];
+        if slot.valid != 1 {
+            continue;
+        }
+        match with(index, slot) {
+            Ok(made) => return Ok((made, first)),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or(StageError::Empty))
+}
+
 /// Whether a kernel is staged that could be placed.
 ///
 /// # Errors
 /// [`StageError`] of the current slot, if neither holds one that is whole.
 pub fn check(region: Region) -> Result<(), StageError> {
-    let table = region.copy(layout::STAGE_TABLE);
-    let Ok((table, _)) = StageTable::read_from_prefix(&table) else {
-        return Err(StageError::Empty);
-    };
-    let current = (table.current & 1) as usize;
-    let mut first = None;
-    for index in [current, 1 - current] {
-        let slot = &table.slots[index];
-        if slot.valid == 1 {
-            match images(region, index, slot) {
-                Ok(_) => return Ok(()),
-                Err(error) => first = first.or(Some(error)),
-            }
-        }
-    }
-    Err(first.unwrap_or(StageError::Empty))
+    first_that(region, |index, slot| images(region, index, slot)).map(drop)
 }
 
 /// Places the staged kernel in the given nursery, which nobody uses: the current slot's, or the other one's if that is
@@ -182,30 +197,13 @@ pub fn place(
     nursery: usize,
     purpose: Purpose,
 ) -> Result<Placed, StageError> {
-    let table = region.copy(layout::STAGE_TABLE);
-    let Ok((table, _)) = StageTable::read_from_prefix(&table) else {
-        return Err(StageError::Empty);
-    };
-    let current = (table.current & 1) as usize;
-    let mut first = None;
-    for index in [current, 1 - current] {
-        let slot = &table.slots[index];
-        if slot.valid != 1 {
-            continue;
-        }
-        match place_slot(ring0, region, header, (nursery, purpose), (index, slot)) {
-            Ok(placed) => {
-                if let Some(error) = first {
-                    log::warn!("stage: {error}; the other slot is used");
-                }
-                return Ok(placed);
-            }
-            Err(error) => {
-                first.get_or_insert(error);
-            }
-        }
+    let (placed, passed_over) = first_that(region, |index, slot| {
+        place_slot(ring0, region, header, (nursery, purpose), (index, slot))
+    })?;
+    if let Some(error) = passed_over {
+        log::warn!("stage: {error}; the other slot is used");
     }
-    Err(first.unwrap_or(StageError::Empty))
+    Ok(placed)
 }
 
 /// Places the kernel of one slot, to take over, in the given nursery, which nobody uses.
@@ -219,9 +217,7 @@ pub fn place_from(
     nursery: usize,
     slot: usize,
 ) -> Result<Placed, StageError> {
-    let table = region.copy(layout::STAGE_TABLE);
-    let table = StageTable::read_from_prefix(&table).ok().map(|(table, _)| table);
-    let staged = table.and_then(|table| table.slots.get(slot).copied());
+    let staged = table(region).and_then(|table| table.slots.get(slot).copied());
     match staged.filter(|staged| staged.valid == 1) {
         Some(staged) => place_slot(ring0, region, header, (nursery, Purpose::TakeOver), (slot, &staged)),
         None => Err(StageError::Empty),

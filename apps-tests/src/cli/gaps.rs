@@ -22,7 +22,7 @@ pub struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
     megabytes: Vec<u32>,
     /// Events for each method and content
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Folder for gaps.json, gaps.md, gaps.png and gaps.svg (default: target/bench)
     #[arg(long)]
@@ -33,7 +33,6 @@ pub struct Options {
 }
 
 pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
-    gaps::check(options.runs)?;
     let artefacts = prepared(paths, &[options.kernel], options.no_build)?;
     let scenario = Scenario::read(&super::scenario_dir(paths, "beat"))?;
     let out = options.out.clone().unwrap_or_else(|| paths.target.join("bench"));

@@ -21,10 +21,10 @@ use crate::rootfs::File;
 use crate::run;
 use crate::scenario::Scenario;
 use crate::serial::Line;
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result};
 use regex::Regex;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// For a kernel to be replaced, whatever the method.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -144,7 +144,7 @@ fn event(machine: &mut Machine, method: Method) -> Result<(Duration, bool)> {
         run::armed(machine)?;
     }
     if method.standby() {
-        asleep(machine)?;
+        run::status_says(machine, "standby", COMMAND, |standby| standby.contains("asleep"))?;
     }
     for command in method.beforehand() {
         machine.agent.check(command, COMMAND)?;
@@ -180,31 +180,6 @@ fn gap(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<(Duration, bo
         .max_by_key(|pair| pair[1].0 - pair[0].0)
         .context("the service was not heard before and after the event")?;
     Ok((silence[1].0 - silence[0].0, silence[1].1 > silence[0].1))
-}
-
-/// Waits until a standby sleeps.
-fn asleep(machine: &mut Machine) -> Result<()> {
-    let deadline = Instant::now() + COMMAND;
-    loop {
-        let status = machine.agent.run("orthros-ctl status", COMMAND)?.output;
-        let standby = status.lines().find(|line| line.starts_with("standby:"));
-        if standby.is_some_and(|line| line.contains("asleep")) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("no standby sleeps: {}", standby.unwrap_or(&status));
-        }
-        std::thread::sleep(Duration::from_millis(300));
-    }
-}
-
-/// Checks a request for `runs` events.
-///
-/// # Errors
-/// When there would be nothing to take a median of.
-pub fn check(runs: u32) -> Result<()> {
-    ensure!(runs > 0, "--runs must be 1 at least");
-    Ok(())
 }
 
 #[cfg(test)]

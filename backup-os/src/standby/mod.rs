@@ -17,6 +17,7 @@ pub use image::{Images, Slice};
 use crate::memory::LiveMemory;
 use crate::region::Region;
 use crate::rescue;
+use crate::stage;
 use crate::watch::Backup;
 use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
@@ -28,9 +29,8 @@ use salvage::prepared::Prepared;
 use shared_region::facts::Facts;
 use shared_region::header::{options, Header};
 use shared_region::layout::{self, Part};
-use shared_region::stage::{StageTable, StagedKernel};
+use shared_region::stage::StagedKernel;
 use shared_region::standby::{Missing, SleepPage, StandbyState, RESET_VALUE};
-use zerocopy::FromBytes;
 
 /// A kernel that went to sleep, and what has to be known to wake it.
 #[derive(Clone)]
@@ -209,11 +209,7 @@ impl Backup {
 
 /// What is staged in a slot, or in the one that the next successor is to come from.
 fn staged_in(region: Region, slot: Option<usize>) -> Option<Identity> {
-    let table = region.copy(Part {
-        size: size_of::<StageTable>().next_multiple_of(8) as u64,
-        ..layout::STAGE_TABLE
-    });
-    let (table, _) = StageTable::read_from_prefix(&table).ok()?;
+    let table = stage::table(region)?;
     let slot = table.slots.get(slot.unwrap_or(table.current as usize))?;
     (slot.valid == 1).then(|| Identity::of(slot))
 }
