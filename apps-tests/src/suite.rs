@@ -1,6 +1,7 @@
 //! The test run: checks, then scenarios; short by default, or the whole matrix.
 
 use crate::artefacts::{self, Artefacts};
+use crate::cache;
 use crate::checks;
 use crate::images;
 use crate::kernels::{Kernel, Series};
@@ -15,6 +16,11 @@ use anyhow::{bail, Context, Result};
 use std::fs;
 use std::str::FromStr;
 use std::time::Instant;
+
+/// Bytes of guests' file systems of earlier runs that are kept.
+const KEPT_IMAGES: u64 = 4 << 30;
+/// Free bytes without which no run is begun: the largest scenario's disk, memory image and disc.
+const NEEDED: u64 = 4 << 30;
 
 /// A part of a test run: test number n belongs to shard n mod `of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +106,8 @@ pub struct Totals {
 /// When the run itself breaks down; failing tests are no error.
 pub fn run(paths: &Paths, options: &Options) -> Result<Totals> {
     let tests = list(paths, options)?;
+    cache::prune(&paths.guest.join("images"), KEPT_IMAGES)?;
+    cache::require_space(&paths.target, NEEDED)?;
     let results = Results::open(paths)?;
     println!("{} tests, seed {}", tests.len(), options.seed);
     let mut totals = Totals::default();
@@ -170,7 +178,7 @@ fn one(
         } => (scenario, *active, *successor, *sweep),
     };
     let dir = paths.target.join("runs").join(name.replace(['→', ' '], "-"));
-    crate::cache::remove(&dir)?;
+    cache::remove(&dir)?;
     let plan = Plan::new(active, successor, dir);
     let reports = if sweep {
         run::sweep(paths, artefacts, scenario, &plan, seed)?
@@ -185,7 +193,7 @@ fn one(
                 .extension()
                 .is_some_and(|ext| ext == "iso" || ext == "qcow2")
             {
-                crate::cache::remove(&entry.path())?;
+                cache::remove(&entry.path())?;
             }
         }
     }

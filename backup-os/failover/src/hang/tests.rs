@@ -66,25 +66,41 @@ impl Machine {
             sign.switches += u64::from(matches!(does, Does::Works | Does::LiveLocked));
             sign.user += u64::from(matches!(does, Does::Works | Does::Computes));
         }
+        // An NMI waits for a CPU that does not take it yet.
+        (0..self.does.len()).for_each(|cpu| self.answer(cpu));
         let actions = self.watch.look(self.now, paused, &self.signs, &self.answers);
         let mut hang = None;
         for action in actions {
             match action {
                 Action::Ask(cpu) => {
                     self.asked[cpu] += 1;
-                    let answer = &mut self.answers[cpu];
-                    let does = self.does[cpu];
-                    answer.nmi = !matches!(does, Does::HungInNmi | Does::Late);
-                    answer.interrupt = answer.nmi && does != Does::Hung;
-                    answer.thread = answer.interrupt && !matches!(does, Does::Locked | Does::LiveLocked);
-                    // The thread that answers had to be switched to.
-                    self.signs[cpu].switches += u64::from(answer.thread);
+                    self.answers[cpu] = Answer::default();
+                    self.answer(cpu);
                 }
                 Action::Cleared(..) => {}
                 Action::Hung(found) => hang = Some(found),
             }
         }
         hang
+    }
+
+    /// The CPU takes the question that was put to it last, if there is one, as far as it can.
+    fn answer(&mut self, cpu: usize) {
+        let does = self.does[cpu];
+        if self.asked[cpu] == 0 {
+            return;
+        }
+        let answer = &mut self.answers[cpu];
+        answer.nmi |= !matches!(does, Does::HungInNmi | Does::Late);
+        answer.interrupt |= answer.nmi && !matches!(does, Does::Hung | Does::HungInNmi | Does::Late);
+        let thread = answer.interrupt
+            && !matches!(
+                does,
+                Does::Hung | Does::HungInNmi | Does::Late | Does::Locked | Does::LiveLocked
+            );
+        // The thread that answers had to be switched to.
+        self.signs[cpu].switches += u64::from(thread && !answer.thread);
+        answer.thread |= thread;
     }
 
     fn run(&mut self, seconds: u64) -> Option<Hang> {
