@@ -167,6 +167,17 @@ impl Qemu {
         self.child.id()
     }
 
+    /// Stops the process for a while, and with it the whole machine.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn pause(&mut self, time: Duration) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).context("cannot stop QEMU")?;
+        std::thread::sleep(time);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).context("cannot let QEMU go on")
+    }
+
     /// Whether the process has ended.
     ///
     /// # Errors

@@ -179,6 +179,9 @@ impl<'a> Ready<'a> {
                 Expect::Restart => self.restart(step, boot_id, report)?,
             }
             report.steps.pop();
+        } else if step.event == Event::Pause {
+            machine.qemu.pause(Duration::from_millis(step.pause_ms))?;
+            unharmed(machine, boot_id)?;
         }
         report.steps.push(result);
         for command in &step.after {
@@ -357,6 +360,15 @@ pub fn status_says(machine: &mut Machine, of: &str, within: Duration, wanted: im
         }
         std::thread::sleep(Duration::from_millis(300));
     }
+}
+
+/// Whether the same kernel runs on as `boot_id` says, and is protected.
+fn unharmed(machine: &mut Machine, boot_id: &str) -> Result<()> {
+    let now = machine.agent.check("cat /proc/sys/kernel/random/boot_id", ARMED)?;
+    if now.trim() != boot_id {
+        bail!("another kernel runs: a machine that only stood still was taken over");
+    }
+    armed(machine).context("after the pause")
 }
 
 /// Whether the backup OS took over for the reason that the step gave it.

@@ -204,6 +204,9 @@ pub struct Step {
     /// Milliseconds after readiness or the step before.
     #[serde(default)]
     pub after_ms: u64,
+    /// How long a pause lasts.
+    #[serde(default = "some_seconds")]
+    pub pause_ms: u64,
     /// How the event is brought about: arguments for `orthros-ctl panic-test`, `hang-test` or `update`.
     pub injection: Option<String>,
     /// How often.
@@ -265,6 +268,8 @@ pub enum Event {
     Hang,
     /// The staged kernel replaces a healthy one.
     Update,
+    /// The whole machine stands still for [`Step::pause_ms`], as a virtual one whose host is busy; it must go on unharmed.
+    Pause,
     /// Nothing happens: the run to compare with.
     None,
 }
@@ -279,7 +284,7 @@ impl Event {
             Self::Panic => with("orthros-ctl panic-test"),
             Self::Hang => with("orthros-ctl hang-test"),
             Self::Update => with("orthros-ctl update"),
-            Self::None => return None,
+            Self::Pause | Self::None => return None,
         })
     }
 
@@ -297,7 +302,7 @@ impl Event {
                 "live-lock" => "live-lock",
                 _ => return None,
             },
-            Self::None => return None,
+            Self::Pause | Self::None => return None,
         })
     }
 }
@@ -322,6 +327,10 @@ const fn default_timeout() -> u64 {
 
 const fn yes() -> bool {
     true
+}
+
+const fn some_seconds() -> u64 {
+    5_000
 }
 
 const fn once() -> u32 {
@@ -402,7 +411,7 @@ impl Scenario {
             bail!("there is no [[step]]");
         }
         self.check_steps()?;
-        let unclear = |step: &Step| step.event != Event::None && step.event.cause(step.injection.as_deref()).is_none();
+        let unclear = |step: &Step| step.event == Event::Hang && step.event.cause(step.injection.as_deref()).is_none();
         if self.steps.iter().any(unclear) {
             bail!("a step with event \"hang\" needs an `injection` that says how, as \"--kind all-cpus\"");
         }
@@ -444,7 +453,7 @@ impl Scenario {
             bail!("[[step]] expect = \"reset\" or \"restart\" must be the last step");
         }
         let resets = last.expect == Expect::Reset;
-        if resets && (last.event == Event::None || last.repeat != 1) {
+        if resets && (matches!(last.event, Event::None | Event::Pause) || last.repeat != 1) {
             bail!("[[step]] expect = \"reset\" needs an event, once");
         }
         for step in &self.steps {
