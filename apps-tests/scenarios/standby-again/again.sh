@@ -1,6 +1,6 @@
 # again.sh run MEGABYTES: three kinds of work that check themselves, until the machine ends.
 # again.sh check: waits until the next standby sleeps, and looks at what the last failover has left.
-# again.sh judge N: after N failovers.
+# again.sh judge N [KERNELS]: after N failovers; so many kernels (1) took turns.
 state=/var/lib/again
 number() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" | head -n 1; }
 
@@ -48,10 +48,12 @@ check)
 	;;
 judge)
 	# The first may differ: what was looked up for the first kernel was larger.
-	for n in $(seq 3 "$2"); do
-		diff $state/left.2 $state/left.$n || { echo "failover $n has left something else"; exit 1; }
+	kernels=${3:-1}
+	for n in $(seq $((2 + kernels)) "$2"); do
+		same=$((2 + (n - 2) % kernels))
+		diff $state/left.$same $state/left.$n || { echo "failover $n has left something else"; exit 1; }
 		# Some texts are longer than others.
-		more=$(($(cat $state/heap.$n) - $(cat $state/heap.2)))
+		more=$(($(cat $state/heap.$n) - $(cat $state/heap.$same)))
 		[ "${more#-}" -lt 4096 ] || { echo "the backup OS uses $more bytes more after failover $n"; exit 1; }
 	done
 	[ "$(sort -u $state/boots | wc -l)" = "$2" ] || { echo "two kernels have the same boot id"; exit 1; }
