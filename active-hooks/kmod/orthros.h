@@ -81,6 +81,8 @@ int stage_commit(struct orthros_stage_commit *request);
 /* protect.c */
 void protect_start(void);
 /* The process has been rebuilt: its start is another in this kernel's time. */
+/* The leader of a process that is protected by its id, NULL if there is none. Under RCU. */
+struct task_struct *protect_any(void);
 void protect_follow(u64 tgid, u64 start_boottime);
 int protect_add(const struct orthros_protect *wish);
 int protect_remove(const struct orthros_protect *wish);

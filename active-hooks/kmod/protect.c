@@ -44,6 +44,20 @@ static bool process_lives(const struct orthros_protect_entry *entry)
 	return lives;
 }
 
+struct task_struct *protect_any(void)
+{
+	struct task_struct *task = NULL;
+	int i;
+
+	for (i = 0; !task && i < ORTHROS_PROTECT_ENTRIES; i++) {
+		const struct orthros_protect_entry *entry = &region.protect->entries[i];
+
+		if (entry->kind == ORTHROS_PROTECT_PROCESS)
+			task = pid_task(find_pid_ns(entry->tgid, &init_pid_ns), PIDTYPE_TGID);
+	}
+	return task;
+}
+
 /*
  * While a failover is being handed over the processes are not back yet: their
  * entries stay.

@@ -3,13 +3,17 @@
  * Makes this kernel fail in a chosen way, for tests: only with allow_test=1.
  */
 #include <linux/completion.h>
+#include <linux/console.h>
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/err.h>
+#include <linux/fdtable.h>
 #include <linux/hrtimer.h>
 #include <linux/kthread.h>
 #include <linux/panic.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 #include <linux/smp.h>
 #include <asm/smp.h>
 #include "orthros.h"
@@ -36,6 +40,70 @@ static int panic_thread(void *unused)
 static int null_thread(void *unused)
 {
 	*(volatile int *)NULL = 0;
+	return 0;
+}
+
+/* Fails once, as soon as the kernel says that it panics. */
+static void failing_write(struct console *console, const char *text, unsigned int length)
+{
+	static unsigned long failed;
+
+	if (oops_in_progress && !test_and_set_bit(0, &failed))
+		*(volatile int *)NULL = 0;
+}
+
+static struct console failing_console = {
+	.name = "orthros",
+	.write = failing_write,
+	.flags = CON_ENABLED,
+	.index = -1,
+};
+
+static int panic_in_panic_thread(void *unused)
+{
+	register_console(&failing_console);
+	panic("orthros: asked for by a test, and a console fails");
+	return 0;
+}
+
+/* Whether the lock was free within some milliseconds. Interrupts are off. */
+static bool try_for_long(spinlock_t *lock)
+{
+	u64 end = rdtsc() + (u64)tsc_khz * 20;
+
+	while (!spin_trylock(lock)) {
+		if (rdtsc() > end)
+			return false;
+		cpu_relax();
+	}
+	return true;
+}
+
+/*
+ * Takes what others want who deal with a protected process, and never gives it back; interrupts are off afterwards. The
+ * siglock, which is waited for with interrupts off, brings other CPUs to a standstill as well.
+ */
+static bool hold_locks(bool siglock)
+{
+	struct task_struct *task;
+	bool held = false;
+
+	rcu_read_lock();
+	task = protect_any();
+	local_irq_disable();
+	if (task && task->mm && task->files && task->sighand)
+		held = try_for_long(&task->alloc_lock) && try_for_long(&task->mm->page_table_lock) &&
+		       try_for_long(&task->files->file_lock) &&
+		       (!siglock || try_for_long(&task->sighand->siglock));
+	rcu_read_unlock();
+	return held;
+}
+
+static int panic_with_locks_thread(void *unused)
+{
+	bool held = hold_locks(true);
+
+	panic("orthros: asked for by a test, with locks%s", held ? "" : " that could not be had");
 	return 0;
 }
 
@@ -88,6 +156,14 @@ static int hang_all_thread(void *unused)
 
 static int hang_thread(void *unused)
 {
+	hang_here(NULL);
+	return 0;
+}
+
+static int hang_with_locks_thread(void *unused)
+{
+	if (!hold_locks(false))
+		pr_warn("a lock could not be had\n");
 	hang_here(NULL);
 	return 0;
 }
@@ -235,12 +311,18 @@ int test_fail(const struct orthros_test *request)
 		return smp_call_function_single(cpu, start_bug_timer, NULL, 1);
 	case ORTHROS_TEST_PANIC_WITH_SPINNER:
 		return panic_beside_spinner(cpu);
+	case ORTHROS_TEST_PANIC_IN_PANIC:
+		return run_on(cpu, panic_in_panic_thread, "orthros-panic/%u");
+	case ORTHROS_TEST_PANIC_HOLDING_LOCKS:
+		return run_on(cpu, panic_with_locks_thread, "orthros-panic/%u");
 	case ORTHROS_TEST_HANG_ALL:
 		return run_on(cpu, hang_all_thread, "orthros-hang/%u");
 	case ORTHROS_TEST_HANG_CPU:
 		return run_on(cpu, hang_thread, "orthros-hang/%u");
 	case ORTHROS_TEST_HANG_IN_NMI:
 		return run_on(cpu, hang_for_nmi_thread, "orthros-hang/%u");
+	case ORTHROS_TEST_HANG_HOLDING_LOCKS:
+		return run_on(cpu, hang_with_locks_thread, "orthros-hang/%u");
 	case ORTHROS_TEST_SOFT_LOCKUP:
 		return run_on(cpu, lockup_thread, "orthros-lock/%u");
 	case ORTHROS_TEST_LIVE_LOCK:

@@ -297,7 +297,7 @@ impl Event {
             Self::Update => "update",
             Self::Hang => match kind? {
                 "all-cpus" => "all-cpus-hung",
-                "one-cpu-irq-off" | "in-nmi" => "cpu-hung",
+                "one-cpu-irq-off" | "in-nmi" | "holding-locks" => "cpu-hung",
                 "soft-lockup" => "soft-lockup",
                 "live-lock" => "live-lock",
                 _ => return None,

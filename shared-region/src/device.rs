@@ -216,6 +216,10 @@ pub mod test_kind {
     pub const INJECT: u64 = 5;
     /// Keeps the chosen CPU from parking in the NMI handler.
     pub const UNPARKABLE: u64 = 6;
+    /// `panic()` on the chosen CPU, in which a console fails.
+    pub const PANIC_IN_PANIC: u64 = 7;
+    /// `panic()` on the chosen CPU, which holds locks of a protected process, its siglock too.
+    pub const PANIC_HOLDING_LOCKS: u64 = 8;
     /// Every CPU spins with interrupts off.
     pub const HANG_ALL: u64 = 16;
     /// The chosen CPU spins with interrupts off.
@@ -228,6 +232,8 @@ pub mod test_kind {
     pub const STALL: u64 = 20;
     /// The chosen CPU spins with interrupts off, and in the handler of the next NMI.
     pub const HANG_IN_NMI: u64 = 21;
+    /// The chosen CPU spins with interrupts off and holds locks of a protected process.
+    pub const HANG_HOLDING_LOCKS: u64 = 22;
 }
 /// See [`Test`]. EPERM unless the module was loaded with `allow_test=1`.
 pub const TEST: u64 = iowr::<Test>(10);

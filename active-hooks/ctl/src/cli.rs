@@ -176,6 +176,10 @@ pub enum PanicKind {
     BugInInterrupt,
     /// `panic()` while the chosen CPU spins with interrupts off.
     PanicWithSpinner,
+    /// `panic()`, and a console fails while the kernel says so.
+    PanicInPanic,
+    /// `panic()` on a CPU that holds locks of a protected process.
+    PanicHoldingLocks,
 }
 
 /// Arguments of `hang-test`.
@@ -201,6 +205,8 @@ pub enum HangKind {
     OneCpuIrqOff,
     /// One CPU spins with interrupts off, and in its NMI handler when it is asked.
     InNmi,
+    /// One CPU spins with interrupts off and holds locks of a protected process.
+    HoldingLocks,
     /// A kernel thread spins and lets nobody else on its CPU.
     SoftLockup,
     /// Two kernel threads of the highest priority hand a CPU to each other for ever.

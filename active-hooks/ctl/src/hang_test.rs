@@ -19,6 +19,7 @@ impl HangKind {
             Self::AllCpus => test_kind::HANG_ALL,
             Self::OneCpuIrqOff => test_kind::HANG_CPU,
             Self::InNmi => test_kind::HANG_IN_NMI,
+            Self::HoldingLocks => test_kind::HANG_HOLDING_LOCKS,
             Self::SoftLockup => test_kind::SOFT_LOCKUP,
             Self::LiveLock => test_kind::LIVE_LOCK,
             Self::Stall => test_kind::STALL,
@@ -27,7 +28,7 @@ impl HangKind {
 
     fn limit(self) -> HangLimit {
         match self {
-            Self::AllCpus | Self::OneCpuIrqOff | Self::InNmi => HangLimit::Cpu,
+            Self::AllCpus | Self::OneCpuIrqOff | Self::InNmi | Self::HoldingLocks => HangLimit::Cpu,
             Self::SoftLockup => HangLimit::Thread,
             Self::LiveLock => HangLimit::LiveLock,
             Self::Stall => HangLimit::Stalled,

@@ -18,6 +18,8 @@ impl PanicKind {
             Self::NullDereference => test_kind::NULL_DEREFERENCE,
             Self::BugInInterrupt => test_kind::BUG_IN_INTERRUPT,
             Self::PanicWithSpinner => test_kind::PANIC_WITH_SPINNER,
+            Self::PanicInPanic => test_kind::PANIC_IN_PANIC,
+            Self::PanicHoldingLocks => test_kind::PANIC_HOLDING_LOCKS,
         })
     }
 }
