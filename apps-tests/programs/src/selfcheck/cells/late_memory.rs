@@ -207,8 +207,9 @@ fn locked(context: &mut Context) -> Result<()> {
 }
 
 fn by_calls(context: &mut Context) -> Result<()> {
-    let memory = prepared(context, 314)?;
+    // Open before, so that its folder, which is new, is one that is kept.
     let mut file = File::create(context.path("copy"))?;
+    let memory = prepared(context, 314)?;
     memory.with_bytes(0..1000, |bytes| Ok(file.write_all(bytes)?))?;
     let mut read = File::open("/proc/self/exe")?;
     memory.with_bytes_mut(1500..1501, |bytes| Ok(read.read_exact(bytes)?))?;
