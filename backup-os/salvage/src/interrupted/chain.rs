@@ -122,6 +122,13 @@ impl Chain {
         self.links.get(at.checked_sub(1)?).filter(|_| !link.interrupted)
     }
 
+    /// Whether one of the outer functions is calling one of the inner ones.
+    pub fn calls(&self, outer: &[&str], inner: &[&str]) -> bool {
+        self.find(outer)
+            .and_then(|at| self.called_by(at))
+            .is_some_and(|called| inner.contains(&called.name.as_str()))
+    }
+
     /// Whether the thread gave its CPU up of its own accord, instead of being stopped at any instruction.
     pub fn is_off(&self) -> bool {
         self.links

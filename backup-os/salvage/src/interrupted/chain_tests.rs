@@ -133,3 +133,22 @@ fn calls_that_have_not_begun_are_told() {
     assert!(!chain(&["!do_syscall_64", "entry_SYSCALL_64_after_hwframe"]).is_before_the_call());
     assert!(!below(&["!pipe_read"]).is_before_the_call());
 }
+
+#[test]
+fn a_thread_that_opens_is_before_or_past_its_descriptor() {
+    let opens = |inner: &[&str]| {
+        let outer = ["do_sys_openat2", "__x64_sys_openat", "do_syscall_64"];
+        chain(&[inner, &outer].concat()).calls(&["do_sys_openat2"], &["alloc_fd", "do_filp_open"])
+    };
+    // For the number, on a lock that somebody holds for ever.
+    assert!(opens(&[
+        "!native_queued_spin_lock_slowpath",
+        "_raw_spin_lock",
+        "alloc_fd"
+    ]));
+    assert!(opens(&["!link_path_walk", "path_openat", "do_filp_open"]));
+    assert!(!opens(&["!fd_install"]));
+    assert!(!opens(&["!kmem_cache_free", "putname"]));
+    // At an instruction of its own nothing is known.
+    assert!(!chain(&["!do_sys_openat2", "__x64_sys_openat"]).calls(&["do_sys_openat2"], &["alloc_fd"]));
+}

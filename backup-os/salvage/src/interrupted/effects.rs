@@ -14,6 +14,15 @@ const SIG_UNBLOCK: u64 = 1;
 const SEEK_CUR: u64 = 1;
 /// O_CREAT | O_EXCL.
 const O_CREAT_EXCL: u64 = 0o300;
+/// Opens a file: everything that it calls before the descriptor stands (`fs/open.c`).
+const OPENS: [&str; 1] = ["do_sys_openat2"];
+const BEFORE_DESCRIPTOR: [&str; 5] = [
+    "getname",
+    "getname_flags",
+    "get_unused_fd_flags",
+    "alloc_fd",
+    "do_filp_open",
+];
 /// F_DUPFD and F_DUPFD_CLOEXEC.
 const F_DUPFD: [u64; 2] = [0, 1030];
 /// Where `wait4` waits, and where it takes a child away.
@@ -65,6 +74,13 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
     pub(super) fn open(&mut self, flags: usize) -> Result<Decision> {
         if self.argument(flags) & O_CREAT_EXCL == O_CREAT_EXCL {
             return Err(self.refuse("O_EXCL"));
+        }
+        // A number that was taken has no file behind it yet: it is free again.
+        if self
+            .chain()?
+            .is_some_and(|chain| chain.calls(&OPENS, &BEFORE_DESCRIPTOR))
+        {
+            return self.restart();
         }
         self.restart_if_off()
     }

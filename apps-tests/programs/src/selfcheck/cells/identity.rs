@@ -206,6 +206,8 @@ fn root(context: &mut Context) -> Result<()> {
     let inside = context.path("inside");
     std::fs::create_dir(&inside)?;
     std::fs::write(inside.join("mark"), "the mark")?;
+    // Nobody holds the file over the failover: only what is on the disk is sure to be there.
+    std::fs::File::open(inside.join("mark"))?.sync_all()?;
     let expected = if context.mutate() { "another mark" } else { "the mark" };
     let child = fork(|| {
         process::chroot(&inside)?;
