@@ -1,7 +1,7 @@
 # Fetches 8 MB from the guest again and again until the last step; a single failure ends it.
 set -eu
 fetch() {
-	timeout 120 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$PORT_8080" && printf "GET /content HTTP/1.0\r\n\r\n" >&3 && cat <&3' | wc -c
+	timeout 600 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$PORT_8080" && printf "GET /content HTTP/1.0\r\n\r\n" >&3 && cat <&3' | wc -c
 }
 count=0
 while [ ! -e "$STEPS_DONE" ]; do
