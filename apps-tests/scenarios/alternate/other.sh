@@ -14,6 +14,8 @@ stage)
 	# Where both kernels are the same, the other one is the same.
 	before=$(sed -n '$p' $state)
 	series >>$state
+	# Nobody who is protected has it open.
+	sync $state
 	orthros-ctl stage --kernel "/boot/vmlinuz-$before" --auto
 	orthros-ctl stage | grep -q "^$before\..*takes over next"
 	;;
