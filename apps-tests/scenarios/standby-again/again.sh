@@ -39,8 +39,8 @@ check)
 	sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo >$state/memory.$failovers
 	orthros-ctl log | sed -n 's/.*watch: armed: .*, heap \([0-9]*\) bytes.*/\1/p' | tail -n 1 >$state/heap.$failovers
 	cat /proc/sys/kernel/random/boot_id >>$state/boots
-	echo "$failovers: armed after $(((armed - resumed) / 1000000)) ms, standby after $(((${ready:-0} - resumed) / 1000000)) ms" \
-		>>$state/times
+	standby=${ready:+, standby after $(((ready - resumed) / 1000000)) ms}
+	echo "$failovers: armed after $(((armed - resumed) / 1000000)) ms$standby" >>$state/times
 	# Nobody who is protected has these files open.
 	sync
 	;;
