@@ -3,12 +3,16 @@
 //! All methods get the same guest and the same service, which says on the console every 10 ms that it lives. The gap is
 //! the longest silence that the host hears around the event.
 
+mod marks;
 mod method;
 mod plot;
+mod steps;
 mod table;
 
+pub use marks::Marks;
 pub use method::Method;
 pub use plot::draw;
+pub use steps::Moment;
 pub use table::{json, text};
 
 use crate::artefacts::Artefacts;
@@ -44,6 +48,10 @@ pub struct Measured {
     pub gaps: Vec<Duration>,
     /// Whether the same process went on each time.
     pub goes_on: bool,
+    /// The moments of each gap.
+    pub moments: Vec<Vec<Moment>>,
+    /// What each part of the restore agent's work has taken in each gap.
+    pub parts: Vec<Vec<Moment>>,
 }
 
 impl Measured {
@@ -84,13 +92,17 @@ pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<
         megabytes,
         gaps: Vec::new(),
         goes_on: true,
+        moments: Vec::new(),
+        parts: Vec::new(),
     };
     for number in 1..=task.runs {
         shown.at(&format!("{number} of {}", task.runs));
         match event(&mut machine, method) {
-            Ok((gap, same)) => {
-                measured.gaps.push(gap);
-                measured.goes_on &= same;
+            Ok(gap) => {
+                measured.gaps.push(gap.length);
+                measured.goes_on &= gap.same;
+                measured.moments.push(gap.moments);
+                measured.parts.push(gap.parts);
             }
             Err(error) => {
                 let error = machine.explain(error);
@@ -137,8 +149,16 @@ fn prepared(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<(Sc
     Ok((scenario, plan))
 }
 
-/// One replacement of the kernel. Returns the gap, and whether the same process answers afterwards.
-fn event(machine: &mut Machine, method: Method) -> Result<(Duration, bool)> {
+/// A gap, whether the same process answers after it, and what was when.
+struct Gap {
+    length: Duration,
+    same: bool,
+    moments: Vec<Moment>,
+    parts: Vec<Moment>,
+}
+
+/// One replacement of the kernel.
+fn event(machine: &mut Machine, method: Method) -> Result<Gap> {
     let pattern = Regex::new(r"beat (\d+)$")?;
     if !method.stock() {
         run::armed(machine)?;
@@ -165,11 +185,25 @@ fn event(machine: &mut Machine, method: Method) -> Result<(Duration, bool)> {
         position = next;
     }
     std::thread::sleep(BEFORE);
-    gap(&console.lines(from), &pattern, asked)
+    let lines = console.lines(from);
+    let (silence, same) = silence(&lines, &pattern, asked)?;
+    let (moments, parts) = if method.stock() {
+        (steps::of_console(&lines, silence, hello.at), Vec::new())
+    } else {
+        run::armed(machine)?;
+        let report = machine.agent.check("orthros-ctl report --json", COMMAND)?;
+        steps::of_orthros(&serde_json::from_str(&report).context("orthros-ctl report --json")?)
+    };
+    Ok(Gap {
+        length: silence.1 - silence.0,
+        same,
+        moments,
+        parts,
+    })
 }
 
-/// The longest silence that ends after `asked`, and whether the numbers went on over it.
-fn gap(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<(Duration, bool)> {
+/// Start and end of the longest silence that ends after `asked`, and whether the numbers went on over it.
+fn silence(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<((Duration, Duration), bool)> {
     let beats: Vec<(Duration, u64)> = lines
         .iter()
         .filter_map(|line| Some((line.at, pattern.captures(&line.text)?[1].parse().ok()?)))
@@ -179,7 +213,7 @@ fn gap(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<(Duration, bo
         .filter(|pair| pair[1].0 > asked)
         .max_by_key(|pair| pair[1].0 - pair[0].0)
         .context("the service was not heard before and after the event")?;
-    Ok((silence[1].0 - silence[0].0, silence[1].1 > silence[0].1))
+    Ok(((silence[0].0, silence[1].0), silence[1].1 > silence[0].1))
 }
 
 #[cfg(test)]
@@ -207,13 +241,11 @@ mod tests {
             (1320, "[ 1.2] xbeat 5"),
         ]);
         let asked = Duration::from_millis(905);
-        assert_eq!(
-            gap(&lines, &pattern, asked).unwrap(),
-            (Duration::from_millis(400), true)
-        );
+        let ms = Duration::from_millis;
+        assert_eq!(silence(&lines, &pattern, asked).unwrap(), ((ms(910), ms(1310)), true));
         let lines = heard(&[(0, "beat 700"), (5000, "beat 0"), (5010, "beat 1")]);
-        assert_eq!(gap(&lines, &pattern, asked).unwrap(), (Duration::from_secs(5), false));
-        assert!(gap(&lines[..1], &pattern, asked).is_err());
+        assert_eq!(silence(&lines, &pattern, asked).unwrap(), ((ms(0), ms(5000)), false));
+        assert!(silence(&lines[..1], &pattern, asked).is_err());
     }
 
     #[test]
@@ -223,6 +255,8 @@ mod tests {
             megabytes: 1,
             gaps: list.iter().map(|gap| Duration::from_millis(*gap)).collect(),
             goes_on: true,
+            moments: Vec::new(),
+            parts: Vec::new(),
         };
         assert_eq!(of(&[5, 1, 9]).median(), Duration::from_millis(5));
         assert_eq!(of(&[4, 2]).median(), Duration::from_millis(4));
