@@ -110,7 +110,9 @@ mod tests {
             method,
             megabytes: 100,
             gaps: vec![Duration::from_millis(gap)],
+            work: Vec::new(),
             goes_on: true,
+            lost: Vec::new(),
             moments: vec![vec![
                 Moment {
                     what: "stopped".into(),

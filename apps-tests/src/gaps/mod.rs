@@ -8,11 +8,14 @@ mod method;
 mod plot;
 mod steps;
 mod table;
+mod work;
 
 pub use marks::Marks;
 pub use method::Method;
 pub use plot::draw;
 pub use steps::Moment;
+use work::Work;
+
 pub use table::{json, text};
 
 use crate::artefacts::Artefacts;
@@ -34,6 +37,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// For a command of a method, the writing of 1 GB included.
 const COMMAND: Duration = Duration::from_secs(300);
+/// For a service to answer again once its kernel's user space is there; a process that has gone on did so before.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Machines that may fail for each that does not.
+const SPARE: usize = 2;
 /// Undisturbed answers before an event.
 const BEFORE: Duration = Duration::from_secs(2);
 
@@ -46,8 +53,12 @@ pub struct Measured {
     pub megabytes: u32,
     /// One for each event, in the order of the events.
     pub gaps: Vec<Duration>,
+    /// How long the host worked for the machine during each gap.
+    pub work: Vec<Duration>,
     /// Whether the same process went on each time.
     pub goes_on: bool,
+    /// Why events failed that are not among the gaps.
+    pub lost: Vec<String>,
     /// The moments of each gap.
     pub moments: Vec<Vec<Moment>>,
     /// What each part of the restore agent's work has taken in each gap.
@@ -55,13 +66,18 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// The median of the gaps; of an even number the upper of the two.
+    /// The median of the gaps.
     #[must_use]
     pub fn median(&self) -> Duration {
-        let mut sorted = self.gaps.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+        median(&self.gaps)
     }
+}
+
+/// The median; of an even number the upper of the two.
+fn median(list: &[Duration]) -> Duration {
+    let mut sorted = list.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 /// What to measure.
@@ -78,10 +94,11 @@ pub struct Task<'a> {
     pub runs: u32,
 }
 
-/// Boots one machine and replaces its kernel `runs` times.
+/// Boots one machine and replaces its kernel `runs` times. After an event that the service did not live through, and was not
+/// started after, there is another machine; both are counted.
 ///
 /// # Errors
-/// When the guest does not come up, or the service does not answer again in time.
+/// When that happens too often, or a guest does not come up.
 pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<Measured> {
     let Task { method, megabytes, .. } = *task;
     let shown = Step::start(format!("{method} with {megabytes} MB"));
@@ -91,22 +108,30 @@ pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<
         method,
         megabytes,
         gaps: Vec::new(),
+        work: Vec::new(),
         goes_on: true,
+        lost: Vec::new(),
         moments: Vec::new(),
         parts: Vec::new(),
     };
-    for number in 1..=task.runs {
-        shown.at(&format!("{number} of {}", task.runs));
+    while measured.gaps.len() < task.runs as usize {
+        shown.at(&format!("{} of {}", measured.gaps.len() + 1, task.runs));
         match event(&mut machine, method) {
             Ok(gap) => {
                 measured.gaps.push(gap.length);
+                measured.work.push(gap.work);
                 measured.goes_on &= gap.same;
                 measured.moments.push(gap.moments);
                 measured.parts.push(gap.parts);
             }
             Err(error) => {
                 let error = machine.explain(error);
-                return Err(error.context(format!("event {number}; logs: {}", plan.dir.display())));
+                if measured.lost.len() == SPARE {
+                    return Err(error.context(format!("logs: {}", plan.dir.display())));
+                }
+                measured.lost.push(format!("{error:#}"));
+                machine.qemu.end();
+                machine = run::ready_machine(paths, artefacts, &scenario, &plan)?;
             }
         }
     }
@@ -152,6 +177,7 @@ fn prepared(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<(Sc
 /// A gap, whether the same process answers after it, and what was when.
 struct Gap {
     length: Duration,
+    work: Duration,
     same: bool,
     moments: Vec<Moment>,
     parts: Vec<Moment>,
@@ -172,13 +198,14 @@ fn event(machine: &mut Machine, method: Method) -> Result<Gap> {
     let console = machine.qemu.console.clone();
     let from = console.position();
     std::thread::sleep(BEFORE);
+    let work = Work::watch(machine.qemu.pid(), machine.qemu.start);
     let asked = machine.qemu.start.elapsed();
     machine.agent.send(method.command())?;
     let hello = machine.agent.wait_ready(PATIENCE).context("no kernel came up")?;
     // Whoever answers before the guest's init is a process that went on.
     let mut position = console.position();
     loop {
-        let (line, next) = console.wait_for(position, &pattern, PATIENCE)?;
+        let (line, next) = console.wait_for(position, &pattern, ANSWER)?;
         if line.at > hello.at {
             break;
         }
@@ -187,6 +214,7 @@ fn event(machine: &mut Machine, method: Method) -> Result<Gap> {
     std::thread::sleep(BEFORE);
     let lines = console.lines(from);
     let (silence, same) = silence(&lines, &pattern, asked)?;
+    let work = work.between(silence);
     let (moments, parts) = if method.stock() {
         (steps::of_console(&lines, silence, hello.at), Vec::new())
     } else {
@@ -196,6 +224,7 @@ fn event(machine: &mut Machine, method: Method) -> Result<Gap> {
     };
     Ok(Gap {
         length: silence.1 - silence.0,
+        work,
         same,
         moments,
         parts,
@@ -254,7 +283,9 @@ mod tests {
             method: Method::Reboot,
             megabytes: 1,
             gaps: list.iter().map(|gap| Duration::from_millis(*gap)).collect(),
+            work: Vec::new(),
             goes_on: true,
+            lost: Vec::new(),
             moments: Vec::new(),
             parts: Vec::new(),
         };

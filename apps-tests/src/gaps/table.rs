@@ -1,7 +1,7 @@
 //! The results as a table in Markdown and as JSON.
 
 use super::steps::{self, Moment};
-use super::{Marks, Measured, Method};
+use super::{median, Marks, Measured, Method};
 use serde_json::{json, Value};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -84,8 +84,8 @@ fn moments(list: &[&Measured], of: impl Fn(&Measured) -> &Vec<Vec<Moment>>) -> T
 /// CRIU are for the same content.
 fn gaps(list: &[Measured]) -> String {
     let mut text = String::from(
-        "| event | method | content | gap, ms | from | to | reboot takes | kexec + CRIU takes | the process |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+        "| event | method | content | gap, ms | from | to | host CPU, ms | reboot takes | kexec + CRIU takes | the process |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for measured in list {
         let ms = |gap: Option<&std::time::Duration>| gap.map_or(0, std::time::Duration::as_millis);
@@ -94,19 +94,29 @@ fn gaps(list: &[Measured]) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {} MB | **{}** | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} MB | **{}** | {} | {} | {} | {} | {} | {} |",
             if measured.method.panics() { "panic" } else { "planned" },
             measured.method,
             measured.megabytes,
             measured.median().as_millis(),
             ms(measured.gaps.iter().min()),
             ms(measured.gaps.iter().max()),
+            median(&measured.work).as_millis(),
             times(Method::Reboot),
             times(Method::Criu),
-            if measured.goes_on { "goes on" } else { "is another" },
+            fate(measured),
         );
     }
     text
+}
+
+/// What becomes of the process, and how often it did not.
+fn fate(measured: &Measured) -> String {
+    let fate = if measured.goes_on { "goes on" } else { "is another" };
+    match measured.lost.len() {
+        0 => fate.into(),
+        lost => format!("{fate}; lost in {lost} of {}", lost + measured.gaps.len()),
+    }
 }
 
 /// How many times as long another method's median is, for the same content.
@@ -128,7 +138,9 @@ pub fn json(list: &[Measured]) -> Value {
                 "megabytes": measured.megabytes,
                 "median_ns": nanoseconds(measured.median()),
                 "gaps_ns": measured.gaps.iter().copied().map(nanoseconds).collect::<Vec<_>>(),
+                "work_ns": measured.work.iter().copied().map(nanoseconds).collect::<Vec<_>>(),
                 "goes_on": measured.goes_on,
+                "lost": measured.lost,
                 "moments_ns": named(&measured.moments),
                 "parts_ns": named(&measured.parts),
             })
@@ -159,7 +171,9 @@ mod tests {
             method,
             megabytes,
             gaps: vec![Duration::from_millis(gap)],
+            work: vec![Duration::from_millis(7)],
             goes_on: true,
+            lost: Vec::new(),
             moments: vec![vec![Moment {
                 what: "user_space".into(),
                 at: Duration::from_millis(gap / 2),
@@ -174,7 +188,7 @@ mod tests {
         assert_eq!(ratio(&list, Method::Reboot, &list[2]), Some(30.0));
         assert_eq!(ratio(&list, Method::Criu, &list[2]), None);
         assert_eq!(ratio(&list, Method::Reboot, &list[0]), None);
-        assert!(text(&list).contains("| 1000 MB | **1000** | 1000 | 1000 | 30.0 times as long | - | goes on |"));
+        assert!(text(&list).contains("| 1000 MB | **1000** | 1000 | 1000 | 7 | 30.0 times as long | - | goes on |"));
         assert_eq!(json(&list)[1]["gaps_ns"][0], 30_000_000_000u64);
         assert_eq!(json(&list)[2]["moments_ns"][0]["user_space"], 500_000_000u64);
         assert!(text(&list).contains("| user space | 4500.0 | 15000.0 |"));
