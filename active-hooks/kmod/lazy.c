@@ -477,15 +477,42 @@ static int hold(const struct orthros_lazy *request)
 	return error;
 }
 
+/*
+ * Text is patched and every CPU waited for: millions of instructions that a
+ * kernel which is going to take over has time for before there is anything to
+ * take over. lazy_finish() undoes it, whether there was such memory or not.
+ */
+static int get_ready(void)
+{
+	int error;
+
+	mutex_lock(&all_lock);
+	error = divert_faults();
+	mutex_unlock(&all_lock);
+	return error;
+}
+
+static bool may_go(u64 step)
+{
+	if (step == ORTHROS_LAZY_READY && smp_load_acquire(&region.standby->state) ==
+						  ORTHROS_STANDBY_STARTING)
+		return true;
+	return region_is_successor() && (step == ORTHROS_LAZY_READY ||
+					 word_read(salvage_gate) == ORTHROS_GATE_OPEN);
+}
+
 int lazy_go(struct orthros_lazy *request)
 {
 	u64 start = ktime_get_ns();
 	int error;
 
 	request->pages = 0;
-	if (!region_is_successor() || word_read(salvage_gate) != ORTHROS_GATE_OPEN)
+	if (!may_go(request->step))
 		return -EPERM;
 	switch (request->step) {
+	case ORTHROS_LAZY_READY:
+		error = get_ready();
+		break;
 	case ORTHROS_LAZY_BEGIN:
 		error = begin(request);
 		break;

@@ -349,6 +349,7 @@ struct orthros_adopt {
 
 #define ORTHROS_LAZY_BEGIN 1
 #define ORTHROS_LAZY_HOLD 2
+#define ORTHROS_LAZY_READY 3
 
 struct orthros_lazy {
 	__u64 step;

@@ -59,6 +59,9 @@ pub fn salvage(paths: &Paths, artefacts: &Artefacts, scenario: &Scenario, series
     text
 }
 
+/// Waits until the standby sleeps.
+const ASLEEP: &str = "until orthros-ctl status | grep -q 'standby:.*asleep'; do sleep 0.3; done";
+
 /// A failover to be counted.
 #[derive(Debug, Clone)]
 pub struct Counted {
@@ -68,24 +71,36 @@ pub struct Counted {
     pub scenario: &'static str,
     /// Words for the kernels' command lines.
     pub kernel_parameters: &'static str,
+    /// Whether the successor sleeps until it is needed.
+    pub standby: bool,
 }
 
-/// One large process in small pages and in huge ones, and many small processes.
-pub const COUNTED: [Counted; 3] = [
+/// One large process in small pages and in huge ones, and many small processes; and the service of `bench gaps`, for which
+/// a standby is woken.
+pub const COUNTED: [Counted; 4] = [
     Counted {
         title: "a process of 1 GB in 4 KB pages",
         scenario: "checksum",
         kernel_parameters: "transparent_hugepage=never",
+        standby: false,
     },
     Counted {
         title: "a process of 1 GB in huge pages",
         scenario: "checksum",
         kernel_parameters: "transparent_hugepage=always",
+        standby: false,
     },
     Counted {
         title: "50 processes of 1 MB and their shell",
         scenario: "many",
         kernel_parameters: "transparent_hugepage=never",
+        standby: false,
+    },
+    Counted {
+        title: "a service with 100 MB, from the standby",
+        scenario: "beat",
+        kernel_parameters: "",
+        standby: true,
     },
 ];
 
@@ -140,6 +155,12 @@ pub fn failover(
     // come up keeps it from doing so.
     scenario.guest.cpus = 2;
     scenario.guest.kernel_parameters = counted.kernel_parameters.into();
+    scenario.guest.standby = Some(counted.standby);
+    if counted.standby {
+        for step in &mut scenario.steps {
+            step.before.push(ASLEEP.into());
+        }
+    }
     scenario.protect.ready.timeout = PATIENCE.as_secs();
     scenario.verdict.timeout = PATIENCE.as_secs();
     for step in &mut scenario.steps {

@@ -80,6 +80,13 @@ pub struct Machine {
     config: Config,
 }
 
+/// What an emulated machine needs of a kernel. Its time-stamp counters agree, but its CPUs do not promise it
+/// (X86_FEATURE_CONSTANT_TSC), so that Linux 6.1 takes those of several CPUs for unsynchronised (`unsynchronized_tsc()`) and
+/// reads the HPET instead: a device access for each look at the clock. And they pass for CPUs that need ten milliseconds
+/// to take an INIT, which Linux spends for each at every boot and awakening (`smp_quirk_init_udelay()`); hardware of the last
+/// twenty years does not.
+const EMULATED: &str = "tsc=reliable cpu_init_udelay=0";
+
 /// Debian's static busybox on the host, used inside the guest.
 ///
 /// # Errors
@@ -187,6 +194,7 @@ fn boot(
     let test = if scenario.injects() { "orthros.allow_test=1" } else { "" };
     let words = [
         "root=/dev/vda rw console=ttyS0",
+        EMULATED,
         &scenario.guest.kernel_parameters,
         &plan.kernel_parameters,
         test,

@@ -43,7 +43,9 @@ const DOORBELL_INTERRUPTED: u32 = 40;
 /// How long a kernel that panics has for its last words, in microseconds. `panic()` first takes `panic_cpu`; its message
 /// is in the log at once, but then it waits for slow consoles before it comes to where the module rings. What it would
 /// still print, the panicking stack, is unwound by the salvager. A kernel that hangs in between does not ring.
-const LAST_WORDS_US: u64 = 15_000;
+const LAST_WORDS_US: u64 = 3_000;
+/// And in looks, between which this core rests: where CPUs take turns, time alone may pass without the other having one.
+const LAST_WORDS_LOOKS: u32 = 3;
 
 /// Everything the backup OS has found out about the machine.
 pub struct Backup {
@@ -85,6 +87,8 @@ pub struct Armed {
     pub ram: ActiveRam,
     /// TSC when `panic_cpu` was first seen taken, 0 if it was not.
     pub panicking_since: u64,
+    /// Looks at which it was.
+    panicking_looks: u32,
     start: Start,
     /// How it died, once it has.
     pub death: Death,
@@ -221,7 +225,9 @@ impl Backup {
             if armed.panicking_since == 0 {
                 armed.panicking_since = clock::tsc();
             }
-            return (rescue::since(&self.clock, armed.panicking_since) > LAST_WORDS_US).then(|| Death {
+            armed.panicking_looks = armed.panicking_looks.saturating_add(1);
+            let waited = rescue::since(&self.clock, armed.panicking_since) > LAST_WORDS_US;
+            return (waited && armed.panicking_looks > LAST_WORDS_LOOKS).then(|| Death {
                 cause: Cause::Panic,
                 cpu: Some(cpu as usize),
                 ..Death::default()
@@ -307,6 +313,7 @@ impl Backup {
             prepared,
             ram,
             panicking_since: 0,
+            panicking_looks: 0,
             start,
             death: Death::default(),
             live,

@@ -97,6 +97,9 @@ pub mod lazy_step {
     pub const BEGIN: u64 = 1;
     /// The process is about to run.
     pub const HOLD: u64 = 2;
+    /// There will be such processes, and what the first of them would wait for can be done now. For a successor, its gate
+    /// open or not, and a standby that has not slept yet.
+    pub const READY: u64 = 3;
 }
 
 /// Argument of [`LAZY`].
@@ -105,7 +108,7 @@ pub mod lazy_step {
 pub struct Lazy {
     /// One of [`lazy_step`].
     pub step: u64,
-    /// Process (in the caller's pid namespace).
+    /// Process (in the caller's pid namespace); not for READY.
     pub pid: u64,
     /// BEGIN: user address of an array of [`crate::context::FrameRun`]s in ascending order.
     pub runs: u64,

@@ -27,7 +27,7 @@ pub enum Event {
     ModuleLoaded = 7,
     /// orthros-init has passed the gate.
     GatePassed = 8,
-    /// The old kernel's RAM has been added.
+    /// As much of the old kernel's RAM as the processes need has been added; the rest follows when they run.
     MemoryAdded = 9,
     /// File systems are mounted and files put back.
     FilesReady = 10,

@@ -260,6 +260,7 @@ fn constants(out: &mut String) {
         ("LAZY", device::LAZY),
         ("LAZY_BEGIN", device::lazy_step::BEGIN),
         ("LAZY_HOLD", device::lazy_step::HOLD),
+        ("LAZY_READY", device::lazy_step::READY),
     ];
     for (name, value) in values {
         assertion(out, &format!("ORTHROS_{name}"), value);

@@ -161,6 +161,18 @@ impl Device {
         ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)
     }
 
+    /// Prepares this kernel for [`Device::adopt_lazily`], ahead of time. Undone by [`Device::release`].
+    ///
+    /// # Errors
+    /// EPERM in a kernel that is no successor and not to sleep; else what keeps this kernel from offering it.
+    pub fn prepare_lazily(&self) -> Result<(), DeviceError> {
+        let mut request = Lazy {
+            step: lazy_step::READY,
+            ..Lazy::default()
+        };
+        ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)
+    }
+
     /// Gives every frame that is still withheld to the allocator, zeroed.
     ///
     /// # Errors

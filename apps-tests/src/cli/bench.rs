@@ -35,7 +35,7 @@ pub struct Options {
     /// Only the failovers by instruction counts
     #[arg(long, conflicts_with = "salvage_only")]
     failover_only: bool,
-    /// Only failovers of this scenario: `checksum` is one large process, `many` are small ones
+    /// Only failovers of this scenario: `checksum` is one large process, `many` are small ones, `beat` wakes a standby
     #[arg(long)]
     scenario: Option<String>,
     /// Write the figures to this file
@@ -62,7 +62,7 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
     let is_wanted = |counted: &&Counted| options.scenario.as_deref().is_none_or(|name| name == counted.scenario);
     let counted: Vec<&Counted> = COUNTED.iter().filter(is_wanted).collect();
     if counted.is_empty() {
-        bail!("only failovers of the scenarios checksum and many are counted");
+        bail!("only failovers of the scenarios checksum, many and beat are counted");
     }
     let mut figures = Vec::new();
     for series in kernels {

@@ -69,11 +69,13 @@ impl Method {
         matches!(self, Self::PanicStandby | Self::UpdateStandby)
     }
 
-    /// Words for the kernel's command line.
+    /// Words for the kernel's command line. Where the loader is not there to pass it, the check whether the timer ticks is
+    /// left out as well: a kernel that the host has no time for finds that it does not, and dies.
     #[must_use]
     pub const fn kernel_parameters(self) -> &'static str {
         match self {
-            Self::Kdump => "crashkernel=256M",
+            Self::Kdump => "no_timer_check crashkernel=256M",
+            _ if self.stock() => "no_timer_check",
             _ => "",
         }
     }

@@ -3,12 +3,19 @@
 //! All methods get the same guest and the same service, which says on the console every 10 ms that it lives. The gap is
 //! the longest silence that the host hears around the event.
 
+mod marks;
 mod method;
 mod plot;
+mod steps;
 mod table;
+mod work;
 
+pub use marks::Marks;
 pub use method::Method;
 pub use plot::draw;
+pub use steps::Moment;
+use work::Work;
+
 pub use table::{json, text};
 
 use crate::artefacts::Artefacts;
@@ -30,6 +37,10 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// For a command of a method, the writing of 1 GB included.
 const COMMAND: Duration = Duration::from_secs(300);
+/// For a service to answer again once its kernel's user space is there; a process that has gone on did so before.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Machines that may fail for each that does not.
+const SPARE: usize = 2;
 /// Undisturbed answers before an event.
 const BEFORE: Duration = Duration::from_secs(2);
 
@@ -42,18 +53,31 @@ pub struct Measured {
     pub megabytes: u32,
     /// One for each event, in the order of the events.
     pub gaps: Vec<Duration>,
+    /// How long the host worked for the machine during each gap.
+    pub work: Vec<Duration>,
     /// Whether the same process went on each time.
     pub goes_on: bool,
+    /// Why events failed that are not among the gaps.
+    pub lost: Vec<String>,
+    /// The moments of each gap.
+    pub moments: Vec<Vec<Moment>>,
+    /// What each part of the restore agent's work has taken in each gap.
+    pub parts: Vec<Vec<Moment>>,
 }
 
 impl Measured {
-    /// The median of the gaps; of an even number the upper of the two.
+    /// The median of the gaps.
     #[must_use]
     pub fn median(&self) -> Duration {
-        let mut sorted = self.gaps.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+        median(&self.gaps)
     }
+}
+
+/// The median; of an even number the upper of the two.
+fn median(list: &[Duration]) -> Duration {
+    let mut sorted = list.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
 /// What to measure.
@@ -70,10 +94,11 @@ pub struct Task<'a> {
     pub runs: u32,
 }
 
-/// Boots one machine and replaces its kernel `runs` times.
+/// Boots one machine and replaces its kernel `runs` times. After an event that the service did not live through, and was not
+/// started after, there is another machine; both are counted.
 ///
 /// # Errors
-/// When the guest does not come up, or the service does not answer again in time.
+/// When that happens too often, or a guest does not come up.
 pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<Measured> {
     let Task { method, megabytes, .. } = *task;
     let shown = Step::start(format!("{method} with {megabytes} MB"));
@@ -83,18 +108,30 @@ pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<
         method,
         megabytes,
         gaps: Vec::new(),
+        work: Vec::new(),
         goes_on: true,
+        lost: Vec::new(),
+        moments: Vec::new(),
+        parts: Vec::new(),
     };
-    for number in 1..=task.runs {
-        shown.at(&format!("{number} of {}", task.runs));
+    while measured.gaps.len() < task.runs as usize {
+        shown.at(&format!("{} of {}", measured.gaps.len() + 1, task.runs));
         match event(&mut machine, method) {
-            Ok((gap, same)) => {
-                measured.gaps.push(gap);
-                measured.goes_on &= same;
+            Ok(gap) => {
+                measured.gaps.push(gap.length);
+                measured.work.push(gap.work);
+                measured.goes_on &= gap.same;
+                measured.moments.push(gap.moments);
+                measured.parts.push(gap.parts);
             }
             Err(error) => {
                 let error = machine.explain(error);
-                return Err(error.context(format!("event {number}; logs: {}", plan.dir.display())));
+                if measured.lost.len() == SPARE {
+                    return Err(error.context(format!("logs: {}", plan.dir.display())));
+                }
+                measured.lost.push(format!("{error:#}"));
+                machine.qemu.end();
+                machine = run::ready_machine(paths, artefacts, &scenario, &plan)?;
             }
         }
     }
@@ -137,8 +174,17 @@ fn prepared(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<(Sc
     Ok((scenario, plan))
 }
 
-/// One replacement of the kernel. Returns the gap, and whether the same process answers afterwards.
-fn event(machine: &mut Machine, method: Method) -> Result<(Duration, bool)> {
+/// A gap, whether the same process answers after it, and what was when.
+struct Gap {
+    length: Duration,
+    work: Duration,
+    same: bool,
+    moments: Vec<Moment>,
+    parts: Vec<Moment>,
+}
+
+/// One replacement of the kernel.
+fn event(machine: &mut Machine, method: Method) -> Result<Gap> {
     let pattern = Regex::new(r"beat (\d+)$")?;
     if !method.stock() {
         run::armed(machine)?;
@@ -152,24 +198,41 @@ fn event(machine: &mut Machine, method: Method) -> Result<(Duration, bool)> {
     let console = machine.qemu.console.clone();
     let from = console.position();
     std::thread::sleep(BEFORE);
+    let work = Work::watch(machine.qemu.pid(), machine.qemu.start);
     let asked = machine.qemu.start.elapsed();
     machine.agent.send(method.command())?;
     let hello = machine.agent.wait_ready(PATIENCE).context("no kernel came up")?;
     // Whoever answers before the guest's init is a process that went on.
     let mut position = console.position();
     loop {
-        let (line, next) = console.wait_for(position, &pattern, PATIENCE)?;
+        let (line, next) = console.wait_for(position, &pattern, ANSWER)?;
         if line.at > hello.at {
             break;
         }
         position = next;
     }
     std::thread::sleep(BEFORE);
-    gap(&console.lines(from), &pattern, asked)
+    let lines = console.lines(from);
+    let (silence, same) = silence(&lines, &pattern, asked)?;
+    let work = work.between(silence);
+    let (moments, parts) = if method.stock() {
+        (steps::of_console(&lines, silence, hello.at), Vec::new())
+    } else {
+        run::armed(machine)?;
+        let report = machine.agent.check("orthros-ctl report --json", COMMAND)?;
+        steps::of_orthros(&serde_json::from_str(&report).context("orthros-ctl report --json")?)
+    };
+    Ok(Gap {
+        length: silence.1 - silence.0,
+        work,
+        same,
+        moments,
+        parts,
+    })
 }
 
-/// The longest silence that ends after `asked`, and whether the numbers went on over it.
-fn gap(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<(Duration, bool)> {
+/// Start and end of the longest silence that ends after `asked`, and whether the numbers went on over it.
+fn silence(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<((Duration, Duration), bool)> {
     let beats: Vec<(Duration, u64)> = lines
         .iter()
         .filter_map(|line| Some((line.at, pattern.captures(&line.text)?[1].parse().ok()?)))
@@ -179,7 +242,7 @@ fn gap(lines: &[Line], pattern: &Regex, asked: Duration) -> Result<(Duration, bo
         .filter(|pair| pair[1].0 > asked)
         .max_by_key(|pair| pair[1].0 - pair[0].0)
         .context("the service was not heard before and after the event")?;
-    Ok((silence[1].0 - silence[0].0, silence[1].1 > silence[0].1))
+    Ok(((silence[0].0, silence[1].0), silence[1].1 > silence[0].1))
 }
 
 #[cfg(test)]
@@ -207,13 +270,11 @@ mod tests {
             (1320, "[ 1.2] xbeat 5"),
         ]);
         let asked = Duration::from_millis(905);
-        assert_eq!(
-            gap(&lines, &pattern, asked).unwrap(),
-            (Duration::from_millis(400), true)
-        );
+        let ms = Duration::from_millis;
+        assert_eq!(silence(&lines, &pattern, asked).unwrap(), ((ms(910), ms(1310)), true));
         let lines = heard(&[(0, "beat 700"), (5000, "beat 0"), (5010, "beat 1")]);
-        assert_eq!(gap(&lines, &pattern, asked).unwrap(), (Duration::from_secs(5), false));
-        assert!(gap(&lines[..1], &pattern, asked).is_err());
+        assert_eq!(silence(&lines, &pattern, asked).unwrap(), ((ms(0), ms(5000)), false));
+        assert!(silence(&lines[..1], &pattern, asked).is_err());
     }
 
     #[test]
@@ -222,7 +283,11 @@ mod tests {
             method: Method::Reboot,
             megabytes: 1,
             gaps: list.iter().map(|gap| Duration::from_millis(*gap)).collect(),
+            work: Vec::new(),
             goes_on: true,
+            lost: Vec::new(),
+            moments: Vec::new(),
+            parts: Vec::new(),
         };
         assert_eq!(of(&[5, 1, 9]).median(), Duration::from_millis(5));
         assert_eq!(of(&[4, 2]).median(), Duration::from_millis(4));

@@ -6,10 +6,12 @@ pub mod ext4;
 pub mod log;
 pub mod modules;
 pub mod mounts;
+pub mod quiet;
 pub mod root;
 pub mod switch;
 
 use crate::{
+    restore::meter::{self, Part},
     standby,
     takeover::{self, Role},
 };
@@ -39,17 +41,17 @@ pub fn run() -> Result<Infallible> {
         ));
     }
     // Disks are looked for after the sleep: the kernel that runs meanwhile may divide them anew.
-    let started = standby::rest(device.as_ref(), started);
-    let role = Role::find(device, started);
+    let rested = standby::rest(device.as_ref(), started, cmdline.is_successor());
+    let role = Role::find(device, rested.started);
 
     if let Role::Successor { .. } = role {
         // After the commit point there would be no way back.
-        if let Err(error) = root::look(&cmdline) {
+        if let Err(error) = meter::at(Part::Looking, || root::look(&cmdline)) {
             takeover::gate::leave_it_to_another(format_args!("{error:#}"));
         }
     }
-    let mut takeover = takeover::prepare(role)?;
-    root::mount(&cmdline, SYSROOT)?;
+    let mut takeover = takeover::prepare(role, rested.haste)?;
+    meter::at(Part::Mounts, || root::mount(&cmdline, SYSROOT))?;
     let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;
     start_pids_at(FIRST_USER_PID);
     takeover.complete();

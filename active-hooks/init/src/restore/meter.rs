@@ -38,10 +38,22 @@ pub enum Part {
     Registers,
     /// Letting threads run.
     Release,
+    /// Bringing drivers and devices together.
+    Devices,
+    /// Looking whether the root file system is there.
+    Looking,
+    /// Waiting for the salvage.
+    Gate,
+    /// Adding memory.
+    Memory,
+    /// Clocks, ids and names.
+    Clocks,
+    /// Limits that depend on the memory.
+    Limits,
 }
 
 /// Names for the report, in the order of [`Part`].
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 19] = [
     "rest",
     "records",
     "mounts",
@@ -55,6 +67,12 @@ const NAMES: [&str; 13] = [
     "outside",
     "registers",
     "release",
+    "devices",
+    "looking",
+    "gate",
+    "memory",
+    "clocks",
+    "limits",
 ];
 
 #[derive(Clone, Copy, Default)]
@@ -119,6 +137,11 @@ pub fn at<T>(part: Part, work: impl FnOnce() -> T) -> T {
     let result = work();
     METER.with_borrow_mut(|meter| meter.turn_to(before, tsc()));
     result
+}
+
+/// Forgets what was before.
+pub fn begin() {
+    METER.with_borrow_mut(|meter| *meter = Meter::NEW);
 }
 
 /// What each part has taken so far, with a counter that ticks `tsc_hz` times a second.

@@ -227,6 +227,15 @@ impl Ready {
         self.built.is_empty()
     }
 
+    /// Ends every process, without its having run.
+    ///
+    /// # Errors
+    /// The first that was refused, and why.
+    pub fn strike(self) -> Restored<()> {
+        self.built.into_values().rev().for_each(Built::kill);
+        self.refused.into_values().next().map_or(Ok(()), Err)
+    }
+
     /// Lets every process run, after what its handlers have to do, and tells what became of each.
     pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
         let mut outcomes = BTreeMap::new();

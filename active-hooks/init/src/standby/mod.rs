@@ -7,11 +7,13 @@
 //! not wait for it.
 
 mod drivers;
+pub mod rehearsal;
 mod scrub;
 
 use crate::{
     boot::{log, modules},
-    takeover::clock,
+    restore::meter::{self, Part},
+    takeover::{clock, haste::Haste},
 };
 use anyhow::{bail, Context, Result};
 use orthros_device::{Device, Region};
@@ -26,22 +28,31 @@ const MEM_SLEEP: &str = "/sys/power/mem_sleep";
 const STATE: &str = "/sys/power/state";
 const BLOCK: &str = "/sys/class/block";
 
-/// Loads the drivers, and sleeps if this kernel was started to do so. Returns the time-stamp counter at this program's
-/// start, or at its first instruction after the sleep.
-pub fn rest(device: Option<&Device>, started: u64) -> u64 {
+/// What there is after [`rest`].
+#[derive(Debug)]
+pub struct Rested {
+    /// The time-stamp counter at this program's start, or at its first instruction after the sleep.
+    pub started: u64,
+    /// Of a successor: everybody waits.
+    pub haste: Option<Haste>,
+}
+
+/// Loads the drivers, and sleeps if this kernel was started to do so.
+pub fn rest(device: Option<&Device>, started: u64, successor: bool) -> Rested {
     // What is wrong with the region is told when the role is looked for.
     let region = device.and_then(|device| Some((device, device.region().ok()?)));
     let sleeps = |(_, region): &(_, Region)| region.standby() == Ok(StandbyState::Starting);
     let Some((device, region)) = region.filter(sleeps) else {
+        let haste = successor.then(Haste::begin);
         modules::load_list(modules::LIST);
-        return started;
+        return Rested { started, haste };
     };
-    let woken = sleep(device, &region).and_then(|woken| {
-        go_on(device, &region)?;
-        Ok(woken)
+    let woken = sleep(device, &region).and_then(|(rested, joining)| {
+        go_on(device, &region, &joining)?;
+        Ok(rested)
     });
     match woken {
-        Ok(woken) => woken,
+        Ok(rested) => rested,
         Err(error) => {
             log::error(format_args!("standby: {error:#}"));
             // The end of process 1 is a panic, which the backup OS sees at once.
@@ -50,15 +61,22 @@ pub fn rest(device: Option<&Device>, started: u64) -> u64 {
     }
 }
 
-fn sleep(device: &Device, region: &Region) -> Result<u64> {
-    drivers::part().context("/sys/bus")?;
+fn sleep(device: &Device, region: &Region) -> Result<(Rested, drivers::Joining)> {
+    let parted = drivers::part().context("/sys/bus")?;
     modules::load_list(modules::LIST);
+    let joining = parted.joining();
     let disks = disks()?;
     if !disks.is_empty() {
         bail!(
             "disks are there already, and what is known of them would be stale: {}",
             disks.join(" ")
         );
+    }
+    prepare_lazily(device);
+    if let Err(refusal) = rehearsal::rehearse(&rehearsal::Stage(device)) {
+        log::warning(format_args!(
+            "standby: processes will not be rebuilt on this kernel: {refusal}"
+        ));
     }
     // Without it the image is larger.
     let idle = device.rest().unwrap_or_else(|error| {
@@ -71,44 +89,28 @@ fn sleep(device: &Device, region: &Region) -> Result<u64> {
         idle >> 20,
         empty >> 20
     ));
-    let _quiet = Quiet::begin();
+    let haste = Haste::begin();
     fs::write(MEM_SLEEP, "deep").with_context(|| format!("{MEM_SLEEP} = deep"))?;
     fs::write(STATE, "mem").with_context(|| format!("{STATE} = mem"))?;
     let woken = clock::tsc();
+    meter::begin();
     match region.standby() {
-        Ok(StandbyState::Waking) => Ok(woken),
+        Ok(StandbyState::Waking) => {
+            let rested = Rested {
+                started: woken,
+                haste: Some(haste),
+            };
+            Ok((rested, joining))
+        }
         other => bail!("the sleep ended by itself: {other:?}"),
     }
 }
 
-/// Keeps what the kernel says about its way out of the sleep, warnings excepted, from its console, where a line takes up
-/// to ten milliseconds. It stays in the kernel's log.
-struct Quiet {
-    level: Option<String>,
-}
-
-impl Quiet {
-    /// The console's log level, first of four (Documentation/admin-guide/sysctl/kernel.rst).
-    const PRINTK: &str = "/proc/sys/kernel/printk";
-    /// Everything below this is shown: warnings and worse.
-    const NOTICE: u32 = 5;
-
-    fn begin() -> Self {
-        let text = fs::read_to_string(Self::PRINTK).unwrap_or_default();
-        let level = text.split_whitespace().next().unwrap_or_default();
-        let verbose = level.parse().is_ok_and(|level: u32| level > Self::NOTICE);
-        let quiet = verbose && fs::write(Self::PRINTK, Self::NOTICE.to_string()).is_ok();
-        Self {
-            level: quiet.then(|| level.to_owned()),
-        }
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        if let Some(Err(error)) = self.level.as_ref().map(|level| fs::write(Self::PRINTK, level)) {
-            log::warning(format_args!("{}: {error}", Self::PRINTK));
-        }
+/// Does now what the first process whose memory comes late would wait for.
+pub fn prepare_lazily(device: &Device) {
+    // Without it memory comes before its process runs.
+    if let Err(error) = device.prepare_lazily() {
+        log::warning(format_args!("memory cannot come late: {error}"));
     }
 }
 
@@ -121,15 +123,16 @@ fn disks() -> Result<Vec<String>> {
         .collect())
 }
 
-fn go_on(device: &Device, region: &Region) -> Result<()> {
+fn go_on(device: &Device, region: &Region, joining: &drivers::Joining) -> Result<()> {
     device.wake()?;
-    log::info(format_args!("standby: woken"));
+    // A warning, so that whoever watches the console sees that this kernel takes over.
+    log::warning(format_args!("standby: woken"));
     if let Err(error) = stir(region) {
         log::warning(format_args!(
             "standby: the random-number generator was not stirred: {error}"
         ));
     }
-    drivers::join();
+    meter::at(Part::Devices, || joining.join());
     // This kernel's tables promise a sleep that nobody would wake it from; the default is to be one that needs nobody.
     if let Err(error) = fs::write(MEM_SLEEP, "s2idle") {
         log::warning(format_args!("{MEM_SLEEP} = s2idle: {error}"));

@@ -13,23 +13,109 @@ const MEMORY: &str = "/sys/devices/system/memory";
 /// e820 type of RAM.
 const RAM: u64 = 1;
 
-/// Adds everything that was RAM, except for the region, what this kernel has already, and the nursery that becomes the
-/// next reservation. A block that cannot be added is told, and the others are.
-pub fn add(device: &Device, region: &Region) {
+/// Free memory that is added before the processes are rebuilt, in bytes, besides room for copies of all that is retained:
+/// they and their file systems must do with it, and with the nursery, until the rest is there. They cannot use it up
+/// meanwhile: a block comes every few milliseconds.
+const AT_FIRST: u64 = 512 << 20;
+const OVERCOMMIT: &str = "/proc/sys/vm/overcommit_memory";
+/// Everything is promised (Documentation/admin-guide/sysctl/vm.rst).
+const ALWAYS: &str = "1";
+
+/// Blocks nobody waits for. Adding a GB takes as long as rebuilding a dozen processes.
+#[derive(Debug, Default)]
+pub struct Later {
+    blocks: Vec<u64>,
+    block_size: u64,
+    /// Whether more memory is promised than there is was a matter of how much there is: what it was set to.
+    overcommit: Option<String>,
+}
+
+impl Later {
+    /// Adds them.
+    pub fn add(&mut self, device: &Device) {
+        add_all(device, &std::mem::take(&mut self.blocks), self.block_size);
+        if let Some(before) = self.overcommit.take() {
+            if let Err(error) = fs::write(OVERCOMMIT, before.trim()) {
+                log::warning(format_args!("{OVERCOMMIT} stays {ALWAYS}: {error}"));
+            }
+        }
+    }
+
+    /// Mappings may be larger than what is added at first.
+    fn promise(&mut self) {
+        let promise = || {
+            let before = fs::read_to_string(OVERCOMMIT)?;
+            fs::write(OVERCOMMIT, ALWAYS).map(|()| before)
+        };
+        match promise() {
+            Ok(before) => self.overcommit = Some(before),
+            Err(error) => log::warning(format_args!("{OVERCOMMIT}: {error}")),
+        }
+    }
+}
+
+/// Adds of everything that was RAM, except for the region, what this kernel has already, and the nursery that becomes the
+/// next reservation, what is needed at first: all blocks with retained frames, and enough others for `room` bytes to be
+/// read. A block that cannot be added is told, and the others are.
+pub fn add(device: &Device, region: &Region, room: u64) -> Later {
     let header = match Header::parse(&region.copy(HEADER, HEADER.size as usize)) {
         Ok(header) => header,
-        Err(error) => return log::error(format_args!("{error}; the old kernel's memory stays out of use")),
+        Err(error) => {
+            log::error(format_args!("{error}; the old kernel's memory stays out of use"));
+            return Later::default();
+        }
     };
     let Some(block_size) = block_size() else {
-        return log::error(format_args!(
+        log::error(format_args!(
             "{MEMORY}/block_size_bytes cannot be read; the old kernel's memory stays out of use"
         ));
+        return Later::default();
     };
-    let mut blocks = plan(&header, block_size);
+    let blocks = plan(&header, block_size);
+    let retained = blocks.iter().map(|&block| (block, retained(region, block, block_size)));
+    let (first, blocks) = split(retained.collect(), block_size, room);
+    add_all(device, &first, block_size);
+    let mut later = Later {
+        blocks,
+        block_size,
+        overcommit: None,
+    };
+    if !later.blocks.is_empty() {
+        later.promise();
+    }
+    later
+}
+
+/// Divides blocks, each with its number of retained frames, into those that are added at first, in the order in which they
+/// are, and the others.
+fn split(mut blocks: Vec<(u64, u64)>, block_size: u64, room: u64) -> (Vec<u64>, Vec<u64>) {
     // Each block needs memory for its page structures, which must come from what is free already.
-    blocks.sort_by_cached_key(|&block| retained(region, block, block_size));
+    blocks.sort_by_key(|&(_, retained)| retained);
+    let free = |retained: u64| block_size.saturating_sub(retained * PAGE_SIZE);
+    let copies: u64 = blocks.iter().map(|&(_, retained)| retained * PAGE_SIZE).sum();
+    let wanted = copies.saturating_add(room).saturating_add(AT_FIRST);
+    let with_frames = blocks.iter().filter(|&&(_, retained)| retained != 0);
+    let mut found: u64 = with_frames.map(|&(_, retained)| free(retained)).sum();
+    let (mut first, mut later) = (Vec::new(), Vec::new());
+    for (block, retained) in blocks {
+        if retained != 0 || found < wanted || first.is_empty() {
+            first.push(block);
+            if retained == 0 {
+                found += block_size;
+            }
+        } else {
+            later.push(block);
+        }
+    }
+    (first, later)
+}
+
+fn add_all(device: &Device, blocks: &[u64], block_size: u64) {
+    if blocks.is_empty() {
+        return;
+    }
     let (mut bytes, mut withheld, mut nanoseconds) = (0, 0, 0);
-    for block in blocks {
+    for &block in blocks {
         match device.add_memory(block, block_size) {
             Ok(added) => {
                 bytes += block_size;
@@ -123,6 +209,29 @@ mod tests {
         };
         header.ram_count = 3;
         header
+    }
+
+    #[test]
+    fn frames_and_enough_free_memory_come_first() {
+        let blocks = vec![
+            (0, 7),
+            (1, 0),
+            (2, 0),
+            (3, 32768),
+            (4, 0),
+            (5, 0),
+            (6, 0),
+            (7, 0),
+            (8, 0),
+        ];
+        // One with frames has next to all of its 128 MB free, another none: four are needed for what is free, one for copies
+        // of the frames, one because of the seven.
+        let (first, later) = split(blocks.clone(), 128 * MB, 0);
+        assert_eq!((first, later), (vec![1, 2, 4, 5, 6, 0, 3], vec![7, 8]));
+        let (first, later) = split(blocks.clone(), 128 * MB, 200 * MB);
+        assert_eq!((first, later), (vec![1, 2, 4, 5, 6, 7, 0, 3], vec![8]));
+        let (first, later) = split(blocks, 1024 * MB, 0);
+        assert_eq!((first, later), (vec![1, 0, 3], vec![2, 4, 5, 6, 7, 8]));
     }
 
     #[test]

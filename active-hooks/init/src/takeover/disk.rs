@@ -78,6 +78,13 @@ impl Reader {
     }
 }
 
+/// Bytes of memory with which [`Reader::within_memory`] refuses nothing: twice what lies on disks.
+pub fn room(world: &World<'_>) -> u64 {
+    let runs = world.disk.values().flat_map(|disk| &disk.runs);
+    runs.fold(0u64, |sum, run| sum.saturating_add(run.bytes))
+        .saturating_mul(2)
+}
+
 /// Reads, before any file system is mounted, what is not in memory of deleted files.
 pub fn read_deleted(world: &World<'_>) -> FromDisk {
     let mut reader = Reader::within_memory();

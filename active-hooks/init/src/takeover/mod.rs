@@ -11,11 +11,13 @@ pub mod files;
 pub mod gate;
 pub mod grace;
 pub mod handles;
+pub mod haste;
 pub mod limits;
 pub mod mounts;
 pub mod plan;
 pub mod report;
 
+use self::haste::Haste;
 use crate::{
     boot::{self, log},
     restore::{
@@ -24,6 +26,7 @@ use crate::{
         world::World,
         Setting,
     },
+    standby,
 };
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
@@ -77,7 +80,9 @@ pub struct Takeover {
 
 struct Inner {
     device: Device,
-    expedited: Option<grace::Expedited>,
+    haste: Option<Haste>,
+    /// What is added when the processes run.
+    later: blocks::Later,
     saved: Option<Saved>,
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
@@ -119,18 +124,20 @@ impl Saved {
 ///
 /// # Errors
 /// Only if the boot must not go on.
-pub fn prepare(role: Role) -> Result<Takeover> {
+pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     let Role::Successor {
         device,
         region,
         started,
     } = role
     else {
+        haste.iter_mut().for_each(Haste::end);
         return Ok(Takeover { inner: None });
     };
     stamp_at(&device, Event::InitStarted, started);
     stamp(&device, Event::ModuleLoaded);
-    let gate = gate::wait(&region);
+    standby::prepare_lazily(&device);
+    let gate = meter::at(Part::Gate, || gate::wait(&region));
     log::info(format_args!("salvage gate: {gate:?}"));
     if gate != SalvageGate::Forbidden {
         commit(&device)?;
@@ -145,33 +152,39 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             log::error(format_args!(
                 "nothing is taken over; the old kernel's memory stays out of use"
             ));
+            haste.iter_mut().for_each(Haste::end);
             return Ok(Takeover { inner: None });
         }
     }
     stamp(&device, Event::GatePassed);
-    let expedited = grace::Expedited::begin();
     let ram_at_boot = limits::ram_pages();
-    blocks::add(&device, &region);
+    // It stays mapped until this program gives way to the real init: the records are read where they lie.
+    let region: &'static Region = Box::leak(Box::new(region));
+    let saved = meter::at(Part::Records, || Saved::read(region));
+    let room = saved.as_ref().map_or(0, |saved| disk::room(&saved.world));
+    let later = meter::at(Part::Memory, || blocks::add(&device, region, room));
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
 
     let mut offsets = (0, 0);
     let mut from_disk = disk::FromDisk::new();
     let mut ram = (0, 0);
-    // It stays mapped until this program gives way to the real init: the records are read where they lie.
-    let saved = meter::at(Part::Records, || Saved::read(Box::leak(Box::new(region))));
     if let Some(Saved { world, .. }) = &saved {
         let machine = &world.machine;
-        offsets = clock::go_on(&machine.clock);
-        boot::start_pids_at(machine.last_pid.saturating_add(1));
-        set_names(machine);
-        from_disk = disk::read_deleted(world);
+        offsets = meter::at(Part::Clocks, || {
+            let offsets = clock::go_on(&machine.clock);
+            boot::start_pids_at(machine.last_pid.saturating_add(1));
+            set_names(machine);
+            offsets
+        });
+        from_disk = meter::at(Part::Files, || disk::read_deleted(world));
         ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
-        limits::adapt(ram.0, ram.1);
+        meter::at(Part::Limits, || limits::adapt(ram.0, ram.1));
     }
     Ok(Takeover {
         inner: Some(Inner {
             device,
-            expedited,
+            haste,
+            later,
             saved,
             offsets,
             from_disk,
@@ -191,13 +204,15 @@ fn commit(device: &Device) -> Result<()> {
 impl Takeover {
     /// Everything after the root directory is the old system's: files, processes, the report, what is left over.
     pub fn complete(&mut self) {
-        let Some(inner) = self.inner.take() else { return };
-        let device = &inner.device;
-        match &inner.saved {
-            Some(saved) => inner.restore(saved),
-            None => phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
+        let Some(mut inner) = self.inner.take() else { return };
+        match inner.saved.take() {
+            Some(saved) => inner.restore(&saved),
+            None => phase(&inner.device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
         }
+        let device = &inner.device;
         phase(device, None, SuccessorPhase::Resumed, 0);
+        inner.haste.iter_mut().for_each(Haste::speak);
+        inner.later.add(device);
         let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
         limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
         let left_over = crate::sys::in_background(|| {
@@ -209,9 +224,7 @@ impl Takeover {
                 )),
                 Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
             }
-            if let Some(expedited) = &inner.expedited {
-                expedited.end();
-            }
+            inner.haste.iter_mut().for_each(Haste::end);
             phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
         });
         if let Err(error) = left_over {
@@ -221,7 +234,7 @@ impl Takeover {
 }
 
 impl Inner {
-    fn restore(&self, Saved { failover, cause, world }: &Saved) {
+    fn restore(&mut self, Saved { failover, cause, world }: &Saved) {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
@@ -248,6 +261,7 @@ impl Inner {
             }
             Err(refusal) => restore::all_refused(world, &refusal),
         };
+        self.haste.iter_mut().for_each(Haste::speak);
         report::tell(&outcomes);
         let costs = meter::read(world.machine.clock.tsc_hz);
         if let Err(error) = report::store(device, *failover, &outcomes, &put_back.remarks, &costs) {

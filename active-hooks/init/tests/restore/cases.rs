@@ -1,6 +1,6 @@
 //! The cases.
 
-use crate::{capture::Capture, library};
+use crate::{capture::Capture, frames::Frames, library};
 use orthros_init::{
     restore::{self, world::World, Setting},
     sys::Tid,
@@ -27,6 +27,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("a_pipe_between_parent_and_child", a_pipe_between_parent_and_child),
     ("shared_pages_are_inherited", shared_pages_are_inherited),
     ("files_keep_offset_and_sharing", files_keep_offset_and_sharing),
+    ("a_rehearsal_leaves_nothing_behind", a_rehearsal_leaves_nothing_behind),
     (
         "a_handler_runs_first_each_time",
         library::a_handler_runs_first_each_time,
@@ -259,4 +260,20 @@ fn files_keep_offset_and_sharing() {
     let answer = subject.ask();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(answer, "before after shared");
+}
+
+fn a_rehearsal_leaves_nothing_behind() {
+    let state = || {
+        let own = std::process::id();
+        let children = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let mapped = std::fs::read_to_string("/proc/self/maps").unwrap();
+        (children, open, mapped.contains("memfd:"))
+    };
+    let before = state();
+    assert_eq!(before.0, "");
+    for _ in 0..2 {
+        orthros_init::standby::rehearsal::rehearse(&Frames::default()).unwrap();
+        assert_eq!(state(), before);
+    }
 }
