@@ -146,6 +146,8 @@ static int ready_page(struct adoption *adoption, unsigned int index)
 		__free_page(entry->page);
 	else if (error)
 		adopt_unclaim(entry->page);
+	else if (!entry->copy)
+		keep_page(entry->page);
 	return error;
 }
 

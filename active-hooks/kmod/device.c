@@ -60,8 +60,8 @@ static int mark(const struct orthros_mark *request)
 	if (move && (request->phase > ORTHROS_PHASE_COMPLETE ||
 		     request->phase < word_read(successor_phase)))
 		return -EINVAL;
-	/* From here on disks are written. */
-	if (move && request->phase >= ORTHROS_PHASE_MEMORY_ADDED && region_commit())
+	if (move && request->phase >= ORTHROS_PHASE_MEMORY_ADDED &&
+	    region_reach(ORTHROS_COMMIT_MEMORY))
 		return -ECANCELED;
 	if (stamp)
 		WRITE_ONCE(region.timeline->tsc[request->event],
@@ -90,6 +90,22 @@ static int write_report(const struct orthros_write_report *request)
 			   u64_to_user_ptr(request->data), request->length))
 		return -EFAULT;
 	return 0;
+}
+
+static int commit(const struct orthros_commit *request)
+{
+	bool processes = request->level == ORTHROS_COMMIT_PROCESSES;
+	int error = region_is_successor() ? 0 : -EPERM;
+
+	/* From then on a failure of this kernel is like any other's. */
+	if (!error && processes)
+		error = facts_publish();
+	error = error ?: region_reach(request->level);
+	if (!error && processes) {
+		hotadd_free_other_nursery();
+		keep_end();
+	}
+	return error;
 }
 
 static int dispatch(unsigned int command, union request *request)
@@ -123,7 +139,7 @@ static int dispatch(unsigned int command, union request *request)
 	case ORTHROS_WAKE:
 		return orthros_wake(&request->wake);
 	case ORTHROS_COMMIT:
-		return region_is_successor() ? region_commit() : -EPERM;
+		return commit(&request->commit);
 	case ORTHROS_STAGE_BEGIN:
 		return stage_begin(&request->stage_begin);
 	case ORTHROS_STAGE_WRITE:

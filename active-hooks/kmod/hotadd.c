@@ -85,7 +85,7 @@ bool hotadd_is_readable(u64 pfn)
 static int make_bitmap(void)
 {
 	u64 end = 0;
-	int i;
+	int i, error;
 
 	if (withheld)
 		return 0;
@@ -94,7 +94,14 @@ static int make_bitmap(void)
 			end = max(end, region.header->ram[i].end);
 	withheld_frames = min_t(u64, PHYS_PFN(end), ORTHROS_RETAINED_FRAMES);
 	withheld = vzalloc(BITS_TO_LONGS(withheld_frames) * sizeof(long));
-	return withheld ? 0 : -ENOMEM;
+	if (!withheld)
+		return -ENOMEM;
+	error = keep_make(withheld_frames);
+	if (error) {
+		vfree(withheld);
+		withheld = NULL;
+	}
+	return error;
 }
 
 /* Sets or clears the bits of [start, end) bytes, as far as they lie in the range. */
@@ -328,7 +335,8 @@ static int add_blocks(u64 start, u64 end)
 int hotadd_add(struct orthros_add_memory *request)
 {
 	u64 begin = ktime_get_ns(), start = request->start, end = start + request->size;
-	int error = check_request(request) ?: make_bitmap() ?: region_commit();
+	int error = check_request(request) ?: make_bitmap() ?:
+		    region_reach(ORTHROS_COMMIT_MEMORY);
 
 	if (error)
 		return error;
@@ -371,7 +379,7 @@ static void release_piece(u64 first, unsigned int order)
 }
 
 /* No frame in the other window is needed any more: the next kernel may boot there. */
-static void free_other_nursery(void)
+void hotadd_free_other_nursery(void)
 {
 	u64 other = region_other_nursery();
 	int i;
@@ -384,9 +392,12 @@ static void free_other_nursery(void)
 int hotadd_release(struct orthros_release *reply)
 {
 	u64 begin = ktime_get_ns(), pfn = 0;
+	int error = region_is_successor() ? region_reach(ORTHROS_COMMIT_PROCESSES) : -EPERM;
 
-	if (!region_is_successor())
-		return -EPERM;
+	/* Until then another successor may need them. */
+	if (error)
+		return error;
+	keep_end();
 	lazy_finish();
 	released = true;
 	while (hotadd_withheld_count()) {
@@ -407,7 +418,7 @@ int hotadd_release(struct orthros_release *reply)
 			cond_resched();
 		}
 	}
-	free_other_nursery();
+	hotadd_free_other_nursery();
 	reply->nanoseconds = ktime_get_ns() - begin;
 	return 0;
 }

@@ -138,6 +138,7 @@ int huge_adopt(struct adoption *adoption, unsigned long address, u64 pfn)
 		goto put_back;
 	}
 	adjust_managed_page_count(head, HPAGE_PMD_NR);
+	keep_page(head);
 	map(adoption, address, pmd, head, table);
 	adoption->adopted += HPAGE_PMD_NR;
 	cond_resched();

@@ -112,6 +112,7 @@ static void __exit orthros_exit(void)
 	test_stop();
 	rest_end();
 	lazy_stop();
+	keep_stop();
 	hotadd_stop();
 	hang_stop();
 	stop_unregister();

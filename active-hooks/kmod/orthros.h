@@ -37,8 +37,8 @@ extern struct orthros_region region;
 int region_map(u64 phys);
 void region_unmap(void);
 bool region_is_successor(void);
-/* Passes the commit point; -ECANCELED if this kernel is being replaced. */
-int region_commit(void);
+/* Goes to a level of the commit point; -ECANCELED if this kernel is being replaced. */
+int region_reach(u64 level);
 /* The nursery that is not part of this kernel's RAM; 0 if neither or both are. */
 u64 region_other_nursery(void);
 
@@ -96,6 +96,8 @@ bool protect_covers(struct task_struct *leader);
 int hotadd_add(struct orthros_add_memory *request);
 int hotadd_release(struct orthros_release *reply);
 void hotadd_stop(void);
+/* To be called when all that was to be copied from it has been. */
+void hotadd_free_other_nursery(void);
 u64 hotadd_withheld_count(void);
 /* Whether the frame is retained, its RAM was added, and nobody has it yet. */
 bool hotadd_is_withheld(u64 pfn);
@@ -105,6 +107,14 @@ bool hotadd_take(u64 pfn);
 void hotadd_put_back(u64 pfn);
 /* Whether the contents of the frame may still be read for a copy. */
 bool hotadd_is_readable(u64 pfn);
+
+/* keep.c */
+int keep_make(u64 frames);
+/* The page was just adopted in place. */
+void keep_page(struct page *page);
+/* Processes may run. */
+void keep_end(void);
+void keep_stop(void);
 
 /* resources.c */
 int resources_clear(u64 start, u64 end);

@@ -130,17 +130,24 @@ bool region_is_successor(void)
 	       word_read(salvage_gate) != ORTHROS_GATE_NONE;
 }
 
-/*
- * Called before the first RAM is added and before a disk is written to. Once it
- * has been passed it stays so.
- */
-int region_commit(void)
+/* Called before the first act of a level. One that has been reached stays so. */
+int region_reach(u64 level)
 {
-	u64 before = cmpxchg(&region.control->commit_point, ORTHROS_COMMIT_OPEN,
-			     ORTHROS_COMMIT_PASSED);
+	u64 before = word_read(commit_point);
 
-	if (before == ORTHROS_COMMIT_OPEN || before == ORTHROS_COMMIT_PASSED)
-		return 0;
+	if (level != ORTHROS_COMMIT_MEMORY && level != ORTHROS_COMMIT_DISKS &&
+	    level != ORTHROS_COMMIT_PROCESSES)
+		return -EINVAL;
+	while (before != ORTHROS_COMMIT_REVOKED) {
+		u64 found;
+
+		if (before >= level)
+			return 0;
+		found = cmpxchg(&region.control->commit_point, before, level);
+		if (found == before)
+			return 0;
+		before = found;
+	}
 	pr_err("the backup OS is replacing this kernel\n");
 	return -ECANCELED;
 }

@@ -97,8 +97,10 @@ struct orthros_header {
 #define ORTHROS_GATE_FORBIDDEN 4
 
 #define ORTHROS_COMMIT_OPEN 0
-#define ORTHROS_COMMIT_PASSED 1
+#define ORTHROS_COMMIT_MEMORY 1
 #define ORTHROS_COMMIT_REVOKED 2
+#define ORTHROS_COMMIT_DISKS 3
+#define ORTHROS_COMMIT_PROCESSES 4
 #define ORTHROS_DOORBELL_QUIET 0
 #define ORTHROS_DOORBELL_PANIC 1
 #define ORTHROS_DOORBELL_UPDATE 2
@@ -139,7 +141,8 @@ struct orthros_control {
 	__u64 failure_interrupted;
 	__u64 hang_questions;
 	__u64 stalled_threads;
-	__u64 backup_reserved[5];
+	__u64 successor_fails_at;
+	__u64 backup_reserved[4];
 	/* written by the module */
 	__u64 module_abi;
 	__u64 doorbell;
@@ -446,7 +449,7 @@ struct orthros_update {
 };
 
 struct orthros_commit {
-	__u64 unused;
+	__u64 level;
 };
 
 #define ORTHROS_STAGE_WRITE_MOST 0x100000

@@ -313,7 +313,7 @@ static void wait_for_stop(void)
  */
 static void offer_cpus(void)
 {
-	u64 state;
+	u64 state, level;
 
 	if (atomic_read(symbols.panic_cpu) == PANIC_CPU_INVALID)
 		return;
@@ -321,9 +321,12 @@ static void offer_cpus(void)
 	/*
 	 * It may have seen the panic before the bell, and be about to ask: a
 	 * panic() that went its own way now would make the other CPUs deaf to it.
+	 * A kernel in which restored processes run is taken over from, armed or not.
 	 */
 	state = word_read(watch_state);
-	if (state == ORTHROS_WATCH_ARMED || state == ORTHROS_WATCH_STOPPING)
+	level = word_read(commit_point);
+	if (state == ORTHROS_WATCH_ARMED || state == ORTHROS_WATCH_STOPPING ||
+	    level == ORTHROS_COMMIT_PROCESSES)
 		wait_for_stop();
 }
 

@@ -1,8 +1,9 @@
 //! Attempts at a successor: the hands of [`failover::attempts`].
 //!
-//! Until the commit point the old memory is whole: a successor that fails is stopped like an active that has died, and
-//! the next candidate is put in its place. What was salvaged stays valid, for nothing but the nursery and its low range
-//! has been written to.
+//! A successor that fails before it has let a process run is stopped like an active that has died, and the next candidate
+//! is put in its place, in the same nursery. What was salvaged stays valid: retained frames have not been written to, nor
+//! the other nursery, and the region's parts are as the salvager left them. How far the successor had gone is written
+//! down with its end, so that the next one knows what it finds.
 
 use crate::newborn::Newborn;
 use crate::region::Region;
@@ -25,13 +26,32 @@ use shared_region::timeline::Event;
 use zerocopy::FromZeros;
 
 /// Instants of the successor alone, which the next one has again.
-const OF_THE_SUCCESSOR: [Event; 5] = [
+const OF_THE_SUCCESSOR: [Event; 7] = [
     Event::Jumped,
     Event::Woken,
     Event::InitStarted,
     Event::ModuleLoaded,
     Event::GatePassed,
+    Event::MemoryAdded,
+    Event::FilesReady,
 ];
+
+/// How an attempt ended, and how far it had gone.
+#[derive(Clone, Copy, Debug)]
+pub struct Failed {
+    /// What became of the successor.
+    pub end: End,
+    /// How far it had gone.
+    pub level: CommitPoint,
+}
+
+impl Failed {
+    /// Before it was started, or could have done anything.
+    pub fn early(end: End) -> Self {
+        let level = CommitPoint::Open;
+        Self { end, level }
+    }
+}
 
 /// A successor on its way.
 pub struct Attempt {
@@ -89,7 +109,7 @@ impl Backup {
                         newborn,
                     }
                 }
-                Err(end) => self.note_end(candidate, end, SuccessorPhase::None),
+                Err(end) => self.note_end(candidate, Failed::early(end), SuccessorPhase::None),
             }
         }
     }
@@ -97,8 +117,8 @@ impl Backup {
     /// Waits until the successor has come to a phase.
     ///
     /// # Errors
-    /// How it failed, if it may be replaced; after the commit point the machine is given up.
-    pub fn await_phase(&mut self, attempt: &mut Attempt, phase: SuccessorPhase) -> Result<(), End> {
+    /// How it failed. Unless processes run in it, it may be replaced.
+    pub fn await_phase(&mut self, attempt: &mut Attempt, phase: SuccessorPhase) -> Result<(), Failed> {
         let control = self.region.control();
         while attempt.watch.phase() < phase {
             self.wait_a_tick();
@@ -117,32 +137,33 @@ impl Backup {
                 Verdict::HeartbeatTimeout(_) => End::Silent,
                 Verdict::PhaseTimeout(_) => End::TooLong,
             };
-            if self.revoke() {
-                return Err(end);
-            }
-            self.lose(format_args!(
-                "the successor {} in {:?}",
-                end.text(),
-                attempt.watch.phase()
-            ));
+            let level = self.revoke().unwrap_or(CommitPoint::Processes);
+            return Err(Failed { end, level });
         }
         Ok(())
     }
 
-    /// Takes the successor's right to go ahead, unless it has made use of it.
-    pub fn revoke(&self) -> bool {
+    /// Takes the successor's right to go on, unless processes run in it. Returns how far it had gone.
+    pub fn revoke(&self) -> Option<CommitPoint> {
         let word = &self.region.control().commit_point;
-        let (open, revoked) = (CommitPoint::Open as u64, CommitPoint::Revoked as u64);
-        word.compare_exchange(open, revoked, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        let mut found = word.load(Ordering::Acquire);
+        loop {
+            let level = failover::attempts::replaceable(found)?;
+            let revoked = CommitPoint::Revoked as u64;
+            match word.compare_exchange(found, revoked, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(level),
+                Err(now) => found = now,
+            }
+        }
     }
 
-    /// Stops a successor that has failed, and leaves everything as it was before it was started.
+    /// Stops a successor that has failed, and leaves everything as it was before it was started, but for what its level
+    /// says.
     ///
     /// # Safety
     /// It was revoked: what its CPUs do may end.
-    pub unsafe fn clear_away(&mut self, attempt: &Attempt, end: End) {
-        self.note_end(attempt.candidate, end, attempt.watch.phase());
+    pub unsafe fn clear_away(&mut self, attempt: &Attempt, failed: Failed) {
+        self.note_end(attempt.candidate, failed, attempt.watch.phase());
         let nursery = self.life.reserved_nursery;
         let ram = ActiveRam::of_nursery(&self.header, nursery);
         let facts = match &self.standby {
@@ -159,6 +180,7 @@ impl Backup {
             ));
         }
         self.lose_standby();
+        self.forget_awake();
         quiesce::everything(self.ring0, &self.clock, &self.platform);
         for event in OF_THE_SUCCESSOR {
             self.region.timeline().tsc[event as usize].store(0, Ordering::Relaxed);
@@ -175,9 +197,16 @@ impl Backup {
             .unwrap_or_else(Facts::new_zeroed)
     }
 
-    /// Clears the attempts of the failover before.
+    /// Clears the attempts of the failover before, unless this one is what its successor's failure has led to.
     pub fn forget_attempts(&self) {
-        self.region.attempts().count.store(0, Ordering::Release);
+        let words = self.region.attempts();
+        let kept = if self.failed_in_a_row == 0 {
+            0
+        } else {
+            words.count.load(Ordering::Relaxed)
+        };
+        words.inherited.store(kept, Ordering::Relaxed);
+        words.count.store(kept, Ordering::Release);
     }
 
     fn note_begin(&self, candidate: Candidate) {
@@ -189,7 +218,8 @@ impl Backup {
             candidate.slot,
             candidate.start
         );
-        if let Some(attempt) = words.list.get(number as usize) {
+        if let (Some(attempt), Some(level)) = (words.list.get(number as usize), words.levels.get(number as usize)) {
+            level.store(CommitPoint::Open as u64, Ordering::Relaxed);
             let woken = u64::from(candidate.start == Start::Standby);
             for (word, value) in [
                 (&attempt.slot, candidate.slot as u64),
@@ -206,13 +236,12 @@ impl Backup {
     }
 
     /// Writes down how the attempt under way has ended, also for the choice of the next kernel.
-    pub fn note_end(&self, candidate: Candidate, end: End, phase: SuccessorPhase) {
+    pub fn note_end(&self, candidate: Candidate, Failed { end, level }: Failed, phase: SuccessorPhase) {
         let words = self.region.attempts();
         let number = words.count.load(Ordering::Relaxed);
-        let attempt = usize::try_from(number)
-            .ok()
-            .and_then(|n| words.list.get(n.wrapping_sub(1)));
-        if let Some(attempt) = attempt {
+        let index = (number as usize).wrapping_sub(1);
+        if let (Some(attempt), Some(word)) = (words.list.get(index), words.levels.get(index)) {
+            word.store(level as u64, Ordering::Relaxed);
             attempt.phase.store(phase as u64, Ordering::Relaxed);
             attempt.ended.store(clock::tsc(), Ordering::Relaxed);
             attempt.end.store(end as u64, Ordering::Release);
@@ -220,8 +249,9 @@ impl Backup {
         let took_over = end == End::TookOver;
         if !took_over {
             log::error!(
-                "attempt {number}: the successor {} in {phase:?}, before the commit point",
-                end.text()
+                "attempt {number}: the successor {} in {phase:?}, {}",
+                end.text(),
+                level.text()
             );
         }
         // A standby says nothing about how its kernel boots.
@@ -240,6 +270,15 @@ impl Backup {
         // SAFETY: a word of the stage table, whose other writer, the module, writes while
         // it waits for this program's answer or not at all.
         unsafe { machine::mmio::write64(self.ring0, address, value) };
+    }
+
+    /// How far each attempt of this failover has gone, as words.
+    pub fn levels(&self) -> impl Iterator<Item = u64> {
+        let words = self.region.attempts();
+        let count = words.count.load(Ordering::Relaxed).min(MAX as u64) as usize;
+        let inherited = words.inherited.load(Ordering::Relaxed) as usize;
+        let levels = words.levels.iter().take(count).skip(inherited);
+        levels.map(|level| level.load(Ordering::Relaxed))
     }
 
     /// How each attempt has ended, for the epitaph.

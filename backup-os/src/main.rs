@@ -166,6 +166,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         awake: None,
         images: standby::Images::default(),
         unpacking: None,
+        failed_in_a_row: 0,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);
@@ -173,8 +174,10 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         backup.start_machine();
     }
     loop {
-        let armed = backup.watch();
-        // SAFETY: the active has panicked, hangs, or has stopped itself for an update.
-        unsafe { backup.take_over(armed) };
+        let mut dead = Some(backup.watch());
+        while let Some(armed) = dead {
+            // SAFETY: the active has panicked, hangs, or has stopped itself for an update; or its successor has failed.
+            dead = unsafe { backup.take_over(armed) };
+        }
     }
 }

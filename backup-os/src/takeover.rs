@@ -2,7 +2,7 @@
 //!
 //! While it lasts the log goes to the ring only; the serial port gets it when the gate is open.
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Failed};
 use crate::hang::Death;
 use crate::launch::Jump;
 use crate::memory::FrozenMemory;
@@ -11,7 +11,9 @@ use crate::region::slot_word;
 use crate::rescue::{self, Failure};
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
-use crate::{attempt, console, epitaph, launch, quiesce, stage};
+use crate::{attempt, console, epitaph, launch, quiesce, stage, watch};
+use alloc::format;
+use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
 use failover::attempts::Attempts;
 use failover::life::{Input, Start};
@@ -22,14 +24,19 @@ use machine::hpet;
 use shared_region::attempts::End;
 use shared_region::control::{inject, CommitPoint, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::facts::Facts;
+use shared_region::stage::StageTable;
 use shared_region::timeline::{Event, EVENTS};
 
+/// Successors that may fail one after the other with processes in them, before the machine is given up.
+const IN_A_ROW: u32 = 3;
+
 impl Backup {
-    /// Takes over from a dead active. Returns when the successor has taken over everything, or not at all.
+    /// Takes over from a dead active. Returns when the successor has taken over everything, or, with it, when it has failed
+    /// after processes ran in it.
     ///
     /// # Safety
     /// The active is dead, or has stopped itself.
-    pub unsafe fn take_over(&mut self, armed: Armed) {
+    pub unsafe fn take_over(&mut self, armed: Armed) -> Option<Armed> {
         // What is not unpacked by now unpacks itself, and a standby that is not back by now is none.
         self.unpacking = None;
         self.drop_outdated();
@@ -69,8 +76,15 @@ impl Backup {
             failover: generation,
             suspect: armed.death.cpu,
         };
-        // SAFETY: 1. `frozen` lives on behind this call. 2. The gate is shut.
-        let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &armed.prepared, &failure) };
+        let prepared = match armed.prepared {
+            Some(prepared) => Ok(prepared),
+            None => rescue::prepare(&armed.live, &armed.facts).map(Rc::new),
+        };
+        let saved = prepared.map_err(|error| format!("{error}")).and_then(|prepared| {
+            // SAFETY: 1. `frozen` lives on behind this call. 2. The gate is shut.
+            let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &prepared, &failure) };
+            saved.map_err(|error| format!("{error}"))
+        });
         let gate = match saved {
             Ok(saved) => {
                 log::info!(
@@ -89,18 +103,53 @@ impl Backup {
             }
         };
         let mut shut = Some(frozen);
-        while let Err(end) = self.carry_through(&mut successor, &mut shut, gate, before) {
-            // SAFETY: it has not passed the commit point, and cannot any more.
-            unsafe { self.clear_away(&successor, end) };
+        while let Err(failed) = self.carry_through(&mut successor, &mut shut, gate, before) {
+            if failed.level == CommitPoint::Processes {
+                return Some(self.inherit(&successor, failed));
+            }
+            // SAFETY: no process runs in it, and none can any more.
+            unsafe { self.clear_away(&successor, failed) };
             successor = self.start_next(&mut attempts, la57);
         }
         let start = successor.candidate.start;
-        self.note_end(successor.candidate, End::TookOver, SuccessorPhase::Complete);
+        let took_over = Failed {
+            end: End::TookOver,
+            level: CommitPoint::Processes,
+        };
+        self.note_end(successor.candidate, took_over, SuccessorPhase::Complete);
         log::info!("failover: over, successor started {start:?}");
+        self.log_timeline();
+        self.placed = None;
+        self.failed_in_a_row = 0;
+        self.step(Input::HandedOver);
+        self.swap_nurseries();
+        None
+    }
+
+    /// A successor has failed in which processes run: it is an active like any other, of which the other nursery is not a
+    /// part any more. Another kernel is to take over from it, if there is one.
+    fn inherit(&mut self, successor: &Attempt, failed: Failed) -> Armed {
+        self.note_end(successor.candidate, failed, successor.watch.phase());
+        self.failed_in_a_row += 1;
+        if self.failed_in_a_row > IN_A_ROW {
+            self.lose(format_args!("the successor {} again", failed.end.text()));
+        }
+        let other = attempt::slots(self.region).after(successor.candidate.slot);
+        self.put_stage_word(core::mem::offset_of!(StageTable, current), other as u64);
         self.log_timeline();
         self.placed = None;
         self.step(Input::HandedOver);
         self.swap_nurseries();
+        let rang = self.region.control().doorbell.load(Ordering::Acquire);
+        let death = if rang == 0 {
+            Death::default()
+        } else {
+            watch::rung_by(rang)
+        };
+        match self.arm_dead(death) {
+            Ok(armed) => armed,
+            Err(why) => self.lose(format_args!("the successor {}, and {why}", failed.end.text())),
+        }
     }
 
     /// Opens the gate, if that has not been done for an earlier successor, and waits until this one has taken over
@@ -111,11 +160,14 @@ impl Backup {
         shut: &mut Option<FrozenMemory>,
         gate: SalvageGate,
         before: Option<(u64, u64)>,
-    ) -> Result<(), End> {
+    ) -> Result<(), Failed> {
         if successor.candidate.start == Start::Standby {
             let awake = self.await_awake(&mut successor.watch, successor.since);
-            // The gate is shut, so it cannot have gone ahead.
-            awake.inspect_err(|_| drop(self.revoke()))?;
+            // One that has not woken cannot have gone ahead.
+            awake.map_err(|end| {
+                self.revoke();
+                Failed::early(end)
+            })?;
         }
         if let Some((before, frozen)) = before.zip(shut.as_ref()) {
             self.await_phase(successor, SuccessorPhase::Module)?;
@@ -161,6 +213,9 @@ impl Backup {
         }
         region.stamp_at(Event::Detected, tsc);
         control.unparked_cpus.store(0, Ordering::Relaxed);
+        // The successor's module clears the word it comes from.
+        let fails_at = (control.inject.load(Ordering::Relaxed) & inject::SUCCESSOR_AT) >> inject::SUCCESSOR_AT_SHIFT;
+        control.successor_fails_at.store(fails_at, Ordering::Relaxed);
         control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
         self.note_cause(death);
         log::info!(
@@ -308,9 +363,8 @@ impl Backup {
     pub fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
         self.step(Input::SuccessorDied);
         let word = self.region.control().commit_point.load(Ordering::Acquire);
-        let committed = word == CommitPoint::Passed as u64;
-        let point = if committed { "after" } else { "before" };
-        epitaph::give_up(format_args!("{why}, {point} the commit point"))
+        let level = failover::attempts::furthest(self.levels().chain([word]));
+        epitaph::give_up(format_args!("{why}, {}", level.text()))
     }
 
     /// One line with every instant, in nanoseconds after the detection.

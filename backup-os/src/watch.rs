@@ -14,6 +14,7 @@ use crate::standby::{Images, Sleeper, Slice, Standby};
 use crate::unpack::{Step, Unpacking};
 use crate::{console, heap, interrupts, rescue, timer};
 use alloc::rc::Rc;
+use alloc::string::String;
 use core::sync::atomic::Ordering;
 use failover::life::{Input, Life, Start};
 use failover::ram::ActiveRam;
@@ -75,14 +76,16 @@ pub struct Backup {
     pub images: Images,
     /// The same being unpacked.
     pub unpacking: Option<Unpacking>,
+    /// Successors in a row that failed while processes ran in them, before they had taken over everything.
+    pub failed_in_a_row: u32,
 }
 
 /// What is known about an active that is being watched.
 pub struct Armed {
     /// As its module published them.
     pub facts: Facts,
-    /// As salvage looked them up.
-    pub prepared: Rc<Prepared>,
+    /// As salvage looked them up; `None` for a kernel that died before it was watched.
+    pub prepared: Option<Rc<Prepared>>,
     /// Its memory.
     pub ram: ActiveRam,
     /// TSC when `panic_cpu` was first seen taken, 0 if it was not.
@@ -93,14 +96,24 @@ pub struct Armed {
     /// How it died, once it has.
     pub death: Death,
     hang: Option<HangWatch>,
-    live: LiveMemory,
+    /// Its memory, to look at.
+    pub live: LiveMemory,
     seq: u64,
+}
+
+/// The death of a kernel whose panic notifier rang.
+pub fn rung_by(doorbell: u64) -> Death {
+    Death {
+        cause: Cause::Panic,
+        cpu: Some((doorbell >> DOORBELL_CPU) as u32 as usize),
+        ..Death::default()
+    }
 }
 
 /// Why it is not armed, for the words and for the log.
 struct Refusal {
     reason: WatchReason,
-    message: alloc::string::String,
+    message: String,
 }
 
 fn refusal(reason: WatchReason, message: impl core::fmt::Display) -> Refusal {
@@ -120,6 +133,9 @@ impl Backup {
                     Ok(armed) => break armed,
                     Err(refusal) => {
                         self.step(Input::NotReady(refusal.reason));
+                        if let Some(armed) = self.died_unwatched() {
+                            return armed;
+                        }
                         if said.as_ref() != Some(&refusal.message) {
                             log::info!("watch: not armed: {}", refusal.message);
                             said = Some(refusal.message);
@@ -203,6 +219,16 @@ impl Backup {
         self.serve_power_words();
     }
 
+    /// A kernel that has taken over and panics before it could be watched.
+    fn died_unwatched(&mut self) -> Option<Armed> {
+        let rang = self.region.control().doorbell.load(Ordering::Acquire);
+        if self.life.failovers == 0 || rang & DOORBELL != Doorbell::Panic as u64 {
+            return None;
+        }
+        // If that fails, the log has said why it was not armed.
+        self.arm_dead(rung_by(rang)).ok()
+    }
+
     fn death(&self, armed: &mut Armed) -> Option<Death> {
         let invalid = armed.facts.panic_cpu_invalid as u32;
         let panic_cpu = armed
@@ -233,7 +259,7 @@ impl Backup {
                 ..Death::default()
             });
         }
-        let eyes = self.eyes(&armed.live, &armed.prepared);
+        let eyes = self.eyes(&armed.live, armed.prepared.as_ref()?);
         armed.hang.as_mut()?.look(eyes)
     }
 
@@ -258,24 +284,7 @@ impl Backup {
     }
 
     fn arm(&mut self) -> Result<Armed, Refusal> {
-        if self.life.failovers > 0 && !self.nursery_is_free() {
-            return Err(refusal(
-                WatchReason::HandOver,
-                format_args!("nursery {} is not free yet", self.life.reserved_nursery),
-            ));
-        }
-        let facts = Facts::parse(&self.region.copy(layout::FACTS)).map_err(|error| {
-            let reason = match error {
-                FactsError::Missing | FactsError::Busy => WatchReason::NoFacts,
-                FactsError::Version { .. } => WatchReason::FactsVersion,
-                FactsError::Field(_) => WatchReason::FactsInvalid,
-            };
-            refusal(reason, error)
-        })?;
-        let ram = ActiveRam::new(&self.header, self.life.reserved_nursery);
-        // SAFETY: the header's RAM is mapped at its own addresses (`map_everything`).
-        let live = unsafe { LiveMemory::new(ram.clone()) };
-        self.check_addresses(&facts, &live)?;
+        let (facts, ram, live) = self.what_it_says(false)?;
         let prepared = match self.prepared_asleep(&live, &facts) {
             Some(prepared) => Ok(prepared),
             None => rescue::prepare(&live, &facts).map(Rc::new),
@@ -287,12 +296,7 @@ impl Backup {
             };
             refusal(reason, error)
         })?;
-        // The kernel's own text is what a patched instruction stream goes on in.
-        let mut entry = [0; 8];
-        live.read(PhysAddr(facts.root_table_phys + 511 * 8), &mut entry)
-            .map_err(|_| refusal(WatchReason::FactsInvalid, "facts: the page-table root is not RAM"))?;
-        self.parking.map_kernel_text(facts.la57 == 1, u64::from_le_bytes(entry));
-
+        self.map_its_text(&facts, &live)?;
         let nursery = self.life.reserved_nursery;
         self.forget_other_kernel();
         let start = self.next_start();
@@ -310,12 +314,73 @@ impl Backup {
             seq: facts.seq,
             hang: HangWatch::begin(self.eyes(&live, &prepared), &facts),
             facts,
-            prepared,
+            prepared: Some(prepared),
             ram,
             panicking_since: 0,
             panicking_looks: 0,
             start,
             death: Death::default(),
+            live,
+        })
+    }
+
+    /// What the kernel outside of the reserved nursery has told of itself, and its memory. `dead` says that it may have
+    /// panicked.
+    fn what_it_says(&self, dead: bool) -> Result<(Facts, ActiveRam, LiveMemory), Refusal> {
+        if self.life.failovers > 0 && !self.nursery_is_free() {
+            return Err(refusal(
+                WatchReason::HandOver,
+                format_args!("nursery {} is not free yet", self.life.reserved_nursery),
+            ));
+        }
+        let facts = Facts::parse(&self.region.copy(layout::FACTS)).map_err(|error| {
+            let reason = match error {
+                FactsError::Missing | FactsError::Busy => WatchReason::NoFacts,
+                FactsError::Version { .. } => WatchReason::FactsVersion,
+                FactsError::Field(_) => WatchReason::FactsInvalid,
+            };
+            refusal(reason, error)
+        })?;
+        let ram = ActiveRam::new(&self.header, self.life.reserved_nursery);
+        // SAFETY: the header's RAM is mapped at its own addresses (`map_everything`).
+        let live = unsafe { LiveMemory::new(ram.clone()) };
+        self.check_addresses(&facts, &live, dead)?;
+        Ok((facts, ram, live))
+    }
+
+    /// The kernel's own text is what a patched instruction stream goes on in.
+    fn map_its_text(&self, facts: &Facts, live: &LiveMemory) -> Result<(), Refusal> {
+        let mut entry = [0; 8];
+        live.read(PhysAddr(facts.root_table_phys + 511 * 8), &mut entry)
+            .map_err(|_| refusal(WatchReason::FactsInvalid, "facts: the page-table root is not RAM"))?;
+        self.parking.map_kernel_text(facts.la57 == 1, u64::from_le_bytes(entry));
+        Ok(())
+    }
+
+    /// Makes a failover of a kernel that has failed before it was watched: it has taken over from another one, and may have
+    /// protected processes. What salvage needs is looked up when it is stopped.
+    ///
+    /// # Errors
+    /// Why that cannot be.
+    pub fn arm_dead(&mut self, death: Death) -> Result<Armed, String> {
+        let said = self.what_it_says(true).and_then(|said| {
+            self.map_its_text(&said.0, &said.2)?;
+            Ok(said)
+        });
+        let (facts, ram, live) = said.map_err(|refusal| refusal.message)?;
+        self.forget_other_kernel();
+        let start = self.next_start();
+        self.step(Input::Ready(start));
+        Ok(Armed {
+            seq: facts.seq,
+            hang: None,
+            facts,
+            prepared: None,
+            ram,
+            panicking_since: 0,
+            panicking_looks: 0,
+            start,
+            death,
             live,
         })
     }
@@ -345,12 +410,12 @@ impl Backup {
     }
 
     /// The addresses the watcher and the ladder use must be RAM, and the active not dead already.
-    fn check_addresses(&self, facts: &Facts, live: &LiveMemory) -> Result<(), Refusal> {
+    fn check_addresses(&self, facts: &Facts, live: &LiveMemory, dead: bool) -> Result<(), Refusal> {
         let field = |name| refusal(WatchReason::FactsInvalid, FactsError::Field(name));
         let panic_cpu = live
             .read_u32(facts.panic_cpu_phys)
             .ok_or_else(|| field("panic_cpu_phys"))?;
-        if panic_cpu != facts.panic_cpu_invalid as u32 {
+        if !dead && panic_cpu != facts.panic_cpu_invalid as u32 {
             return Err(field("panic_cpu_invalid"));
         }
         let mut byte = [0];

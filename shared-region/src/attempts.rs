@@ -1,7 +1,7 @@
 //! Attempts at a successor within one failover, for the report and the epitaph.
 //!
-//! Until the commit point ([`crate::control::CommitPoint`]) a successor that fails is stopped and another one takes its
-//! place; each is an attempt. Writer: the backup OS, which clears the words when it detects the next failure; the
+//! Until a restored process runs ([`crate::control::CommitPoint`]) a successor that fails is stopped and another one takes
+//! its place; each is an attempt. Writer: the backup OS, which clears the words when it detects the next failure; the
 //! count is written last. Release.
 
 use core::sync::atomic::AtomicU64;
@@ -92,6 +92,11 @@ pub struct AttemptWords {
     /// 1 if the epitaph is of an earlier life of the machine. Writer: the loader; the backup OS clears it when it writes
     /// one.
     pub old_epitaph: AtomicU64,
+    /// How far each attempt had gone when it ended: [`crate::control::CommitPoint`]. Written before the next one begins.
+    pub levels: [AtomicU64; MAX],
+    /// The first so many attempts are of failovers before: of successors that failed with processes in them before they had
+    /// taken over everything.
+    pub inherited: AtomicU64,
 }
 
 const _: () = assert!(core::mem::size_of::<AttemptWords>() <= crate::layout::ATTEMPTS.size as usize);

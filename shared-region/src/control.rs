@@ -108,20 +108,48 @@ impl SalvageGate {
     }
 }
 
-/// Values of [`ControlWords::commit_point`]: who may still change his mind.
+/// Values of [`ControlWords::commit_point`]: what a successor has begun that cannot be taken back, and who may still change
+/// his mind.
 ///
-/// The word is only ever changed from [`CommitPoint::Open`], by compare-and-exchange, so that a successor that is about to
-/// add the first RAM or to write to a disk, and the backup OS that is about to replace it, cannot both have their way. The
-/// backup OS opens it again when the successor has been stopped.
+/// The successor's module goes from one level to a higher one right before the first act of that level; the backup OS goes
+/// to [`CommitPoint::Revoked`] right before it stops a successor that has failed. Both by compare-and-exchange: whoever
+/// comes second learns it. What was in the word before it was revoked is how far that successor has gone. The backup OS
+/// opens it again when the successor has been stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum CommitPoint {
-    /// The old memory is whole, and the successor may still be replaced.
+    /// The old memory is whole.
     Open = 0,
-    /// The successor goes ahead: from here on it alone can save what there is. Written by the successor's module.
-    Passed = 1,
-    /// The successor is being replaced: it must not add RAM or write to a disk any more. Written by the backup OS.
+    /// The successor adds the old kernel's RAM: what is not retained is its own to write to.
+    Memory = 1,
+    /// The successor is being replaced: it must not go on. Written by the backup OS.
     Revoked = 2,
+    /// It writes to disks: mounting replays journals and frees what was deleted.
+    Disks = 3,
+    /// Restored processes run. From here on the dead kernel's memory is theirs, and nobody else can save them.
+    Processes = 4,
+}
+
+impl CommitPoint {
+    /// The levels in their order, with how reports say it behind what became of a successor.
+    pub const LEVELS: [(Self, &str); 4] = [
+        (Self::Open, "before the commit point"),
+        (Self::Memory, "having added memory"),
+        (Self::Disks, "having written to disks"),
+        (Self::Processes, "having let processes run"),
+    ];
+
+    /// The value of a stored word, if it is one of ours.
+    pub fn from_word(word: u64) -> Option<Self> {
+        let levels = Self::LEVELS.into_iter().map(|(level, _)| level);
+        levels.chain([Self::Revoked]).find(|&value| value as u64 == word)
+    }
+
+    /// How reports say it; empty for what is no level.
+    pub fn text(self) -> &'static str {
+        let mut levels = Self::LEVELS.into_iter();
+        levels.find(|&(level, _)| level == self).map_or("", |(_, text)| text)
+    }
 }
 
 /// What rang; the low byte of [`ControlWords::doorbell`].
@@ -329,8 +357,11 @@ pub struct ControlWords {
     pub hang_questions: AtomicU64,
     /// Threads of the running kernel that were found in uninterruptible sleep for longer than the deadline.
     pub stalled_threads: AtomicU64,
+    /// Fault injection for tests: where the first successor of the failover under way is to panic
+    /// ([`crate::fail_at::FailAt`]). Taken from [`inject::SUCCESSOR_AT`] when the failure is detected.
+    pub successor_fails_at: AtomicU64,
     /// Room for more words of the backup OS.
-    pub backup_reserved: [AtomicU64; 5],
+    pub backup_reserved: [AtomicU64; 4],
 
     // Written by the module of the running kernel.
     /// ABI version of the module, 0 while none is loaded.
@@ -397,6 +428,10 @@ pub mod inject {
     pub const STANDBY_PANICS: u64 = 1 << 18;
     /// A byte of the packed image for nursery 1 is changed before it is put back.
     pub const STANDBY_IMAGE: u64 = 1 << 19;
+    /// Where the next failover's first successor panics: a [`crate::fail_at::FailAt`] in these bits.
+    pub const SUCCESSOR_AT: u64 = 0xF << SUCCESSOR_AT_SHIFT;
+    /// See [`SUCCESSOR_AT`].
+    pub const SUCCESSOR_AT_SHIFT: u32 = 24;
 }
 
 const _: () = assert!(core::mem::size_of::<ControlWords>() == 64 * 8);

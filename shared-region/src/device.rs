@@ -326,11 +326,11 @@ pub const UPDATE: u64 = iowr::<Update>(17);
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Commit {
-    /// Zero.
-    pub unused: u64,
+    /// A level of [`crate::control::CommitPoint`].
+    pub level: u64,
 }
-/// Passes the commit point ([`crate::control::CommitPoint`]), if that has not been done: from here on disks may be written
-/// to. ECANCELED if this kernel is being replaced, EPERM if it is no successor.
+/// Goes to a level of the commit point ([`crate::control::CommitPoint`]), if that has not been done. ECANCELED if this kernel
+/// is being replaced, EPERM if it is no successor, EINVAL if it is no level.
 pub const COMMIT: u64 = iowr::<Commit>(32);
 
 /// Reply of [`STAGE_BEGIN`].

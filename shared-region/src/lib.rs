@@ -16,6 +16,7 @@
 //! | [`standby`] | a successor that sleeps until it is needed |
 //! | [`stage`] | kernels and initial RAM disks held ready |
 //! | [`attempts`] | successors that were tried in a failover |
+//! | [`fail_at`] | steps of a hand-over at which a test lets a successor panic |
 //! | [`log_ring`] | the backup OS's log |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
 //! | [`record`] | the framing of Essential Context records |
@@ -34,6 +35,7 @@ pub mod context;
 pub mod control;
 pub mod device;
 pub mod facts;
+pub mod fail_at;
 pub mod header;
 pub mod layout;
 pub mod library;

@@ -77,6 +77,7 @@ reasons! {
     SPECIAL_MAPPING "special-mapping" "has a mapping of a kind that cannot be restored";
     DEVICE_MEMORY "device-memory" "has memory of a device mapped";
     MAPPING_POLICY "mapping-policy" "has a memory policy on a mapping (mbind)";
+    MEMORY_WATCHED "memory-watched" "has memory that another part of the kernel watches, as until a failover is complete";
     HUGETLB "hugetlb" "uses huge pages of the hugetlb pool";
     USERFAULTFD "userfaultfd" "uses userfaultfd";
     SWAPPED "swapped" "has memory on swap";

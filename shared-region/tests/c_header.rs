@@ -57,7 +57,7 @@ fn structures(out: &mut String) {
         watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
         park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
         successor_slot, stop_gently, failure_cause, failure_cpu, failure_where,
-        failure_interrupted, hang_questions, stalled_threads, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
+        failure_interrupted, hang_questions, stalled_threads, successor_fails_at, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
         nursery_free, module_features, hang_limits, module_reserved,
     });
@@ -98,7 +98,7 @@ fn structures(out: &mut String) {
     structure!(text, device::StageCommit, "orthros_stage_commit", {
         kernel_len, initramfs_offset, initramfs_len, kernel_digest, initramfs_digest, cmdline, cmdline_len, request,
     });
-    structure!(text, device::Commit, "orthros_commit", { unused });
+    structure!(text, device::Commit, "orthros_commit", { level });
     structure!(text, device::Rest, "orthros_rest", { blocks });
     structure!(text, standby::StandbyWords, "orthros_standby", {
         state, first_entry, first_boot_params, missing, put_back, image_bytes, idle_count, idle_blocks,
@@ -172,8 +172,10 @@ fn constants(out: &mut String) {
         ("GATE_FAILED", SalvageGate::Failed as u64),
         ("GATE_FORBIDDEN", SalvageGate::Forbidden as u64),
         ("COMMIT_OPEN", CommitPoint::Open as u64),
-        ("COMMIT_PASSED", CommitPoint::Passed as u64),
+        ("COMMIT_MEMORY", CommitPoint::Memory as u64),
         ("COMMIT_REVOKED", CommitPoint::Revoked as u64),
+        ("COMMIT_DISKS", CommitPoint::Disks as u64),
+        ("COMMIT_PROCESSES", CommitPoint::Processes as u64),
         ("DOORBELL_QUIET", Doorbell::Quiet as u64),
         ("DOORBELL_PANIC", Doorbell::Panic as u64),
         ("DOORBELL_UPDATE", Doorbell::Update as u64),

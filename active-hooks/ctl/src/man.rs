@@ -85,7 +85,7 @@ mod tests {
             "--kernel",
             ".SS update",
             "--dry-run",
-            "all-cpus, one-cpu-irq-off, in-nmi, soft-lockup, live-lock, stall",
+            "all-cpus, one-cpu-irq-off, in-nmi, holding-locks, soft-lockup, live-lock, stall",
             "--descendants",
             "-- \\fR\\fICOMMAND",
             "sysrq, panic, null-dereference, bug-in-interrupt, panic-with-spinner",

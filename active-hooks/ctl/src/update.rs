@@ -6,6 +6,7 @@ use crate::check::{self, Verdict};
 use crate::cli;
 use crate::exit::Exit;
 use crate::freezer::Freezer;
+use crate::panic_test;
 use crate::root::Root;
 use crate::snapshot::{libc_errno, open_region, Snapshot};
 use crate::stage;
@@ -194,6 +195,9 @@ pub fn run(wish: &cli::Update) -> Result<Exit> {
     if !wish.no_sync {
         progress("writing file systems out");
         rustix::fs::sync();
+    }
+    if let Some(step) = wish.successor_at {
+        panic_test::let_successor_fail(&device, step)?;
     }
     progress("waiting for a moment in which no call has to be interrupted");
     let (error, seen) = ring(&device, wish.wait * 1000, 0);

@@ -15,6 +15,7 @@ pub use region::Region;
 use rustix::fs::{Mode, OFlags};
 use shared_region::{
     context::FrameRun,
+    control::CommitPoint,
     device::{
         lazy_step, AddMemory, Adopt, Commit, Configure, Info, Lazy, Mark, Protect, Release, Rest, ResumeCall,
         StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, COMMIT,
@@ -237,12 +238,13 @@ impl Device {
         ioctl::update::<MARK, Mark>(&self.fd, "MARK", &mut mark)
     }
 
-    /// Passes the commit point: from here on disks may be written to.
+    /// Goes to a level of the commit point, before the first act of that level.
     ///
     /// # Errors
     /// ECANCELED if this kernel is being replaced.
-    pub fn commit(&self) -> Result<(), DeviceError> {
-        ioctl::update::<COMMIT, Commit>(&self.fd, "COMMIT", &mut Commit::default())
+    pub fn commit(&self, level: CommitPoint) -> Result<(), DeviceError> {
+        let mut request = Commit { level: level as u64 };
+        ioctl::update::<COMMIT, Commit>(&self.fd, "COMMIT", &mut request)
     }
 
     /// Stores a record stream in the report area.

@@ -1,10 +1,36 @@
 //! Which successor is tried, and which one after it has failed.
 //!
-//! Until the commit point the old memory is whole, and a successor that fails is replaced: a standby by the same kernel
-//! started cold, and that by the last good kernel. If that fails too, the machine is given up.
+//! Until a restored process runs, what was salvaged is whole, and a successor that fails is replaced: a standby by the same
+//! kernel started cold, and that by the last good kernel. If that fails too, the machine is given up.
 
 use crate::life::Start;
+use shared_region::control::CommitPoint;
 use shared_region::stage::StageTable;
+
+/// Whether a successor that has failed with this in the word `commit_point` may be replaced: how far it had gone, `None` if
+/// processes run in it, or the word is none of ours.
+pub fn replaceable(word: u64) -> Option<CommitPoint> {
+    match CommitPoint::from_word(word)? {
+        CommitPoint::Processes => None,
+        // Nobody but the asker revokes; it was before the successor could go anywhere.
+        CommitPoint::Revoked => Some(CommitPoint::Open),
+        level => Some(level),
+    }
+}
+
+/// The furthest of these levels; what is none of ours could be anything.
+pub fn furthest(words: impl Iterator<Item = u64>) -> CommitPoint {
+    let level = |word| match CommitPoint::from_word(word) {
+        Some(CommitPoint::Revoked) => CommitPoint::Open,
+        Some(level) => level,
+        None => CommitPoint::Processes,
+    };
+    // Revoked aside, the values grow with the levels.
+    words
+        .map(level)
+        .max_by_key(|&level| level as u64)
+        .unwrap_or(CommitPoint::Open)
+}
 
 /// What can be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +71,7 @@ impl Slots {
 
     /// The kernel to go back to when the one of `slot` has failed: the last one that ran, else any other, else the same
     /// again, for it may have been chance.
-    fn after(&self, slot: usize) -> usize {
+    pub fn after(&self, slot: usize) -> usize {
         let usable = |other: usize| other != slot && self.filled[other] && !self.failed[other];
         match self.running {
             Some(running) if running < 2 && usable(running) => running,
@@ -112,8 +138,9 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attempts, Candidate, Slots};
+    use super::{furthest, replaceable, Attempts, Candidate, Slots};
     use crate::life::Start;
+    use shared_region::control::CommitPoint::{self, Disks, Memory, Open, Processes, Revoked};
 
     fn all(slots: Slots, standby: Option<usize>) -> alloc::vec::Vec<(usize, Start)> {
         let mut attempts = Attempts::new(slots);
@@ -171,6 +198,25 @@ mod tests {
         ] {
             assert_eq!(all(slots, None), [(0, Start::Cold), (0, Start::Cold)]);
         }
+    }
+
+    #[test]
+    fn a_successor_is_replaced_until_processes_run_in_it() {
+        for level in [Open, Memory, Disks] {
+            assert_eq!(replaceable(level as u64), Some(level));
+        }
+        assert_eq!(replaceable(Revoked as u64), Some(Open));
+        assert_eq!(replaceable(Processes as u64), None);
+        assert_eq!(replaceable(99), None);
+    }
+
+    #[test]
+    fn the_furthest_level_counts_whoever_reached_it() {
+        let of = |words: &[CommitPoint]| furthest(words.iter().map(|&word| word as u64));
+        assert_eq!(of(&[]), Open);
+        assert_eq!(of(&[Memory, Revoked]), Memory);
+        assert_eq!(of(&[Disks, Memory, Open]), Disks);
+        assert_eq!(furthest([1, 77].into_iter()), Processes);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!                     └─►Unarmed └────────────┴─────────────┴─► Dead
 //! ```
 //!
-//! A successor that fails before the commit point is replaced; the state stays.
+//! A successor that fails before processes run in it is replaced; the state stays.
 //!
 //! A successor is either started cold or, when one was put to sleep in the reserved nursery, woken; the states are
 //! the same, only [`Start`] differs.
@@ -41,7 +41,7 @@ pub enum Input {
     Salvaged,
     /// The successor has said that it needs nothing more.
     HandedOver,
-    /// Another successor takes the place of the one that was held ready, or of one that has failed before the commit point.
+    /// Another successor takes the place of the one that was held ready, or of one that has failed before processes ran.
     Replaced(Start),
     /// The successor did not make it.
     SuccessorDied,

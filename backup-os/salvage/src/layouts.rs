@@ -15,7 +15,7 @@ use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
-use crate::mm::{AnonVmaName, KioctxTable, MmStruct, VdsoImage, VmArea, VmSpecialMapping};
+use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
 use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
 use crate::pages::{Folio, PageFlags};
@@ -126,6 +126,8 @@ crate::mirror_set! {
         vm_special_mapping: VmSpecialMapping,
         /// `struct vdso_image`.
         vdso_image: VdsoImage,
+        /// `struct mmu_notifier_subscriptions`.
+        mmu_notifiers: Option<MmuNotifiers>,
         /// `struct kioctx_table`.
         kioctx_table: Option<KioctxTable>,
         /// `struct dentry`.

@@ -52,6 +52,7 @@ crate::mirrors! {
         flags: Field,
         ioctx_table: Option<Field> = "ioctx_table",
         exe_file: Field,
+        notifier_subscriptions: Option<Field> = "notifier_subscriptions",
         hugetlb_usage: Option<Field> = "hugetlb_usage.counter",
         membarrier_state: Option<Field> = "membarrier_state.counter",
         ldt: Option<Field> = "context.ldt",
@@ -92,6 +93,12 @@ crate::mirrors! {
         data: Field,
         size: Field,
         sym_vvar_start: Option<Field> = "sym_vvar_start",
+    }
+
+    /// Who is told of changes to an address space. Declared in `mm/mmu_notifier.c`.
+    #[allow(missing_docs)]
+    pub struct MmuNotifiers = "mmu_notifier_subscriptions" {
+        first: Field = "list.first",
     }
 
     /// Contexts of asynchronous input and output.
@@ -230,6 +237,16 @@ fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva, flags: u64)
     }
     if set(layout.ldt)? != 0 {
         return Err(Refusal::new(reasons::LDT, ""));
+    }
+    // The module is one until the last page that a failover has brought is in (`active-hooks/kmod/lazy.c`).
+    let notifiers = Kva(set(layout.notifier_subscriptions)?);
+    if !notifiers.is_null() {
+        let first = kernel.types.layouts.mmu_notifiers.as_ref().map(|layout| layout.first);
+        if first.map_or(Ok(true), |first| {
+            mem.ptr(notifiers, first).map(|first| !first.is_null())
+        })? {
+            return Err(Refusal::new(reasons::MEMORY_WATCHED, ""));
+        }
     }
     let table = Kva(set(layout.ioctx_table)?);
     if let Some(ioctx) = kernel.types.layouts.kioctx_table.as_ref().filter(|_| !table.is_null()) {

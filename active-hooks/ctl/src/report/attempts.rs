@@ -3,7 +3,7 @@
 use crate::snapshot::Source;
 use serde_json::{json, Value};
 use shared_region::attempts::{Attempt, AttemptWords, End, MAX};
-use shared_region::control::SuccessorPhase;
+use shared_region::control::{CommitPoint, SuccessorPhase};
 use shared_region::layout::ATTEMPTS;
 use std::mem::{offset_of, size_of};
 
@@ -18,6 +18,8 @@ pub struct Tried {
     pub end: Option<End>,
     /// How far it had come.
     pub phase: Option<SuccessorPhase>,
+    /// What it had done that cannot be taken back.
+    pub level: Option<CommitPoint>,
 }
 
 /// Reads them. Those for which there was no room are left out.
@@ -36,6 +38,7 @@ pub fn read(source: &impl Source) -> Vec<Tried> {
                 woken: at(offset_of!(Attempt, woken)) == 1,
                 end: End::from_word(at(offset_of!(Attempt, end))),
                 phase: SuccessorPhase::from_word(at(offset_of!(Attempt, phase))),
+                level: CommitPoint::from_word(word(offset_of!(AttemptWords, levels) + 8 * index)),
             }
         })
         .collect()
@@ -53,12 +56,16 @@ impl Tried {
     pub fn text(&self) -> String {
         let how = if self.woken { "woken" } else { "booted" };
         let end = self.end.map_or("ended in a way this program does not know", End::text);
+        let level = match (self.end, self.level) {
+            (Some(End::TookOver | End::Going), _) | (_, None | Some(CommitPoint::Open)) => String::new(),
+            (_, Some(level)) => format!(", {}", level.text()),
+        };
         let phase = match (self.end, self.phase) {
             (Some(End::TookOver | End::Going | End::NotPlaced | End::NotEntered | End::Damaged), _) | (_, None) => "",
             (_, Some(SuccessorPhase::None)) => " before its module was loaded",
             (_, Some(_)) => " after its module was loaded",
         };
-        format!("the kernel of slot {}, {how}: {end}{phase}", self.slot)
+        format!("the kernel of slot {}, {how}: {end}{phase}{level}", self.slot)
     }
 
     /// For programs.
@@ -68,6 +75,7 @@ impl Tried {
             "woken": self.woken,
             "end": self.end.map(|end| format!("{end:?}")),
             "phase": self.phase.map(|phase| format!("{phase:?}").to_lowercase()),
+            "level": self.level.map(|level| format!("{level:?}").to_lowercase()),
         })
     }
 }
@@ -102,11 +110,14 @@ mod tests {
         {
             fake.set_word(ATTEMPTS, at, value);
         }
+        let levels = offset_of!(AttemptWords, levels) / 8;
+        fake.set_word(ATTEMPTS, levels, CommitPoint::Disks as u64);
+        fake.set_word(ATTEMPTS, levels + 1, CommitPoint::Processes as u64);
         let texts: Vec<String> = read(&fake).iter().map(Tried::text).collect();
         assert_eq!(
             texts,
             [
-                "the kernel of slot 0, booted: panicked after its module was loaded",
+                "the kernel of slot 0, booted: panicked after its module was loaded, having written to disks",
                 "the kernel of slot 1, booted: took over"
             ]
         );

@@ -17,6 +17,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use cmdline::Cmdline;
+use shared_region::fail_at::FailAt;
 use std::{convert::Infallible, fs};
 
 /// Where the root file system is mounted before it becomes the root.
@@ -45,16 +46,18 @@ pub fn run() -> Result<Infallible> {
     let role = Role::find(device, rested.started);
 
     if let Role::Successor { .. } = role {
-        // After the commit point there would be no way back.
+        // Every later kernel would find the disks written to.
         if let Err(error) = meter::at(Part::Looking, || root::look(&cmdline)) {
             takeover::gate::leave_it_to_another(format_args!("{error:#}"));
         }
     }
     let mut takeover = takeover::prepare(role, rested.haste)?;
+    takeover.before_mount()?;
     meter::at(Part::Mounts, || root::mount(&cmdline, SYSROOT))?;
     let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;
     start_pids_at(FIRST_USER_PID);
-    takeover.complete();
+    takeover.complete()?;
+    takeover::fail_at::here(FailAt::Init);
 
     let init = cmdline
         .value("orthros.init")

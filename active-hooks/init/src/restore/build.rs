@@ -19,8 +19,10 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, CloneArgs, Tid};
+use crate::takeover::fail_at;
 use rustix::fs::{Mode, OFlags};
 use shared_region::context::{frame_kind, FrameRun, Id};
+use shared_region::fail_at::FailAt;
 use shared_region::PAGE_SIZE;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,7 +74,8 @@ pub struct Builder<'a> {
     pub refused: BTreeMap<u32, Refusal>,
     /// Leaders of sessions and groups whose own leader is not restored; killed at the end.
     pub stand_ins: BTreeMap<u32, Tracee>,
-    condemned: Vec<Built>,
+    /// What was given up, but still holds frames that others need copies of.
+    pub condemned: Vec<Built>,
     shares: Shares,
     executables: BTreeMap<Id, High>,
     terminals: BTreeMap<u32, High>,
@@ -235,6 +238,7 @@ impl<'a> Builder<'a> {
         if let Err(refusal) = self.furnish(id, member) {
             self.refuse(id, refusal);
         }
+        fail_at::here(FailAt::Built);
     }
 
     /// Creates a process and gives it empty memory and its descriptors; a zombie dies at once.
@@ -380,16 +384,11 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Gives a process up. What is built of it stays until the others are complete: they may still need copies of
-    /// frames that it adopted.
+    /// Gives a process up. What is built of it stays until processes run: others may still need copies of frames that it
+    /// adopted, and another successor the frames themselves.
     pub fn refuse(&mut self, id: u32, refusal: Refusal) {
         self.condemned.extend(self.built.remove(&id));
         self.refused.insert(id, refusal);
-    }
-
-    /// Kills what was given up. A parent sees its child killed.
-    pub fn clean_up(&mut self) {
-        self.condemned.drain(..).for_each(Built::kill);
     }
 
     fn create(&mut self, id: u32, exit_signal: u32, creator: Creator) -> Restored<Tracee> {

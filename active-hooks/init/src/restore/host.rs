@@ -3,7 +3,12 @@
 use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
-use shared_region::device::{ResumeCall, TaskState};
+use shared_region::{
+    context::Lost,
+    device::{ResumeCall, TaskState},
+    layout::REPORT,
+    record::{Kind, RecordError, Writer},
+};
 
 /// The holder of the frames, and of what no system call can do.
 pub trait Host {
@@ -30,6 +35,23 @@ pub trait Host {
 
     /// Sets start and CPU times of a stopped thread.
     fn set_times(&self, times: TaskState) -> Restored<()>;
+
+    /// Notes, for a successor that may have to do all this again, processes whose memory is about to be changed.
+    fn note_at_stake(&self, _failover: u64, _processes: &[u32]) -> Restored<()> {
+        Ok(())
+    }
+}
+
+/// Writes what [`Host::note_at_stake`] notes into an area. Returns the bytes used.
+///
+/// # Errors
+/// They do not fit.
+pub fn at_stake(area: &mut [u8], failover: u64, processes: &[u32]) -> Result<usize, RecordError> {
+    let mut writer = Writer::new(area, failover)?;
+    for &pid in processes {
+        writer.push(Kind::Lost, 1, 0, u64::from(pid), &Lost::default())?;
+    }
+    Ok(writer.finish())
 }
 
 impl Host for Device {
@@ -57,5 +79,12 @@ impl Host for Device {
 
     fn set_times(&self, times: TaskState) -> Restored<()> {
         self.task_state(times).or_refuse(|| "start and CPU times")
+    }
+
+    fn note_at_stake(&self, failover: u64, processes: &[u32]) -> Restored<()> {
+        let mut area = vec![0; REPORT.size as usize];
+        let used = at_stake(&mut area, failover, processes).or_refuse(|| "a note for other successors")?;
+        let note = area.get(..used).unwrap_or_default();
+        self.write_report(note).or_refuse(|| "a note for other successors")
     }
 }

@@ -82,6 +82,9 @@ pub struct Setting {
 /// The processes, ready to run, and those that are not.
 pub struct Ready {
     built: BTreeMap<u32, Built>,
+    /// What was given up. The kernel writes to the memory of what is killed, so that is not done while another successor may
+    /// have to begin with it.
+    condemned: Vec<Built>,
     refused: BTreeMap<u32, Refusal>,
 }
 
@@ -139,23 +142,28 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         groups::arrange(&mut builder);
         finish(&mut builder, setting, own);
     });
-    builder.clean_up();
     builder.objects.inodes.seal(world)?;
     let Builder {
         mut arena,
         built,
         refused,
         stand_ins,
+        condemned,
         ..
     } = builder;
     for (_, stand_in) in stand_ins {
         build::dismiss(&mut arena, stand_in, None)?;
     }
-    Ok(Ready { built, refused })
+    Ok(Ready {
+        built,
+        condemned,
+        refused,
+    })
 }
 
 fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
     let mut owners = BTreeSet::new();
+    let sections = sections(builder, setting.failover);
     let ids: Vec<u32> = builder.built.keys().copied().collect();
     for id in ids {
         let context = Finish {
@@ -168,11 +176,37 @@ fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
         let (Some(built), Some(member)) = (builder.built.get_mut(&id), builder.world.processes.get(&id)) else {
             continue;
         };
-        let finished = process::finish(&mut builder.arena, built, member, &context, &mut owners);
+        let in_sections = sections.get(&id).map_or(&[][..], Vec::as_slice);
+        let finished = process::finish(&mut builder.arena, built, member, &context, in_sections, &mut owners);
         if let Err(refusal) = finished {
             builder.refuse(id, refusal);
         }
     }
+}
+
+/// The restartable sequences that the threads of each process were in. Registering the area clears them, in memory that
+/// another successor may have to begin with: it is told beforehand, or such processes are refused by this one.
+fn sections(builder: &mut Builder<'_>, failover: u64) -> BTreeMap<u32, Vec<Option<u64>>> {
+    let mut all = BTreeMap::new();
+    let mut at_stake = Vec::new();
+    for &id in builder.built.keys() {
+        let threads = builder.world.processes.get(&id).map(|member| &member.threads);
+        let found: Vec<Option<u64>> = (threads.into_iter().flatten())
+            .map(|thread| threads::rseq_section(id, thread))
+            .collect();
+        if found.iter().any(Option::is_some) {
+            at_stake.push(id);
+        }
+        all.insert(id, found);
+    }
+    if !at_stake.is_empty() {
+        if let Err(refusal) = builder.host.note_at_stake(failover, &at_stake) {
+            for id in at_stake {
+                builder.refuse(id, refusal.clone());
+            }
+        }
+    }
+    all
 }
 
 /// Refuses what the salvager, or the reading of its records, has found incomplete.
@@ -238,6 +272,8 @@ impl Ready {
 
     /// Lets every process run, after what its handlers have to do, and tells what became of each.
     pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
+        // A parent sees its child killed.
+        self.condemned.drain(..).for_each(Built::kill);
         let mut outcomes = BTreeMap::new();
         let comm = |id: &u32| world.processes.get(id).map_or_else(String::new, world::Member::comm);
         let handlers = library::run::Handlers::start(&mut self.built, world, host, setting);

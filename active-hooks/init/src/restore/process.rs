@@ -162,12 +162,14 @@ pub struct Finish<'a> {
     pub own: creds::Own,
 }
 
-/// Gives a process everything that is left but its own instructions: after this it needs only to be released.
+/// Gives a process everything that is left but its own instructions: after this it needs only to be released. `sections` are
+/// the restartable sequences that its threads were in ([`threads::rseq_section`]).
 pub fn finish(
     arena: &mut Arena,
     built: &mut Built,
     member: &Member,
     context: &Finish<'_>,
+    sections: &[Option<u64>],
     owners_set: &mut BTreeSet<Id>,
 ) -> Restored<()> {
     let process = &member.record;
@@ -178,12 +180,6 @@ pub fn finish(
         .ok_or_else(|| Refusal::new("address space", "there is no record of it"))?;
     let empty = FileTable::default();
     let table = context.world.tables.get(&process.files).unwrap_or(&empty);
-    let sections: Vec<Option<u64>> = member
-        .threads
-        .iter()
-        .map(|thread| threads::rseq_section(process.tgid, thread))
-        .collect();
-
     for (tracee, thread) in built.threads.iter().zip(&member.threads).rev() {
         if thread.seccomp.mode != 0 {
             tracee.suspend_seccomp()?;
@@ -222,7 +218,7 @@ pub fn finish(
             .push("its controlling terminal: the leader of its session is gone".into());
     }
     last_calls(arena, built.leader()?, member)?;
-    for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(&sections) {
+    for ((tracee, thread), section) in built.threads.iter().zip(&member.threads).zip(sections) {
         meter::at(Part::Registers, || {
             threads::settle(tracee, thread, *section, context.offsets, context.host)
         })?;
@@ -237,7 +233,7 @@ pub fn finish(
             built.remarks.push(refusal.to_string());
         }
     }
-    built.library = library::plan(space, member, context.world, &sections, &mut built.remarks)?;
+    built.library = library::plan(space, member, context.world, sections, &mut built.remarks)?;
     if process.stopped_by != 0 {
         sys::kill(process.tgid as sys::Tid, libc::SIGSTOP).or_refuse(|| "stopped state")?;
     }

@@ -1,8 +1,10 @@
 //! The dead kernel's RAM, added block by block.
 
+use super::fail_at;
 use crate::boot::log;
 use orthros_device::{Device, Region};
 use shared_region::{
+    fail_at::FailAt,
     header::Header,
     layout::{HEADER, NURSERY_SIZE, REGION_SIZE, RETAINED},
     PAGE_SIZE,
@@ -121,6 +123,7 @@ fn add_all(device: &Device, blocks: &[u64], block_size: u64) {
                 bytes += block_size;
                 withheld += added.withheld;
                 nanoseconds += added.nanoseconds;
+                fail_at::here(FailAt::FirstBlock);
             }
             Err(error) => log::error(format_args!("memory block {block:#x}: {error}")),
         }

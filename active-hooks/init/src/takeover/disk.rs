@@ -78,6 +78,9 @@ impl Reader {
     }
 }
 
+/// Why blocks that only the dead kernel knew of are not read.
+pub const WRITTEN_TO: &str = "is not in memory, and a successor that failed has written to its disk";
+
 /// Bytes of memory with which [`Reader::within_memory`] refuses nothing: twice what lies on disks.
 pub fn room(world: &World<'_>) -> u64 {
     let runs = world.disk.values().flat_map(|disk| &disk.runs);
@@ -85,15 +88,21 @@ pub fn room(world: &World<'_>) -> u64 {
         .saturating_mul(2)
 }
 
-/// Reads, before any file system is mounted, what is not in memory of deleted files.
-pub fn read_deleted(world: &World<'_>) -> FromDisk {
+/// Reads, before any file system is mounted, what is not in memory of deleted files. If one was mounted since the failure
+/// (`again`), their blocks may be anybody's.
+pub fn read_deleted(world: &World<'_>, again: bool) -> FromDisk {
     let mut reader = Reader::within_memory();
     let mut found = FromDisk::new();
     for (&id, inode) in &world.inodes {
         let Some(disk) = world.disk.get(&id).filter(|_| inode.record.path.is_empty()) else {
             continue;
         };
-        let read = reader.read(disk.uuid, &missing(inode, disk));
+        let missing = missing(inode, disk);
+        let read = if again && !missing.is_empty() {
+            Err(WRITTEN_TO.to_owned())
+        } else {
+            reader.read(disk.uuid, &missing)
+        };
         match &read {
             Ok(pieces) if pieces.is_empty() => {}
             Ok(pieces) => log::info(format_args!(

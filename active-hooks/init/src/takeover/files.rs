@@ -5,8 +5,8 @@
 //! get names and content; names that were gone are taken away again; directories get their times.
 
 use super::{
-    disk::{missing, FromDisk, Reader},
-    handles,
+    disk::{missing, FromDisk, Reader, WRITTEN_TO},
+    fail_at, handles,
     plan::Plan,
 };
 use crate::{
@@ -19,10 +19,13 @@ use crate::{
     },
 };
 use rustix::fs::{
-    chmodat, chownat, fallocate, linkat, mkdir, mknodat, open, rename, unlink, utimensat, AtFlags, FallocateFlags,
-    FileType, Gid, Mode, OFlags, Uid, CWD,
+    chmodat, chownat, fallocate, linkat, mkdir, mknodat, open, rename, statx, unlink, utimensat, AtFlags,
+    FallocateFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid, CWD,
 };
-use shared_region::context::{DiskContent, Id, Inode};
+use shared_region::{
+    context::{DiskContent, Id, Inode},
+    fail_at::FailAt,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -57,12 +60,15 @@ struct Found {
     plan: Result<Plan, String>,
 }
 
-/// Puts all of them back. `from_disk` is what was read of deleted files before their file systems were mounted.
-pub fn put_back(world: &World<'_>, from_disk: &FromDisk, host: &dyn Host) -> PutBack {
+/// Puts all of them back. `from_disk` is what was read of deleted files before their file systems were mounted; `again` says
+/// that an earlier successor has begun with it and failed: whatever it has done is done once more, with the same outcome, or
+/// is not relied on.
+pub fn put_back(world: &World<'_>, from_disk: &FromDisk, again: bool, host: &dyn Host) -> PutBack {
     let mut work = Work {
         world,
         host,
         from_disk,
+        again,
         found: BTreeMap::new(),
         directories: Vec::new(),
         displaced: Vec::new(),
@@ -93,6 +99,7 @@ struct Work<'w, 'a> {
     world: &'w World<'a>,
     host: &'w dyn Host,
     from_disk: &'w FromDisk,
+    again: bool,
     found: BTreeMap<Id, Found>,
     /// Directories that something was changed in or about.
     directories: Vec<(PathBuf, &'w Inode)>,
@@ -106,7 +113,8 @@ impl<'w> Work<'w, '_> {
         let mut reader = Reader::within_memory();
         for (&id, inode) in &self.world.inodes {
             if handles::is_numbered(&inode.record.fstype) {
-                self.found.insert(id, find_one(self.world, id, inode, &mut reader));
+                self.found
+                    .insert(id, find_one(self.world, id, inode, self.again, &mut reader));
             }
         }
     }
@@ -120,7 +128,11 @@ impl<'w> Work<'w, '_> {
         let world = self.world;
         let mut chosen: Vec<_> = world.inodes.iter().filter(|(_, inode)| which(&inode.record)).collect();
         chosen.sort_by_key(|(_, inode)| inode.record.path.len());
-        for (&id, inode) in chosen {
+        let half = chosen.len() / 2;
+        for (index, (&id, inode)) in chosen.into_iter().enumerate() {
+            if index == half {
+                fail_at::here(FailAt::Files);
+            }
             if let Err(refusal) = step(self, id, inode) {
                 let remark = format!("{}: {refusal}", String::from_utf8_lossy(&inode.record.last_path));
                 log::warning(format_args!("file {remark}"));
@@ -227,6 +239,7 @@ impl<'w> Work<'w, '_> {
             return rename(&old, path).or_refuse(|| "its new name");
         }
         let beside = with_suffix(path, BESIDE);
+        let _ = unlink(&beside);
         handles::link(file, &beside).or_refuse(|| "its name")?;
         self.make_way(record, path)?;
         rename(&beside, path).or_refuse(|| "its name")?;
@@ -248,6 +261,13 @@ impl<'w> Work<'w, '_> {
         else {
             return Ok(());
         };
+        let kept = with_suffix(path, DISPLACED);
+        if self.again && self.is_from_earlier(path) {
+            if kept.symlink_metadata().is_ok() {
+                self.displaced.push(kept);
+            }
+            return Ok(());
+        }
         // A number that was given to a new file is that of a deleted one.
         let deleted = self.world.inodes.values().any(|inode| {
             let record = &inode.record;
@@ -257,11 +277,20 @@ impl<'w> Work<'w, '_> {
         if there.nlink() > 1 || deleted || there.is_dir() {
             return Ok(());
         }
-        let kept = with_suffix(path, DISPLACED);
         let _ = unlink(&kept);
         linkat(CWD, path, CWD, &kept, AtFlags::empty()).or_refuse(|| "the file that has its name")?;
         self.displaced.push(kept);
         Ok(())
+    }
+
+    /// Whether what has a name was made since the failure. Nobody else has made files meanwhile.
+    fn is_from_earlier(&self, path: &Path) -> bool {
+        let wanted = StatxFlags::BTIME;
+        let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted).ok();
+        let born = found
+            .filter(|found| found.stx_mask & wanted.bits() != 0)
+            .map(|found| found.stx_btime);
+        born.is_some_and(|born| nanoseconds(born.tv_sec, born.tv_nsec) >= self.world.machine.clock.realtime)
     }
 
     /// What was displaced and has not been given its own name since stays where it is.
@@ -303,7 +332,7 @@ impl<'w> Work<'w, '_> {
     }
 }
 
-fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, reader: &mut Reader) -> Found {
+fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, again: bool, reader: &mut Reader) -> Found {
     let record = &inode.record;
     let by_name = (!record.path.is_empty())
         .then(|| handles::by_name(record, &record.path))
@@ -312,6 +341,11 @@ fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, reader: &mut 
     let file = by_name.or_else(|| handles::by_number(world, record));
     let disk = world.disk.get(&id);
     let plan = match (&file, disk) {
+        (Some(_), Some(disk)) if again => Plan::again(inode, disk),
+        (None, Some(disk)) if again => match missing(inode, disk).is_empty() {
+            true => Ok(Plan::default()),
+            false => Err(WRITTEN_TO.into()),
+        },
         (Some(file), Some(disk)) => Plan::compare(inode, disk, file, reader),
         (Some(_), None) => Ok(Plan::dirty(inode)),
         // A deleted file was read before.
@@ -326,6 +360,13 @@ fn all_of(inode: &Content<'_, Inode>, disk: &DiskContent, reader: &mut Reader) -
         pieces: reader.read(disk.uuid, &missing(inode, disk))?,
         ..Plan::default()
     })
+}
+
+/// A time of a file, as the records have it.
+fn nanoseconds(seconds: i64, nanoseconds: u32) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(nanoseconds))
 }
 
 fn is_directory(record: &Inode) -> bool {
@@ -365,7 +406,9 @@ fn make(inode: &Content<'_, Inode>, pieces: Option<&[Piece]>, path: &Path, host:
         ));
     }
     let beside = with_suffix(path, BESIDE);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    // What an earlier successor has left there may be another name of a file that is wanted.
+    let _ = unlink(&beside);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = open(&beside, flags, Mode::RUSR | Mode::WUSR).or_refuse(|| "making it anew")?;
     inodes::fill(&fd, inode.runs(), inode.record.size, host)?;
     inodes::put(&fd, pieces.unwrap_or_default())?;

@@ -1,12 +1,15 @@
 //! What a successor does besides booting: it takes over from the kernel that died.
 //!
 //! What we know on entry: the module is loaded and says that this kernel is a successor. What we are responsible for:
-//! nothing is added and no disk is written before the salvage gate is open and the commit point passed; from then on every step is marked, so that
-//! the backup OS knows how far it may trust us; and the machine boots on, whatever cannot be taken over.
+//! nothing is added and no disk is written before the salvage gate is open; each level of the commit point is gone to before its
+//! first act, and every step is marked, so that the backup OS knows how far we have come; and the machine boots on, whatever
+//! cannot be taken over. Until processes run this kernel may be replaced at any instant, and the next one does it all again.
 
 pub mod blocks;
 pub mod clock;
 pub mod disk;
+pub mod earlier;
+pub mod fail_at;
 pub mod files;
 pub mod gate;
 pub mod grace;
@@ -31,8 +34,9 @@ use crate::{
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
 use shared_region::{
-    control::{Cause, ControlWords, SalvageGate, SuccessorPhase},
+    control::{Cause, CommitPoint, ControlWords, SalvageGate, SuccessorPhase},
     device::Mark,
+    fail_at::FailAt,
     record::Stream,
     timeline::Event,
 };
@@ -86,6 +90,7 @@ struct Inner {
     saved: Option<Saved>,
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
+    earlier: earlier::Earlier,
     /// RAM in pages at boot, and of the old kernel.
     ram: (u64, u64),
 }
@@ -139,9 +144,8 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     standby::prepare_lazily(&device);
     let gate = meter::at(Part::Gate, || gate::wait(&region));
     log::info(format_args!("salvage gate: {gate:?}"));
-    if gate != SalvageGate::Forbidden {
-        commit(&device)?;
-    }
+    fail_at::choose(&region);
+    fail_at::here(FailAt::Gate);
     match gate {
         SalvageGate::Open | SalvageGate::Failed => {}
         SalvageGate::Forbidden => {
@@ -153,9 +157,11 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
                 "nothing is taken over; the old kernel's memory stays out of use"
             ));
             haste.iter_mut().for_each(Haste::end);
+            commit(&device, CommitPoint::Disks)?;
             return Ok(Takeover { inner: None });
         }
     }
+    commit(&device, CommitPoint::Memory)?;
     stamp(&device, Event::GatePassed);
     let ram_at_boot = limits::ram_pages();
     // It stays mapped until this program gives way to the real init: the records are read where they lie.
@@ -164,11 +170,14 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     let room = saved.as_ref().map_or(0, |saved| disk::room(&saved.world));
     let later = meter::at(Part::Memory, || blocks::add(&device, region, room));
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
+    fail_at::here(FailAt::Memory);
 
     let mut offsets = (0, 0);
     let mut from_disk = disk::FromDisk::new();
+    let mut earlier = earlier::Earlier::default();
     let mut ram = (0, 0);
-    if let Some(Saved { world, .. }) = &saved {
+    if let Some(Saved { world, failover, .. }) = &saved {
+        earlier = earlier::Earlier::read(region, *failover);
         let machine = &world.machine;
         offsets = meter::at(Part::Clocks, || {
             let offsets = clock::go_on(&machine.clock);
@@ -176,7 +185,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             set_names(machine);
             offsets
         });
-        from_disk = meter::at(Part::Files, || disk::read_deleted(world));
+        from_disk = meter::at(Part::Files, || disk::read_deleted(world, earlier.wrote_to_disks));
         ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
         meter::at(Part::Limits, || limits::adapt(ram.0, ram.1));
     }
@@ -188,27 +197,47 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             saved,
             offsets,
             from_disk,
+            earlier,
             ram,
         }),
     })
 }
 
-/// Asks leave to add memory and to write to disks.
-fn commit(device: &Device) -> Result<()> {
-    let Err(error) = device.commit() else { return Ok(()) };
+/// Asks leave to go to a level.
+fn commit(device: &Device, level: CommitPoint) -> Result<()> {
+    let Err(error) = device.commit(level) else {
+        return Ok(());
+    };
     log::error(format_args!("{error}"));
     gate::rest_until_reset();
     bail!("this kernel is being replaced, and must not touch what is left of the dead one");
 }
 
 impl Takeover {
+    /// To be called before a file system is mounted.
+    ///
+    /// # Errors
+    /// This kernel is being replaced.
+    pub fn before_mount(&self) -> Result<()> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        fail_at::here(FailAt::Mount);
+        commit(&inner.device, CommitPoint::Disks)
+    }
+
     /// Everything after the root directory is the old system's: files, processes, the report, what is left over.
-    pub fn complete(&mut self) {
-        let Some(mut inner) = self.inner.take() else { return };
+    ///
+    /// # Errors
+    /// This kernel is being replaced.
+    pub fn complete(&mut self) -> Result<()> {
+        let Some(mut inner) = self.inner.take() else {
+            return Ok(());
+        };
+        fail_at::here(FailAt::Mounted);
         match inner.saved.take() {
-            Some(saved) => inner.restore(&saved),
+            Some(saved) => inner.restore(&saved)?,
             None => phase(&inner.device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
         }
+        fail_at::here(FailAt::Resumed);
         let device = &inner.device;
         phase(device, None, SuccessorPhase::Resumed, 0);
         inner.haste.iter_mut().for_each(Haste::speak);
@@ -230,14 +259,19 @@ impl Takeover {
         if let Err(error) = left_over {
             log::error(format_args!("frames nobody claimed stay out of use: {error}"));
         }
+        Ok(())
     }
 }
 
+/// Why a process is refused that an earlier successor had begun with.
+const TOUCHED: &str = "was in a restartable sequence, which a successor that failed has ended";
+
 impl Inner {
-    fn restore(&mut self, Saved { failover, cause, world }: &Saved) {
+    fn restore(&mut self, Saved { failover, cause, world }: &Saved) -> Result<()> {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
-        let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
+        let again = self.earlier.wrote_to_disks;
+        let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, again, device));
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
 
         let setting = Setting {
@@ -246,9 +280,15 @@ impl Inner {
             offsets: self.offsets,
             cause: *cause,
             failover: *failover,
-            ..Setting::default()
+            refused: (self.earlier.touched.iter())
+                .map(|&pid| (pid, restore::Refusal::new("memory", TOUCHED)))
+                .collect(),
         };
-        let outcomes = match restore::restore(world, device, &setting) {
+        let ready = restore::restore(world, device, &setting);
+        fail_at::here(FailAt::AllBuilt);
+        // From here on nobody else can give them what is theirs.
+        commit(device, CommitPoint::Processes)?;
+        let outcomes = match ready {
             Ok(ready) => {
                 stamp(device, Event::FirstResumed);
                 let count = ready.len() as u64;
@@ -267,6 +307,7 @@ impl Inner {
         if let Err(error) = report::store(device, *failover, &outcomes, &put_back.remarks, &costs) {
             log::error(format_args!("the report is not stored: {error:#}"));
         }
+        Ok(())
     }
 }
 

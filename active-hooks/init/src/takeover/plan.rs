@@ -3,7 +3,7 @@
 //! The journal brings a file back as it was some seconds before: its blocks may be others, and its end may be elsewhere.
 //! Where both kernels name the same block, the disk has the content already, unless a page was dirty.
 
-use super::disk::{covered, gaps, Reader};
+use super::disk::{covered, gaps, missing, Reader, WRITTEN_TO};
 use crate::{
     restore::{inodes::Piece, world::Content},
     sys::{self, Extent},
@@ -42,6 +42,23 @@ impl Plan {
                 .collect(),
             ..Self::default()
         }
+    }
+
+    /// For a file that may have other blocks than it had, and that an earlier successor may have begun to put back: its blocks
+    /// prove nothing any more, and it is made of what is in memory alone.
+    ///
+    /// # Errors
+    /// Not all of it is in memory.
+    pub fn again(inode: &Content<'_, Inode>, disk: &DiskContent) -> Result<Self, String> {
+        if !missing(inode, disk).is_empty() {
+            return Err(WRITTEN_TO.into());
+        }
+        let covered = covered(inode.runs());
+        Ok(Self {
+            frames: inode.runs().collect(),
+            pieces: Vec::new(),
+            holes: gaps(&covered, 0, inode.record.size),
+        })
     }
 
     /// For a file that may have other blocks than it had. Reads what is needed from the device.

@@ -93,7 +93,7 @@ fn directories_come_before_what_is_in_them_and_keep_their_modes_and_times() {
         (3, folder.record("outer/inner", 0o040_705, b"tmpfs"), &[]),
         (4, folder.record("outer", 0o041_731, b"tmpfs"), &[]),
     ]);
-    let done = put_back(&world, &FromDisk::new(), &Frames);
+    let done = put_back(&world, &FromDisk::new(), false, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     assert_eq!(done.rewritten, BTreeSet::from([1, 2]));
     for (name, mode) in [
@@ -121,14 +121,14 @@ fn a_deleted_file_is_made_of_pages_and_of_what_was_read_from_its_disk() {
     };
     let run = frames(1, 9, 1);
     let world = world(vec![(1, deleted, &run)]);
-    let none = put_back(&world, &FromDisk::new(), &Frames);
+    let none = put_back(&world, &FromDisk::new(), false, &Frames);
     assert!(none.held.is_empty() && none.remarks[0].contains("not all of it was in memory"));
 
     let piece = Piece {
         offset: 3 * PAGE_SIZE,
         bytes: vec![5; 10],
     };
-    let done = put_back(&world, &FromDisk::from([(1, Ok(vec![piece]))]), &Frames);
+    let done = put_back(&world, &FromDisk::from([(1, Ok(vec![piece]))]), false, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     let held = &done.held[&1];
     let mut wanted = vec![0; 4 * PAGE_SIZE as usize];
@@ -138,7 +138,7 @@ fn a_deleted_file_is_made_of_pages_and_of_what_was_read_from_its_disk() {
     assert_eq!(rustix::fs::fstat(held).unwrap().st_nlink, 0);
 
     let why = FromDisk::from([(1, Err("the disk is broken".to_owned()))]);
-    let failed = put_back(&world, &why, &Frames);
+    let failed = put_back(&world, &why, false, &Frames);
     assert!(failed.held.is_empty() && failed.remarks[0].contains("the disk is broken"));
 }
 
@@ -153,7 +153,7 @@ fn a_file_of_which_nothing_is_known_keeps_a_name() {
     };
     let run = frames(0, 4, 1);
     let mut world = world(vec![(1, new, &run)]);
-    let done = put_back(&world, &FromDisk::new(), &Frames);
+    let done = put_back(&world, &FromDisk::new(), false, &Frames);
     let displaced = folder.0.join("file.orthros-displaced");
     assert!(done.remarks[0].contains("orthros-displaced"), "{:?}", done.remarks);
     assert_eq!(fs::read(folder.0.join("file")).unwrap(), [4; 3]);
@@ -174,7 +174,82 @@ fn a_file_of_which_nothing_is_known_keeps_a_name() {
         frames: Vec::new(),
     };
     world.inodes.insert(2, content);
-    let done = put_back(&world, &FromDisk::new(), &Frames);
+    let done = put_back(&world, &FromDisk::new(), false, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
+#[test]
+fn what_an_earlier_successor_has_made_is_made_again() {
+    let folder = Folder::new("again");
+    fs::write(folder.0.join("file"), "stranger").unwrap();
+    let record = Inode {
+        size: 3,
+        fully_cached: true,
+        ..folder.record("file", 0o100_600, b"ext4")
+    };
+    let run = frames(0, 4, 1);
+    let mut world = world(vec![(1, record, &run)]);
+    // Stamps of files are of the last tick.
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+    world.machine.clock.realtime = now.as_nanos() as i64;
+    std::thread::sleep(std::time::Duration::from_millis(30));
+    put_back(&world, &FromDisk::new(), false, &Frames);
+
+    // It has died in the middle of putting it back once more, with another name for a file of somebody else's.
+    let beside = folder.0.join("file.orthros-restored");
+    fs::write(folder.0.join("other"), "other").unwrap();
+    fs::hard_link(folder.0.join("other"), &beside).unwrap();
+    let done = put_back(&world, &FromDisk::new(), true, &Frames);
+    assert_eq!(done.rewritten, BTreeSet::from([1]));
+    assert_eq!(fs::read(folder.0.join("file")).unwrap(), [4; 3]);
+    assert_eq!(fs::read_to_string(folder.0.join("other")).unwrap(), "other");
+    assert!(!beside.exists());
+    // The stranger was displaced the first time, and that is told again.
+    assert!(done.remarks[0].contains("orthros-displaced"), "{:?}", done.remarks);
+    assert_eq!(
+        fs::read_to_string(folder.0.join("file.orthros-displaced")).unwrap(),
+        "stranger"
+    );
+}
+
+#[test]
+fn blocks_prove_nothing_when_disks_have_been_written_to() {
+    let folder = Folder::new("blocks");
+    let record = Inode {
+        size: 3 * PAGE_SIZE,
+        fully_cached: true,
+        ..folder.record("file", 0o100_600, b"ext4")
+    };
+    let run = frames(1, 4, 1);
+    let mut world = world(vec![(1, record, &run)]);
+    let lost = |page: u64| DiskContent {
+        uuid: [1; 16],
+        runs: vec![shared_region::context::DiskRun {
+            offset: page * PAGE_SIZE,
+            at: 1 << 20,
+            bytes: PAGE_SIZE,
+        }],
+    };
+    world.disk.insert(1, lost(2));
+    let done = put_back(&world, &FromDisk::new(), true, &Frames);
+    assert!(
+        done.remarks[0].contains("a successor that failed"),
+        "{:?}",
+        done.remarks
+    );
+    assert!(!folder.0.join("file").exists());
+    // All that has blocks is in memory.
+    world.disk.insert(1, lost(1));
+    let done = put_back(&world, &FromDisk::new(), true, &Frames);
+    assert_eq!(done.remarks, [""; 0]);
+    let found = fs::read(folder.0.join("file")).unwrap();
+    assert_eq!(found[PAGE_SIZE as usize], 4);
+    assert!(found[..PAGE_SIZE as usize].iter().all(|&byte| byte == 0));
+
+    let plan = Plan::again(&world.inodes[&1], &lost(1)).unwrap();
+    assert_eq!(plan.holes, [(0, PAGE_SIZE), (2 * PAGE_SIZE, 3 * PAGE_SIZE)]);
+    assert_eq!(plan.frames.len(), 1);
+    assert!(Plan::again(&world.inodes[&1], &lost(0)).is_err());
 }
