@@ -185,14 +185,36 @@ fn hooks() {
         let result = unsafe { libc::ppoll(&mut set, 1, std::ptr::null(), std::ptr::null()) };
         FOUND[2].store(i64::from(result), SeqCst);
     });
-    std::thread::sleep(Duration::from_millis(50));
+    until(|| {
+        let calls = [libc::SYS_read, libc::SYS_poll, libc::SYS_ppoll];
+        calls.into_iter().all(is_in_call)
+    });
     answer("ready");
     loop {
         question();
-        std::thread::sleep(Duration::from_millis(50));
+        until(|| FOUND[..2].iter().all(|found| found.load(SeqCst) != i64::MIN));
         let [read, poll, ppoll] = [0, 1, 2].map(|i: usize| FOUND[i].load(SeqCst));
         answer(&format!("{read} {poll} {}", ppoll == i64::MIN));
     }
+}
+
+/// Waits for what other threads do, some seconds at most.
+fn until(condition: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a thread of this process sleeps in a system call of this number (proc_pid_syscall(5)).
+fn is_in_call(number: libc::c_long) -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let calls = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("syscall")).ok());
+    calls
+        .into_iter()
+        .any(|call| call.split(' ').next() == Some(&number.to_string()))
 }
 
 /// The main thread computes in vector registers, with a rounding mode of its own, while it is interrupted.
