@@ -43,8 +43,10 @@ const DOORBELL_CPU: u32 = 8;
 const DOORBELL_INTERRUPTED: u32 = 40;
 /// How long a kernel that panics has for its last words, in microseconds. `panic()` first takes `panic_cpu`; its message
 /// is in the log at once, but then it waits for slow consoles before it comes to where the module rings. What it would
-/// still print, the panicking stack, is unwound by the salvager. A kernel that hangs in between does not ring.
-const LAST_WORDS_US: u64 = 3_000;
+/// still print, the panicking stack, is unwound by the salvager. A kernel that hangs in between does not ring. Three
+/// milliseconds were tried: a service that wrote to the console's line was then stopped waiting for the lock of it, in the
+/// middle of its call, and lost.
+const LAST_WORDS_US: u64 = 15_000;
 /// And in looks, between which this core rests: where CPUs take turns, time alone may pass without the other having one.
 const LAST_WORDS_LOOKS: u32 = 3;
 
