@@ -38,10 +38,14 @@ pub enum Part {
     Registers,
     /// Letting threads run.
     Release,
+    /// Writing transactions to journals.
+    Journals,
+    /// Putting data of files of other processes back.
+    DirtyFiles,
 }
 
 /// Names for the report, in the order of [`Part`].
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "rest",
     "records",
     "mounts",
@@ -55,6 +59,8 @@ const NAMES: [&str; 13] = [
     "outside",
     "registers",
     "release",
+    "journals",
+    "dirty files",
 ];
 
 #[derive(Clone, Copy, Default)]

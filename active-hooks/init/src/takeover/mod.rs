@@ -6,11 +6,13 @@
 
 pub mod blocks;
 pub mod clock;
+pub mod dirty_files;
 pub mod disk;
 pub mod files;
 pub mod gate;
 pub mod grace;
 pub mod handles;
+pub mod journal;
 pub mod limits;
 pub mod mounts;
 pub mod plan;
@@ -81,6 +83,7 @@ struct Inner {
     saved: Option<Saved>,
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
+    committed: journal::Committed,
     /// RAM in pages at boot, and of the old kernel.
     ram: (u64, u64),
 }
@@ -156,6 +159,7 @@ pub fn prepare(role: Role) -> Result<Takeover> {
 
     let mut offsets = (0, 0);
     let mut from_disk = disk::FromDisk::new();
+    let mut committed = journal::Committed::default();
     let mut ram = (0, 0);
     // It stays mapped until this program gives way to the real init: the records are read where they lie.
     let saved = meter::at(Part::Records, || Saved::read(Box::leak(Box::new(region))));
@@ -165,6 +169,9 @@ pub fn prepare(role: Role) -> Result<Takeover> {
         boot::start_pids_at(machine.last_pid.saturating_add(1));
         set_names(machine);
         from_disk = disk::read_deleted(world);
+        if !leaves_uncommitted() {
+            committed = meter::at(Part::Journals, || journal::commit(world, &device));
+        }
         ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
         limits::adapt(ram.0, ram.1);
     }
@@ -175,9 +182,16 @@ pub fn prepare(role: Role) -> Result<Takeover> {
             saved,
             offsets,
             from_disk,
+            committed,
             ram,
         }),
     })
+}
+
+/// Whether journals and files that no protected process holds are to be as an ordinary crash leaves them.
+fn leaves_uncommitted() -> bool {
+    let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
+    line.value("orthros.uncommitted") == Some("leave")
 }
 
 /// Asks leave to add memory and to write to disks.
@@ -224,7 +238,12 @@ impl Inner {
     fn restore(&self, Saved { failover, cause, world }: &Saved) {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
-        let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
+        let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
+        put_back.remarks.extend(self.committed.remarks.iter().cloned());
+        if !leaves_uncommitted() {
+            let of_others = || dirty_files::put_back(world, &self.committed.devices, device);
+            put_back.remarks.extend(meter::at(Part::DirtyFiles, of_others));
+        }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
 
         let setting = Setting {
