@@ -13,8 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// I/O port of [`Qemu::acknowledged`], which no driver looks at. Programs of the guest know it as well.
+/// First I/O port of [`Qemu::acknowledged`]: no driver looks at them. Programs of the guest know them as well.
 const ACKNOWLEDGED: u16 = 0x2F0;
+/// Names of the ports' logs, one for each program: bytes of several at one port would mix.
+const ACKNOWLEDGERS: [&str; 4] = ["acks0", "acks1", "acks2", "acks3"];
 
 /// How instructions of the guest are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +111,8 @@ pub struct Qemu {
     pub backup: Serial,
     /// COM3: the harness' agent in the guest.
     pub agent: Serial,
-    /// A port that has a byte as soon as it is written: what programs say that the kernel has acknowledged.
-    pub acknowledged: Serial,
+    /// Ports that have a byte as soon as it is written: what programs say that the kernel has acknowledged.
+    pub acknowledged: Vec<Serial>,
     /// Forwarded ports: the guest's and the one of 127.0.0.1 that leads there.
     pub ports: Vec<(u16, u16)>,
     /// When the process was started; all times on serial lines count from here.
@@ -118,7 +120,7 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `acks.log`, `qemu.log` and
+    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `acks0.log` to `acks3.log`, `qemu.log` and
     /// the command line to `logs`.
     ///
     /// # Errors
@@ -126,7 +128,8 @@ impl Qemu {
     pub fn start(config: &Config, logs: &Path) -> Result<Self> {
         fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
         let sockets = Sockets::new()?;
-        let listeners = ["qmp", "com1", "com2", "com3", "acks"].map(|name| UnixListener::bind(sockets.path(name)));
+        let listeners = ["qmp", "com1", "com2", "com3"].map(|name| UnixListener::bind(sockets.path(name)));
+        let ports_of_programs = ACKNOWLEDGERS.map(|name| UnixListener::bind(sockets.path(name)));
         let ports = free_ports(&config.ports)?;
         // QEMU must not outlive the harness, however that ends.
         let mut command = Command::new("setpriv");
@@ -151,15 +154,20 @@ impl Qemu {
                 &errors,
             )?);
         }
-        let [qmp, com1, com2, com3, acks]: [UnixStream; 5] = streams
+        let mut acknowledged = Vec::new();
+        for (name, listener) in ACKNOWLEDGERS.into_iter().zip(ports_of_programs) {
+            let stream = accept(&listener.context("cannot listen for QEMU")?, &mut child, &errors)?;
+            acknowledged.push(Serial::start(name, stream, start, &logs.join(format!("{name}.log")))?);
+        }
+        let [qmp, com1, com2, com3]: [UnixStream; 4] = streams
             .try_into()
-            .map_err(|_| anyhow::anyhow!("five sockets were opened"))?;
+            .map_err(|_| anyhow::anyhow!("four sockets were opened"))?;
         let qemu = Self {
             qmp: Qmp::start(qmp)?,
             console: Serial::start("COM1", com1, start, &logs.join("com1.log"))?,
             backup: Serial::start("COM2", com2, start, &logs.join("com2.log"))?,
             agent: Serial::start("COM3", com3, start, &logs.join("com3.log"))?,
-            acknowledged: Serial::start("acks", acks, start, &logs.join("acks.log"))?,
+            acknowledged,
             child: child.0.take().context("QEMU is running")?,
             ports,
             start,
@@ -401,11 +409,13 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
         );
         add("-device", format!("isa-serial,chardev={name},{place}"));
     }
-    add(
-        "-chardev",
-        format!("socket,id=acks,path={}", sockets.path("acks").display()),
-    );
-    add("-device", format!("isa-debugcon,chardev=acks,iobase={ACKNOWLEDGED:#x}"));
+    for (name, port) in ACKNOWLEDGERS.into_iter().zip(ACKNOWLEDGED..) {
+        add(
+            "-chardev",
+            format!("socket,id={name},path={}", sockets.path(name).display()),
+        );
+        add("-device", format!("isa-debugcon,chardev={name},iobase={port:#x}"));
+    }
     match &config.boot {
         Boot::Disc(iso) => {
             add(

@@ -98,7 +98,7 @@ impl<'a> Ready<'a> {
     pub fn save(&mut self) -> Result<()> {
         self.machine.save(READY)?;
         // Another process goes on from there, and has lines of its own.
-        self.acknowledged = acknowledged(&self.machine.qemu.acknowledged.lines(0));
+        self.acknowledged = acknowledged(&self.machine);
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl<'a> Ready<'a> {
     /// What each program has said last to have been acknowledged: `NAME NUMBER`, separated by commas.
     fn acknowledged(&self) -> String {
         let mut last = self.acknowledged.clone();
-        last.extend(acknowledged(&self.machine.qemu.acknowledged.lines(0)));
+        last.extend(acknowledged(&self.machine));
         let each: Vec<String> = last.iter().map(|(name, number)| format!("{name} {number}")).collect();
         each.join(",")
     }
@@ -322,8 +322,14 @@ impl<'a> Ready<'a> {
     }
 }
 
-/// The last number of each name among lines `NAME NUMBER`.
-fn acknowledged(lines: &[Line]) -> BTreeMap<String, u64> {
+/// The last number of each name among the lines `NAME NUMBER` that programs have written to their ports.
+fn acknowledged(machine: &Machine) -> BTreeMap<String, u64> {
+    let lines: Vec<Line> = machine
+        .qemu
+        .acknowledged
+        .iter()
+        .flat_map(|port| port.lines(0))
+        .collect();
     let words = lines.iter().filter_map(|line| line.text.split_once(' '));
     words
         .filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))

@@ -11,12 +11,14 @@ start)
     mkfs.ext4 -q -F -b 1024 /dev/vdc && mount -t ext4 /dev/vdc /srv/small || exit 1
     # Data is written back after 2 s instead of 30, so that every stage is met; the journal commits every 5 s.
     sysctl -qw vm.dirty_expire_centisecs=200 vm.dirty_writeback_centisecs=100
+    port=0
     for worker in $workers; do
         IFS=: read -r dir name seed <<END
 $worker
 END
         mkdir -p "$dir/work"
-        setsid $churn run --dir "$dir/work" --name "$name" --seed "$seed" >"/run/churn-$name.log" 2>&1 </dev/null &
+        setsid $churn run --port $port --dir "$dir/work" --name "$name" --seed "$seed" >"/run/churn-$name.log" 2>&1 </dev/null &
+        port=$((port + 1))
     done
     touch /run/started
     ;;

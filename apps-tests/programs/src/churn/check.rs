@@ -14,6 +14,8 @@ use std::path::Path;
 
 /// Differences that are shown.
 const SHOWN: usize = 12;
+/// Operations that are looked at after the one under way, to tell where wrong names are from.
+const BEYOND: u64 = 50;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -22,7 +24,7 @@ pub struct Judgement {
     pub good: usize,
     /// How files and names differ from what they must be.
     pub wrong: Vec<String>,
-    /// If names are wrong: the last operation after which they were what they are.
+    /// If names are wrong: the operation after which they are what they are, the last of several.
     pub names_of: Option<u64>,
     /// Whether the operation under way has taken effect.
     pub ahead: bool,
@@ -91,6 +93,14 @@ pub fn check(dir: &Path, seed: u64, number: u64) -> Result<Judgement> {
         (&before, &after)
     };
     if !is_before && !judgement.ahead {
+        let mut later = after.clone();
+        for done in number + 1..number + BEYOND {
+            let op = Op::draw(&later, &mut random);
+            later.apply(done, &op);
+            if shape_of(&later) == names {
+                names_of = Some(done + 1);
+            }
+        }
         judgement.names_of = names_of;
         name_differences(&before, &found, &mut judgement.wrong);
     }

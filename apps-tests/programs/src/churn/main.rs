@@ -14,8 +14,8 @@ use model::Model;
 use op::{Op, Random};
 use std::path::PathBuf;
 
-/// Where the harness puts `isa-debugcon`.
-const PORT: u16 = 0x2F0;
+/// Where the harness puts the first `isa-debugcon`. No two programs use one: their bytes would mix.
+const FIRST_PORT: u16 = 0x2F0;
 
 #[derive(Parser)]
 struct Options {
@@ -30,6 +30,9 @@ enum Command {
         /// Empty directory to work in
         #[arg(long)]
         dir: PathBuf,
+        /// Which of the four ports is its own
+        #[arg(long, default_value_t = 0)]
+        port: u16,
         /// What this worker is called on the port, one word
         #[arg(long)]
         name: String,
@@ -61,12 +64,13 @@ fn main() -> Result<()> {
     match Options::parse().command {
         Command::Run {
             dir,
+            port,
             name,
             seed,
             operations,
         } => {
             if operations.is_none() {
-                open_port()?;
+                open_port(FIRST_PORT + port)?;
             }
             let mut model = Model::default();
             let mut random = Random::new(seed);
@@ -76,7 +80,7 @@ fn main() -> Result<()> {
                     .with_context(|| format!("operation {number}: {op:?}"))?;
                 model.apply(number, &op);
                 if operations.is_none() {
-                    tell(&format!("{name} {}\n", number + 1));
+                    tell(FIRST_PORT + port, &format!("{name} {}\n", number + 1));
                 }
             }
             Ok(())
@@ -99,18 +103,18 @@ fn main() -> Result<()> {
     }
 }
 
-fn open_port() -> Result<()> {
+fn open_port(port: u16) -> Result<()> {
     // SAFETY: takes integers; what the port does is known.
-    let done = unsafe { libc::ioperm(PORT.into(), 1, 1) };
+    let done = unsafe { libc::ioperm(port.into(), 1, 1) };
     ensure!(done == 0, "ioperm: {}", std::io::Error::last_os_error());
     Ok(())
 }
 
-fn tell(text: &str) {
+fn tell(port: u16, text: &str) {
     for byte in text.bytes() {
         // SAFETY: (1) leave was given in `open_port`; (2) the port has no effect on this machine.
         unsafe {
-            std::arch::asm!("out dx, al", in("dx") PORT, in("al") byte, options(nomem, nostack, preserves_flags))
+            std::arch::asm!("out dx, al", in("dx") port, in("al") byte, options(nomem, nostack, preserves_flags))
         };
     }
 }
