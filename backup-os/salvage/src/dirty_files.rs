@@ -86,10 +86,11 @@ fn file_system<M: PhysMem + ?Sized>(
     if let Some(journal) = jbd2::read(context, superblock)? {
         for why in [&journal.refused, &journal.running_refused] {
             if !why.is_empty() {
-                lost.push(about(
-                    name(context, superblock),
-                    &Refusal::new(reasons::UNCOMMITTED, why.as_str()),
-                ));
+                lost.push(Lost {
+                    object: name(context, superblock),
+                    reason: why.clone(),
+                    ..Lost::default()
+                });
             }
         }
         writer.push(Kind::Journal, 1, 0, superblock.0, &journal)?;

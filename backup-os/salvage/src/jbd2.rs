@@ -18,8 +18,11 @@
 use crate::addr::{Kva, PhysAddr, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
 use crate::ext4;
+use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::orc::{frames, Unwind};
+use crate::overview;
 use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -46,6 +49,9 @@ const REVOKE: u32 = 5;
 const MAX_BLOCKS: usize = 1 << 17;
 /// Chains of a table of revoked blocks (`JOURNAL_REVOKE_DEFAULT_HASH` is 256).
 const MAX_CHAINS: u64 = 1 << 16;
+/// Threads that are named, and functions of each.
+const MAX_HOLDERS: usize = 4;
+const MAX_FRAMES: usize = 7;
 /// Bytes of a journal's superblock that are kept.
 const SUPERBLOCK: usize = 80;
 
@@ -84,6 +90,12 @@ crate::mirrors! {
         t_shadow_list: Field,
         t_updates: Field = "t_updates.counter",
         t_outstanding_revokes: Field = "t_outstanding_revokes.counter",
+    }
+
+    /// An operation that is under way.
+    #[allow(missing_docs)]
+    pub struct Handle = "jbd2_journal_handle" {
+        h_transaction: Field,
     }
 
     /// A block that belongs to a transaction.
@@ -286,7 +298,11 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         }
         let open = mem.uint(running, self.transaction.t_updates)?;
         if open != 0 {
-            return Err(refuse(alloc::format!("{open} operations were under way")));
+            let holders = self.holders(running).join(", ");
+            return Err(Refusal::new(
+                reasons::UNCOMMITTED,
+                alloc::format!("{open} operations were under way ({holders})"),
+            ));
         }
         let states = &self.context.kernel.types.layouts.transaction_states;
         let state = mem.uint(running, self.transaction.t_state)?;
@@ -294,6 +310,22 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
             Some(flush) if state < u64::from(flush) => Ok(()),
             _ => Err(refuse("a running transaction in the state of one that is not")),
         }
+    }
+
+    /// Who has handles open on a transaction, in words.
+    fn holders(&self, transaction: Kva) -> Vec<String> {
+        let kernel = self.context.kernel;
+        let layouts = &kernel.types.layouts;
+        let threads = overview::processes(kernel, |_| {})
+            .into_iter()
+            .flat_map(|it| it.threads);
+        let holds = |thread: &overview::Thread| {
+            let handle = kernel.mem.ptr(thread.task, layouts.task.journal_info).ok()?;
+            let of = layouts.handle.as_ref().filter(|_| !handle.is_null())?.h_transaction;
+            (kernel.mem.ptr(handle, of).ok()? == transaction).then_some(())
+        };
+        let found = threads.filter(|thread| holds(thread).is_some()).take(MAX_HOLDERS);
+        found.map(|thread| in_words(kernel, &thread)).collect()
     }
 
     fn gather(&self, superblock: Kva, [running, committing]: [Kva; 2], record: &mut Record) -> Result<()> {
@@ -519,6 +551,21 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         let features = self.context.kernel.mem.array::<4>(superblock.offset(40))?;
         Ok(u32::from_be_bytes(features) & 2 != 0)
     }
+}
+
+/// A thread and, if it is asleep, where.
+fn in_words<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, thread: &overview::Thread) -> String {
+    let comm = String::from_utf8_lossy(&thread.comm);
+    if thread.on_cpu {
+        return alloc::format!("{comm} {} on a CPU", thread.pid);
+    }
+    let chain = Unwind::sleeping(kernel, thread.task).map(|chain| frames(chain).0);
+    let names = chain.unwrap_or_default().into_iter().filter_map(|ip| {
+        let found = kernel.kallsyms.symbolize(ip.back(1))?;
+        Some(found.name)
+    });
+    let names: Vec<String> = names.take(MAX_FRAMES).collect();
+    alloc::format!("{comm} {} in {}", thread.pid, names.join(" < "))
 }
 
 /// Kind of a block of the log that belongs to a transaction.

@@ -14,7 +14,9 @@ use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
-use crate::jbd2::{BufferStatesOfJournal, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction};
+use crate::jbd2::{
+    BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
+};
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
@@ -159,6 +161,8 @@ crate::mirror_set! {
         journal: Option<Journal>,
         /// `struct transaction_s`.
         transaction: Option<Transaction>,
+        /// `struct jbd2_journal_handle`.
+        handle: Option<Handle>,
         /// `struct journal_head`.
         journal_head: Option<JournalHead>,
         /// `struct jbd2_revoke_table_s`.
