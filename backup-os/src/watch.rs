@@ -89,7 +89,8 @@ pub struct Armed {
     /// How it died, once it has.
     pub death: Death,
     hang: Option<HangWatch>,
-    live: LiveMemory,
+    /// Its memory, as long as it may still run.
+    pub live: LiveMemory,
     seq: u64,
 }
 

@@ -49,6 +49,8 @@ const REVOKE: u32 = 5;
 const MAX_BLOCKS: usize = 1 << 17;
 /// Chains of a table of revoked blocks (`JOURNAL_REVOKE_DEFAULT_HASH` is 256).
 const MAX_CHAINS: u64 = 1 << 16;
+/// File systems that are looked at while the kernel may still run.
+const MAX_MOUNTED: u64 = 256;
 /// Threads that are named, and functions of each.
 const MAX_HOLDERS: usize = 4;
 const MAX_FRAMES: usize = 7;
@@ -229,6 +231,33 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         record.refused = why.to_string();
     }
     Ok(Some(record))
+}
+
+/// Operations under way on all mounted ext4 together, while the kernel may still run. What cannot be read has none.
+pub fn operations_under_way<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>) -> u64 {
+    let layouts = &kernel.types.layouts;
+    let globals = &kernel.prepared.globals;
+    let (Some(mounted), Some(own), Some(transaction)) = (&layouts.ext4_super, &layouts.journal, &layouts.transaction)
+    else {
+        return 0;
+    };
+    let (Some(all), Some(ext4)) = (globals.super_blocks, globals.ext4_sops) else {
+        return 0;
+    };
+    let of_one = |superblock: Kva| {
+        let mem = &kernel.mem;
+        if mem.ptr(superblock, layouts.super_block.s_op).ok()? != ext4 {
+            return None;
+        }
+        let info = mem.ptr(superblock, layouts.super_block.s_fs_info).ok()?;
+        let journal = mem.ptr(info, mounted.s_journal).ok().filter(|at| !at.is_null())?;
+        let running = mem.ptr(journal, own.j_running_transaction).ok()?;
+        (!running.is_null()).then_some(())?;
+        mem.uint(running, transaction.t_updates).ok()
+    };
+    let list = kernel.list(all, layouts.super_block.s_list).bounded(MAX_MOUNTED);
+    let counts = list.flatten().filter_map(of_one);
+    counts.fold(0, u64::saturating_add)
 }
 
 fn refuse(why: impl Into<String>) -> Refusal {
