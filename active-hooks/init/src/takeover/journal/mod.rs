@@ -34,8 +34,10 @@ pub struct Committed {
     pub remarks: Vec<String>,
 }
 
-/// How long all devices together may take to appear.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long all devices together may take to appear. That of the root file system is there already.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Devices that nobody makes before the root file system is mounted, by the beginning of their names.
+const MADE_LATER: [&str; 5] = ["loop", "dm-", "md", "nbd", "zram"];
 
 /// Writes all of them.
 pub fn commit(world: &World<'_>, host: &dyn Host) -> Committed {
@@ -74,7 +76,11 @@ fn one(record: &Journal, deadline: Instant, host: &dyn Host, now: u64) -> Result
     if !record.refused.is_empty() {
         return Err(record.refused.clone());
     }
-    let path = disk::locate(record.uuid, deadline.saturating_duration_since(Instant::now()))?;
+    let patience = match MADE_LATER.iter().any(|made| record.name.starts_with(made)) {
+        true => Duration::ZERO,
+        false => deadline.saturating_duration_since(Instant::now()),
+    };
+    let path = disk::locate(record.uuid, patience)?;
     let device = OpenOptions::new().read(true).write(true).open(&path);
     let device = device.map_err(|error| format!("{}: {error}", path.display()))?;
     complete(&device, record, host, now)
