@@ -16,14 +16,23 @@ use crate::{
 };
 use rustix::fs::{futimens, Timespec, Timestamps};
 use shared_region::{
-    context::{DirtyFile, PagePart},
+    context::{DirtyFile, FrameRun, PagePart},
     PAGE_SIZE,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
-/// Puts all of it back; returns what could not be.
-pub fn put_back(world: &World<'_>, committed: &BTreeSet<u64>, host: &dyn Host) -> Vec<String> {
+/// Pages that are written between two signs of life.
+const STRETCH: u64 = 2048;
+/// How long all of it may take. The backup OS gives a successor up that stays ten minutes in one phase.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Puts all of it back; returns what could not be. Calls `alive` again and again meanwhile.
+pub fn put_back(world: &World<'_>, committed: &BTreeSet<u64>, host: &dyn Host, alive: &dyn Fn()) -> Vec<String> {
     let mut remarks = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
     // Without the journal a file may be one that was made anew, or lie elsewhere: how many are left as they are.
     let mut behind: BTreeMap<u64, u64> = BTreeMap::new();
     let (mut files, mut pages) = (0u64, 0u64);
@@ -33,7 +42,7 @@ pub fn put_back(world: &World<'_>, committed: &BTreeSet<u64>, host: &dyn Host) -
             *behind.entry(record.device).or_default() += 1;
             continue;
         }
-        match one(world, file, host) {
+        match one(world, file, host, alive, deadline) {
             Ok(()) => {
                 files += 1;
                 pages += file.runs().map(|run| run.pages()).sum::<u64>() + record.parts.len() as u64;
@@ -62,12 +71,30 @@ fn name(device: u64) -> String {
     format!("device {}:{}", device >> 20, device & 0xF_FFFF)
 }
 
-fn one(world: &World<'_>, file: &Content<'_, DirtyFile>, host: &dyn Host) -> Restored<()> {
+fn one(
+    world: &World<'_>,
+    file: &Content<'_, DirtyFile>,
+    host: &dyn Host,
+    alive: &dyn Fn(),
+    deadline: Instant,
+) -> Restored<()> {
     let record = &file.record;
     let Some(fd) = handles::to_write(world, record.device, record.number, record.generation) else {
         return Err(Refusal::new("its data", "is not put back: the file is not there"));
     };
-    inodes::fill(&fd, file.runs(), record.size, host)?;
+    // The size, whatever there is to write.
+    inodes::fill(&fd, std::iter::empty(), record.size, host)?;
+    for run in file.runs() {
+        for first in (0..run.pages()).step_by(STRETCH as usize) {
+            if Instant::now() > deadline {
+                return Err(Refusal::new("its data", "is not put back: there was no more time"));
+            }
+            alive();
+            let pages = STRETCH.min(run.pages() - first);
+            let stretch = FrameRun::new(run.va + first * PAGE_SIZE, run.pfn() + first, pages, run.kind());
+            inodes::fill(&fd, std::iter::once(stretch), record.size, host)?;
+        }
+    }
     for part in &record.parts {
         if let Some(piece) = piece(part, record.size, host)? {
             inodes::put(&fd, &[piece])?;

@@ -241,7 +241,8 @@ impl Inner {
         let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, device));
         put_back.remarks.extend(self.committed.remarks.iter().cloned());
         if !leaves_uncommitted() {
-            let of_others = || dirty_files::put_back(world, &self.committed.devices, device);
+            let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
+            let of_others = || dirty_files::put_back(world, &self.committed.devices, device, &alive);
             put_back.remarks.extend(meter::at(Part::DirtyFiles, of_others));
         }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
