@@ -226,13 +226,14 @@ static void watch_way_out(void)
 #endif
 
 /*
- * Kernel threads have no call to end, and the CPU that panics has nothing to
- * come back to.
+ * Kernel threads have no call to end, but may have an operation on a file
+ * system under way (journal_info): without it its journal is whole. The CPU that
+ * panics has nothing to come back to.
  */
 static bool may_go_on(u64 request, struct pt_regs *regs)
 {
 	return word_read(stop_gently) == request && !user_mode(regs) &&
-	       !(current->flags & PF_KTHREAD) &&
+	       (!(current->flags & PF_KTHREAD) || current->journal_info) &&
 	       atomic_read(symbols.panic_cpu) != raw_smp_processor_id();
 }
 

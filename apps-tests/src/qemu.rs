@@ -13,6 +13,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// First I/O port of [`Qemu::acknowledged`]: no driver looks at them. Programs of the guest know them as well.
+const ACKNOWLEDGED: u16 = 0x2F0;
+/// Names of the ports' logs, one for each program: bytes of several at one port would mix.
+const ACKNOWLEDGERS: [&str; 4] = ["acks0", "acks1", "acks2", "acks3"];
+
 /// How instructions of the guest are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
@@ -106,6 +111,8 @@ pub struct Qemu {
     pub backup: Serial,
     /// COM3: the harness' agent in the guest.
     pub agent: Serial,
+    /// Ports that have a byte as soon as it is written: what programs say that the kernel has acknowledged.
+    pub acknowledged: Vec<Serial>,
     /// Forwarded ports: the guest's and the one of 127.0.0.1 that leads there.
     pub ports: Vec<(u16, u16)>,
     /// When the process was started; all times on serial lines count from here.
@@ -113,7 +120,7 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `qemu.log` and
+    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `acks0.log` to `acks3.log`, `qemu.log` and
     /// the command line to `logs`.
     ///
     /// # Errors
@@ -122,6 +129,7 @@ impl Qemu {
         fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
         let sockets = Sockets::new()?;
         let listeners = ["qmp", "com1", "com2", "com3"].map(|name| UnixListener::bind(sockets.path(name)));
+        let ports_of_programs = ACKNOWLEDGERS.map(|name| UnixListener::bind(sockets.path(name)));
         let ports = free_ports(&config.ports)?;
         // QEMU must not outlive the harness, however that ends.
         let mut command = Command::new("setpriv");
@@ -146,6 +154,11 @@ impl Qemu {
                 &errors,
             )?);
         }
+        let mut acknowledged = Vec::new();
+        for (name, listener) in ACKNOWLEDGERS.into_iter().zip(ports_of_programs) {
+            let stream = accept(&listener.context("cannot listen for QEMU")?, &mut child, &errors)?;
+            acknowledged.push(Serial::start(name, stream, start, &logs.join(format!("{name}.log")))?);
+        }
         let [qmp, com1, com2, com3]: [UnixStream; 4] = streams
             .try_into()
             .map_err(|_| anyhow::anyhow!("four sockets were opened"))?;
@@ -154,6 +167,7 @@ impl Qemu {
             console: Serial::start("COM1", com1, start, &logs.join("com1.log"))?,
             backup: Serial::start("COM2", com2, start, &logs.join("com2.log"))?,
             agent: Serial::start("COM3", com3, start, &logs.join("com3.log"))?,
+            acknowledged,
             child: child.0.take().context("QEMU is running")?,
             ports,
             start,
@@ -405,6 +419,13 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
             format!("socket,id={name},path={}", sockets.path(name).display()),
         );
         add("-device", format!("isa-serial,chardev={name},{place}"));
+    }
+    for (name, port) in ACKNOWLEDGERS.into_iter().zip(ACKNOWLEDGED..) {
+        add(
+            "-chardev",
+            format!("socket,id={name},path={}", sockets.path(name).display()),
+        );
+        add("-device", format!("isa-debugcon,chardev={name},iobase={port:#x}"));
     }
     match &config.boot {
         Boot::Disc(iso) => {

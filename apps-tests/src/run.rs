@@ -9,8 +9,10 @@ use crate::progress;
 use crate::qemu::Accelerator;
 use crate::report::{Report, StepResult, SuccessorStart};
 use crate::scenario::{Check, Event, Expect, Scenario, Step};
+use crate::serial::Line;
 use anyhow::{bail, Context, Result};
 use regex::Regex;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,7 @@ pub struct Ready<'a> {
     machine: Machine,
     hello: Hello,
     logs: PathBuf,
+    acknowledged: BTreeMap<String, u64>,
 }
 
 impl<'a> Ready<'a> {
@@ -55,6 +58,7 @@ impl<'a> Ready<'a> {
                 machine,
                 hello,
                 logs: plan.dir.clone(),
+                acknowledged: BTreeMap::new(),
             }),
             Err(error) => Err(machine.explain(error)),
         }
@@ -92,7 +96,10 @@ impl<'a> Ready<'a> {
     /// # Errors
     /// When QEMU fails.
     pub fn save(&mut self) -> Result<()> {
-        self.machine.save(READY)
+        self.machine.save(READY)?;
+        // Another process goes on from there, and has lines of its own.
+        self.acknowledged = acknowledged(&self.machine);
+        Ok(())
     }
 
     /// Goes back to the kept state, with the logs of what follows in `dir`.
@@ -264,10 +271,14 @@ impl<'a> Ready<'a> {
                 report.orthros_text = Some(outcome.output);
             }
         }
+        let acknowledged = self.acknowledged();
         let guest = verdict
             .guest
             .as_ref()
-            .map(|command| self.machine.agent.run(command, within))
+            .map(|command| {
+                let command = format!("export ACKNOWLEDGED='{acknowledged}'; {command}");
+                self.machine.agent.run(&command, within)
+            })
             .transpose()?;
         report.clients = clients.finish(within)?;
         report.moment(self.machine.qemu.start.elapsed(), "verdict");
@@ -288,6 +299,14 @@ impl<'a> Ready<'a> {
         Ok(())
     }
 
+    /// What each program has said last to have been acknowledged: `NAME NUMBER`, separated by commas.
+    fn acknowledged(&self) -> String {
+        let mut last = self.acknowledged.clone();
+        last.extend(acknowledged(&self.machine));
+        let each: Vec<String> = last.iter().map(|(name, number)| format!("{name} {number}")).collect();
+        each.join(",")
+    }
+
     /// The successor must not have complained about its own state, whatever the verdict.
     fn no_complaint(&self, console: usize) -> Result<()> {
         let lines = self.machine.qemu.console.lines(console);
@@ -304,6 +323,20 @@ impl<'a> Ready<'a> {
             Some(line) => bail!("the kernel complained on its console: {}", line.text.trim()),
         }
     }
+}
+
+/// The last number of each name among the lines `NAME NUMBER` that programs have written to their ports.
+fn acknowledged(machine: &Machine) -> BTreeMap<String, u64> {
+    let lines: Vec<Line> = machine
+        .qemu
+        .acknowledged
+        .iter()
+        .flat_map(|port| port.lines(0))
+        .collect();
+    let words = lines.iter().filter_map(|line| line.text.split_once(' '));
+    words
+        .filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?)))
+        .collect()
 }
 
 /// Where the consoles stood when a step began.

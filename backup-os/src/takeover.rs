@@ -21,14 +21,18 @@ use failover::ram::ActiveRam;
 use failover::stop::Cpu;
 use machine::clock::{self, PmTimer};
 use machine::hpet;
+use salvage::jbd2::operations_under_way;
+use salvage::kernel::Kernel;
 use shared_region::attempts::End;
-use shared_region::control::{inject, CommitPoint, SalvageGate, SuccessorPhase, WHERE_SIZE};
+use shared_region::control::{inject, Cause, CommitPoint, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::facts::Facts;
 use shared_region::stage::StageTable;
 use shared_region::timeline::{Event, EVENTS};
 
 /// Successors that may fail one after the other with processes in them, before the machine is given up.
 const IN_A_ROW: u32 = 3;
+/// Microseconds that operations on file systems have to end.
+const OPERATIONS: u64 = 20_000;
 
 impl Backup {
     /// Takes over from a dead active. Returns when the successor has taken over everything, or, with it, when it has failed
@@ -44,6 +48,7 @@ impl Backup {
         self.note_detection(armed.panicking_since, &armed.death);
         self.step(Input::ActiveDied);
         let generation = self.life.failovers;
+        self.let_operations_end(&armed);
         // SAFETY: the active is dead: the caller's promise.
         unsafe { self.stop(&armed, generation) };
         let stopped_tsc = clock::tsc();
@@ -277,6 +282,25 @@ impl Backup {
             header: &self.header,
             ram,
             facts,
+        }
+    }
+
+    /// Gives operations on file systems that are under way a moment to end: a thread that was put aside or waits in the
+    /// middle of one cannot end it once the CPUs are stopped, and its journal cannot be completed then. The CPU that
+    /// panicked waits for half a second to be asked.
+    fn let_operations_end(&self, armed: &Armed) {
+        let Some(prepared) = armed.prepared.as_ref().filter(|_| armed.death.cause == Cause::Panic) else {
+            return;
+        };
+        let kernel = Kernel::new(&armed.live, prepared);
+        let open = operations_under_way(&kernel);
+        if open == 0 {
+            return;
+        }
+        let none = || operations_under_way(&kernel) == 0;
+        match self.clock.wait_for(OPERATIONS, "operations on file systems", none) {
+            Ok(()) => log::info!("stop: {open} operations on file systems have ended"),
+            Err(timeout) => log::info!("stop: {timeout}"),
         }
     }
 

@@ -76,6 +76,10 @@ impl Kind {
     pub const NameGone: Self = Self(19);
     /// A list of [`crate::context::Cost`], in the report area; owner 0.
     pub const Costs: Self = Self(20);
+    /// [`crate::context::Journal`]; owner is the superblock's id.
+    pub const Journal: Self = Self(21);
+    /// [`crate::context::DirtyFile`]; owner is the inode id.
+    pub const DirtyFile: Self = Self(22);
 }
 
 /// Head of the stream, at the start of the area.

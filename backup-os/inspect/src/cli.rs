@@ -45,6 +45,8 @@ pub enum Section {
     Memory,
     /// The open files of each process, as they would be restored
     Files,
+    /// Journals of file systems, as they would be completed, and data of files
+    Journals,
     /// What would be saved, and what would not, with the reason
     Salvage,
     /// Call chains: of every thread if named here, else of the thread that panicked

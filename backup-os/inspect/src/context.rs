@@ -7,7 +7,8 @@ use salvage::failover::{run, Input, Protected, Stopped};
 use salvage::kernel::Kernel;
 use salvage::memory::{Image, PhysMem};
 use shared_region::context::{
-    FileTable, FrameRun, Inode, Lost, Mapping, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
+    DirtyFile, FileTable, FrameRun, Inode, Journal, Lost, Mapping, OpenFile, Pipe, Process, SharedMemory, Summary,
+    Thread,
 };
 use shared_region::record::{Kind, Record, RecordError, Stream};
 use std::collections::BTreeMap;
@@ -34,6 +35,10 @@ pub struct Context {
     pub files: BTreeMap<u64, OpenFile>,
     /// Files of file systems by id.
     pub inodes: BTreeMap<u64, Inode>,
+    /// Journals of file systems.
+    pub journals: Vec<Journal>,
+    /// Files of processes that are not restored, with data that their disks do not have, by id.
+    pub dirty_files: BTreeMap<u64, DirtyFile>,
     /// Pipes by id.
     pub pipes: BTreeMap<u64, Pipe>,
     /// Bytes of unread data by id of the pipe.
@@ -86,6 +91,8 @@ impl Context {
             Kind::FileTable => drop(self.tables.insert(owner, record.decode()?)),
             Kind::OpenFile => drop(self.files.insert(owner, record.decode()?)),
             Kind::Inode => drop(self.inodes.insert(owner, record.decode()?)),
+            Kind::Journal => self.journals.push(record.decode()?),
+            Kind::DirtyFile => drop(self.dirty_files.insert(owner, record.decode()?)),
             Kind::Pipe => drop(self.pipes.insert(owner, record.decode()?)),
             Kind::Bytes => *self.unread.entry(owner).or_default() += record.payload.len(),
             Kind::SharedMemory => drop(self.shared_memory.insert(owner, record.decode()?)),

@@ -132,6 +132,11 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
         fresh
     }
 
+    /// Whether a shared object is recorded.
+    pub fn is_written(&self, kind: Kind, id: u64) -> bool {
+        self.written.contains(&(kind.0, id))
+    }
+
     /// Marks frames as retained. Frames of a process that is refused later stay marked: they come to the allocator a
     /// little later than others.
     pub fn retain(&mut self, bitmap: &mut [u8], first: Pfn, pages: u64) {

@@ -56,12 +56,6 @@ crate::mirrors! {
         s_mount_opt: Field,
     }
 
-    /// A journal.
-    #[allow(missing_docs)]
-    pub struct Journal = "journal_s" {
-        j_commit_sequence: Field,
-    }
-
     /// A block device. Its page cache holds the file system's own blocks.
     #[allow(missing_docs)]
     pub struct BlockDevice = "block_device" {
@@ -138,6 +132,46 @@ pub fn ahead_of_inode<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: 
     Ok(ahead(context, inode, superblock, size)?.inode)
 }
 
+/// Whether a file system keeps data in its journal as well (`data=journal`).
+///
+/// # Errors
+/// It cannot be read.
+pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(true);
+    };
+    let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
+    Ok(options & DATA_MODE == JOURNAL_DATA)
+}
+
+/// The size that the disk will have of a file (`i_disksize`).
+///
+/// # Errors
+/// It cannot be read.
+pub fn disk_size<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<u64> {
+    let layouts = &context.kernel.types.layouts;
+    let Some(own) = &layouts.ext4_inode else {
+        return Ok(context.kernel.mem.uint(inode, layouts.inode.i_size)?);
+    };
+    let info = inode.back(u64::from(own.vfs_inode.offset));
+    Ok(context.kernel.mem.uint(info, own.i_disksize)?)
+}
+
+/// What leads from an inode to its blocks, as it lies on the disk: the 60 bytes of `i_block`.
+///
+/// # Errors
+/// It cannot be read.
+pub fn block_map<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<Vec<u8>> {
+    let Some(own) = &context.kernel.types.layouts.ext4_inode else {
+        return Ok(Vec::new());
+    };
+    let info = inode.back(u64::from(own.vfs_inode.offset));
+    let data = info.offset(u64::from(own.i_data.offset));
+    Ok(context.kernel.mem.bytes(data, own.i_data.size.min(60) as usize)?)
+}
+
 /// Where the written blocks of a file or directory lie.
 #[derive(Debug)]
 pub struct Blocks {
@@ -190,6 +224,15 @@ impl Blocks {
             device,
             block_bits,
         }))
+    }
+
+    /// Where on the device a byte of the file lies.
+    pub fn place(&self, offset: u64) -> Option<u64> {
+        let run = self
+            .runs
+            .iter()
+            .find(|run| (run.offset..run.offset.saturating_add(run.bytes)).contains(&offset))?;
+        run.at.checked_add(offset.checked_sub(run.offset)?)
     }
 
     /// Bytes of a block.

@@ -8,6 +8,7 @@
 use crate::addr::PhysAddr;
 use crate::clock::{self, Readings};
 use crate::context::Context;
+use crate::dirty_files;
 use crate::evidence;
 use crate::kernel::Kernel;
 use crate::machine;
@@ -144,6 +145,9 @@ pub fn run<M: PhysMem + ?Sized>(
             senseless(alloc::format!("{unreadable} entries of the list of processes")),
         ));
     }
+
+    let of_files = dirty_files::write(&mut context, &mut writer, retained);
+    lost.extend(of_files.into_iter().map(|lost| (0, lost)));
 
     writer.reserve(0);
     let summary = context.tally;

@@ -38,6 +38,10 @@ crate::symbols! {
         zero_pfn: Option<Kva>,
         /// Frame number of the huge zero page, all ones if there is none.
         huge_zero_pfn: Option<Kva>,
+        /// Functions of ext4's file systems.
+        ext4_sops: Option<Kva>,
+        /// All mounted file systems.
+        super_blocks: Option<Kva>,
         /// Mount of shared memory without a path.
         shm_mnt: Option<Kva>,
         /// Function of the timer a sleeping task waits for.

@@ -63,6 +63,7 @@ crate::mirrors! {
         i_writecount: Field = "i_writecount.counter",
         i_flctx: Field,
         i_generation: Field,
+        i_sb_list: Field,
     }
 
     /// A mounted file system.
@@ -76,6 +77,9 @@ crate::mirrors! {
         s_bdev: Field,
         s_uuid: Field,
         s_blocksize_bits: Field,
+        s_list: Field,
+        s_inodes: Field,
+        s_id: Field,
     }
 
     /// A type of file system.
@@ -375,7 +379,11 @@ fn write_shared_memory<M: PhysMem + ?Sized>(
     write_runs(context, writer, retained, inode, &cached.runs)
 }
 
-fn write_runs<M: PhysMem + ?Sized>(
+/// Writes frames of a file or of shared memory, and retains them.
+///
+/// # Errors
+/// There is no room.
+pub fn write_runs<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],

@@ -6,7 +6,7 @@ use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, Key, LsmBlobSizes};
 use crate::dentry::{Dentry, MntNamespace, MountLayout};
 use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
-use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super, Journal};
+use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super};
 use crate::file_locks::{FileLock, FileLockContext};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
@@ -14,6 +14,9 @@ use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
+use crate::jbd2::{
+    BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
+};
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
@@ -158,6 +161,20 @@ crate::mirror_set! {
         buffer_states: BufferStates,
         /// `struct journal_s`.
         journal: Option<Journal>,
+        /// `struct transaction_s`.
+        transaction: Option<Transaction>,
+        /// `struct jbd2_journal_handle`.
+        handle: Option<Handle>,
+        /// `struct journal_head`.
+        journal_head: Option<JournalHead>,
+        /// `struct jbd2_revoke_table_s`.
+        revoke_table: Option<RevokeTable>,
+        /// `struct jbd2_revoke_record_s`.
+        revoke_record: Option<RevokeRecord>,
+        /// States of a transaction.
+        transaction_states: States,
+        /// Bits of `buffer_head.b_state` that jbd2 has added.
+        journal_buffer_states: BufferStatesOfJournal,
         /// `struct block_device`.
         block_device: BlockDevice,
         /// `struct nsproxy`.

@@ -29,6 +29,9 @@ crate::mirrors! {
         b_state: Field,
         b_this_page: Field,
         b_size: Field,
+        b_blocknr: Field,
+        b_data: Field,
+        b_bdev: Field,
     }
 }
 
@@ -156,13 +159,17 @@ pub fn buffer_is_valid<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: 
     valid
 }
 
-fn has_buffers<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, flags: u64) -> bool {
+/// Whether a page or folio with these flags has blocks of its own.
+pub fn has_buffers<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, flags: u64) -> bool {
     let private = context.kernel.types.layouts.page_flags.private;
     private.is_some_and(|bit| flags & 1u64.wrapping_shl(bit) != 0)
 }
 
 /// Shows the blocks of a page or folio of so many bytes: where each lies in it, and whether it is up to date.
-fn each_buffer<M: PhysMem + ?Sized>(
+///
+/// # Errors
+/// They cannot be read, or do not end.
+pub fn each_buffer<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
     page: Kva,
     bytes: u64,
@@ -191,7 +198,7 @@ fn each_buffer<M: PhysMem + ?Sized>(
 }
 
 /// Appends a run, or lengthens the last.
-fn append(runs: &mut Vec<FrameRun>, run: FrameRun) {
+pub fn append(runs: &mut Vec<FrameRun>, run: FrameRun) {
     if let Some(last) = runs.last_mut() {
         let pages = last.pages().wrapping_add(run.pages());
         let follows = last.kind() == run.kind()

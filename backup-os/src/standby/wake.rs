@@ -21,7 +21,9 @@ impl Backup {
         let (nursery, injected) = (sleeper.nursery, *inject);
         let base = self.header.nursery[nursery];
         if injected & inject::STANDBY_WRITTEN != 0 {
-            let byte = base + layout::NURSERY_SIZE / 2;
+            // Somewhere in what it will find again, which its free memory is not part of.
+            let middle = sleeper.pieces.chunk(sleeper.pieces.chunks() / 2);
+            let byte = middle.map_or(base, |(start, _)| start);
             let value = machine::mmio::read32(self.ring0, byte) as u8;
             // SAFETY: RAM that nobody holds a reference to; the kernel in it is not woken.
             unsafe { machine::mmio::write8(self.ring0, byte, !value) };

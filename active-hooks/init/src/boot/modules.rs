@@ -11,7 +11,7 @@ pub const ORTHROS: &str = "/lib/orthros/orthros.ko";
 /// Our own module's parameters on the kernel command line start with this.
 const PREFIX: &str = "orthros.";
 /// Words with the prefix that are for this program.
-const OURS: [&str; 2] = ["init", "successor"];
+const OURS: [&str; 3] = ["init", "successor", "uncommitted"];
 
 /// Loads what the list names. What cannot be loaded is warned of: the root file system tells whether it was needed.
 pub fn load_list(list: &str) {

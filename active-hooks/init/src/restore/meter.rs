@@ -50,10 +50,14 @@ pub enum Part {
     Clocks,
     /// Limits that depend on the memory.
     Limits,
+    /// Writing transactions to journals.
+    Journals,
+    /// Putting data of files of other processes back.
+    DirtyFiles,
 }
 
 /// Names for the report, in the order of [`Part`].
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 21] = [
     "rest",
     "records",
     "mounts",
@@ -73,6 +77,8 @@ const NAMES: [&str; 19] = [
     "memory",
     "clocks",
     "limits",
+    "journals",
+    "dirty files",
 ];
 
 #[derive(Clone, Copy, Default)]

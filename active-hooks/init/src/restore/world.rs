@@ -4,8 +4,8 @@
 
 use shared_region::{
     context::{
-        AddressSpace, DiskContent, FileTable, FrameRun, Id, Inode, Lost, Machine, Mapping, Mount, NameGone, OpenFile,
-        Pipe, Process, SharedMemory, Summary, Thread,
+        AddressSpace, DirtyFile, DiskContent, FileTable, FrameRun, Id, Inode, Journal, Lost, Machine, Mapping, Mount,
+        NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -96,6 +96,10 @@ pub struct World<'a> {
     pub disk: BTreeMap<Id, DiskContent>,
     /// Names that deleted inodes had and nobody has now.
     pub names_gone: BTreeMap<Id, NameGone>,
+    /// What journals of file systems had not committed.
+    pub journals: Vec<Journal>,
+    /// Files that nobody here holds, with data that their disks do not have.
+    pub dirty_files: BTreeMap<Id, Content<'a, DirtyFile>>,
     /// Shared-memory objects.
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
@@ -168,6 +172,8 @@ impl<'a> World<'a> {
             Kind::NameGone => {
                 self.names_gone.insert(owner, record.decode().map_err(text)?);
             }
+            Kind::Journal => self.journals.push(record.decode().map_err(text)?),
+            Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => match self.pipes.get_mut(&owner) {
@@ -194,6 +200,8 @@ impl<'a> World<'a> {
             &mut inode.frames
         } else if let Some(shared) = self.shared.get_mut(&owner) {
             &mut shared.frames
+        } else if let Some(file) = self.dirty_files.get_mut(&owner) {
+            &mut file.frames
         } else {
             return Err("frames that belong to nothing".into());
         };

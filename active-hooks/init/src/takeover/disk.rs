@@ -170,6 +170,15 @@ pub fn gaps(covered: &[(u64, u64)], start: u64, end: u64) -> Vec<(u64, u64)> {
 }
 
 fn open(uuid: [u8; 16], patience: Duration) -> Result<File, String> {
+    let device = locate(uuid, patience)?;
+    File::open(&device).map_err(|error| format!("{}: {error}", device.display()))
+}
+
+/// The device of a file system, for which is waited so long.
+///
+/// # Errors
+/// It does not appear, or several have the file system.
+pub fn locate(uuid: [u8; 16], patience: Duration) -> Result<PathBuf, String> {
     let name = ext4::uuid_text(&uuid);
     let deadline = Instant::now() + patience;
     let found: Vec<PathBuf> = loop {
@@ -183,7 +192,7 @@ fn open(uuid: [u8; 16], patience: Duration) -> Result<File, String> {
         [] => Err(format!(
             "the device of file system {name} has not appeared within {patience:?}"
         )),
-        [device] => File::open(device).map_err(|error| format!("{}: {error}", device.display())),
+        [device] => Ok(device.clone()),
         several => Err(format!("{} devices have the file system {name}", several.len())),
     }
 }

@@ -64,6 +64,23 @@ pub fn by_number(world: &World<'_>, record: &Inode) -> Option<OwnedFd> {
     })
 }
 
+/// Opens a regular file of ext4 for writing by its number and generation, if it is there.
+pub fn to_write(world: &World<'_>, device: u64, number: u64, generation: u32) -> Option<OwnedFd> {
+    // Generation 0 would match any file.
+    let number = u32::try_from(number).ok().filter(|_| generation != 0)?;
+    let mut mounts = world.mounts.iter().filter(|mount| mount.device == device);
+    mounts.find_map(|mount| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
+        // Another file system may be mounted there now.
+        let access = (OFlags::WRONLY | OFlags::NONBLOCK).bits() as i32;
+        let fd = sys::open_by_handle(at.as_fd(), number, generation, access).ok()?;
+        let found = rustix::fs::fstat(&fd).ok()?;
+        let is_it = found.st_ino == u64::from(number) && found.st_mode & libc::S_IFMT == libc::S_IFREG;
+        (is_it && sys::generation(fd.as_fd()).ok()? == generation).then_some(fd)
+    })
+}
+
 /// Another name of the recorded file in the same directory as `path`: what it was called before it was renamed.
 pub fn neighbour(record: &Inode, path: &Path) -> Option<std::path::PathBuf> {
     use std::os::unix::fs::DirEntryExt;

@@ -7,6 +7,7 @@
 
 pub mod blocks;
 pub mod clock;
+pub mod dirty_files;
 pub mod disk;
 pub mod earlier;
 pub mod fail_at;
@@ -15,6 +16,7 @@ pub mod gate;
 pub mod grace;
 pub mod handles;
 pub mod haste;
+pub mod journal;
 pub mod limits;
 pub mod mounts;
 pub mod plan;
@@ -91,6 +93,7 @@ struct Inner {
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
     earlier: earlier::Earlier,
+    committed: journal::Committed,
     /// RAM in pages at boot, and of the old kernel.
     ram: (u64, u64),
 }
@@ -198,9 +201,16 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             offsets,
             from_disk,
             earlier,
+            committed: journal::Committed::default(),
             ram,
         }),
     })
+}
+
+/// Whether journals and files that no protected process holds are to be as an ordinary crash leaves them.
+fn leaves_uncommitted() -> bool {
+    let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
+    line.value("orthros.uncommitted") == Some("leave")
 }
 
 /// Asks leave to go to a level.
@@ -214,14 +224,19 @@ fn commit(device: &Device, level: CommitPoint) -> Result<()> {
 }
 
 impl Takeover {
-    /// To be called before a file system is mounted.
+    /// To be called before a file system is mounted: completes journals.
     ///
     /// # Errors
     /// This kernel is being replaced.
-    pub fn before_mount(&self) -> Result<()> {
-        let Some(inner) = &self.inner else { return Ok(()) };
+    pub fn before_mount(&mut self) -> Result<()> {
+        let Some(inner) = &mut self.inner else { return Ok(()) };
         fail_at::here(FailAt::Mount);
-        commit(&inner.device, CommitPoint::Disks)
+        commit(&inner.device, CommitPoint::Disks)?;
+        if let Some(Saved { world, .. }) = inner.saved.as_ref().filter(|_| !leaves_uncommitted()) {
+            let again = inner.earlier.wrote_to_disks;
+            inner.committed = meter::at(Part::Journals, || journal::commit(world, again, &inner.device));
+        }
+        Ok(())
     }
 
     /// Everything after the root directory is the old system's: files, processes, the report, what is left over.
@@ -271,7 +286,13 @@ impl Inner {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let again = self.earlier.wrote_to_disks;
-        let put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, again, device));
+        let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, again, device));
+        put_back.remarks.extend(self.committed.remarks.iter().cloned());
+        if !leaves_uncommitted() {
+            let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
+            let of_others = || dirty_files::put_back(world, &self.committed.devices, device, &alive);
+            put_back.remarks.extend(meter::at(Part::DirtyFiles, of_others));
+        }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
 
         let setting = Setting {

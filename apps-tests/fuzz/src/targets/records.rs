@@ -26,6 +26,8 @@ fn decode(record: &Record<'_>) {
         Kind::DiskContent => drop(record.decode::<context::DiskContent>()),
         Kind::NameGone => drop(record.decode::<context::NameGone>()),
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
+        Kind::Journal => drop(record.decode::<context::Journal>()),
+        Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
         Kind::Frames => {
             for run in FrameRun::iter(record.payload) {
                 assert_eq!(FrameRun::new(run.va, run.pfn(), run.pages(), run.kind()), run);

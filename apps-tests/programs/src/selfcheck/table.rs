@@ -5,6 +5,9 @@ use crate::place::Place;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+/// Why no cell observes what is of no process.
+const WHOLE_FILE_SYSTEMS: &str = "of no process: seen by the scenario `acknowledged`";
+
 /// Fields of the Essential Context that no cell observes, each with its reason.
 pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("Machine.release", "names the dead kernel; shown by the report"),
@@ -55,6 +58,35 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "seen by the scenario `library`: only a hook decides",
     ),
     ("SharedMemory.swapped", "the guests have no swap"),
+    ("DirtyFile.ahead", WHOLE_FILE_SYSTEMS),
+    ("DirtyFile.device", WHOLE_FILE_SYSTEMS),
+    ("DirtyFile.generation", WHOLE_FILE_SYSTEMS),
+    ("DirtyFile.number", WHOLE_FILE_SYSTEMS),
+    ("DirtyFile.parts", WHOLE_FILE_SYSTEMS),
+    ("DirtyFile.size", WHOLE_FILE_SYSTEMS),
+    ("DirtyFile.times", WHOLE_FILE_SYSTEMS),
+    ("Journal.block_size", WHOLE_FILE_SYSTEMS),
+    ("Journal.blocks", WHOLE_FILE_SYSTEMS),
+    ("Journal.committing", WHOLE_FILE_SYSTEMS),
+    ("Journal.device", WHOLE_FILE_SYSTEMS),
+    ("Journal.inode", WHOLE_FILE_SYSTEMS),
+    ("Journal.name", WHOLE_FILE_SYSTEMS),
+    ("Journal.refused", WHOLE_FILE_SYSTEMS),
+    ("Journal.revoked", WHOLE_FILE_SYSTEMS),
+    ("Journal.running", WHOLE_FILE_SYSTEMS),
+    ("Journal.running_refused", WHOLE_FILE_SYSTEMS),
+    ("Journal.superblock", WHOLE_FILE_SYSTEMS),
+    ("Journal.uuid", WHOLE_FILE_SYSTEMS),
+    ("JournalBlock.at", WHOLE_FILE_SYSTEMS),
+    ("JournalBlock.before", WHOLE_FILE_SYSTEMS),
+    ("JournalBlock.committing", WHOLE_FILE_SYSTEMS),
+    ("JournalBlock.number", WHOLE_FILE_SYSTEMS),
+    ("JournalBlock.running", WHOLE_FILE_SYSTEMS),
+    ("PagePart.at", WHOLE_FILE_SYSTEMS),
+    ("PagePart.bytes", WHOLE_FILE_SYSTEMS),
+    ("PagePart.offset", WHOLE_FILE_SYSTEMS),
+    ("RevokedBlock.committing", WHOLE_FILE_SYSTEMS),
+    ("RevokedBlock.number", WHOLE_FILE_SYSTEMS),
 ];
 
 /// The cells, one a line, or as a JSON array.

@@ -5,6 +5,7 @@
 //! [`crate::cli::Section`].
 
 mod files;
+mod journals;
 mod kernel;
 mod log;
 mod lost;
@@ -42,6 +43,8 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<Vec<files::FilesEntry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    journals: Option<Vec<journals::JournalEntry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     salvage: Option<lost::LostSection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stacks: Option<Vec<stacks::StackEntry>>,
@@ -58,7 +61,7 @@ impl Report {
         let dead = Kernel::new(&opened.image, &opened.prepared);
         let mut problems = Problems::default();
         let wants = |section| args.shows(section);
-        let salvaged = [Section::Memory, Section::Files, Section::Salvage]
+        let salvaged = [Section::Memory, Section::Files, Section::Journals, Section::Salvage]
             .into_iter()
             .any(wants);
         let context = salvaged
@@ -77,6 +80,7 @@ impl Report {
             tasks: wants(Section::Tasks).then(|| tasks::gather(&dead, &mut problems)),
             memory: context.filter(|_| wants(Section::Memory)).map(memory::gather),
             files: context.filter(|_| wants(Section::Files)).map(files::gather),
+            journals: context.filter(|_| wants(Section::Journals)).map(journals::gather),
             salvage: context.filter(|_| wants(Section::Salvage)).map(lost::gather),
             stacks: wants(Section::Stacks)
                 .then(|| stacks::gather(&dead, args.show.contains(&Section::Stacks), &mut problems)),
@@ -104,6 +108,9 @@ impl Report {
         }
         if let Some(section) = &self.files {
             files::write_text(section, out)?;
+        }
+        if let Some(section) = &self.journals {
+            journals::write_text(section, out)?;
         }
         if let Some(section) = &self.salvage {
             lost::write_text(section, out)?;

@@ -1,0 +1,282 @@
+use super::*;
+use crate::restore::{Refusal, Restored};
+use orthros_device::Adopted;
+use shared_region::{
+    context::RevokedBlock,
+    device::{ResumeCall, TaskState},
+};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Memory of a dead kernel that has nothing but blocks.
+struct Memory(Vec<u8>);
+
+impl Host for Memory {
+    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
+        Err(Refusal::new("memory", "none"))
+    }
+    fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
+        bytes.copy_from_slice(&self.0[(pfn * PAGE_SIZE) as usize..][..bytes.len()]);
+        Ok(())
+    }
+    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
+        Err(Refusal::new("call", "none"))
+    }
+    fn set_times(&self, _: TaskState) -> Restored<()> {
+        Err(Refusal::new("times", "none"))
+    }
+}
+
+/// A file system as it is on the disk, and what a kernel has of a file that was made since.
+struct Case {
+    disk: PathBuf,
+    record: Journal,
+    memory: Memory,
+}
+
+fn tool(name: &str, arguments: &[&str]) -> (i32, String) {
+    let path = format!("/usr/sbin:/sbin:{}", std::env::var("PATH").unwrap_or_default());
+    let done = Command::new(name).args(arguments).env("PATH", path).output();
+    let done = done.unwrap_or_else(|error| panic!("{name} (apt install e2fsprogs): {error}"));
+    let text = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    (done.status.code().unwrap_or(-1), text)
+}
+
+impl Case {
+    fn new(name: &str, options: &[&str]) -> Self {
+        let dir = std::env::temp_dir().join(format!("orthros-journal-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (disk, after, payload) = (dir.join("disk"), dir.join("after"), dir.join("payload"));
+        std::fs::write(&payload, vec![0xA7; 300_000]).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let mut make = vec!["-q", "-F"];
+        make.extend(options);
+        let (target, size) = (text(&disk), "24M".to_owned());
+        make.extend([target.as_str(), size.as_str()]);
+        let (status, said) = tool("mkfs.ext4", &make);
+        assert_eq!(status, 0, "{said}");
+        std::fs::copy(&disk, &after).unwrap();
+        for (image, command) in [
+            (&after, format!("write {} made", text(&payload))),
+            (&after, "mkdir dir".into()),
+        ] {
+            let (status, said) = tool("debugfs", &["-w", "-R", &command, &text(image)]);
+            assert_eq!(status, 0, "{said}");
+        }
+        for image in [&disk, &after] {
+            tool("debugfs", &["-w", "-R", "feature needs_recovery", &text(image)]);
+        }
+        let (was, is) = (std::fs::read(&disk).unwrap(), std::fs::read(&after).unwrap());
+        let block_size = 1024usize << was[1024 + 24];
+        let mut memory = vec![0; PAGE_SIZE as usize];
+        let mut blocks = Vec::new();
+        for (number, (old, new)) in was.chunks(block_size).zip(is.chunks(block_size)).enumerate() {
+            if old != new {
+                let (number, at) = (number as u64, memory.len() as u64);
+                blocks.push(JournalBlock {
+                    number,
+                    at,
+                    running: true,
+                    ..JournalBlock::default()
+                });
+                memory.extend_from_slice(new);
+                memory.resize(memory.len().next_multiple_of(PAGE_SIZE as usize), 0);
+            }
+        }
+        assert!(blocks.len() > 70, "{} blocks differ", blocks.len());
+        let first = u32::from_le_bytes(was[1024 + 268 + 20..][..4].try_into().unwrap()) as usize;
+        let superblock = was[first * block_size..][..80].to_vec();
+        let sequence = word(&superblock, 24);
+        let record = Journal {
+            uuid: was[1024 + 104..][..16].try_into().unwrap(),
+            block_size: block_size as u32,
+            inode: was[1024 + 268..][..60].to_vec(),
+            superblock,
+            running: Some((sequence + 1, 0)),
+            blocks,
+            ..Journal::default()
+        };
+        Self {
+            disk,
+            record,
+            memory: Memory(memory),
+        }
+    }
+
+    fn complete(&self) -> Result<Done, String> {
+        let device = OpenOptions::new().read(true).write(true).open(&self.disk).unwrap();
+        complete(&device, &self.record, &self.memory, 1_700_000_000_000_000_000)
+    }
+
+    /// What `e2fsck` makes of it: whether the log was replayed without a complaint, and whether the file is there.
+    fn judge(&self) -> (bool, bool) {
+        let disk = self.disk.to_str().unwrap();
+        let (_, replayed) = tool("e2fsck", &["-fy", disk]);
+        let (status, said) = tool("e2fsck", &["-fn", disk]);
+        assert_eq!(status, 0, "{said}");
+        let (_, listed) = tool("debugfs", &["-R", "stat made", disk]);
+        let clean =
+            replayed.contains("recovering journal") && !replayed.contains("Fix") && !replayed.contains("checksum");
+        (clean, listed.contains("Size: 300000"))
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.disk.parent().unwrap());
+    }
+}
+
+/// Forms of a journal: with checksums and wide numbers, with small blocks, with neither.
+const FORMS: [(&str, &[&str]); 3] = [
+    ("wide", &["-b", "4096"]),
+    ("small", &["-b", "1024"]),
+    ("old", &["-b", "4096", "-O", "^metadata_csum,^64bit"]),
+];
+
+/// A journal on the disk takes on its features when it is first mounted.
+fn with_checksums(case: &mut Case) {
+    case.record.superblock[40..44].copy_from_slice(&0x12u32.to_be_bytes());
+}
+
+#[test]
+fn the_first_transaction_of_a_log_is_replayed() {
+    for (name, options) in FORMS {
+        let mut case = Case::new(&format!("first-{name}"), options);
+        assert_eq!(case.judge_untouched(), (false, false), "{name}");
+        let mut case_again = Case::new(&format!("first-again-{name}"), options);
+        std::mem::swap(&mut case, &mut case_again);
+        if name != "old" {
+            with_checksums(&mut case);
+        }
+        assert!(case.complete().unwrap().is_whole);
+        assert_eq!(case.judge(), (true, true), "{name}");
+    }
+}
+
+impl Case {
+    fn judge_untouched(&self) -> (bool, bool) {
+        let (_, is_there) = self.judge();
+        (false, is_there)
+    }
+}
+
+#[test]
+fn a_transaction_follows_another() {
+    for (name, options) in FORMS {
+        let mut case = Case::new(&format!("second-{name}"), options);
+        if name != "old" {
+            with_checksums(&mut case);
+        }
+        let all = case.record.blocks.clone();
+        let (tid, _) = case.record.running.unwrap();
+        case.record.blocks = all[..3].to_vec();
+        case.complete().unwrap();
+        // The one that is in the log already is the one that memory says is being committed.
+        case.record.blocks = all;
+        for block in &mut case.record.blocks[..3] {
+            block.committing = true;
+            block.before = Some(block.at);
+        }
+        case.record.committing = Some((tid, 6));
+        case.record.running = Some((tid + 1, 0));
+        assert!(case
+            .complete()
+            .unwrap()
+            .text
+            .starts_with(&format!("transaction {}", tid + 1)));
+        assert_eq!(case.judge(), (true, true), "{name}");
+    }
+}
+
+#[test]
+fn two_transactions_become_one_if_neither_is_in_the_log() {
+    let mut case = Case::new("merged", FORMS[0].1);
+    with_checksums(&mut case);
+    let (tid, _) = case.record.running.unwrap();
+    case.record.committing = Some((tid, 4));
+    case.record.running = Some((tid + 1, 0));
+    for block in &mut case.record.blocks[..20] {
+        (block.committing, block.running, block.before) = (true, false, Some(block.at));
+    }
+    // Revoked by the first, taken anew by the second: it must be written.
+    case.record.revoked.push(RevokedBlock {
+        number: case.record.blocks[30].number,
+        committing: true,
+    });
+    assert!(case.complete().unwrap().text.contains(&format!("transaction {tid} ")));
+    assert_eq!(case.judge(), (true, true));
+}
+
+#[test]
+fn without_the_commit_block_nothing_has_happened() {
+    let mut case = Case::new("torn", FORMS[0].1);
+    with_checksums(&mut case);
+    let all = case.record.blocks.clone();
+    case.record.blocks = all[..2].to_vec();
+    case.complete().unwrap();
+    let (tid, _) = case.record.running.unwrap();
+    case.record.running = Some((tid + 1, 0));
+    case.record.blocks = all[2..].to_vec();
+    case.complete().unwrap();
+    // The commit block of the second is the last that was written: revert it.
+    let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+    let log = Log::open(&device, &case.record).unwrap();
+    let end = log.end().unwrap();
+    log.write(log.after(log.after(1, 0), end.at - 2), &vec![0; log.format.block_size])
+        .unwrap();
+    assert_eq!(log.end().unwrap().next, Some(tid + 1));
+    let (_, is_there) = case.judge();
+    assert!(!is_there);
+}
+
+#[test]
+fn what_does_not_fit_is_left_alone() {
+    let whole = Case::new("refused", FORMS[0].1);
+    let before = std::fs::read(&whole.disk).unwrap();
+    let refused = |change: fn(&mut Journal)| {
+        let mut record = whole.record.clone();
+        change(&mut record);
+        let device = OpenOptions::new().read(true).write(true).open(&whole.disk).unwrap();
+        let done = complete(&device, &record, &whole.memory, 0).map(|done| done.text);
+        assert_eq!(std::fs::read(&whole.disk).unwrap(), before, "{done:?}");
+        done.unwrap_err()
+    };
+    assert!(refused(|it| it.uuid[0] ^= 1).contains("superblock is another"));
+    assert!(refused(|it| it.inode[20] ^= 1).contains("not where memory says"));
+    assert!(refused(|it| it.superblock[48] ^= 1).contains("not the one that memory knows"));
+    assert!(refused(|it| it.superblock[43] = 0x20).contains("not known"));
+    assert!(refused(|it| it.running = Some((77, 0))).contains("does not end before"));
+    assert!(refused(|it| it.blocks[0].number = 1 << 40).contains("cannot be part"));
+    assert!(refused(|it| it.blocks[1] = it.blocks[0]).contains("cannot be part"));
+    assert!(refused(|it| {
+        let start = u32::from_le_bytes(it.inode[20..24].try_into().unwrap());
+        it.blocks[0].number = u64::from(start) + 9;
+    })
+    .contains("cannot be part"));
+    assert!(refused(|it| it.running_refused = "a handle".into()).contains("a handle"));
+    assert!(refused(|it| it.blocks[0].at = it.blocks[1].at).contains("no superblock"));
+}
+
+#[test]
+fn a_block_that_only_the_disk_had_ends_the_committing_transaction_alone() {
+    let mut case = Case::new("alone", FORMS[0].1);
+    let (tid, _) = case.record.running.unwrap();
+    case.record.committing = Some((tid, 5));
+    case.record.running = Some((tid + 1, 0));
+    case.record.running_refused = "a handle".into();
+    for block in &mut case.record.blocks {
+        (block.committing, block.running, block.before) = (true, false, Some(block.at));
+    }
+    case.record.blocks[5].before = None;
+    assert!(case
+        .complete()
+        .map(|done| done.text)
+        .unwrap_err()
+        .contains("was changed since"));
+    case.record.blocks[5].before = Some(case.record.blocks[5].at);
+    assert!(!case.complete().unwrap().is_whole);
+    assert_eq!(case.judge(), (true, true));
+}

@@ -1,0 +1,242 @@
+//! Data in the page cache that a disk does not have, of files that no protected process holds.
+//!
+//! Every inode in memory is on its file system's list, and every page that is newer than the disk has a mark in the page
+//! cache: dirty, or under writeback. A page leaves writeback only when its extent is written
+//! (`ext4_end_io_end`), so that a page without a mark is on the disk, in the block that the journal says.
+
+use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
+use crate::context::Context;
+use crate::ext4;
+use crate::inodes::{self, S_IFMT, S_IFREG};
+use crate::jbd2;
+use crate::memory::PhysMem;
+use crate::page_cache::{append, each_buffer, has_buffers};
+use crate::refusal::{Refusal, Result};
+use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use shared_region::context::{frame_kind, DirtyFile, FrameRun, Lost, PagePart};
+use shared_region::reasons;
+use shared_region::record::{Kind, Writer};
+
+/// File systems that are looked at.
+const MAX_FILE_SYSTEMS: u64 = 1 << 12;
+/// Inodes of one of them.
+const MAX_INODES: u64 = 1 << 24;
+/// `SB_RDONLY`.
+const READ_ONLY: u64 = 1;
+
+/// Records what the disks of all mounted ext4 do not have: the journals' transactions, and data of files whose inodes are
+/// not recorded already. Returns what is not recorded.
+pub fn write<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+) -> Vec<Lost> {
+    let mut lost = Vec::new();
+    let Some(head) = context.kernel.prepared.globals.super_blocks else {
+        return lost;
+    };
+    let member = context.kernel.types.layouts.super_block.s_list;
+    let found: Vec<Kva> = context
+        .kernel
+        .list(head, member)
+        .bounded(MAX_FILE_SYSTEMS)
+        .flatten()
+        .collect();
+    for superblock in found {
+        if ext4::is_ext4(context, superblock) != Ok(true) {
+            continue;
+        }
+        if let Err(why) = file_system(context, writer, retained, superblock, &mut lost) {
+            lost.push(about(name(context, superblock), &why));
+        }
+    }
+    lost
+}
+
+fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> String {
+    let name = context
+        .kernel
+        .mem
+        .text(superblock, context.kernel.types.layouts.super_block.s_id);
+    alloc::format!("file system on {}", String::from_utf8_lossy(&name.unwrap_or_default()))
+}
+
+fn about(object: String, why: &Refusal) -> Lost {
+    Lost {
+        object,
+        reason: why.to_string(),
+        ..Lost::default()
+    }
+}
+
+fn file_system<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    superblock: Kva,
+    lost: &mut Vec<Lost>,
+) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+        return Ok(());
+    }
+    if let Some(journal) = jbd2::read(context, superblock)? {
+        for why in [&journal.refused, &journal.running_refused] {
+            if !why.is_empty() {
+                lost.push(Lost {
+                    object: name(context, superblock),
+                    reason: why.clone(),
+                    ..Lost::default()
+                });
+            }
+        }
+        writer.push(Kind::Journal, 1, 0, superblock.0, &journal)?;
+        for block in &journal.blocks {
+            for at in [Some(block.at), block.before].into_iter().flatten() {
+                context.retain(retained, Pfn(at >> PAGE_SHIFT), 1);
+            }
+        }
+    }
+    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
+    let kernel = context.kernel;
+    for inode in kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES) {
+        let done = inode
+            .map_err(Refusal::from)
+            .and_then(|inode| one(context, writer, retained, superblock, inode));
+        if let Err(why) = done {
+            lost.push(about(name(context, superblock), &why));
+        }
+    }
+    Ok(())
+}
+
+fn one<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    superblock: Kva,
+    inode: Kva,
+) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let field = |field| mem.uint(inode, field);
+    if field(layouts.inode.i_mode)? & S_IFMT != S_IFREG || field(layouts.inode.i_nlink)? == 0 {
+        return Ok(());
+    }
+    let size = field(layouts.inode.i_size)?;
+    let grown = ext4::disk_size(context, inode)? != size;
+    let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
+    let newer = Newer::of(context, mapping, size);
+    let number = field(layouts.inode.i_ino)?;
+    let newer = newer.map_err(|why| why.of(|| alloc::format!("inode {number}")))?;
+    if (newer.runs.is_empty() && newer.parts.is_empty() && !grown) || context.is_written(Kind::Inode, inode.0) {
+        return Ok(());
+    }
+    let record = inodes::record(context, inode, superblock, Vec::new())?;
+    let file = DirtyFile {
+        device: record.device,
+        number,
+        generation: record.generation,
+        size,
+        times: [record.times[0], record.times[1]],
+        ahead: ext4::ahead(context, inode, superblock, ext4::disk_size(context, inode)?)?.content,
+        parts: newer.parts,
+    };
+    writer.push(Kind::DirtyFile, 1, 0, inode.0, &file)?;
+    for part in &file.parts {
+        context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
+    }
+    inodes::write_runs(context, writer, retained, inode, &newer.runs)
+}
+
+/// What of a file its disk does not have.
+#[derive(Debug, Default)]
+struct Newer {
+    runs: Vec<FrameRun>,
+    parts: Vec<PagePart>,
+}
+
+impl Newer {
+    fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size: u64) -> Result<Self> {
+        let kernel = context.kernel;
+        let array = mapping.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
+        let mut entries = BTreeMap::new();
+        for mark in [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK] {
+            for entry in kernel.xarray(array)?.marked(mark) {
+                let entry = entry?;
+                entries.insert(entry.index, entry);
+            }
+        }
+        let mut newer = Self::default();
+        for (index, entry) in entries {
+            let offset = index.wrapping_shl(PAGE_SHIFT);
+            if entry.value & 1 != 0 || offset >= size {
+                continue;
+            }
+            let page = Kva(entry.value & !3);
+            let Some((pfn, flags, _)) = context.pages.of_entry(page) else {
+                return Err(Refusal::new(
+                    reasons::UNREADABLE,
+                    alloc::format!("page {index} of a file"),
+                ));
+            };
+            let bit = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
+            let names = &kernel.types.layouts.page_flags;
+            if names.hwpoison.is_some_and(bit) {
+                return Err(Refusal::new(
+                    reasons::POISONED,
+                    alloc::format!("page {index} of a file"),
+                ));
+            }
+            let span = entry.span.clamp(1, FrameRun::MAX_PAGES);
+            if bit(names.uptodate) {
+                append(
+                    &mut newer.runs,
+                    FrameRun::new(offset, pfn, span, frame_kind::FILE_DIRTY),
+                );
+            } else if has_buffers(context, flags) {
+                newer.blocks(context, page, offset, pfn, span)?;
+            }
+        }
+        Ok(newer)
+    }
+
+    /// The blocks of a page that are known, where not all are.
+    fn blocks<M: PhysMem + ?Sized>(
+        &mut self,
+        context: &Context<'_, '_, M>,
+        page: Kva,
+        offset: u64,
+        pfn: u64,
+        span: u64,
+    ) -> Result<()> {
+        let bytes = span.wrapping_mul(PAGE_SIZE);
+        let mut known = Vec::new();
+        each_buffer(context, page, bytes, |at, is_valid| {
+            if is_valid {
+                known.push(at);
+            }
+        })?;
+        // Blocks lie as far apart as they are long.
+        let step = buffer_size(context, page)?;
+        self.parts.extend(known.into_iter().map(|at| PagePart {
+            offset: offset.wrapping_add(at),
+            at: Pfn(pfn).phys().0.wrapping_add(at),
+            bytes: step as u32,
+        }));
+        Ok(())
+    }
+}
+
+fn buffer_size<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: Kva) -> Result<u64> {
+    let mem = &context.kernel.mem;
+    let types = &context.kernel.types;
+    let size = mem.uint(mem.ptr(page, types.page.private)?, types.layouts.buffer_head.b_size)?;
+    if !(512..=PAGE_SIZE).contains(&size) {
+        return Err(Refusal::new(reasons::UNREADABLE, "the size of a block"));
+    }
+    Ok(size)
+}
