@@ -76,6 +76,8 @@ impl Kind {
     pub const NameGone: Self = Self(19);
     /// A list of [`crate::context::Cost`], in the report area; owner 0.
     pub const Costs: Self = Self(20);
+    /// [`crate::context::Keyring`]; owner is the keyring id.
+    pub const Keyring: Self = Self(21);
 }
 
 /// Head of the stream, at the start of the area.

@@ -76,6 +76,7 @@ pub mod interrupted;
 pub mod kallsyms;
 pub mod kernel;
 pub mod kernel_memory;
+pub mod keyrings;
 pub mod layouts;
 pub mod library;
 pub mod machine;

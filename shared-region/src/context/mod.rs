@@ -6,6 +6,7 @@
 //! append-only within a record version.
 
 mod files;
+mod keyring;
 mod machine;
 mod memory;
 mod outcome;
@@ -13,6 +14,7 @@ mod process;
 mod thread;
 
 pub use files::*;
+pub use keyring::*;
 pub use machine::*;
 pub use memory::*;
 pub use outcome::*;
