@@ -21,6 +21,8 @@ impl Clients {
     /// When one cannot be started.
     pub fn start(scenario: &Scenario, ports: &[(u16, u16)], logs: &Path) -> Result<Self> {
         let done = logs.join("steps-done");
+        // An earlier run's would end the clients at once.
+        let _ = fs::remove_file(&done);
         let mut clients = Self {
             running: Vec::new(),
             done: done.clone(),

@@ -63,6 +63,7 @@ reasons! {
     SECCOMP_LOST "seccomp-lost" "has a seccomp filter whose original program the kernel does not keep";
     SECCOMP_NOTIFY "seccomp-notify" "has a seccomp filter with a supervisor";
     LSM_LABEL "lsm-label" "is confined by a security module";
+    KEYRING "keyring" "has a session keyring that cannot be made anew";
     LANDLOCK "landlock" "is confined by Landlock";
     SYSCALL_DISPATCH "syscall-dispatch" "redirects its system calls (PR_SET_SYSCALL_USER_DISPATCH)";
 

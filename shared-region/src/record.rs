@@ -80,6 +80,8 @@ impl Kind {
     pub const Journal: Self = Self(21);
     /// [`crate::context::DirtyFile`]; owner is the inode id.
     pub const DirtyFile: Self = Self(22);
+    /// [`crate::context::Keyring`]; owner is the keyring id.
+    pub const Keyring: Self = Self(23);
 }
 
 /// Head of the stream, at the start of the area.

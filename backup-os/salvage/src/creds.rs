@@ -33,6 +33,7 @@ crate::mirrors! {
         cap_effective: Field,
         cap_bset: Field,
         cap_ambient: Field,
+        // Recorded with its process (`keyrings`).
         session_keyring: Option<Field> = "session_keyring",
         process_keyring: Option<Field> = "process_keyring",
         thread_keyring: Option<Field> = "thread_keyring",
@@ -46,13 +47,6 @@ crate::mirrors! {
     pub struct GroupInfo = "group_info" {
         ngroups: Field,
         gid: Field,
-    }
-
-    /// A keyring.
-    #[allow(missing_docs)]
-    pub struct Key = "key" {
-        serial: Field,
-        description: Field,
     }
 
     /// Where security modules keep their parts.
@@ -101,11 +95,7 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, cred: Kva) -> Result<Cr
     let (groups, _) = groups.as_chunks::<4>();
 
     let mut keyrings = Vec::new();
-    for (name, field) in [
-        ("session", layout.session_keyring),
-        ("process", layout.process_keyring),
-        ("thread", layout.thread_keyring),
-    ] {
+    for (name, field) in [("process", layout.process_keyring), ("thread", layout.thread_keyring)] {
         let Some(key) = field
             .map(|field| mem.ptr(cred, field))
             .transpose()?

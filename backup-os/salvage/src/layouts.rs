@@ -2,7 +2,7 @@
 
 use crate::clock::{ClockSource, TimeNamespace, TimekeeperClocks, TkReadBase};
 use crate::cpus::{PcpuHot, Tss};
-use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, Key, LsmBlobSizes};
+use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, LsmBlobSizes};
 use crate::dentry::{Dentry, MntNamespace, MountLayout};
 use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
@@ -17,6 +17,7 @@ use crate::interrupted::RestartBlock;
 use crate::jbd2::{
     BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
 };
+use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
@@ -81,6 +82,12 @@ crate::mirror_set! {
         group_info: GroupInfo,
         /// `struct key`.
         key: Key,
+        /// `struct key_type`.
+        key_type: KeyType,
+        /// `struct assoc_array_node`.
+        assoc_array_node: AssocArrayNode,
+        /// `struct user_key_payload`.
+        user_key_payload: UserKeyPayload,
         /// `struct lsm_blob_sizes`.
         lsm_blob_sizes: LsmBlobSizes,
         /// `struct aa_label`.

@@ -78,6 +78,7 @@ pub mod jbd2;
 pub mod kallsyms;
 pub mod kernel;
 pub mod kernel_memory;
+pub mod keyrings;
 pub mod layouts;
 pub mod library;
 pub mod machine;

@@ -8,6 +8,7 @@ use crate::files;
 use crate::frames;
 use crate::inodes;
 use crate::interrupted;
+use crate::keyrings;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mm::{self, Space};
@@ -118,6 +119,7 @@ pub fn write<M: PhysMem + ?Sized>(
     let owner = u64::from(entry.tgid);
     let record = process(context, entry, signal, group, &space)?;
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
+    keyrings::write(context, writer, Kva(record.session_keyring))?;
     let fs = mem.ptr(leader, layouts.task.fs)?;
     for (mnt, dentry) in [
         (layouts.fs.pwd_mnt, layouts.fs.pwd_dentry),
@@ -273,6 +275,13 @@ fn ends_by_call<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) ->
 fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, task: Kva) -> Result<()> {
     let layout = &context.kernel.types.layouts.task;
     let mem = &context.kernel.mem;
+    let keyring = |task| keyrings::of_task(context, task);
+    if keyring(leader)? != keyring(task)? {
+        return Err(Refusal::new(
+            reasons::KEYRING,
+            "a session keyring of its own in one thread",
+        ));
+    }
     for (field, what) in [(layout.files, "file table"), (layout.fs, "directories")] {
         if mem.ptr(leader, field)? != mem.ptr(task, field)? {
             return Err(Refusal::new(
@@ -376,6 +385,7 @@ fn process<M: PhysMem + ?Sized>(
         cgroup: cgroup(context, leader).unwrap_or_default(),
         tty: tty(context, signal)?,
         coredump_filter: space.coredump_filter,
+        session_keyring: keyrings::of_task(context, leader)?.0,
         ..identity(context, entry, signal)?
     })
 }

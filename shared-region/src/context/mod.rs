@@ -7,6 +7,7 @@
 
 mod files;
 mod journal;
+mod keyring;
 mod machine;
 mod memory;
 mod outcome;
@@ -15,6 +16,7 @@ mod thread;
 
 pub use files::*;
 pub use journal::*;
+pub use keyring::*;
 pub use machine::*;
 pub use memory::*;
 pub use outcome::*;

@@ -61,6 +61,8 @@ pub struct Process {
     pub tty: Vec<u8>,
     /// `kernel.core_pattern`-independent dump filter (`/proc/PID/coredump_filter`).
     pub coredump_filter: u32,
+    /// Session keyring, shared by processes that name the same; 0 if it has none.
+    pub session_keyring: Id,
 }
 
 /// What a signal does (`struct sigaction` of the kernel ABI).

@@ -154,7 +154,7 @@ pub struct Creds {
     pub lsm: Vec<u8>,
     /// User namespace differs from the initial one.
     pub foreign_user_ns: bool,
-    /// Keyrings, by name, that differ from the default.
+    /// Keyrings of the process or thread, by name. The session keyring stands in [`super::Process`].
     pub keyrings: Vec<String>,
 }
 

@@ -25,7 +25,7 @@ use serde_json::{json, Value};
 use shared_region::reasons::Reason;
 
 /// What the salvager refuses and `/proc` does not show.
-pub const UNSEEN: &str = "Landlock, keyrings, local descriptor tables, access to ports, hardware breakpoints, System V \
+pub const UNSEEN: &str = "Landlock, keyrings (but for a session keyring as service managers make it), local descriptor tables, access to ports, hardware breakpoints, System V \
                           semaphore adjustments, redirected system calls and PR_SET_MDWE are not shown by /proc; the salvager looks at them";
 
 /// What a finding means for the process.

@@ -8,6 +8,7 @@ use super::{
     descriptors,
     high::High,
     host::Host,
+    keyrings::Keyrings,
     memory,
     meter::{self, Part},
     objects::Objects,
@@ -80,6 +81,7 @@ pub struct Builder<'a> {
     executables: BTreeMap<Id, High>,
     terminals: BTreeMap<u32, High>,
     epolls: BTreeSet<Id>,
+    keyrings: Keyrings,
 }
 
 /// Who calls clone.
@@ -124,6 +126,7 @@ impl<'a> Builder<'a> {
             executables: BTreeMap::new(),
             terminals: BTreeMap::new(),
             epolls: BTreeSet::new(),
+            keyrings: Keyrings::default(),
         })
     }
 
@@ -344,11 +347,31 @@ impl<'a> Builder<'a> {
         memory::lock(&mut batch, space)?;
         descriptors::drop_inherited(&mut batch, &self.objects)?;
         batch.finish()?;
+        self.keyrings.join(
+            &mut self.arena,
+            built.leader()?,
+            member.record.session_keyring,
+            self.world,
+        )?;
         for thread in member.threads.iter().skip(1) {
             let tracee = clone(&mut self.arena, built.leader()?, thread.tid, THREAD, 0)?;
             built.threads.push(tracee);
         }
         Ok(())
+    }
+
+    /// Gives keyrings back to their owners, once nobody joins any more. Who has one that fails is refused.
+    pub fn seal_keyrings(&mut self) {
+        for (keyring, refusal) in self.keyrings.seal(&mut self.arena, self.world) {
+            let has_it = |id: &u32| {
+                let member = self.world.processes.get(id);
+                member.is_some_and(|member| member.record.session_keyring == keyring)
+            };
+            let holders: Vec<u32> = self.built.keys().copied().filter(has_it).collect();
+            for holder in holders {
+                self.refuse(holder, refusal.clone());
+            }
+        }
     }
 
     /// A child that is refused is seen by its parent as killed, so that nobody waits for it for ever.

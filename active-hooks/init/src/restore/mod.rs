@@ -21,6 +21,7 @@ pub mod groups;
 pub mod high;
 pub mod host;
 pub mod inodes;
+pub mod keyrings;
 pub mod library;
 pub mod memory;
 pub mod meter;
@@ -139,6 +140,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     let own = creds::Own::now()?;
     meter::at(Part::Preparing, || {
         builder.build_all(&tree);
+        builder.seal_keyrings();
         groups::arrange(&mut builder);
         finish(&mut builder, setting, own);
     });
@@ -217,7 +219,7 @@ fn refuse_by_record(world: &World<'_>, refused: &mut BTreeMap<u32, Refusal>) {
     for (owner, why) in &world.unreadable {
         for (&id, member) in &world.processes {
             let process = &member.record;
-            let concerned = [u64::from(id), process.mm, process.files];
+            let concerned = [u64::from(id), process.mm, process.files, process.session_keyring];
             if *owner == 0 || concerned.contains(owner) || refers_to(world, process, *owner) {
                 refused.insert(id, Refusal::new("records", why));
             }

@@ -4,8 +4,8 @@
 
 use shared_region::{
     context::{
-        AddressSpace, DirtyFile, DiskContent, FileTable, FrameRun, Id, Inode, Journal, Lost, Machine, Mapping, Mount,
-        NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
+        AddressSpace, DirtyFile, DiskContent, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost, Machine, Mapping,
+        Mount, NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -104,6 +104,8 @@ pub struct World<'a> {
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
+    /// Session keyrings.
+    pub keyrings: BTreeMap<Id, Keyring>,
     /// What the salvager could not save, with the process it costs.
     pub lost: Vec<(u32, Lost)>,
     /// The salvager's count.
@@ -180,6 +182,9 @@ impl<'a> World<'a> {
                 Some(pipe) => pipe.data.push(record.payload),
                 None => return Err("bytes that belong to no pipe".into()),
             },
+            Kind::Keyring => {
+                self.keyrings.insert(owner, record.decode().map_err(text)?);
+            }
             Kind::Lost => self
                 .lost
                 .push((u32::try_from(owner).unwrap_or(0), record.decode().map_err(text)?)),

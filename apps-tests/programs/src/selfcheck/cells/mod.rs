@@ -6,6 +6,7 @@ mod files;
 mod files_on_disk;
 mod fork_memory;
 mod identity;
+mod keyrings;
 mod late_memory;
 mod limits;
 mod memory;
@@ -24,7 +25,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 19] = [
+    let lists: [&'static [Cell]; 20] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -33,6 +34,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         shared_memory::CELLS,
         threads::CELLS,
         identity::CELLS,
+        keyrings::CELLS,
         process_tree::CELLS,
         limits::CELLS,
         restrictions::CELLS,

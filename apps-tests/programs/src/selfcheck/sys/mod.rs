@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod event;
 pub mod file;
+pub mod keyring;
 pub mod memory;
 pub mod process;
 pub mod registers;
