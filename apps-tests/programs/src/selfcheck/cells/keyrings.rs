@@ -112,7 +112,7 @@ fn none(context: &mut Context) -> Result<()> {
             Ok(())
         })
     };
-    if asks(false)?.status()? != 0 && !context.mutate() {
+    if !context.mutate() && asks(false)?.status()? != 0 {
         return context.skip("the session keyring of this machine is not the user's");
     }
     let child = asks(true)?;
