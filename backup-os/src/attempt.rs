@@ -5,6 +5,7 @@
 //! the other nursery, and the region's parts are as the salvager left them. How far the successor had gone is written
 //! down with its end, so that the next one knows what it finds.
 
+use crate::memory::LiveMemory;
 use crate::newborn::Newborn;
 use crate::region::Region;
 use crate::watch::Backup;
@@ -170,6 +171,14 @@ impl Backup {
             Some(standby) if attempt.candidate.start == Start::Standby => standby.facts().clone(),
             _ => self.facts_in(&ram),
         };
+        // SAFETY: a nursery is RAM, and all of it is mapped.
+        let memory = unsafe { LiveMemory::new(ram.clone()) };
+        // The module of a standby has said so before it slept, and that of the active since.
+        if facts.root_table_phys != 0 {
+            if let Err(refusal) = self.map_its_text(&facts, &memory) {
+                log::warn!("stop: {}", refusal.message);
+            }
+        }
         // SAFETY: the caller's promise. Nobody is asked (generation 0): a kernel that has failed may answer with anything.
         let cpus = unsafe { self.hands(&ram, &facts).run(0) };
         if let Some(running) = cpus.iter().find(|cpu| cpu.stopped_by.is_none()) {

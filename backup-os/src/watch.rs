@@ -113,9 +113,10 @@ pub fn rung_by(doorbell: u64) -> Death {
 }
 
 /// Why it is not armed, for the words and for the log.
-struct Refusal {
+pub struct Refusal {
     reason: WatchReason,
-    message: String,
+    /// In words.
+    pub message: String,
 }
 
 fn refusal(reason: WatchReason, message: impl core::fmt::Display) -> Refusal {
@@ -351,7 +352,11 @@ impl Backup {
     }
 
     /// The kernel's own text is what a patched instruction stream goes on in.
-    fn map_its_text(&self, facts: &Facts, live: &LiveMemory) -> Result<(), Refusal> {
+    /// Lets a CPU that is stopped by patched text go on in the parking code, whose page tables know nothing of that text.
+    ///
+    /// # Errors
+    /// The kernel's page tables are not in its memory.
+    pub fn map_its_text(&self, facts: &Facts, live: &LiveMemory) -> Result<(), Refusal> {
         let mut entry = [0; 8];
         live.read(PhysAddr(facts.root_table_phys + 511 * 8), &mut entry)
             .map_err(|_| refusal(WatchReason::FactsInvalid, "facts: the page-table root is not RAM"))?;

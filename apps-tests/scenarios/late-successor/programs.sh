@@ -17,7 +17,7 @@ start)
 	sh -c 'exec 3<>/var/lib/gone 4>/var/lib/young.tmp; seq 1 50000 >&3; seq 1 50000 >&4; rm /var/lib/gone; mv /var/lib/young.tmp /var/lib/young
 		while sum=$(md5sum <"/proc/$$/fd/3"); do
 			[ "$sum" = "$(seq 1 50000 | md5sum)" ] || echo "the deleted file is another" >/var/lib/torn
-			date +%s >/var/lib/looked
+			date +%s >/var/lib/looked.new; mv /var/lib/looked.new /var/lib/looked
 			sleep 0.5
 		done
 		echo "the deleted file cannot be read" >/var/lib/torn' &
