@@ -270,6 +270,9 @@ impl HangLimit {
     }
 }
 
+/// Name of the control group into which `orthros-ctl update` moves a process that cannot be frozen where it is.
+pub const FREEZER_CGROUP: &str = "orthros-update";
+
 /// Bytes of [`ControlWords::failure_where`].
 pub const WHERE_SIZE: usize = 48;
 

@@ -1,15 +1,16 @@
 //! The cgroup v2 freezer: keeps processes out of the middle of system calls.
 //!
 //! A process whose cgroup holds no stranger that must go on is frozen where it is; one in the root cgroup, which cannot be
-//! frozen, or in that of this program, is moved into a cgroup of its own next to it. Dropping the value undoes both.
+//! frozen, or in that of this program, is moved into a cgroup of our own below it. Dropping the value undoes both. The restore
+//! agent knows the name, and puts it into the one above.
 
 use anyhow::{bail, Context, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Name of the cgroup into which processes are moved.
-const OWN: &str = "orthros-update";
+/// Name of the cgroup into which processes are moved (`shared_region::control::FREEZER_CGROUP`).
+const OWN: &str = shared_region::control::FREEZER_CGROUP;
 /// How long freezing may take: a thread that sleeps uninterruptibly freezes when it wakes.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -17,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Freezer {
     frozen: Vec<PathBuf>,
-    made: Option<PathBuf>,
+    made: BTreeSet<PathBuf>,
     /// Processes that were moved, with where they came from.
     moved: Vec<(u32, PathBuf)>,
 }
@@ -78,7 +79,7 @@ impl Freezer {
             if in_place(&root, &group, &own) {
                 groups.insert(group);
             } else {
-                groups.insert(freezer.take(&root, pid, group)?);
+                groups.insert(freezer.take(pid, group)?);
             }
         }
         for group in groups {
@@ -95,16 +96,16 @@ impl Freezer {
         Ok(freezer)
     }
 
-    /// Moves a process into the cgroup of our own.
-    fn take(&mut self, root: &Path, pid: u32, from: PathBuf) -> Result<PathBuf> {
-        let own = root.join(OWN);
-        if self.made.is_none() {
+    /// Moves a process into a cgroup of our own.
+    fn take(&mut self, pid: u32, from: PathBuf) -> Result<PathBuf> {
+        let own = from.join(OWN);
+        if !self.made.contains(&own) {
             match std::fs::create_dir(&own) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(error).with_context(|| own.display().to_string())
                 }
-                _ => self.made = Some(own.clone()),
-            }
+                _ => self.made.insert(own.clone()),
+            };
         }
         write(own.join("cgroup.procs"), &pid.to_string())?;
         self.moved.push((pid, from));
@@ -126,7 +127,7 @@ impl Drop for Freezer {
         for (pid, from) in &self.moved {
             let _ = std::fs::write(from.join("cgroup.procs"), pid.to_string());
         }
-        if let Some(own) = &self.made {
+        for own in &self.made {
             let _ = std::fs::remove_dir(own);
         }
     }

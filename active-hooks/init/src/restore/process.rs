@@ -16,6 +16,7 @@ use super::{
 use crate::sys;
 use shared_region::{
     context::{FileTable, Id},
+    control::FREEZER_CGROUP,
     device::TaskState,
 };
 use std::{
@@ -300,9 +301,10 @@ fn from_outside(member: &Member) -> Vec<String> {
         let result = sys::set_limit(pid as sys::Tid, resource as u32, soft, hard);
         remark(&format!("resource limit {resource}"), result);
     }
-    if !process.cgroup.is_empty() && process.cgroup != b"/" {
-        let name = format!("control group {}", String::from_utf8_lossy(&process.cgroup));
-        remark(&name, enter_cgroup(pid, &process.cgroup));
+    let cgroup = own_cgroup(&process.cgroup);
+    if !cgroup.is_empty() && cgroup != b"/" {
+        let name = format!("control group {}", String::from_utf8_lossy(cgroup));
+        remark(&name, enter_cgroup(pid, cgroup));
     }
     remarks
 }
@@ -311,6 +313,12 @@ fn from_outside(member: &Member) -> Vec<String> {
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Puts a process into its control group, made if it is not there. Its limits are the real init's to set.
+/// The control group without the one below it into which an update may have moved the process to freeze it.
+fn own_cgroup(path: &[u8]) -> &[u8] {
+    let moved = path.strip_suffix(FREEZER_CGROUP.as_bytes());
+    moved.and_then(|path| path.strip_suffix(b"/")).unwrap_or(path)
+}
+
 fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
     let path = Path::new(CGROUPS).join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
     fs::create_dir_all(&path)?;
@@ -333,4 +341,19 @@ fn last_calls(arena: &mut Arena, leader: &Tracee, member: &Member) -> Restored<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_frozen_for_an_update_belongs_above() {
+        assert_eq!(own_cgroup(b"/orthros-update"), b"");
+        assert_eq!(own_cgroup(b"/user.slice/orthros-update"), b"/user.slice");
+        assert_eq!(
+            own_cgroup(b"/user.slice/not-orthros-update"),
+            b"/user.slice/not-orthros-update"
+        );
+    }
 }

@@ -35,6 +35,8 @@ const EINTR: i64 = -4;
 const RESTART_CODES: [i64; 3] = [-512, -513, -514];
 /// `ERESTART_RESTARTBLOCK`: to be gone on with as `restart_block` says.
 const RESTART_BLOCK: i64 = -516;
+/// An instant on CLOCK_MONOTONIC, in nanoseconds, that no machine comes to: 200 years.
+const NEVER: u64 = 200 * 365 * 86_400 * 1_000_000_000;
 /// TIMER_ABSTIME.
 const TIMER_ABSTIME: u64 = 1;
 /// The two bytes of `syscall`.
@@ -56,6 +58,7 @@ crate::mirrors! {
         sleep_expires: Field = "nanosleep.expires",
         poll_ufds: Field = "poll.ufds",
         poll_nfds: Field = "poll.nfds",
+        poll_has_timeout: Field = "poll.has_timeout",
         poll_sec: Field = "poll.tv_sec",
         poll_nsec: Field = "poll.tv_nsec",
     }
@@ -372,6 +375,11 @@ fn restart_block<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thr
             flags: (regs.si & FUTEX_FLAGS) as u32,
             bitset: field(layout.futex_bitset)? as u32,
             expires: now.to_process(clocks::MONOTONIC, field(layout.futex_time)?),
+        },
+        "do_restart_poll" if field(layout.poll_has_timeout)? == 0 => Resume::Poll {
+            fds: field(layout.poll_ufds)?,
+            count: field(layout.poll_nfds)? as u32,
+            expires: NEVER,
         },
         "do_restart_poll" => {
             let seconds = field(layout.poll_sec)?.wrapping_mul(1_000_000_000);
