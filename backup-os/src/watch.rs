@@ -351,7 +351,6 @@ impl Backup {
         Ok((facts, ram, live))
     }
 
-    /// The kernel's own text is what a patched instruction stream goes on in.
     /// Lets a CPU that is stopped by patched text go on in the parking code, whose page tables know nothing of that text.
     ///
     /// # Errors

@@ -175,7 +175,7 @@ pub fn revive(inode: &Content<'_, Inode>, from_disk: Option<&[Piece]>, host: &dy
     );
     rustix::fs::fchown(&fd, Some(owner.0), Some(owner.1)).or_refuse(name)?;
     rustix::fs::fchmod(&fd, mode).or_refuse(name)?;
-    let times = times(record);
+    let times = times([record.times[0], record.times[1]]);
     rustix::fs::futimens(&fd, &times).or_refuse(name)?;
     // A file that is open for writing cannot be made a process's executable.
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -274,15 +274,15 @@ fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Restored<()> {
     Ok(())
 }
 
-/// Access and modification time of a record.
-pub fn times(record: &Inode) -> Timestamps {
+/// Access and modification time, in nanoseconds since 1970, the first two of a record's times.
+pub fn times([accessed, modified]: [i64; 2]) -> Timestamps {
     const NANOSECONDS: i64 = 1_000_000_000;
     let time = |nanoseconds: i64| Timespec {
         tv_sec: nanoseconds.div_euclid(NANOSECONDS),
         tv_nsec: nanoseconds.rem_euclid(NANOSECONDS),
     };
     Timestamps {
-        last_access: time(record.times[0]),
-        last_modification: time(record.times[1]),
+        last_access: time(accessed),
+        last_modification: time(modified),
     }
 }

@@ -312,13 +312,13 @@ fn from_outside(member: &Member) -> Vec<String> {
 /// Where version 2 of the control groups is mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Puts a process into its control group, made if it is not there. Its limits are the real init's to set.
 /// The control group without the one below it into which an update may have moved the process to freeze it.
 fn own_cgroup(path: &[u8]) -> &[u8] {
     let moved = path.strip_suffix(FREEZER_CGROUP.as_bytes());
     moved.and_then(|path| path.strip_suffix(b"/")).unwrap_or(path)
 }
 
+/// Puts a process into its control group, made if it is not there. Its limits are the real init's to set.
 fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
     let path = Path::new(CGROUPS).join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
     fs::create_dir_all(&path)?;

@@ -14,7 +14,7 @@ use crate::{
         OrRefuse, Refusal, Restored,
     },
 };
-use rustix::fs::{futimens, Timespec, Timestamps};
+use rustix::fs::futimens;
 use shared_region::{
     context::{DirtyFile, FrameRun, PagePart},
     PAGE_SIZE,
@@ -100,15 +100,7 @@ fn one(
             inodes::put(&fd, &[piece])?;
         }
     }
-    let time = |nanoseconds: i64| Timespec {
-        tv_sec: nanoseconds.div_euclid(1_000_000_000),
-        tv_nsec: nanoseconds.rem_euclid(1_000_000_000),
-    };
-    let times = Timestamps {
-        last_access: time(record.times[0]),
-        last_modification: time(record.times[1]),
-    };
-    futimens(&fd, &times).or_refuse(|| "times")
+    futimens(&fd, &inodes::times(record.times)).or_refuse(|| "times")
 }
 
 /// Part of a page, as far as it lies in the file.

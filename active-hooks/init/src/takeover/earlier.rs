@@ -24,13 +24,12 @@ pub struct Earlier {
 impl Earlier {
     /// Reads it from the region. `failover` is the number of the one under way.
     pub fn read(region: &Region, failover: u64) -> Self {
-        let word = |offset: usize| region.word(ATTEMPTS.offset + offset as u64);
-        let count = word(offset_of!(AttemptWords, count)).min(MAX as u64) as usize;
-        let first = word(offset_of!(AttemptWords, inherited)).min(MAX as u64) as usize;
+        let count = word(region, offset_of!(AttemptWords, count)).min(MAX as u64) as usize;
+        let first = word(region, offset_of!(AttemptWords, inherited)).min(MAX as u64) as usize;
         let earlier = first..count.saturating_sub(1);
         let mut levels = earlier
             .clone()
-            .map(|index| word(offset_of!(AttemptWords, levels) + 8 * index));
+            .map(|index| word(region, offset_of!(AttemptWords, levels) + 8 * index));
         // One for which there was no room could have done anything.
         let wrote_to_disks = levels.any(|level| level >= CommitPoint::Disks as u64) || count == MAX;
         let touched = if earlier.is_empty() && count < MAX {
@@ -47,9 +46,13 @@ impl Earlier {
 
 /// Attempts of this failover, the one under way included.
 pub fn attempts(region: &Region) -> u64 {
-    let word = |offset: usize| region.word(ATTEMPTS.offset + offset as u64);
-    let inherited = word(offset_of!(AttemptWords, inherited));
-    word(offset_of!(AttemptWords, count)).saturating_sub(inherited)
+    let inherited = word(region, offset_of!(AttemptWords, inherited));
+    word(region, offset_of!(AttemptWords, count)).saturating_sub(inherited)
+}
+
+/// A word of [`AttemptWords`].
+fn word(region: &Region, offset: usize) -> u64 {
+    region.word(ATTEMPTS.offset + offset as u64)
 }
 
 /// What an earlier successor has noted ([`crate::restore::host::at_stake`]).

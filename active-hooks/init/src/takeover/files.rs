@@ -428,7 +428,13 @@ fn ownership(record: &Inode, path: &Path) -> Restored<()> {
 }
 
 fn set_times(record: &Inode, path: &Path) -> Restored<()> {
-    utimensat(CWD, path, &inodes::times(record), AtFlags::empty()).or_refuse(|| "times")
+    utimensat(
+        CWD,
+        path,
+        &inodes::times([record.times[0], record.times[1]]),
+        AtFlags::empty(),
+    )
+    .or_refuse(|| "times")
 }
 
 #[cfg(test)]

@@ -34,38 +34,41 @@ pub fn is_same(fd: &impl AsFd, record: &Inode) -> bool {
 
 /// Opens what is under the recorded name if it is the recorded file.
 pub fn by_name(record: &Inode, path: &[u8]) -> Option<OwnedFd> {
-    let access = match record.mode & libc::S_IFMT {
-        // Opening a FIFO without a reader or writer at the other end waits, or disturbs it.
-        libc::S_IFIFO => OFlags::PATH,
-        _ => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME,
-    };
-    let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = to_look(record) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = open(OsStr::from_bytes(path), flags, Mode::empty()).ok()?;
     is_same(&fd, record).then_some(fd)
 }
 
 /// Opens the recorded file by its number, if its file system can do that and has it.
 pub fn by_number(world: &World<'_>, record: &Inode) -> Option<OwnedFd> {
-    // Other file systems have other handles; generation 0 would match any file.
-    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2") || record.generation == 0 {
+    // Other file systems have other handles.
+    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2") {
         return None;
     }
-    let number = u32::try_from(record.number).ok()?;
-    let access = match record.mode & libc::S_IFMT {
-        libc::S_IFIFO => OFlags::PATH,
-        _ => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME,
-    };
-    let mut mounts = world.mounts.iter().filter(|mount| mount.device == record.device);
-    mounts.find_map(|mount| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
-        let fd = sys::open_by_handle(at.as_fd(), number, record.generation, access.bits() as i32).ok()?;
-        is_same(&fd, record).then_some(fd)
+    let (device, number, generation) = (record.device, record.number, record.generation);
+    by_handle(world, device, number, generation, to_look(record), |fd| {
+        is_same(fd, record)
     })
 }
 
-/// Opens a regular file of ext4 for writing by its number and generation, if it is there.
-pub fn to_write(world: &World<'_>, device: u64, number: u64, generation: u32) -> Option<OwnedFd> {
+/// How a file is opened to be looked at.
+fn to_look(record: &Inode) -> OFlags {
+    match record.mode & libc::S_IFMT {
+        // Opening a FIFO without a reader or writer at the other end waits, or disturbs it.
+        libc::S_IFIFO => OFlags::PATH,
+        _ => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME,
+    }
+}
+
+/// Opens a file of ext4 by its handle, below whichever of its mounts has one that is the file.
+fn by_handle(
+    world: &World<'_>,
+    device: u64,
+    number: u64,
+    generation: u32,
+    access: OFlags,
+    is_it: impl Fn(&OwnedFd) -> bool,
+) -> Option<OwnedFd> {
     // Generation 0 would match any file.
     let number = u32::try_from(number).ok().filter(|_| generation != 0)?;
     let mut mounts = world.mounts.iter().filter(|mount| mount.device == device);
@@ -73,12 +76,26 @@ pub fn to_write(world: &World<'_>, device: u64, number: u64, generation: u32) ->
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
         // Another file system may be mounted there now.
-        let access = (OFlags::WRONLY | OFlags::NONBLOCK).bits() as i32;
-        let fd = sys::open_by_handle(at.as_fd(), number, generation, access).ok()?;
-        let found = rustix::fs::fstat(&fd).ok()?;
-        let is_it = found.st_ino == u64::from(number) && found.st_mode & libc::S_IFMT == libc::S_IFREG;
-        (is_it && sys::generation(fd.as_fd()).ok()? == generation).then_some(fd)
+        let fd = sys::open_by_handle(at.as_fd(), number, generation, access.bits() as i32).ok()?;
+        is_it(&fd).then_some(fd)
     })
+}
+
+/// Opens a regular file of ext4 for writing by its number and generation, if it is there.
+pub fn to_write(world: &World<'_>, device: u64, number: u64, generation: u32) -> Option<OwnedFd> {
+    by_handle(
+        world,
+        device,
+        number,
+        generation,
+        OFlags::WRONLY | OFlags::NONBLOCK,
+        |fd| {
+            let found = rustix::fs::fstat(fd);
+            let regular = |mode: u32| mode & libc::S_IFMT == libc::S_IFREG;
+            found.is_ok_and(|found| found.st_ino == number && regular(found.st_mode))
+                && sys::generation(fd.as_fd()).is_ok_and(|found| found == generation)
+        },
+    )
 }
 
 /// Another name of the recorded file in the same directory as `path`: what it was called before it was renamed.

@@ -93,7 +93,8 @@ struct Inner {
     offsets: (i64, i64),
     from_disk: disk::FromDisk,
     earlier: earlier::Earlier,
-    committed: journal::Committed,
+    /// `None` if journals, and files that no protected process holds, are left as an ordinary crash leaves them.
+    committed: Option<journal::Committed>,
     /// RAM in pages at boot, and of the old kernel.
     ram: (u64, u64),
 }
@@ -201,7 +202,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             offsets,
             from_disk,
             earlier,
-            committed: journal::Committed::default(),
+            committed: None,
             ram,
         }),
     })
@@ -234,7 +235,8 @@ impl Takeover {
         commit(&inner.device, CommitPoint::Disks)?;
         if let Some(Saved { world, .. }) = inner.saved.as_ref().filter(|_| !leaves_uncommitted()) {
             let again = inner.earlier.wrote_to_disks;
-            inner.committed = meter::at(Part::Journals, || journal::commit(world, again, &inner.device));
+            let commit = || journal::commit(world, again, &inner.device);
+            inner.committed = Some(meter::at(Part::Journals, commit));
         }
         Ok(())
     }
@@ -287,10 +289,10 @@ impl Inner {
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let again = self.earlier.wrote_to_disks;
         let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, again, device));
-        put_back.remarks.extend(self.committed.remarks.iter().cloned());
-        if !leaves_uncommitted() {
+        if let Some(committed) = &self.committed {
+            put_back.remarks.extend(committed.remarks.iter().cloned());
             let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
-            let of_others = || dirty_files::put_back(world, &self.committed.devices, device, &alive);
+            let of_others = || dirty_files::put_back(world, &committed.devices, device, &alive);
             put_back.remarks.extend(meter::at(Part::DirtyFiles, of_others));
         }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
