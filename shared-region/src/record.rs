@@ -82,6 +82,8 @@ impl Kind {
     pub const DirtyFile: Self = Self(22);
     /// [`crate::context::Keyring`]; owner is the keyring id.
     pub const Keyring: Self = Self(23);
+    /// [`crate::context::FileLocks`]; owner is the id of an open file through which they are held.
+    pub const FileLocks: Self = Self(28);
 }
 
 /// Head of the stream, at the start of the area.

@@ -4,8 +4,8 @@
 
 use shared_region::{
     context::{
-        AddressSpace, DirtyFile, DiskContent, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost, Machine, Mapping,
-        Mount, NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
+        AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
+        Machine, Mapping, Mount, NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -106,6 +106,8 @@ pub struct World<'a> {
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
+    /// Locks on files, by the open files through which they are held.
+    pub locks: BTreeMap<Id, Vec<FileLocks>>,
     /// What the salvager could not save, with the process it costs.
     pub lost: Vec<(u32, Lost)>,
     /// The salvager's count.
@@ -184,6 +186,10 @@ impl<'a> World<'a> {
             },
             Kind::Keyring => {
                 self.keyrings.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::FileLocks => {
+                let locks = record.decode().map_err(text)?;
+                self.locks.entry(owner).or_default().push(locks);
             }
             Kind::Lost => self
                 .lost

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod event_files;
+mod file_locks;
 mod files;
 mod files_on_disk;
 mod fork_memory;
@@ -25,7 +26,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 20] = [
+    let lists: [&'static [Cell]; 21] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -41,6 +42,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,
+        file_locks::CELLS,
         pipes::CELLS,
         event_files::CELLS,
         timers::CELLS,
