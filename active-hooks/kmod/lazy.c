@@ -139,7 +139,7 @@ static int complete_chunk(struct lazy *lazy, u32 index)
 		}
 	}
 	mutex_unlock(lock);
-	kvfree(adoption);
+	adopt_free(adoption);
 	return error;
 }
 
@@ -326,6 +326,18 @@ static void sweep(struct work_struct *work)
 	module_put(THIS_MODULE);
 }
 
+/* Frames in a window are copied: they can be read until the last page is in. */
+static bool can_take(u64 pfn, u64 pages)
+{
+	u64 end = pfn + pages;
+
+	if (hotadd_are_withheld(pfn, pages))
+		return true;
+	while (pfn < end && adopt_can_take(pfn))
+		pfn++;
+	return pfn == end;
+}
+
 /*
  * Everything about the memory that could be wrong is looked at before the
  * process depends on it.
@@ -346,7 +358,7 @@ static int check(struct lazy *lazy)
 				  run_kind(run) != ORTHROS_FRAME_HUGE))
 			return -EINVAL;
 		last = end;
-		if (!hotadd_are_withheld(pfn, run_pages(run)))
+		if (!can_take(pfn, run_pages(run)))
 			return -EPERM;
 		while (at < end) {
 			int error;
