@@ -229,8 +229,13 @@ static int divert_faults(void)
 	return error;
 }
 
-/* Waits until no CPU can be in what led there: not to be waited for by others. */
-static void undivert_faults(void)
+/*
+ * Waits until every task has left its CPU by itself, because one may have been
+ * put aside in what led there (synchronize_rcu_tasks(), which nothing expedites):
+ * seconds on a busy machine. Nobody else waits for that; meanwhile faults take
+ * a way round and find nothing to do.
+ */
+static void undivert_faults(struct work_struct *work)
 {
 	mutex_lock(&all_lock);
 	if (diverted && list_empty(&all)) {
@@ -240,6 +245,8 @@ static void undivert_faults(void)
 	}
 	mutex_unlock(&all_lock);
 }
+
+static DECLARE_WORK(undiverting, undivert_faults);
 
 /*
  * Reclaim and migration tell of pages that are there: they hold locks that may
@@ -322,7 +329,6 @@ static void finish(struct lazy *lazy)
 static void sweep(struct work_struct *work)
 {
 	finish(container_of(to_delayed_work(work), struct lazy, sweep));
-	undivert_faults();
 	module_put(THIS_MODULE);
 }
 
@@ -553,7 +559,7 @@ static struct lazy *take_abandoned(void)
 
 /*
  * Until every process has all of its memory, or is dead. The caller lets no other
- * request in meanwhile.
+ * request in meanwhile, and none for such memory afterwards.
  */
 void lazy_finish(void)
 {
@@ -564,12 +570,14 @@ void lazy_finish(void)
 		module_put(THIS_MODULE);
 	}
 	wait_event(finished, !atomic_read(&unfinished));
-	undivert_faults();
+	queue_work(system_unbound_wq, &undiverting);
 }
 
 /* Nobody may come back into this module. */
 void lazy_stop(void)
 {
+	queue_work(system_unbound_wq, &undiverting);
+	flush_work(&undiverting);
 	while (atomic_read(&inside))
 		schedule_timeout_uninterruptible(1);
 	synchronize_rcu_tasks();
