@@ -49,6 +49,7 @@ reasons! {
     PTRACE "ptrace" "is traced by a debugger";
     SYSV_SEM "sysv-sem" "has System V semaphore adjustments";
     SYSV_SHM "sysv-shm" "has System V shared memory attached";
+    SYSV_SHM_GONE "sysv-shm-gone" "what lies in a segment of System V shared memory is not kept";
     POSIX_MQUEUE "mqueue" "has a POSIX message queue open";
 
     NS_USER "user-namespace" "is in a user namespace";

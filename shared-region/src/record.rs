@@ -84,6 +84,10 @@ impl Kind {
     pub const Keyring: Self = Self(23);
     /// [`crate::context::FileLocks`]; owner is the id of an open file through which they are held.
     pub const FileLocks: Self = Self(28);
+    /// [`crate::context::SemaphoreSet`]; owner is the id of the set.
+    pub const SemaphoreSet: Self = Self(29);
+    /// [`crate::context::MessageQueue`]; owner is the id of the queue.
+    pub const MessageQueue: Self = Self(30);
 }
 
 /// Head of the stream, at the start of the area.

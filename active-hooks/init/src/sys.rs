@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod ipc;
+
 /// A process or thread id.
 pub type Tid = libc::pid_t;
 

@@ -60,6 +60,8 @@ pub enum Way {
     Open(usize),
     /// `fcntl`.
     Fcntl,
+    /// Waits for a semaphore or message of System V, with a time-out that this argument points to, null for none.
+    SysvIpc(Option<usize>),
     /// `rt_sigprocmask`.
     SignalMask,
     /// `restart_syscall`.
@@ -134,10 +136,14 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (59, "execve", Way::Exec),
     (60, "exit", Way::Exit),
     (61, "wait4", Way::Reap),
+    (65, "semop", Way::SysvIpc(None)),
+    (69, "msgsnd", Way::SysvIpc(None)),
+    (70, "msgrcv", Way::SysvIpc(None)),
     (72, "fcntl", Way::Fcntl),
     (128, "rt_sigtimedwait", Way::WaitPointer(2)),
     (202, "futex", Way::Futex),
     (219, "restart_syscall", Way::RestartBlock),
+    (220, "semtimedop", Way::SysvIpc(Some(3))),
     (230, "clock_nanosleep", Way::ClockSleep),
     (231, "exit_group", Way::Exit),
     (232, "epoll_wait", Way::WaitMs(3)),
@@ -198,9 +204,6 @@ const ONCE: &[(u32, &str)] = &[
     (46, "sendmsg"),
     (47, "recvmsg"),
     (62, "kill"),
-    (65, "semop"),
-    (69, "msgsnd"),
-    (70, "msgrcv"),
     (82, "rename"),
     (83, "mkdir"),
     (84, "rmdir"),
@@ -219,7 +222,6 @@ const ONCE: &[(u32, &str)] = &[
     (166, "umount2"),
     (200, "tkill"),
     (209, "io_submit"),
-    (220, "semtimedop"),
     (226, "timer_delete"),
     (233, "epoll_ctl"),
     (234, "tgkill"),

@@ -18,6 +18,7 @@ use crate::namespaces::Namespaces;
 use crate::process::{self, Written};
 use crate::protected;
 use crate::refusal::Refusal;
+use crate::sysv_ipc;
 use crate::tasks::{self, ProcessEntry};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -146,6 +147,8 @@ pub fn run<M: PhysMem + ?Sized>(
         ));
     }
 
+    let of_machine = sysv_ipc::write(&context, &mut writer);
+    lost.extend(of_machine.into_iter().map(|lost| (0, lost)));
     let of_files = dirty_files::write(&mut context, &mut writer, retained);
     lost.extend(of_files.into_iter().map(|lost| (0, lost)));
 

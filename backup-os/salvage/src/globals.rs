@@ -16,6 +16,8 @@ crate::symbols! {
         init_user_ns: Option<Kva>,
         /// The first pid namespace.
         init_pid_ns: Option<Kva>,
+        /// The first IPC namespace.
+        init_ipc_ns: Option<Kva>,
         /// The first process's namespaces.
         init_nsproxy: Option<Kva>,
         /// Bitmap of CPUs that run.

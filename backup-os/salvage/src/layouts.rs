@@ -27,6 +27,9 @@ use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
+use crate::sysv_ipc::{
+    IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
+};
 use crate::tasks::{Pid, PidTypes, SemUndoList, Signal, Task, Upid, VmStruct};
 use crate::thread::{IoContext, Mempolicy};
 use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
@@ -240,5 +243,27 @@ crate::mirror_set! {
         cgroup: Cgroup,
         /// `struct kernfs_node`.
         kernfs_node: KernfsNode,
+        /// `struct ipc_namespace`.
+        ipc_namespace: Option<IpcNamespace>,
+        /// `struct ipc_ids`.
+        ipc_ids: Option<IpcIds>,
+        /// `struct kern_ipc_perm`.
+        kern_ipc_perm: Option<KernIpcPerm>,
+        /// `struct sem_array`.
+        sem_array: Option<SemArray>,
+        /// `struct sem`.
+        sem: Option<Sem>,
+        /// `struct sem_queue`.
+        sem_queue: Option<SemQueue>,
+        /// `struct msg_queue`.
+        msg_queue: Option<MsgQueue>,
+        /// `struct msg_msg`.
+        msg_msg: Option<MsgMsg>,
+        /// `struct msg_msgseg`.
+        msg_msgseg: Option<MsgSegment>,
+        /// `struct msg_receiver`.
+        msg_receiver: Option<MsgReceiver>,
+        /// `struct msg_sender`.
+        msg_sender: Option<MsgSender>,
     }
 }

@@ -105,6 +105,7 @@ pub mod seccomp;
 pub mod signals;
 pub mod swap;
 pub mod symbols;
+pub mod sysv_ipc;
 pub mod tables;
 pub mod tasks;
 pub mod thread;

@@ -12,6 +12,7 @@ mod machine;
 mod memory;
 mod outcome;
 mod process;
+mod sysv_ipc;
 mod thread;
 
 pub use files::*;
@@ -21,6 +22,7 @@ pub use machine::*;
 pub use memory::*;
 pub use outcome::*;
 pub use process::*;
+pub use sysv_ipc::*;
 pub use thread::*;
 
 /// An opaque object id.

@@ -32,6 +32,7 @@ pub mod process;
 pub mod refusal;
 pub mod restrictions;
 pub mod signals;
+pub mod sysv_ipc;
 pub mod threads;
 pub mod timers;
 pub mod tracee;

@@ -5,7 +5,8 @@
 use shared_region::{
     context::{
         AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
-        Machine, Mapping, Mount, NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
+        Machine, Mapping, MessageQueue, Mount, NameGone, OpenFile, Pipe, Process, SemaphoreSet, SharedMemory, Summary,
+        Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -106,6 +107,10 @@ pub struct World<'a> {
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
+    /// System V semaphores.
+    pub semaphores: Vec<SemaphoreSet>,
+    /// System V message queues.
+    pub message_queues: Vec<MessageQueue>,
     /// Locks on files, by the open files through which they are held.
     pub locks: BTreeMap<Id, Vec<FileLocks>>,
     /// What the salvager could not save, with the process it costs.
@@ -187,6 +192,8 @@ impl<'a> World<'a> {
             Kind::Keyring => {
                 self.keyrings.insert(owner, record.decode().map_err(text)?);
             }
+            Kind::SemaphoreSet => self.semaphores.push(record.decode().map_err(text)?),
+            Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),
             Kind::FileLocks => {
                 let locks = record.decode().map_err(text)?;
                 self.locks.entry(owner).or_default().push(locks);

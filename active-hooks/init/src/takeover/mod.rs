@@ -297,6 +297,7 @@ impl Inner {
         }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
 
+        put_back.remarks.extend(restore::sysv_ipc::make(world));
         let setting = Setting {
             rewritten: put_back.rewritten,
             held: put_back.held,

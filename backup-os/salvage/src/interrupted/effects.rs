@@ -4,6 +4,7 @@ use super::{Call, Decision};
 use crate::addr::Uva;
 use crate::memory::PhysMem;
 use crate::refusal::{Refusal, Result};
+use crate::sysv_ipc;
 use crate::user_memory;
 use shared_region::reasons;
 
@@ -90,6 +91,17 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             return self.restart_if_off();
         }
         self.restart()
+    }
+
+    /// `semop` and its kin: whoever lets a waiter go on has done what it asked for, and taken it off its list.
+    pub(super) fn sysv_ipc(&mut self, timeout: Option<usize>) -> Result<Decision> {
+        if !self.is_off()? || !sysv_ipc::is_waiting(self.context, self.thread.task)? {
+            return Err(self.refuse("may have had its effect"));
+        }
+        match timeout {
+            Some(argument) if self.argument(argument) != 0 => Ok(self.result(super::EINTR as u64)),
+            _ => self.restart(),
+        }
     }
 
     /// `wait4` and `waitid`: a child is taken away once.

@@ -228,6 +228,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             Way::Open(flags) => self.open(flags),
             Way::Fcntl => self.fcntl(),
             Way::SignalMask => self.signal_mask(),
+            Way::SysvIpc(timeout) => self.sysv_ipc(timeout),
             Way::RestartBlock => restart_block(self.context, self.thread),
         }
     }

@@ -19,6 +19,7 @@ mod process_tree;
 mod restrictions;
 mod shared_memory;
 mod signals;
+mod sysv_ipc;
 mod threads;
 mod timers;
 
@@ -26,7 +27,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 21] = [
+    let lists: [&'static [Cell]; 22] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         files_on_disk::CELLS,
         file_locks::CELLS,
         pipes::CELLS,
+        sysv_ipc::CELLS,
         event_files::CELLS,
         timers::CELLS,
         clocks::CELLS,

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod process;
 pub mod registers;
 pub mod signal;
+pub mod sysv;
 
 use anyhow::{bail, Result};
 use std::sync::atomic::AtomicU32;
