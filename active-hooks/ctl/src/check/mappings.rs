@@ -2,7 +2,9 @@
 
 use super::mounts::Mounts;
 use super::{Finding, Process};
+use crate::root::Root;
 use anyhow::{Context, Result};
+use rustix::mm::{mlockall, munlockall, MlockAllFlags};
 use shared_region::reasons::{self, Reason};
 use std::collections::BTreeSet;
 
@@ -110,7 +112,7 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
             continue;
         };
         match key {
-            "VmFlags" => flags(mapping, value, findings),
+            "VmFlags" => flags(process.root, mapping, value, findings),
             // Private pages on swap are counted in `status`; those of shared memory are not.
             "Swap" if mapping.shared => {
                 private_swap += value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
@@ -141,9 +143,34 @@ fn is_key(key: &str) -> bool {
     key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn flags(mapping: &Mapping<'_>, value: &str, findings: &mut Vec<Finding>) {
+/// How a flag is shown that the kernel has no name for.
+const NAMELESS: &str = "??";
+
+/// Whether `??` beside `lo` is MLOCK_ONFAULT and nothing else that has no name. Older kernels have none for it (`lf`), and that
+/// this one has none is seen by locking this program's own memory in that way.
+fn is_lock_on_fault(root: &Root, flags: &str) -> bool {
+    let nameless = |flags: &str| {
+        let count = |wanted| flags.split_whitespace().filter(|&flag| flag == wanted).count();
+        (count("lo"), count("lf"), count(NAMELESS)) == (1, 0, 1)
+    };
+    if !nameless(flags) {
+        return false;
+    }
+    // Where that is not allowed, nothing is seen.
+    let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT);
+    let own = root.read("/proc/self/smaps").unwrap_or_default();
+    let _ = munlockall();
+    own.lines()
+        .filter_map(|line| line.strip_prefix("VmFlags:"))
+        .any(nameless)
+}
+
+fn flags(root: &Root, mapping: &Mapping<'_>, value: &str, findings: &mut Vec<Finding>) {
     let mut seen: Vec<Reason> = Vec::new();
     for flag in value.split_whitespace().filter(|flag| !KNOWN.contains(flag)) {
+        if flag == NAMELESS && is_lock_on_fault(root, value) {
+            continue;
+        }
         let reason = REFUSED
             .iter()
             .find(|(name, _)| *name == flag)

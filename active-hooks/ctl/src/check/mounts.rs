@@ -20,8 +20,18 @@ pub struct Mounts {
 
 impl Mounts {
     /// Reads `mountinfo` (proc(5)): `id parent major:minor root mountpoint options [tags] - type source options`.
+    ///
+    /// A process shows those below its root directory. Files from outside of it are found again by the root directory of
+    /// process 1, if both have the same mounts.
     pub fn read(process: &Process<'_>) -> Result<Self> {
-        let text = process.read("mountinfo").with_context(|| process.path("mountinfo"))?;
+        let mounts_of = |process: &Process<'_>| process.root.link(&process.path("ns/mnt"));
+        let init = Process { pid: 1, ..*process };
+        let same = matches!((mounts_of(&init), mounts_of(process)), (Ok(init), Ok(own)) if init == own);
+        let of_init = if same { init.read("mountinfo").ok() } else { None };
+        let text = match of_init {
+            Some(text) => text,
+            None => process.read("mountinfo").with_context(|| process.path("mountinfo"))?,
+        };
         let mut mounts = Self {
             by_id: HashMap::new(),
             by_device: HashMap::new(),

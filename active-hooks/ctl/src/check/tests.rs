@@ -190,6 +190,51 @@ fn each_flag_and_kind_of_a_mapping_is_named() {
     }
 }
 
+/// Linux 6.1 has no name for MLOCK_ONFAULT.
+#[test]
+fn a_lock_on_fault_without_a_name_is_told_from_other_flags_without_one() {
+    let locked = |flags: &str| {
+        format!("7f1000000000-7f1000001000 rw-p 00000000 00:00 0\nVmFlags: rd wr mr mw me {flags} ac sd\n")
+    };
+    let cases = [
+        // A kernel without the name.
+        ("lo ??", "lo ??", None),
+        ("lo ?? ??", "lo ??", Some("unknown")),
+        ("??", "lo ??", Some("unknown")),
+        ("lo lf ??", "lo ??", Some("unknown")),
+        // One with it.
+        ("lo lf", "lo lf", None),
+        ("lo ??", "lo lf", Some("unknown")),
+        // One that does not let this program lock its memory.
+        ("lo ??", "", Some("unknown")),
+    ];
+    for (flags, own, name) in cases {
+        let tree = Tree::new();
+        tree.file("proc/3000/smaps", &format!("{SMAPS}{}", locked(flags)));
+        tree.file("proc/self/smaps", &locked(own));
+        assert_eq!(tree.names().first().copied(), name, "{flags}, own memory: {own}");
+    }
+}
+
+#[test]
+fn files_outside_of_a_root_directory_are_found_by_that_of_process_1() {
+    let mapped = "7f1000000000-7f1000001000 r-xp 00000000 fe:01 77 /usr/lib/outside\nVmFlags: rd ex mr mw me sd\n";
+    let changed_root = |namespace: &str| {
+        let tree = Tree::new();
+        tree.file("proc/3000/smaps", &format!("{SMAPS}{mapped}"));
+        tree.descriptor(3000, 7, "/home/file", "flags:\t0100002\nmnt_id:\t22\n");
+        tree.link("proc/3000/ns/mnt", namespace);
+        tree.file("proc/3000/mountinfo", "");
+        tree.names()
+    };
+    assert_eq!(changed_root("mnt:[40265313]"), [""; 0]);
+    let elsewhere = changed_root("mnt:[5]");
+    assert!(
+        elsewhere.contains(&"mount-namespace") && elsewhere.contains(&"hidden-path"),
+        "{elsewhere:?}"
+    );
+}
+
 #[test]
 fn each_kind_of_descriptor_is_named() {
     let info = "flags:\t0100002\nmnt_id:\t22\n";
