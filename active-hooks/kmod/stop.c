@@ -40,6 +40,8 @@
  * own way. The watcher looks every millisecond; a virtual machine may be slow.
  */
 #define STOP_WAIT_MS 500
+/* The same while it arms: it looks when it has read this kernel's types and placed the next one. */
+#define ARMING_WAIT_MS 10000
 /* The longest that an NMI is on its way from the reserved core, with room. */
 #define NMI_FLIGHT_US 20
 
@@ -288,9 +290,9 @@ static noinline void park_here(u64 request)
  * running the reserved core probably was too, and panic() on its own way makes
  * the other CPUs deaf to NMIs.
  */
-static void wait_for_stop(void)
+static void wait_for_stop(u64 patience_ms)
 {
-	u64 last = rdtsc(), patience = (u64)tsc_khz * STOP_WAIT_MS;
+	u64 last = rdtsc(), patience = tsc_khz * patience_ms;
 
 	for (;;) {
 		u64 request = stop_requested(), now = rdtsc();
@@ -326,15 +328,16 @@ static void offer_cpus(void)
 	 */
 	state = word_read(watch_state);
 	level = word_read(commit_point);
-	if (state == ORTHROS_WATCH_ARMED || state == ORTHROS_WATCH_STOPPING ||
-	    level == ORTHROS_COMMIT_PROCESSES)
-		wait_for_stop();
+	if (state == ORTHROS_WATCH_ARMED || state == ORTHROS_WATCH_STOPPING)
+		wait_for_stop(STOP_WAIT_MS);
+	else if (level == ORTHROS_COMMIT_PROCESSES)
+		wait_for_stop(ARMING_WAIT_MS);
 }
 
 void stop_offer_update(u64 interrupted)
 {
 	ring(ORTHROS_DOORBELL_UPDATE, min(interrupted, (1ULL << 24) - 1));
-	wait_for_stop();
+	wait_for_stop(STOP_WAIT_MS);
 	/* A panic may have rung meanwhile; that stands. */
 	if ((word_read(doorbell) & 0xff) == ORTHROS_DOORBELL_UPDATE)
 		word_write(doorbell, ORTHROS_DOORBELL_QUIET);

@@ -19,7 +19,7 @@
 #include "orthros.h"
 
 /* shared_region::control::inject: what the stop and the salvager do, and where the successor fails. */
-#define ALL_INJECTIONS (0xff | 0xf << 24)
+#define ALL_INJECTIONS (0xff | 0x3f << 24)
 /* A spinner that nobody stops gives its CPU back after this long. */
 #define SPIN_LIMIT_S 60
 /* The same for a hang, which takes longer to be noticed. */

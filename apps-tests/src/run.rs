@@ -409,7 +409,8 @@ fn right_cause(machine: &mut Machine, step: &Step) -> Result<()> {
     let text = machine.agent.run("orthros-ctl report --json", ARMED)?.output;
     let report: serde_json::Value = serde_json::from_str(&text).context("orthros-ctl report --json")?;
     let cause = report["cause"].as_str().unwrap_or_default();
-    let expected = step.event.cause(step.injection.as_deref()).unwrap_or_default();
+    let of_event = step.event.cause(step.injection.as_deref()).unwrap_or_default();
+    let expected = step.cause.as_deref().unwrap_or(of_event);
     if cause != expected {
         bail!("the report names the cause \"{cause}\", it was \"{expected}\"");
     }

@@ -209,6 +209,8 @@ pub struct Step {
     pub pause_ms: u64,
     /// How the event is brought about: arguments for `orthros-ctl panic-test`, `hang-test` or `update`.
     pub injection: Option<String>,
+    /// The cause that the report is to name, where the event alone does not say.
+    pub cause: Option<String>,
     /// How often.
     #[serde(default = "once")]
     pub repeat: u32,

@@ -167,6 +167,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         images: standby::Images::default(),
         unpacking: None,
         failed_in_a_row: 0,
+        unwatched: None,
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);

@@ -15,7 +15,7 @@ use crate::{attempt, console, epitaph, launch, quiesce, stage, watch};
 use alloc::format;
 use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
-use failover::attempts::Attempts;
+use failover::attempts::{Attempts, Candidate};
 use failover::life::{Input, Start};
 use failover::ram::ActiveRam;
 use failover::stop::Cpu;
@@ -125,7 +125,7 @@ impl Backup {
         log::info!("failover: over, successor started {start:?}");
         self.log_timeline();
         self.placed = None;
-        self.failed_in_a_row = 0;
+        self.unwatched = Some(successor.candidate);
         self.step(Input::HandedOver);
         self.swap_nurseries();
         None
@@ -134,20 +134,18 @@ impl Backup {
     /// A successor has failed in which processes run: it is an active like any other, of which the other nursery is not a
     /// part any more. Another kernel is to take over from it, if there is one.
     fn inherit(&mut self, successor: &Attempt, failed: Failed) -> Armed {
-        self.note_end(successor.candidate, failed, successor.watch.phase());
-        self.failed_in_a_row += 1;
-        if self.failed_in_a_row > IN_A_ROW {
-            self.lose(format_args!("the successor {} again", failed.end.text()));
-        }
-        let other = attempt::slots(self.region).after(successor.candidate.slot);
-        self.put_stage_word(core::mem::offset_of!(StageTable, current), other as u64);
+        self.another_is_next(successor.candidate, failed, successor.watch.phase());
         self.log_timeline();
         self.placed = None;
         self.step(Input::HandedOver);
         self.swap_nurseries();
         let rang = self.region.control().doorbell.load(Ordering::Acquire);
         let death = if rang == 0 {
-            Death::default()
+            let cause = Cause::Silent;
+            Death {
+                cause,
+                ..Death::default()
+            }
         } else {
             watch::rung_by(rang)
         };
@@ -155,6 +153,18 @@ impl Backup {
             Ok(armed) => armed,
             Err(why) => self.lose(format_args!("the successor {}, and {why}", failed.end.text())),
         }
+    }
+
+    /// A successor has failed with processes in it, and was not watched yet: another kernel is to take over from it. Gives
+    /// the machine up if that has been so too often in a row.
+    pub fn another_is_next(&mut self, candidate: Candidate, failed: Failed, phase: SuccessorPhase) {
+        self.note_end(candidate, failed, phase);
+        self.failed_in_a_row += 1;
+        if self.failed_in_a_row > IN_A_ROW {
+            self.lose(format_args!("the successor {} again", failed.end.text()));
+        }
+        let other = attempt::slots(self.region).after(candidate.slot);
+        self.put_stage_word(core::mem::offset_of!(StageTable, current), other as u64);
     }
 
     /// Opens the gate, if that has not been done for an earlier successor, and waits until this one has taken over

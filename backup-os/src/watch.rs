@@ -4,6 +4,7 @@
 //! then the heartbeats of the CPUs ([`crate::hang`]) when it is. It reads the active's memory and writes nothing but words of its own in the region. It never touches the PCI
 //! configuration ports, which the active uses in two steps.
 
+use crate::attempt::Failed;
 use crate::hang::{Death, Eyes, HangWatch};
 use crate::memory::LiveMemory;
 use crate::parking::Parking;
@@ -16,6 +17,7 @@ use crate::{console, heap, interrupts, rescue, timer};
 use alloc::rc::Rc;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
+use failover::attempts::Candidate;
 use failover::life::{Input, Life, Start};
 use failover::ram::ActiveRam;
 use machine::clock::{self, Clock};
@@ -24,13 +26,16 @@ use machine::Ring0;
 use salvage::addr::PhysAddr;
 use salvage::memory::PhysMem;
 use salvage::prepared::{PrepareError, Prepared};
-use shared_region::control::{Cause, Doorbell, WatchReason};
+use shared_region::attempts::End;
+use shared_region::control::{Cause, CommitPoint, Doorbell, SuccessorPhase, WatchReason};
 use shared_region::facts::{self, Facts, FactsError};
 use shared_region::header::Header;
 use shared_region::layout;
 use shared_region::stage::StageState;
 use shared_region::timeline::Event;
 
+/// Ticks that a kernel that panics unwatched has for its last words.
+const LAST_WORDS_TICKS: u64 = LAST_WORDS_US / timer::TICK_US + 1;
 /// Ticks between two attempts at arming while something is awaited that is cheap to look at.
 const RETRY_TICKS: u64 = 100;
 /// And after one that read the whole kernel or image and found it wrong.
@@ -78,8 +83,10 @@ pub struct Backup {
     pub images: Images,
     /// The same being unpacked.
     pub unpacking: Option<Unpacking>,
-    /// Successors in a row that failed while processes ran in them, before they had taken over everything.
+    /// Successors in a row that failed while processes ran in them, before they were watched.
     pub failed_in_a_row: u32,
+    /// The successor that has taken over everything, while it is not watched.
+    pub unwatched: Option<Candidate>,
 }
 
 /// What is known about an active that is being watched.
@@ -115,6 +122,8 @@ pub fn rung_by(doorbell: u64) -> Death {
 /// Why it is not armed, for the words and for the log.
 pub struct Refusal {
     reason: WatchReason,
+    /// The CPU that has taken `panic_cpu`, if that is it.
+    panicking: Option<u32>,
     /// In words.
     pub message: String,
 }
@@ -122,6 +131,7 @@ pub struct Refusal {
 fn refusal(reason: WatchReason, message: impl core::fmt::Display) -> Refusal {
     Refusal {
         reason,
+        panicking: None,
         message: alloc::format!("{message}"),
     }
 }
@@ -132,30 +142,23 @@ impl Backup {
         let mut said = None;
         loop {
             let mut armed = loop {
-                let pause = match self.arm() {
+                match self.arm() {
                     Ok(armed) => break armed,
                     Err(refusal) => {
                         self.step(Input::NotReady(refusal.reason));
-                        if let Some(armed) = self.died_unwatched() {
-                            return armed;
-                        }
                         if said.as_ref() != Some(&refusal.message) {
                             log::info!("watch: not armed: {}", refusal.message);
-                            said = Some(refusal.message);
+                            said = Some(refusal.message.clone());
                         }
-                        match refusal.reason {
-                            WatchReason::NoFacts | WatchReason::HandOver => RETRY_TICKS,
-                            _ => REFUSED_TICKS,
+                        if let Some(armed) = self.idle_unarmed(&refusal) {
+                            return armed;
                         }
                     }
-                };
-                for _ in 0..pause {
-                    self.wait_a_tick();
-                    self.serve_stage();
-                    self.standby_on();
                 }
             };
             said = None;
+            self.unwatched = None;
+            self.failed_in_a_row = 0;
             self.step(Input::Ready(armed.start));
             self.region.stamp(Event::Armed);
             self.put_standby_back();
@@ -222,14 +225,51 @@ impl Backup {
         self.serve_power_words();
     }
 
-    /// A kernel that has taken over and panics before it could be watched.
-    fn died_unwatched(&mut self) -> Option<Armed> {
-        let rang = self.region.control().doorbell.load(Ordering::Acquire);
-        if self.life.failovers == 0 || rang & DOORBELL != Doorbell::Panic as u64 {
-            return None;
+    /// Waits until it is time to try to arm again. Returns if the kernel has died meanwhile.
+    fn idle_unarmed(&mut self, refusal: &Refusal) -> Option<Armed> {
+        let pause = match refusal.reason {
+            _ if refusal.panicking.is_some() => LAST_WORDS_TICKS,
+            WatchReason::NoFacts | WatchReason::HandOver => RETRY_TICKS,
+            _ => REFUSED_TICKS,
+        };
+        for _ in 0..pause {
+            if let Some(death) = self.rang_unwatched() {
+                return self.died_unwatched(death);
+            }
+            self.wait_a_tick();
+            self.serve_stage();
+            self.standby_on();
         }
-        // If that fails, the log has said why it was not armed.
-        self.arm_dead(rung_by(rang)).ok()
+        // It does not come to where it would ring.
+        let cpu = refusal.panicking.filter(|_| self.life.failovers > 0)?;
+        self.died_unwatched(Death {
+            cause: Cause::Panic,
+            cpu: Some(cpu as usize),
+            ..Death::default()
+        })
+    }
+
+    /// Whether a kernel that has taken over panics, and is not watched.
+    fn rang_unwatched(&self) -> Option<Death> {
+        let rang = self.region.control().doorbell.load(Ordering::Acquire);
+        let panics = self.life.failovers > 0 && rang & DOORBELL == Doorbell::Panic as u64;
+        panics.then(|| rung_by(rang))
+    }
+
+    /// Makes a failover of it. If it has never been watched it counts as a successor that failed. Gives the machine up if
+    /// it has not told enough of itself.
+    fn died_unwatched(&mut self, death: Death) -> Option<Armed> {
+        if let Some(candidate) = self.unwatched.take() {
+            let failed = Failed {
+                end: End::Panicked,
+                level: CommitPoint::Processes,
+            };
+            self.another_is_next(candidate, failed, SuccessorPhase::Complete);
+        }
+        match self.arm_dead(death) {
+            Ok(armed) => Some(armed),
+            Err(why) => self.lose(format_args!("the kernel panicked before it was watched, and {why}")),
+        }
     }
 
     fn death(&self, armed: &mut Armed) -> Option<Death> {
@@ -312,6 +352,10 @@ impl Backup {
             let placed = stage::place(self.ring0, self.region, &self.header, nursery, Purpose::TakeOver)
                 .map_err(|error| refusal(WatchReason::Stage, error))?;
             self.accept(placed);
+        }
+        // All this takes a while.
+        if self.unwatched.is_some() {
+            self.check_addresses(&facts, &live, false)?;
         }
         Ok(Armed {
             seq: facts.seq,
@@ -422,7 +466,10 @@ impl Backup {
             .read_u32(facts.panic_cpu_phys)
             .ok_or_else(|| field("panic_cpu_phys"))?;
         if !dead && panic_cpu != facts.panic_cpu_invalid as u32 {
-            return Err(field("panic_cpu_invalid"));
+            return Err(Refusal {
+                panicking: Some(panic_cpu),
+                ..field("panic_cpu_invalid")
+            });
         }
         let mut byte = [0];
         for (name, address) in [

@@ -183,11 +183,13 @@ pub enum Cause {
     SoftLockup = 5,
     /// A CPU went from thread to thread, but ordinary threads did not get their turn.
     LiveLock = 6,
+    /// It was taking over from another one, had let processes run, and gave no sign of life any more.
+    Silent = 7,
 }
 
 impl Cause {
     /// All of them, with the name used in reports.
-    pub const ALL: [(Self, &str); 7] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Unknown, "unknown"),
         (Self::Panic, "panic"),
         (Self::Update, "update"),
@@ -195,6 +197,7 @@ impl Cause {
         (Self::CpuHung, "cpu-hung"),
         (Self::SoftLockup, "soft-lockup"),
         (Self::LiveLock, "live-lock"),
+        (Self::Silent, "silent"),
     ];
 
     /// The cause for a stored word, if it is one of ours.
@@ -360,8 +363,8 @@ pub struct ControlWords {
     pub hang_questions: AtomicU64,
     /// Threads of the running kernel that were found in uninterruptible sleep for longer than the deadline.
     pub stalled_threads: AtomicU64,
-    /// Fault injection for tests: where the first successor of the failover under way is to panic
-    /// ([`crate::fail_at::FailAt`]). Taken from [`inject::SUCCESSOR_AT`] when the failure is detected.
+    /// Fault injection for tests: where and how the first successor of the failover under way is to fail
+    /// ([`crate::fail_at`]). Taken from [`inject::SUCCESSOR_AT`] when the failure is detected.
     pub successor_fails_at: AtomicU64,
     /// Room for more words of the backup OS.
     pub backup_reserved: [AtomicU64; 4],
@@ -431,8 +434,8 @@ pub mod inject {
     pub const STANDBY_PANICS: u64 = 1 << 18;
     /// A byte of the packed image for nursery 1 is changed before it is put back.
     pub const STANDBY_IMAGE: u64 = 1 << 19;
-    /// Where the next failover's first successor panics: a [`crate::fail_at::FailAt`] in these bits.
-    pub const SUCCESSOR_AT: u64 = 0xF << SUCCESSOR_AT_SHIFT;
+    /// Where and how the next failover's first successor fails: a [`crate::fail_at::word`] in these bits.
+    pub const SUCCESSOR_AT: u64 = crate::fail_at::MASK << SUCCESSOR_AT_SHIFT;
     /// See [`SUCCESSOR_AT`].
     pub const SUCCESSOR_AT_SHIFT: u32 = 24;
 }

@@ -1,8 +1,15 @@
-//! Steps of a hand-over at which a test lets a successor panic.
+//! Steps of a hand-over at which a test lets a successor fail, and how it fails there.
 //!
 //! Chosen in the kernel that is to die ([`crate::control::inject::SUCCESSOR_AT`]), kept over its death by the backup OS
 //! ([`crate::control::ControlWords::successor_fails_at`]), and carried out by orthros-init, in the first attempt only and only
 //! if its module allows tests.
+
+/// Bits of the word that hold the step; [`FailHow`] is in those above.
+const STEP_BITS: u32 = 4;
+/// Bits of [`FailHow`].
+const HOW_BITS: u32 = 2;
+/// All bits of the word.
+pub const MASK: u64 = (1 << (STEP_BITS + HOW_BITS)) - 1;
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +35,13 @@ pub enum FailAt {
     Resumed = 9,
     /// The distribution's init is about to be started.
     Init = 10,
+    /// The backup OS knows that everything was taken over, and does not watch yet. The distribution's init waits then.
+    Complete = 11,
 }
 
 impl FailAt {
     /// All of them, in order, with the name used on command lines.
-    pub const ALL: [(Self, &str); 10] = [
+    pub const ALL: [(Self, &str); 11] = [
         (Self::Gate, "gate"),
         (Self::FirstBlock, "first-block"),
         (Self::Memory, "memory"),
@@ -43,6 +52,7 @@ impl FailAt {
         (Self::AllBuilt, "all-built"),
         (Self::Resumed, "resumed"),
         (Self::Init, "init"),
+        (Self::Complete, "complete"),
     ];
 
     /// The step of a stored word, `None` for 0 and what is none of ours.
@@ -58,20 +68,70 @@ impl FailAt {
     }
 }
 
+/// How it fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u64)]
+pub enum FailHow {
+    /// It panics.
+    #[default]
+    Panic = 0,
+    /// Every CPU spins with interrupts off.
+    Hang = 1,
+    /// orthros-init stands still; the kernel is well.
+    Stall = 2,
+}
+
+impl FailHow {
+    /// All of them, with the name used on command lines.
+    pub const ALL: [(Self, &str); 3] = [(Self::Panic, "panic"), (Self::Hang, "hang"), (Self::Stall, "stall")];
+
+    /// The way of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|&(_, known)| known == name).map(|(how, _)| how)
+    }
+}
+
+/// The word for a step and a way.
+pub const fn word(step: FailAt, how: FailHow) -> u64 {
+    step as u64 | (how as u64) << STEP_BITS
+}
+
+/// What a word says, `None` for 0 and what is none of ours.
+pub fn parse(word: u64) -> Option<(FailAt, FailHow)> {
+    let step = FailAt::from_word(word & ((1 << STEP_BITS) - 1))?;
+    let mut all = FailHow::ALL.into_iter().map(|(how, _)| how);
+    Some((step, all.find(|&how| how as u64 == word >> STEP_BITS)?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::FailAt;
+    use super::{parse, word, FailAt, FailHow, MASK};
     use crate::control::inject::{SUCCESSOR_AT, SUCCESSOR_AT_SHIFT};
 
     #[test]
     fn every_step_has_its_word_and_name_and_fits_its_bits() {
+        assert_eq!(SUCCESSOR_AT >> SUCCESSOR_AT_SHIFT, MASK);
         for (index, (step, name)) in FailAt::ALL.into_iter().enumerate() {
             assert_eq!(step as u64, index as u64 + 1);
             assert_eq!(FailAt::from_word(step as u64), Some(step));
             assert_eq!(FailAt::from_name(name), Some(step));
-            assert!(step as u64 <= SUCCESSOR_AT >> SUCCESSOR_AT_SHIFT);
+            for (how, name) in FailHow::ALL {
+                assert_eq!(parse(word(step, how)), Some((step, how)));
+                assert_eq!(word(step, how) & !MASK, 0);
+                assert_eq!(FailHow::from_name(name), Some(how));
+            }
         }
-        assert_eq!(FailAt::from_word(0), None);
         assert_eq!(FailAt::from_name("nowhere"), None);
+        assert_eq!(FailHow::from_name("somehow"), None);
+        for none in [
+            0,
+            word(FailAt::Gate, FailHow::Stall) + 0x10,
+            0xF,
+            word(FailAt::Gate, FailHow::Hang) - 1,
+            u64::MAX,
+        ] {
+            assert_eq!(parse(none), None);
+        }
     }
 }

@@ -16,7 +16,7 @@
 //! | [`standby`] | a successor that sleeps until it is needed |
 //! | [`stage`] | kernels and initial RAM disks held ready |
 //! | [`attempts`] | successors that were tried in a failover |
-//! | [`fail_at`] | steps of a hand-over at which a test lets a successor panic |
+//! | [`fail_at`] | steps of a hand-over at which a test lets a successor fail |
 //! | [`log_ring`] | the backup OS's log |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
 //! | [`record`] | the framing of Essential Context records |

@@ -2,7 +2,7 @@
 
 use crate::exit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use shared_region::fail_at::FailAt;
+use shared_region::fail_at::{FailAt, FailHow};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -134,9 +134,12 @@ pub struct PanicTest {
     /// Something else that goes wrong as well (may be repeated).
     #[arg(long, value_enum, value_name = "FAULT")]
     pub inject: Vec<Injection>,
-    /// Let the first successor panic at this step of the hand-over.
+    /// Let the first successor fail at this step of the hand-over.
     #[arg(long, value_name = "STEP", value_parser = step)]
     pub successor_at: Option<FailAt>,
+    /// How it fails there: panic, hang (all CPUs) or stall (orthros-init).
+    #[arg(long, value_name = "HOW", value_parser = how, default_value = "panic", requires = "successor_at")]
+    pub successor_fails: FailHow,
     /// Keep this CPU from parking in the module's NMI handler (may be repeated).
     #[arg(long, value_name = "N")]
     pub unparkable: Vec<u32>,
@@ -277,9 +280,12 @@ pub struct Update {
     /// How long to wait for a moment in which no call has to be interrupted, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub wait: u64,
-    /// For tests: let the first successor panic at this step of the hand-over.
+    /// For tests: let the first successor fail at this step of the hand-over.
     #[arg(long, value_name = "STEP", value_parser = step)]
     pub successor_at: Option<FailAt>,
+    /// How it fails there: panic, hang (all CPUs) or stall (orthros-init).
+    #[arg(long, value_name = "HOW", value_parser = how, default_value = "panic", requires = "successor_at")]
+    pub successor_fails: FailHow,
     /// As JSON; progress goes to standard error.
     #[arg(long)]
     pub json: bool,
@@ -288,4 +294,9 @@ pub struct Update {
 fn step(name: &str) -> Result<FailAt, String> {
     let known = || FailAt::ALL.map(|(_, name)| name).join(", ");
     FailAt::from_name(name).ok_or_else(|| format!("it is one of {}", known()))
+}
+
+fn how(name: &str) -> Result<FailHow, String> {
+    let known = || FailHow::ALL.map(|(_, name)| name).join(", ");
+    FailHow::from_name(name).ok_or_else(|| format!("it is one of {}", known()))
 }

@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail, ensure, Context, Result};
 use orthros_device::{Device, DeviceError};
 use shared_region::control::{inject, WatchState};
 use shared_region::device::{test_kind, Test};
-use shared_region::fail_at::FailAt;
+use shared_region::fail_at::{self, FailAt, FailHow};
 
 impl PanicKind {
     /// The module's number for it; `None` for what needs no module.
@@ -100,26 +100,29 @@ fn inject_faults(device: &Device, test: &PanicTest) -> Result<()> {
         ask(test_kind::UNPARKABLE, u64::from(*cpu)).with_context(|| format!("--unparkable {cpu}"))?;
     }
     let bits = test.inject.iter().fold(0, |bits, fault| bits | fault.bit());
-    let bits = bits | test.successor_at.map_or(0, successor_at);
+    let bits = bits
+        | test
+            .successor_at
+            .map_or(0, |step| successor_at(step, test.successor_fails));
     if bits != 0 {
         ask(test_kind::INJECT, bits).context("--inject")?;
     }
     Ok(())
 }
 
-fn successor_at(step: FailAt) -> u64 {
-    (step as u64) << inject::SUCCESSOR_AT_SHIFT
+fn successor_at(step: FailAt, how: FailHow) -> u64 {
+    fail_at::word(step, how) << inject::SUCCESSOR_AT_SHIFT
 }
 
-/// Lets the next failover's first successor panic at a step.
+/// Lets the next failover's first successor fail at a step.
 ///
 /// # Errors
 /// The module does not allow tests.
-pub fn let_successor_fail(device: &Device, step: FailAt) -> Result<()> {
+pub fn let_successor_fail(device: &Device, step: FailAt, how: FailHow) -> Result<()> {
     let test = Test {
         kind: test_kind::INJECT,
         cpu: u64::MAX,
-        value: successor_at(step),
+        value: successor_at(step, how),
     };
     device.test(test).map_err(refused).context("--successor-at")
 }
@@ -147,6 +150,7 @@ mod tests {
             cpu,
             inject: Vec::new(),
             successor_at: None,
+            successor_fails: FailHow::Panic,
             unparkable: Vec::new(),
             yes,
         }

@@ -205,7 +205,7 @@ pub fn run(wish: &cli::Update) -> Result<Exit> {
         rustix::fs::sync();
     }
     if let Some(step) = wish.successor_at {
-        panic_test::let_successor_fail(&device, step)?;
+        panic_test::let_successor_fail(&device, step, wish.successor_fails)?;
     }
     progress("waiting for a moment in which no call has to be interrupted");
     let (error, seen) = ring(&device, wish.wait * 1000, 0);

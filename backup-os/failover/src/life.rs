@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Off ─► Unarmed ─► Armed ─► Stopping ─► Salvaging ─► HandingOver ─► Unarmed (the other nursery) …
-//!                     │          │            │             │
-//!                     └─►Unarmed └────────────┴─────────────┴─► Dead
+//!                     │          │            │             │            │
+//!                     └─►Unarmed └────────────┴─────────────┴────────────┴─► Dead
 //! ```
 //!
 //! A successor that fails before processes run in it is replaced; the state stays.
@@ -43,7 +43,7 @@ pub enum Input {
     HandedOver,
     /// Another successor takes the place of the one that was held ready, or of one that has failed before processes ran.
     Replaced(Start),
-    /// The successor did not make it.
+    /// The successor did not make it, and nobody can take over from it.
     SuccessorDied,
 }
 
@@ -106,7 +106,7 @@ impl Life {
                 next.start = start;
             }
             (WatchState::Stopping, Input::NotStopped)
-            | (WatchState::Salvaging | WatchState::HandingOver, Input::SuccessorDied) => {
+            | (WatchState::Salvaging | WatchState::HandingOver | WatchState::Unarmed, Input::SuccessorDied) => {
                 next.state = WatchState::Dead;
             }
             _ => return None,
@@ -186,6 +186,16 @@ mod tests {
             inputs.push(Input::SuccessorDied);
             assert_eq!(run(&inputs).unwrap().state, WatchState::Dead);
         }
+    }
+
+    #[test]
+    fn a_successor_may_die_before_it_is_watched() {
+        let mut inputs = UNTIL_ARMED.to_vec();
+        inputs.extend([Input::ActiveDied, Input::Stopped, Input::Salvaged, Input::HandedOver]);
+        let again = run(&inputs).unwrap().after(Input::Ready(Start::Cold)).unwrap();
+        assert_eq!(again.after(Input::ActiveDied).unwrap().failovers, 2);
+        inputs.push(Input::SuccessorDied);
+        assert_eq!(run(&inputs).unwrap().state, WatchState::Dead);
     }
 
     #[test]

@@ -136,6 +136,7 @@ impl Report {
             Cause::CpuHung => "a CPU took no interrupts any more",
             Cause::SoftLockup => "a CPU let no thread on any more",
             Cause::LiveLock => "ordinary threads did not get their turn on a CPU any more",
+            Cause::Silent => "it was still taking over, and gave no sign of life any more",
         };
         write!(out, "Cause: {text}")?;
         match (self.cause_cpu, self.cause_where.as_str()) {

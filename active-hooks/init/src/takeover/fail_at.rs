@@ -1,17 +1,25 @@
-//! Panics on purpose at a chosen step, for tests: [`shared_region::fail_at`].
+//! Fails on purpose at a chosen step, for tests: [`shared_region::fail_at`].
 
 use super::earlier;
 use crate::boot::log;
-use orthros_device::Region;
-use shared_region::{control::ControlWords, fail_at::FailAt};
+use orthros_device::{Device, Region};
+use shared_region::{
+    control::{ControlWords, WatchState},
+    device::{test_kind, Test},
+    fail_at::{self, FailAt, FailHow},
+};
 use std::{
     fs,
     mem::offset_of,
     sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Whether the module lets tests make this kernel fail.
 const ALLOWED: &str = "/sys/module/orthros/parameters/allow_test";
+/// How long the backup OS has to notice that everything was taken over.
+const NOTICED: Duration = Duration::from_secs(60);
 
 static CHOSEN: AtomicU64 = AtomicU64::new(0);
 
@@ -24,13 +32,56 @@ pub fn choose(region: &Region) {
     }
 }
 
-/// Panics if it is to be here.
+/// Fails if it is to be here.
 pub fn here(step: FailAt) {
-    if CHOSEN.load(Ordering::Relaxed) != step as u64 {
+    let Some((chosen, how)) = fail_at::parse(CHOSEN.load(Ordering::Relaxed)) else {
+        return;
+    };
+    if chosen == FailAt::Complete && step == FailAt::Init {
+        // Else a test could meet the user space of a kernel that is about to fail.
+        stand_still();
+    }
+    if chosen != step {
         return;
     }
-    log::error(format_args!("a test wants this kernel to fail: {step:?}"));
-    if let Err(error) = fs::write("/proc/sysrq-trigger", "c") {
+    log::error(format_args!("a test wants this kernel to fail: {step:?}, {how:?}"));
+    let done = match how {
+        FailHow::Panic => fs::write("/proc/sysrq-trigger", "c").map_err(|error| error.to_string()),
+        FailHow::Hang => hang().map_err(|error| error.to_string()),
+        FailHow::Stall => stand_still(),
+    };
+    if let Err(error) = done {
         log::error(format_args!("it does not: {error}"));
+    }
+}
+
+/// As [`here`] with [`FailAt::Complete`]: when the backup OS has noticed that everything was taken over.
+pub fn here_when_complete(region: &Region) {
+    let handing_over = || region.control(offset_of!(ControlWords, watch_state)) == WatchState::HandingOver as u64;
+    let chosen = fail_at::parse(CHOSEN.load(Ordering::Relaxed)).map(|(step, _)| step);
+    if chosen == Some(FailAt::Complete) {
+        let since = Instant::now();
+        while handing_over() && since.elapsed() < NOTICED {
+            thread::sleep(Duration::from_millis(1));
+        }
+        here(FailAt::Complete);
+    }
+}
+
+/// Every CPU spins with interrupts off, a moment later.
+fn hang() -> Result<(), orthros_device::DeviceError> {
+    let test = Test {
+        kind: test_kind::HANG_ALL,
+        cpu: u64::MAX,
+        value: 0,
+    };
+    Device::open()?.test(test)?;
+    thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
+
+fn stand_still() -> ! {
+    loop {
+        thread::sleep(Duration::from_secs(3600));
     }
 }

@@ -272,6 +272,9 @@ impl Takeover {
             }
             inner.haste.iter_mut().for_each(Haste::end);
             phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
+            if let Ok(region) = device.region() {
+                fail_at::here_when_complete(&region);
+            }
         });
         if let Err(error) = left_over {
             log::error(format_args!("frames nobody claimed stay out of use: {error}"));
