@@ -74,6 +74,33 @@ static enum readiness asleep_in(const struct pt_regs *regs)
 	}
 }
 
+static bool signal_waits(struct task_struct *task)
+{
+	sigset_t set;
+
+	sigorsets(&set, &task->pending.signal, &task->signal->shared_pending.signal);
+	sigandnsets(&set, &set, &task->blocked);
+	return !sigisemptyset(&set);
+}
+
+/*
+ * A call that has ended with EINTR in the freezer. One that waits for ever, and
+ * for no signal that is there, the salvager starts again as well
+ * (backup-os/salvage/src/interrupted/frozen.rs).
+ */
+static enum readiness ended_by_freezer(struct task_struct *task, const struct pt_regs *regs)
+{
+	switch (regs->orig_ax) {
+	case __NR_epoll_wait:
+	case __NR_epoll_pwait:
+	case __NR_epoll_pwait2:
+	case __NR_rt_sigtimedwait:
+		return signal_waits(task) ? INTERRUPTED : asleep_in(regs);
+	default:
+		return INTERRUPTED;
+	}
+}
+
 static enum readiness readiness(struct task_struct *task)
 {
 	const struct pt_regs *regs = task_pt_regs(task);
@@ -83,8 +110,12 @@ static enum readiness readiness(struct task_struct *task)
 	if ((long)regs->orig_ax < 0)
 		return READY;
 	/* On its way back to user mode, stopped or frozen: the call has its answer. */
-	if (task->frozen || state & (__TASK_STOPPED | __TASK_TRACED))
-		return (long)regs->ax == -EINTR ? INTERRUPTED : READY;
+	if (task->frozen || state & (__TASK_STOPPED | __TASK_TRACED)) {
+		if ((long)regs->ax != -EINTR)
+			return READY;
+		return state & (__TASK_STOPPED | __TASK_TRACED) ? INTERRUPTED :
+								  ended_by_freezer(task, regs);
+	}
 	if (state & TASK_INTERRUPTIBLE)
 		return asleep_in(regs);
 	return IN_THE_WAY;

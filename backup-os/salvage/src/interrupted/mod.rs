@@ -6,6 +6,8 @@
 
 mod chain;
 mod effects;
+mod frozen;
+mod restart_block;
 pub mod stack;
 mod transfer;
 mod waits;
@@ -16,18 +18,16 @@ use crate::context::Context;
 use crate::files::{self, Descriptor};
 use crate::inodes;
 use crate::memory::PhysMem;
-use crate::mirror::Field;
 use crate::paging::PageTables;
 use crate::refusal::{Refusal, Result};
 use crate::registers::{Origin, Place, Registers, UserRegs, SYSCALL_INSN};
-use crate::timers::clocks;
 use crate::user_memory;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use chain::Chain;
+pub use restart_block::RestartBlock;
 use shared_region::context::{Caught, Resume};
 use shared_region::reasons;
-use waits::FUTEX_FLAGS;
 
 const ENOSYS: i64 = -38;
 const EINTR: i64 = -4;
@@ -35,34 +35,12 @@ const EINTR: i64 = -4;
 const RESTART_CODES: [i64; 3] = [-512, -513, -514];
 /// `ERESTART_RESTARTBLOCK`: to be gone on with as `restart_block` says.
 const RESTART_BLOCK: i64 = -516;
-/// An instant on CLOCK_MONOTONIC, in nanoseconds, that no machine comes to: 200 years.
-const NEVER: u64 = 200 * 365 * 86_400 * 1_000_000_000;
 /// TIMER_ABSTIME.
 const TIMER_ABSTIME: u64 = 1;
 /// The two bytes of `syscall`.
 const SYSCALL: [u8; 2] = [0x0F, 0x05];
 /// The function that ends in the loop of a dead kernel.
 const PANIC: [&str; 1] = ["panic"];
-
-crate::mirrors! {
-    /// How an interrupted call is to be gone on with.
-    #[allow(missing_docs)]
-    pub struct RestartBlock = "restart_block" {
-        function: Field = "fn",
-        futex_uaddr: Field = "futex.uaddr",
-        futex_val: Field = "futex.val",
-        futex_bitset: Field = "futex.bitset",
-        futex_time: Field = "futex.time",
-        sleep_clock: Field = "nanosleep.clockid",
-        sleep_rmtp: Field = "nanosleep.rmtp",
-        sleep_expires: Field = "nanosleep.expires",
-        poll_ufds: Field = "poll.ufds",
-        poll_nfds: Field = "poll.nfds",
-        poll_has_timeout: Field = "poll.has_timeout",
-        poll_sec: Field = "poll.tv_sec",
-        poll_nsec: Field = "poll.tv_nsec",
-    }
-}
 
 /// How a thread goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +108,11 @@ pub fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread
         }
         code if RESTART_CODES.contains(&code) => Ok(stands(restarted(regs), caught)),
         RESTART_BLOCK => {
-            let decision = restart_block(context, thread)?;
+            let decision = restart_block::decide(context, thread)?;
             Ok(Decision { caught, ..decision })
         }
+        // What cannot be looked at leaves it an answer that is true.
+        EINTR if frozen::is_made_again(context, thread).unwrap_or(false) => Ok(stands(restarted(regs), caught)),
         // The call is over.
         _ => Ok(stands(user, caught)),
     }
@@ -229,7 +209,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             Way::Fcntl => self.fcntl(),
             Way::SignalMask => self.signal_mask(),
             Way::SysvIpc(timeout) => self.sysv_ipc(timeout),
-            Way::RestartBlock => restart_block(self.context, self.thread),
+            Way::RestartBlock => restart_block::decide(self.context, self.thread),
         }
     }
 
@@ -343,78 +323,6 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let operations = self.context.symbol(kernel.mem.ptr(file, layouts.file.f_op)?);
         Ok((operations.as_deref().unwrap_or_default().into(), mode))
     }
-}
-
-/// A call that a signal interrupted and that no handler was run for.
-fn restart_block<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread<'_>) -> Result<Decision> {
-    let kernel = context.kernel;
-    let layouts = &kernel.types.layouts;
-    let layout = &layouts.restart_block;
-    let mem = &kernel.mem;
-    let block = thread.task.offset(u64::from(layouts.task.restart_block.offset));
-    let field = |field: Field| mem.uint(block, field);
-    let function = context.symbol(mem.ptr(block, layout.function)?);
-    let regs = UserRegs {
-        ax: 0,
-        orig_ax: u64::MAX,
-        ..thread.registers.user
-    };
-    let now = &context.now;
-    let resume = match function.as_deref().unwrap_or_default() {
-        "hrtimer_nanosleep_restart" => {
-            let clock = mem.int(block, layout.sleep_clock)? as i32;
-            Resume::Sleep {
-                clock,
-                expires: now.to_process(clock, field(layout.sleep_expires)?),
-                remain: field(layout.sleep_rmtp)?,
-            }
-        }
-        // The kernel's own flags have another meaning in each version; the arguments of the call still stand.
-        "futex_wait_restart" => Resume::Futex {
-            uaddr: field(layout.futex_uaddr)?,
-            val: field(layout.futex_val)? as u32,
-            flags: (regs.si & FUTEX_FLAGS) as u32,
-            bitset: field(layout.futex_bitset)? as u32,
-            expires: now.to_process(clocks::MONOTONIC, field(layout.futex_time)?),
-        },
-        "do_restart_poll" if field(layout.poll_has_timeout)? == 0 => Resume::Poll {
-            fds: field(layout.poll_ufds)?,
-            count: field(layout.poll_nfds)? as u32,
-            expires: NEVER,
-        },
-        "do_restart_poll" => {
-            let seconds = field(layout.poll_sec)?.wrapping_mul(1_000_000_000);
-            Resume::Poll {
-                fds: field(layout.poll_ufds)?,
-                count: field(layout.poll_nfds)? as u32,
-                expires: now.to_process(clocks::MONOTONIC, seconds.wrapping_add(field(layout.poll_nsec)?)),
-            }
-        }
-        "do_no_restart_syscall" => {
-            let regs = UserRegs {
-                ax: EINTR as u64,
-                ..regs
-            };
-            return Ok(Decision {
-                regs,
-                resume: Resume::Registers,
-                caught: Caught::Kernel,
-                moved: None,
-            });
-        }
-        other => {
-            return Err(Refusal::new(
-                reasons::CALL_EFFECT,
-                alloc::format!("to be gone on with by {other}"),
-            ))
-        }
-    };
-    Ok(Decision {
-        regs,
-        resume,
-        caught: Caught::Kernel,
-        moved: None,
-    })
 }
 
 /// Offsets that interrupted calls of all these threads have moved.
