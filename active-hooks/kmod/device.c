@@ -68,7 +68,7 @@ static int mark(const struct orthros_mark *request)
 			   request->tsc ?: rdtsc_ordered());
 	word_write(processes_resumed,
 		   word_read(processes_resumed) + request->resumed);
-	word_write(successor_heartbeat, word_read(successor_heartbeat) + 1);
+	region_alive();
 	if (move) {
 		/* What this kernel is now differs from what it was when loaded. */
 		if (request->phase == ORTHROS_PHASE_COMPLETE) {

@@ -20,6 +20,7 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 #include <asm/e820/types.h>
 #include "orthros.h"
 #include "symbols.h"
@@ -340,6 +341,7 @@ int hotadd_add(struct orthros_add_memory *request)
 
 	if (error)
 		return error;
+	region_alive();
 	range_withheld = range_given = 0;
 	range.first = PHYS_PFN(start);
 	range.end = PHYS_PFN(end);
@@ -389,6 +391,19 @@ void hotadd_free_other_nursery(void)
 			word_write(nursery_free, i + 1);
 }
 
+/*
+ * A release waits until every process has all of its memory, and clears what
+ * nobody claimed: a very busy machine needs long for that. That ordinary threads
+ * get their turn meanwhile is what there is to say.
+ */
+static void say_alive(struct work_struct *work)
+{
+	region_alive();
+	schedule_delayed_work(to_delayed_work(work), HZ);
+}
+
+static DECLARE_DELAYED_WORK(alive, say_alive);
+
 int hotadd_release(struct orthros_release *reply)
 {
 	u64 begin = ktime_get_ns(), pfn = 0;
@@ -397,6 +412,7 @@ int hotadd_release(struct orthros_release *reply)
 	/* Until then another successor may need them. */
 	if (error)
 		return error;
+	schedule_delayed_work(&alive, HZ);
 	keep_end();
 	lazy_finish();
 	released = true;
@@ -419,6 +435,7 @@ int hotadd_release(struct orthros_release *reply)
 		}
 	}
 	hotadd_free_other_nursery();
+	cancel_delayed_work_sync(&alive);
 	reply->nanoseconds = ktime_get_ns() - begin;
 	return 0;
 }

@@ -39,6 +39,7 @@ void region_unmap(void);
 bool region_is_successor(void);
 /* Goes to a level of the commit point; -ECANCELED if this kernel is being replaced. */
 int region_reach(u64 level);
+void region_alive(void);
 /* The nursery that is not part of this kernel's RAM; 0 if neither or both are. */
 u64 region_other_nursery(void);
 

@@ -130,6 +130,12 @@ bool region_is_successor(void)
 	       word_read(salvage_gate) != ORTHROS_GATE_NONE;
 }
 
+/* A sign of life for the backup OS. One that gets lost between two at once is followed by another. */
+void region_alive(void)
+{
+	word_write(successor_heartbeat, word_read(successor_heartbeat) + 1);
+}
+
 /* Called before the first act of a level. One that has been reached stays so. */
 int region_reach(u64 level)
 {

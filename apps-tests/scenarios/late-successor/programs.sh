@@ -2,6 +2,7 @@
 # Memory that checks itself, a writer whose data is not synced, a pipeline: what a successor that fails late must not cost.
 # programs.sh start MEGABYTES [MEGABYTES] | ready | judge [large]
 set -eu
+# The programs start others from a process of their own: a parent that waits for one that borrows its memory (vfork) is lost.
 worker=/opt/orthros-tests/checksum-worker
 # Two failures close to each other can look like one.
 judge_worker() {
@@ -12,13 +13,13 @@ start)
 	"$worker" --threads 2 --megabytes "$2" --status /var/lib/worker &
 	[ $# = 2 ] || "$worker" --threads 2 --megabytes "$3" --status /var/lib/large &
 	# A line in the file before the next one begins; never synced. The file grows past what the journal knows.
-	sh -c 'n=0; exec 3>/var/lib/lines; while :; do n=$((n + 1)); echo "line $n" >&3; sleep 0.02; done' &
+	sh -c 'n=0; exec 3>/var/lib/lines; while :; do n=$((n + 1)); echo "line $n" >&3; (exec sleep 0.02); done' &
 	# A deleted file, and one that has had its name for less than the journal knows; both are held, and never synced.
 	sh -c 'exec 3<>/var/lib/gone 4>/var/lib/young.tmp; seq 1 50000 >&3; seq 1 50000 >&4; rm /var/lib/gone; mv /var/lib/young.tmp /var/lib/young
 		while sum=$(md5sum <"/proc/$$/fd/3"); do
 			[ "$sum" = "$(seq 1 50000 | md5sum)" ] || echo "the deleted file is another" >/var/lib/torn
-			date +%s >/var/lib/looked.new; mv /var/lib/looked.new /var/lib/looked
-			sleep 0.5
+			(exec date +%s >/var/lib/looked.new); (exec mv /var/lib/looked.new /var/lib/looked)
+			(exec sleep 0.5)
 		done
 		echo "the deleted file cannot be read" >/var/lib/torn' &
 	sh -c 'n=0; seq 1 100000000 | while read -r line; do n=$((n + 1)); [ "$line" = $n ] || { echo "line $n is $line" >/var/lib/torn; exit 1; }; [ $((n % 500)) != 0 ] || echo $n >/var/lib/piped; done' &
