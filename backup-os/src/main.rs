@@ -43,6 +43,7 @@ mod takeover;
 mod text_patch;
 mod timer;
 mod unpack;
+mod unwatched;
 mod watch;
 
 use core::sync::atomic::Ordering;

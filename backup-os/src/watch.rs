@@ -4,7 +4,6 @@
 //! then the heartbeats of the CPUs ([`crate::hang`]) when it is. It reads the active's memory and writes nothing but words of its own in the region. It never touches the PCI
 //! configuration ports, which the active uses in two steps.
 
-use crate::attempt::Failed;
 use crate::hang::{Death, Eyes, HangWatch};
 use crate::memory::LiveMemory;
 use crate::parking::Parking;
@@ -26,22 +25,15 @@ use machine::Ring0;
 use salvage::addr::PhysAddr;
 use salvage::memory::PhysMem;
 use salvage::prepared::{PrepareError, Prepared};
-use shared_region::attempts::End;
-use shared_region::control::{Cause, CommitPoint, Doorbell, SuccessorPhase, WatchReason};
+use shared_region::control::{Cause, Doorbell, WatchReason};
 use shared_region::facts::{self, Facts, FactsError};
 use shared_region::header::Header;
 use shared_region::layout;
 use shared_region::stage::StageState;
 use shared_region::timeline::Event;
 
-/// Ticks that a kernel that panics unwatched has for its last words.
-const LAST_WORDS_TICKS: u64 = LAST_WORDS_US / timer::TICK_US + 1;
-/// Ticks between two attempts at arming while something is awaited that is cheap to look at.
-const RETRY_TICKS: u64 = 100;
-/// And after one that read the whole kernel or image and found it wrong.
-const REFUSED_TICKS: u64 = 5_000;
 /// The doorbell's own byte in its word.
-const DOORBELL: u64 = 0xFF;
+pub const DOORBELL: u64 = 0xFF;
 /// First bit of the CPU's number in the doorbell.
 const DOORBELL_CPU: u32 = 8;
 /// First bit of the number of threads whose call an update has ended.
@@ -51,7 +43,7 @@ const DOORBELL_INTERRUPTED: u32 = 40;
 /// still print, the panicking stack, is unwound by the salvager. A kernel that hangs in between does not ring. Three
 /// milliseconds were tried: a service that wrote to the console's line was then stopped waiting for the lock of it, in the
 /// middle of its call, and lost.
-const LAST_WORDS_US: u64 = 15_000;
+pub const LAST_WORDS_US: u64 = 15_000;
 /// And in looks, between which this core rests: where CPUs take turns, time alone may pass without the other having one.
 const LAST_WORDS_LOOKS: u32 = 3;
 
@@ -121,9 +113,10 @@ pub fn rung_by(doorbell: u64) -> Death {
 
 /// Why it is not armed, for the words and for the log.
 pub struct Refusal {
-    reason: WatchReason,
+    /// As the words say it.
+    pub reason: WatchReason,
     /// The CPU that has taken `panic_cpu`, if that is it.
-    panicking: Option<u32>,
+    pub panicking: Option<u32>,
     /// In words.
     pub message: String,
 }
@@ -223,53 +216,6 @@ impl Backup {
         control.stray_vectors.store(interrupts::stray(), Ordering::Relaxed);
         console::catch_up();
         self.serve_power_words();
-    }
-
-    /// Waits until it is time to try to arm again. Returns if the kernel has died meanwhile.
-    fn idle_unarmed(&mut self, refusal: &Refusal) -> Option<Armed> {
-        let pause = match refusal.reason {
-            _ if refusal.panicking.is_some() => LAST_WORDS_TICKS,
-            WatchReason::NoFacts | WatchReason::HandOver => RETRY_TICKS,
-            _ => REFUSED_TICKS,
-        };
-        for _ in 0..pause {
-            if let Some(death) = self.rang_unwatched() {
-                return self.died_unwatched(death);
-            }
-            self.wait_a_tick();
-            self.serve_stage();
-            self.standby_on();
-        }
-        // It does not come to where it would ring.
-        let cpu = refusal.panicking.filter(|_| self.life.failovers > 0)?;
-        self.died_unwatched(Death {
-            cause: Cause::Panic,
-            cpu: Some(cpu as usize),
-            ..Death::default()
-        })
-    }
-
-    /// Whether a kernel that has taken over panics, and is not watched.
-    fn rang_unwatched(&self) -> Option<Death> {
-        let rang = self.region.control().doorbell.load(Ordering::Acquire);
-        let panics = self.life.failovers > 0 && rang & DOORBELL == Doorbell::Panic as u64;
-        panics.then(|| rung_by(rang))
-    }
-
-    /// Makes a failover of it. If it has never been watched it counts as a successor that failed. Gives the machine up if
-    /// it has not told enough of itself.
-    fn died_unwatched(&mut self, death: Death) -> Option<Armed> {
-        if let Some(candidate) = self.unwatched.take() {
-            let failed = Failed {
-                end: End::Panicked,
-                level: CommitPoint::Processes,
-            };
-            self.another_is_next(candidate, failed, SuccessorPhase::Complete);
-        }
-        match self.arm_dead(death) {
-            Ok(armed) => Some(armed),
-            Err(why) => self.lose(format_args!("the kernel panicked before it was watched, and {why}")),
-        }
     }
 
     fn death(&self, armed: &mut Armed) -> Option<Death> {
