@@ -131,11 +131,24 @@ pub fn measure(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<
                 }
                 measured.lost.push(format!("{error:#}"));
                 machine.qemu.end();
+                keep_logs(&plan, measured.lost.len())?;
                 machine = run::ready_machine(paths, artefacts, &scenario, &plan)?;
             }
         }
     }
     Ok(measured)
+}
+
+/// The next machine would write over what this one said.
+fn keep_logs(plan: &Plan, number: usize) -> Result<()> {
+    let kept = plan.dir.join(format!("lost-{number}"));
+    fs::create_dir_all(&kept)?;
+    for entry in fs::read_dir(&plan.dir)?.flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "log") {
+            fs::copy(entry.path(), kept.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The guest for a method.
