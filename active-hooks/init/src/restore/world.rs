@@ -2,10 +2,11 @@
 //!
 //! Nothing is judged here beyond what the framing says: a record that cannot be read costs the process it belongs to.
 
+use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, DirtyFile, DiskContent, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost, Machine, Mapping,
-        Mount, NameGone, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
+        Mount, NameGone, Network, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -104,6 +105,10 @@ pub struct World<'a> {
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
+    /// The machine's network.
+    pub network: Network,
+    /// Sockets.
+    pub sockets: BTreeMap<Id, SocketContent<'a>>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
     /// What the salvager could not save, with the process it costs.
@@ -185,6 +190,10 @@ impl<'a> World<'a> {
             Kind::Keyring => {
                 self.keyrings.insert(owner, record.decode().map_err(text)?);
             }
+            Kind::Network => self.network = record.decode().map_err(text)?,
+            Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::ReceiveQueue => self.socket(owner)?.received.push(record.payload),
+            Kind::SendQueue => self.socket(owner)?.to_send.push(record.payload),
             Kind::Lost => self
                 .lost
                 .push((u32::try_from(owner).unwrap_or(0), record.decode().map_err(text)?)),
@@ -212,6 +221,12 @@ impl<'a> World<'a> {
         };
         frames.push(payload);
         Ok(())
+    }
+
+    fn socket(&mut self, owner: Id) -> Result<&mut SocketContent<'a>, String> {
+        self.sockets
+            .get_mut(&owner)
+            .ok_or_else(|| "a queue that belongs to no socket".into())
     }
 
     fn member(&mut self, owner: Id) -> &mut Member {

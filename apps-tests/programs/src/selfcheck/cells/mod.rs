@@ -18,6 +18,7 @@ mod process_tree;
 mod restrictions;
 mod shared_memory;
 mod signals;
+mod sockets;
 mod threads;
 mod timers;
 
@@ -25,7 +26,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 20] = [
+    let lists: [&'static [Cell]; 21] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         files::CELLS,
         files_on_disk::CELLS,
         pipes::CELLS,
+        sockets::CELLS,
         event_files::CELLS,
         timers::CELLS,
         clocks::CELLS,

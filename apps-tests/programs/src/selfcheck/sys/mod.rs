@@ -12,6 +12,7 @@ pub mod memory;
 pub mod process;
 pub mod registers;
 pub mod signal;
+pub mod socket;
 
 use anyhow::{bail, Result};
 use std::sync::atomic::AtomicU32;
