@@ -6,6 +6,7 @@ PORT, CONNECTIONS, NUMBERS = int(sys.argv[1]), 4, 1024
 AFTER = 5
 done = os.environ["STEPS_DONE"]
 problems, last, longest, counts = [], {}, {}, {}
+resets = 0
 
 
 def block(first):
@@ -48,6 +49,8 @@ def run(function, connection, name):
     try:
         function(connection, name)
     except OSError as error:
+        global resets
+        resets += isinstance(error, ConnectionResetError)
         problems.append(f"{name}: {error}")
 
 
@@ -67,5 +70,6 @@ still = [name for name in counts if counts[name] <= before.get(name, 0)]
 problems += [f"{name}: nothing moves any more" for name in still]
 for name in sorted(counts):
     print(f"{name}: {counts[name]} numbers, longest gap {longest[name]:.2f} s")
+print(f"longest gap {max(longest.values(), default=0):.2f} s, errors {len(problems)}, resets {resets}")
 print("\n".join(problems))
 sys.exit(bool(problems))

@@ -130,15 +130,22 @@ impl Held {
         Ok(())
     }
 
+    /// Goes through with all of it whatever fails: [`Self::cut`] may have got half way. Returns the first error.
     fn mend(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        let mut step = |done: io::Result<()>| match done {
+            // As it should be already.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT)) => {}
+            done => result = std::mem::replace(&mut result, Ok(())).and(done),
+        };
         for family in FAMILIES {
-            rule(&self.netlink, NEW_RULE, family, 0, LOCAL, None)?;
-            rule(&self.netlink, DELETE_RULE, family, 1, LOCAL, None)?;
+            step(rule(&self.netlink, NEW_RULE, family, 0, LOCAL, None));
+            step(rule(&self.netlink, DELETE_RULE, family, 1, LOCAL, None));
             for link in &self.links {
-                rule(&self.netlink, DELETE_RULE, family, 0, 0, Some(link))?;
+                step(rule(&self.netlink, DELETE_RULE, family, 0, 0, Some(link)));
             }
         }
-        Ok(())
+        result
     }
 }
 
