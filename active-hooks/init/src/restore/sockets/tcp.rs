@@ -3,7 +3,7 @@
 
 use super::{buffers, new, options, raw, sockaddr, what, SocketContent, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
 use crate::restore::{clock::Elapsed, OrRefuse, Refusal, Restored};
-use shared_region::context::{Socket, TcpConnection};
+use shared_region::context::{Socket, SocketOption, TcpConnection};
 use std::{io, os::fd::OwnedFd};
 
 /// Options of `IPPROTO_TCP` (include/uapi/linux/tcp.h).
@@ -108,8 +108,11 @@ impl Standing {
     fn try_to_go_on(&self) -> Restored<()> {
         let Self { fd, record, unsent, .. } = self;
         repair(fd, TCP_REPAIR, OFF).or_refuse(|| "end of the repair")?;
-        // The repair takes `SO_REUSEADDR` away, and holds timers back.
-        options(fd, record, true)?;
+        // The repair takes `SO_REUSEADDR` away, and holds timers back. The others that come before `bind` stand.
+        let reuse = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
+        for option in record.options.iter().filter(reuse) {
+            raw::set(fd, option.level, option.name, &option.value).or_refuse(|| "SO_REUSEADDR")?;
+        }
         options(fd, record, false)?;
         if !unsent.is_empty() {
             push(fd, SO_SNDBUFFORCE, unsent).or_refuse(|| format!("{} bytes to be sent", unsent.len()))?;
@@ -174,7 +177,7 @@ mod tests {
     use shared_region::context::{Clock, InetAddress};
     use std::{
         io::{Read, Write},
-        net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
         time::Duration,
     };
 
@@ -229,7 +232,25 @@ mod tests {
 
     #[test]
     fn a_connection_goes_on_without_its_peer_noticing() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+        goes_on(Ipv4Addr::LOCALHOST.into(), libc::AF_INET, Vec::new());
+    }
+
+    #[test]
+    fn so_does_one_of_ipv6_with_an_option_that_only_comes_before_its_address() {
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            eprintln!("skipped: there is no IPv6 here");
+            return;
+        }
+        let only = SocketOption {
+            level: libc::IPPROTO_IPV6,
+            name: libc::IPV6_V6ONLY,
+            value: 0u32.to_ne_bytes().to_vec(),
+        };
+        goes_on(Ipv6Addr::LOCALHOST.into(), libc::AF_INET6, vec![only]);
+    }
+
+    fn goes_on(host: IpAddr, family: i32, options: Vec<SocketOption>) {
+        let listener = TcpListener::bind((host, 0)).expect("listen");
         let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (server, _) = listener.accept().expect("accept");
         client.write_all(b"received but not taken").expect("send");
@@ -249,7 +270,8 @@ mod tests {
 
         let content = SocketContent {
             record: Socket {
-                family: libc::AF_INET as u32,
+                family: family as u32,
+                options,
                 kind: libc::SOCK_STREAM as u32,
                 protocol: libc::IPPROTO_TCP as u32,
                 buffers: (131_072, 87_040),
