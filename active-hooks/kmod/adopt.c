@@ -108,20 +108,35 @@ static int prepare_table(struct adoption *adoption)
 	return error;
 }
 
-static struct page *copy_frame(u64 pfn)
+/*
+ * Where a frame can be read. One that is no RAM of this kernel is mapped with all
+ * that the reach of a page table has beside it: they are copied together, and
+ * undoing a mapping interrupts every CPU.
+ */
+static void *source_of(struct adoption *adoption, u64 pfn)
 {
-	struct page *page = alloc_page(GFP_HIGHUSER_MOVABLE);
-	void *source;
+	u64 first = round_down(pfn, PTRS_PER_PTE);
+	struct page *page = pfn_to_online_page(pfn);
+
+	if (page)
+		return page_address(page);
+	if (!adoption->source || adoption->source_pfn != first) {
+		if (adoption->source)
+			memunmap(adoption->source);
+		adoption->source_pfn = first;
+		adoption->source = memremap(PFN_PHYS(first), PMD_SIZE, MEMREMAP_WB);
+	}
+	return adoption->source ? adoption->source + ((pfn - first) << PAGE_SHIFT) : NULL;
+}
+
+static struct page *copy_frame(struct adoption *adoption, u64 pfn)
+{
+	void *source = source_of(adoption, pfn);
+	struct page *page = source ? alloc_page(GFP_HIGHUSER_MOVABLE) : NULL;
 
 	if (!page)
 		return NULL;
-	source = memremap(PFN_PHYS(pfn), PAGE_SIZE, MEMREMAP_WB);
-	if (!source) {
-		__free_page(page);
-		return NULL;
-	}
 	copy_page(page_address(page), source);
-	memunmap(source);
 	__SetPageUptodate(page);
 	return page;
 }
@@ -133,7 +148,7 @@ static int ready_page(struct adoption *adoption, unsigned int index)
 	int error;
 
 	if (entry->copy) {
-		entry->page = copy_frame(entry->pfn);
+		entry->page = copy_frame(adoption, entry->pfn);
 		if (!entry->page)
 			return -ENOMEM;
 	} else {
@@ -226,6 +241,12 @@ static int flush(struct adoption *adoption)
 	adoption->count = 0;
 	cond_resched();
 	return error;
+}
+
+bool adopt_can_take(u64 pfn)
+{
+	return hotadd_is_withheld(pfn) ||
+	       (!pfn_to_online_page(pfn) && hotadd_is_readable(pfn));
 }
 
 /*
@@ -352,6 +373,13 @@ struct adoption *adopt_make(struct mm_struct *mm)
 		adoption->mm = mm;
 	}
 	return adoption;
+}
+
+void adopt_free(struct adoption *adoption)
+{
+	if (adoption->source)
+		memunmap(adoption->source);
+	kvfree(adoption);
 }
 
 int adopt_chunk(struct adoption *adoption, const struct orthros_frame_run *runs,

@@ -23,6 +23,9 @@ struct adoption {
 	struct vm_area_struct *vma;
 	/* The process's counter of resident pages has them already. */
 	bool counted;
+	/* Frames that are copied from, mapped; and the first of them. */
+	void *source;
+	u64 source_pfn;
 	/* What became of the pages. */
 	u64 adopted, copied;
 	/* The batch: pages side by side from `first` on. */
@@ -87,8 +90,11 @@ static inline void adopt_count_rss(struct mm_struct *mm, long pages)
 #endif
 }
 
-/* adopt.c; what is made is to be freed with kvfree(). */
+/* adopt.c */
 struct adoption *adopt_make(struct mm_struct *mm);
+void adopt_free(struct adoption *adoption);
+/* Whether a process's own frame can be adopted in place or copied. */
+bool adopt_can_take(u64 pfn);
 /* Whether anonymous pages can be put into a mapping; its address space is locked. */
 int adopt_prepare_vma(struct vm_area_struct *vma);
 /* failed_run tells where it stopped. The address space is locked. */

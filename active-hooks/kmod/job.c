@@ -166,7 +166,7 @@ static void work_on(struct job *job, job_step step, bool killable)
 		}
 		step(job, index, adoption);
 	}
-	kvfree(adoption);
+	adopt_free(adoption);
 }
 
 struct helper {

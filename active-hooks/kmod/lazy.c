@@ -139,7 +139,7 @@ static int complete_chunk(struct lazy *lazy, u32 index)
 		}
 	}
 	mutex_unlock(lock);
-	kvfree(adoption);
+	adopt_free(adoption);
 	return error;
 }
 
@@ -229,8 +229,13 @@ static int divert_faults(void)
 	return error;
 }
 
-/* Waits until no CPU can be in what led there: not to be waited for by others. */
-static void undivert_faults(void)
+/*
+ * Waits until every task has left its CPU by itself, because one may have been
+ * put aside in what led there (synchronize_rcu_tasks(), which nothing expedites):
+ * seconds on a busy machine. Nobody else waits for that; meanwhile faults take
+ * a way round and find nothing to do.
+ */
+static void undivert_faults(struct work_struct *work)
 {
 	mutex_lock(&all_lock);
 	if (diverted && list_empty(&all)) {
@@ -240,6 +245,8 @@ static void undivert_faults(void)
 	}
 	mutex_unlock(&all_lock);
 }
+
+static DECLARE_WORK(undiverting, undivert_faults);
 
 /*
  * Reclaim and migration tell of pages that are there: they hold locks that may
@@ -322,8 +329,19 @@ static void finish(struct lazy *lazy)
 static void sweep(struct work_struct *work)
 {
 	finish(container_of(to_delayed_work(work), struct lazy, sweep));
-	undivert_faults();
 	module_put(THIS_MODULE);
+}
+
+/* Frames in a window are copied: they can be read until the last page is in. */
+static bool can_take(u64 pfn, u64 pages)
+{
+	u64 end = pfn + pages;
+
+	if (hotadd_are_withheld(pfn, pages))
+		return true;
+	while (pfn < end && adopt_can_take(pfn))
+		pfn++;
+	return pfn == end;
 }
 
 /*
@@ -346,7 +364,7 @@ static int check(struct lazy *lazy)
 				  run_kind(run) != ORTHROS_FRAME_HUGE))
 			return -EINVAL;
 		last = end;
-		if (!hotadd_are_withheld(pfn, run_pages(run)))
+		if (!can_take(pfn, run_pages(run)))
 			return -EPERM;
 		while (at < end) {
 			int error;
@@ -541,7 +559,7 @@ static struct lazy *take_abandoned(void)
 
 /*
  * Until every process has all of its memory, or is dead. The caller lets no other
- * request in meanwhile.
+ * request in meanwhile, and none for such memory afterwards.
  */
 void lazy_finish(void)
 {
@@ -552,12 +570,14 @@ void lazy_finish(void)
 		module_put(THIS_MODULE);
 	}
 	wait_event(finished, !atomic_read(&unfinished));
-	undivert_faults();
+	queue_work(system_unbound_wq, &undiverting);
 }
 
 /* Nobody may come back into this module. */
 void lazy_stop(void)
 {
+	queue_work(system_unbound_wq, &undiverting);
+	flush_work(&undiverting);
 	while (atomic_read(&inside))
 		schedule_timeout_uninterruptible(1);
 	synchronize_rcu_tasks();

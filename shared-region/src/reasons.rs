@@ -32,7 +32,7 @@ reasons! {
     FILE_SYSTEM "file-system" "has a file open on a file system that cannot be restored";
     PSEUDO_TERMINAL "pty" "has a pseudo terminal open";
     DEVICE "device" "has a device open that keeps state";
-    FILE_LOCK "file-lock" "holds or waits for a lock on a file";
+    FILE_LOCK "file-lock" "holds a lock on a file of a kind that cannot be restored";
     LEASE "lease" "holds a lease on a file";
     FASYNC "fasync" "asked for signals on input and output (O_ASYNC)";
     DIRECT_IO "direct-io" "has direct input or output under way";

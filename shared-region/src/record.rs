@@ -90,6 +90,8 @@ impl Kind {
     pub const SendQueue: Self = Self(26);
     /// [`crate::context::Network`]; owner 0.
     pub const Network: Self = Self(27);
+    /// [`crate::context::FileLocks`]; owner is the id of an open file through which they are held.
+    pub const FileLocks: Self = Self(28);
 }
 
 /// Head of the stream, at the start of the area.

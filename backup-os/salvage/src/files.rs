@@ -160,12 +160,11 @@ pub fn write<M: PhysMem + ?Sized>(
     for descriptor in &table {
         let Descriptor { fd, file, .. } = *descriptor;
         let name = || alloc::format!("fd {fd}");
-        file_locks::check(context, files, file).map_err(|refusal| refusal.of(name))?;
         if context.first(Kind::OpenFile, file.0) {
             open_file(context, writer, retained, &table, file).map_err(|refusal| refusal.of(name))?;
         }
     }
-    Ok(())
+    file_locks::write(context, writer, &table, files)
 }
 
 /// One open file, with the object behind it.

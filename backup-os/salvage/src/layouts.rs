@@ -7,7 +7,7 @@ use crate::dentry::{Dentry, MntNamespace, MountLayout};
 use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
 use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super};
-use crate::file_locks::{FileLock, FileLockContext};
+use crate::file_locks::{FileLockContext, FileLockLayout};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
 use crate::fpu::FpState;
 use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
@@ -212,7 +212,7 @@ crate::mirror_set! {
         /// `struct file_lock_context`.
         file_lock_context: FileLockContext,
         /// `struct file_lock`.
-        file_lock: FileLock,
+        file_lock: FileLockLayout,
         /// `struct eventfd_ctx`.
         eventfd: EventfdCtx,
         /// `struct eventpoll`.

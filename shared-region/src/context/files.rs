@@ -93,6 +93,40 @@ pub enum OpenFileKind {
     },
 }
 
+/// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLocks {
+    /// The owner if that is a file table, as of POSIX locks; 0 if it is the open file.
+    pub table: Id,
+    /// The locks.
+    pub locks: Vec<FileLock>,
+}
+
+/// A lock on a file, as `flock` and `fcntl` set it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLock {
+    /// Which call it is of.
+    pub kind: FileLockKind,
+    /// Nobody else may have one: LOCK_EX, F_WRLCK.
+    pub exclusive: bool,
+    /// First byte.
+    pub start: u64,
+    /// Bytes; 0 for all that follow.
+    pub length: u64,
+}
+
+/// Kinds of locks on files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileLockKind {
+    /// `flock`, of the whole file; of an open file.
+    #[default]
+    Flock,
+    /// `F_SETLK`, of a file table.
+    Posix,
+    /// `F_OFD_SETLK`, of an open file.
+    OpenFile,
+}
+
 /// One entry of an epoll set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpollWatch {

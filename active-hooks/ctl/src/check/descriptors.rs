@@ -77,11 +77,11 @@ fn common(object: &str, info: &Info) -> Vec<Finding> {
     }
     // `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`
     for lock in &info.locks {
-        let lease = lock
-            .split_whitespace()
-            .nth(1)
-            .is_some_and(|kind| kind == "LEASE" || kind == "DELEG");
-        let reason = if lease { reasons::LEASE } else { reasons::FILE_LOCK };
+        let reason = match lock.split_whitespace().nth(1) {
+            Some("POSIX" | "OFDLCK" | "FLOCK") => continue,
+            Some("LEASE" | "DELEG") => reasons::LEASE,
+            _ => reasons::FILE_LOCK,
+        };
         findings.push(Finding::refused(object, reason, lock));
     }
     findings

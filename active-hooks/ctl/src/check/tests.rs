@@ -229,6 +229,11 @@ fn each_kind_of_descriptor_is_named() {
         (
             "/home/file",
             "flags:\t0100002\nmnt_id:\t22\nlock:\t1: POSIX  ADVISORY  WRITE 3000 fe:01:5 0 EOF\n",
+            None,
+        ),
+        (
+            "/home/file",
+            "flags:\t0100002\nmnt_id:\t22\nlock:\t1: ACCESS ADVISORY  WRITE 3000 fe:01:5 0 EOF\n",
             Some("file-lock"),
         ),
         (

@@ -448,7 +448,7 @@ impl<'a> Builder<'a> {
 
 /// The rest of a process's memory. If it is much, the process need not wait for it.
 ///
-/// What is copied is copied now: the owner of the frame may change it as soon as it runs. And so are pages of private file
+/// What others own as well is copied now: the owner may change it as soon as it runs. And so are pages of private file
 /// mappings handed over now: anybody who cuts the file short takes them away, and could not take what is not there yet.
 fn hand_over(host: &dyn Host, id: u32, built: &mut Built, space: &Space<'_>, pieces: &[&[u8]]) -> Restored<()> {
     let runs = || pieces.iter().flat_map(|piece| FrameRun::iter(piece));

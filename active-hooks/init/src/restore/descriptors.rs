@@ -93,12 +93,21 @@ pub fn drop_inherited(batch: &mut Batch<'_>, objects: &Objects) -> Restored<()> 
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 
+/// Open files, by id, that have what only one of the processes that share them has to set.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Who is told by a signal.
+    pub owners: BTreeSet<Id>,
+    /// Their locks.
+    pub locks: BTreeSet<Id>,
+}
+
 /// Sets who is told by a signal when something happens on a file. Done once for a file, by a process that has it.
-pub fn owners(batch: &mut Batch<'_>, table: &FileTable, world: &World, done: &mut BTreeSet<Id>) -> Restored<()> {
+pub fn owners(batch: &mut Batch<'_>, table: &FileTable, world: &World, done: &mut Done) -> Restored<()> {
     for &(fd, id, _) in &table.descriptors {
         let Some(file) = world.files.get(&id) else { continue };
         let (kind, owner, signal) = file.owner;
-        if owner == 0 && signal == 0 || !done.insert(id) {
+        if owner == 0 && signal == 0 || !done.owners.insert(id) {
             continue;
         }
         let what = || format!("owner of fd {fd}");

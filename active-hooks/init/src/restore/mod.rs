@@ -17,6 +17,7 @@ pub mod cow;
 pub mod creds;
 pub mod descriptors;
 pub mod elf;
+pub mod file_locks;
 pub mod groups;
 pub mod high;
 pub mod host;
@@ -172,7 +173,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
 }
 
 fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
-    let mut owners = BTreeSet::new();
+    let mut done = descriptors::Done::default();
     let sections = sections(builder, setting.failover);
     let ids: Vec<u32> = builder.built.keys().copied().collect();
     for id in ids {
@@ -187,7 +188,7 @@ fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
             continue;
         };
         let in_sections = sections.get(&id).map_or(&[][..], Vec::as_slice);
-        let finished = process::finish(&mut builder.arena, built, member, &context, in_sections, &mut owners);
+        let finished = process::finish(&mut builder.arena, built, member, &context, in_sections, &mut done);
         if let Err(refusal) = finished {
             builder.refuse(id, refusal);
         }

@@ -4,7 +4,7 @@ use super::{
     arena::Arena,
     batch::{Arg, Batch},
     clock::Elapsed,
-    creds, descriptors,
+    creds, descriptors, file_locks,
     host::Host,
     library,
     meter::{self, Part},
@@ -14,11 +14,7 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use crate::sys;
-use shared_region::{
-    context::{FileTable, Id},
-    control::FREEZER_CGROUP,
-    device::TaskState,
-};
+use shared_region::{context::FileTable, control::FREEZER_CGROUP, device::TaskState};
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
@@ -171,7 +167,7 @@ pub fn finish(
     member: &Member,
     context: &Finish<'_>,
     sections: &[Option<u64>],
-    owners_set: &mut BTreeSet<Id>,
+    done: &mut descriptors::Done,
 ) -> Restored<()> {
     let process = &member.record;
     let space = context
@@ -206,7 +202,8 @@ pub fn finish(
         signals::queue_for_thread(&mut batch, thread)?;
         threads::restrict(&mut batch, thread, context.own)?;
         if leads {
-            descriptors::owners(&mut batch, table, context.world, owners_set)?;
+            descriptors::owners(&mut batch, table, context.world, done)?;
+            file_locks::lock(&mut batch, process.files, table, context.world, done)?;
             dumpable(&mut batch, space.record.dumpable)?;
         }
         batch.finish()?;

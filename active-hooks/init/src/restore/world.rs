@@ -5,8 +5,8 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, DirtyFile, DiskContent, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost, Machine, Mapping,
-        Mount, NameGone, Network, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
+        AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
+        Machine, Mapping, Mount, NameGone, Network, OpenFile, Pipe, Process, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -111,6 +111,8 @@ pub struct World<'a> {
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
+    /// Locks on files, by the open files through which they are held.
+    pub locks: BTreeMap<Id, Vec<FileLocks>>,
     /// What the salvager could not save, with the process it costs.
     pub lost: Vec<(u32, Lost)>,
     /// The salvager's count.
@@ -194,6 +196,10 @@ impl<'a> World<'a> {
             Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::ReceiveQueue => self.socket(owner)?.received.push(record.payload),
             Kind::SendQueue => self.socket(owner)?.to_send.push(record.payload),
+            Kind::FileLocks => {
+                let locks = record.decode().map_err(text)?;
+                self.locks.entry(owner).or_default().push(locks);
+            }
             Kind::Lost => self
                 .lost
                 .push((u32::try_from(owner).unwrap_or(0), record.decode().map_err(text)?)),

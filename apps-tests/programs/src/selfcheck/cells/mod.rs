@@ -2,6 +2,7 @@
 
 mod clocks;
 mod event_files;
+mod file_locks;
 mod files;
 mod files_on_disk;
 mod fork_memory;
@@ -26,7 +27,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 21] = [
+    let lists: [&'static [Cell]; 22] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,
+        file_locks::CELLS,
         pipes::CELLS,
         sockets::CELLS,
         event_files::CELLS,

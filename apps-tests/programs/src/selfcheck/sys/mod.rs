@@ -8,6 +8,7 @@ pub mod clock;
 pub mod event;
 pub mod file;
 pub mod keyring;
+pub mod lock;
 pub mod memory;
 pub mod process;
 pub mod registers;
