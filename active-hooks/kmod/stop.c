@@ -227,15 +227,23 @@ static void watch_way_out(void)
 }
 #endif
 
+/* Whether this NMI came into an interrupt or what follows one; it counts itself. */
+static bool interrupts_something(void)
+{
+	return in_serving_softirq() || hardirq_count() > HARDIRQ_OFFSET;
+}
+
 /*
  * Kernel threads have no call to end, but may have an operation on a file
- * system under way (journal_info): without it its journal is whole. The CPU that
- * panics has nothing to come back to.
+ * system under way (journal_info): without it its journal is whole. What came
+ * from the network is dealt with in the interrupt of whoever runs, with a socket
+ * locked. The CPU that panics has nothing to come back to.
  */
 static bool may_go_on(u64 request, struct pt_regs *regs)
 {
 	return word_read(stop_gently) == request && !user_mode(regs) &&
-	       (!(current->flags & PF_KTHREAD) || current->journal_info) &&
+	       (!(current->flags & PF_KTHREAD) || current->journal_info ||
+		interrupts_something()) &&
 	       atomic_read(symbols.panic_cpu) != raw_smp_processor_id();
 }
 

@@ -428,8 +428,9 @@ fn protect(machine: &mut Machine, scenario: &Scenario, unprotected: bool) -> Res
     if let Some(unit) = &scenario.protect.unit {
         machine.agent.check(&format!("systemctl start {unit}"), SHORT)?;
         if !unprotected {
-            let list = format!("orthros-ctl protect $(cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs)");
-            machine.agent.check(&list, SHORT)?;
+            machine
+                .agent
+                .check(&format!("orthros-ctl protect --unit {unit}"), SHORT)?;
         }
     }
     Ok(())

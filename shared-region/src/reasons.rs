@@ -26,7 +26,8 @@ reasons! {
     UNREADABLE "unreadable" "its state in kernel memory makes no sense";
     NO_ROOM "no-room" "there is no room left to record it";
 
-    SOCKET "socket" "has a socket open";
+    SOCKET "socket" "has a socket of a kind that cannot be restored";
+    SOCKET_STATE "socket-state" "has a socket in a state that cannot be restored";
     FILE_TYPE "file-type" "has a file open that cannot be restored";
     FILE_SYSTEM "file-system" "has a file open on a file system that cannot be restored";
     PSEUDO_TERMINAL "pty" "has a pseudo terminal open";

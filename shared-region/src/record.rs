@@ -82,6 +82,14 @@ impl Kind {
     pub const DirtyFile: Self = Self(22);
     /// [`crate::context::Keyring`]; owner is the keyring id.
     pub const Keyring: Self = Self(23);
+    /// [`crate::context::Socket`]; owner is the socket id.
+    pub const Socket: Self = Self(24);
+    /// Flat bytes that a socket has received and its process has not taken; owner is the socket id.
+    pub const ReceiveQueue: Self = Self(25);
+    /// Flat bytes that a process has sent and its peer has not acknowledged; owner is the socket id.
+    pub const SendQueue: Self = Self(26);
+    /// [`crate::context::Network`]; owner 0.
+    pub const Network: Self = Self(27);
     /// [`crate::context::FileLocks`]; owner is the id of an open file through which they are held.
     pub const FileLocks: Self = Self(28);
     /// [`crate::context::SemaphoreSet`]; owner is the id of the set.

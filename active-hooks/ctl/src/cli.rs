@@ -99,11 +99,14 @@ pub struct Protect {
     /// Every process of this name (the kernel's, up to 15 bytes), whenever it starts.
     #[arg(long, value_name = "NAME", group = "whom", num_args = 1..)]
     pub comm: Vec<String>,
+    /// Every process of a systemd service, with their children.
+    #[arg(long, value_name = "SERVICE", group = "whom", num_args = 1..)]
+    pub unit: Vec<String>,
     /// With their children, and the children of those.
     #[arg(long)]
     pub descendants: bool,
     /// A command to run protected, with all it starts.
-    #[arg(last = true, value_name = "COMMAND", group = "whom", conflicts_with_all = ["pids", "comm"])]
+    #[arg(last = true, value_name = "COMMAND", group = "whom", conflicts_with_all = ["pids", "comm", "unit"])]
     pub command: Vec<OsString>,
 }
 
@@ -117,8 +120,11 @@ pub struct Unprotect {
     /// Names.
     #[arg(long, value_name = "NAME", group = "whom", num_args = 1..)]
     pub comm: Vec<String>,
+    /// Every process of a systemd service.
+    #[arg(long, value_name = "SERVICE", group = "whom", num_args = 1..)]
+    pub unit: Vec<String>,
     /// Everything that is protected.
-    #[arg(long, group = "whom", conflicts_with_all = ["pids", "comm"])]
+    #[arg(long, group = "whom", conflicts_with_all = ["pids", "comm", "unit"])]
     pub all: bool,
 }
 

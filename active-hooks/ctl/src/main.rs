@@ -15,6 +15,7 @@ mod panic_test;
 mod protect;
 mod report;
 mod root;
+mod services;
 mod snapshot;
 mod stage;
 mod standby;

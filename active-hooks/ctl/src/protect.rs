@@ -2,6 +2,7 @@
 
 use crate::cli;
 use crate::exit::Exit;
+use crate::services;
 use crate::snapshot::{libc_errno, open_device};
 use anyhow::{bail, ensure, Context, Result};
 use orthros_device::{Device, DeviceError};
@@ -63,6 +64,12 @@ fn wishes(pids: &[u32], names: &[String], descendants: bool) -> Result<Vec<(Stri
     by_pid.chain(by_name).collect()
 }
 
+/// The processes of a service as they are now; what they start later is descended from them.
+fn of_unit(unit: &str) -> Result<Vec<(String, device::Protect)>> {
+    let wish = |pid: u32| (format!("process {pid} of {unit}"), process(pid, true));
+    Ok(services::processes(unit)?.into_iter().map(wish).collect())
+}
+
 /// Carries every wish out, even when one fails, and then says which failed.
 fn each(
     wishes: Vec<(String, device::Protect)>,
@@ -82,7 +89,10 @@ fn each(
 
 /// Protects, or runs a command protected. In the latter case does not return if the command starts.
 pub fn protect(wish: &cli::Protect) -> Result<Exit> {
-    let wishes = wishes(&wish.pids, &wish.comm, wish.descendants)?;
+    let mut wishes = wishes(&wish.pids, &wish.comm, wish.descendants)?;
+    for unit in &wish.unit {
+        wishes.extend(of_unit(unit)?);
+    }
     let Some((program, arguments)) = wish.command.split_first() else {
         let device = open_device()?;
         return each(wishes, |wish| device.protect(wish));
@@ -112,7 +122,11 @@ pub fn unprotect(wish: &cli::Unprotect) -> Result<Exit> {
         }
         return Ok(Exit::Fine);
     }
-    each(wishes(&wish.pids, &wish.comm, false)?, |wish| device.unprotect(wish))
+    let mut wishes = wishes(&wish.pids, &wish.comm, false)?;
+    for unit in &wish.unit {
+        wishes.extend(of_unit(unit)?);
+    }
+    each(wishes, |wish| device.unprotect(wish))
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ pub enum Way {
     WaitMs(usize),
     /// Waits with a time-out that this argument points to, null for none: EINTR once it sleeps.
     WaitPointer(usize),
+    /// Receives from a socket, with MSG_* in this argument.
+    Receive(usize),
+    /// `sendto`.
+    Send,
+    /// `sendmsg`.
+    SendMessage,
     /// `close`: the descriptor is gone before anything can fail.
     Close,
     /// Makes a thread or process.
@@ -130,6 +136,10 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (23, "select", Way::WaitPointer(4)),
     (35, "nanosleep", Way::Sleep),
     (40, "sendfile", Way::Move { from: 1, to: 0 }),
+    (44, "sendto", Way::Send),
+    (45, "recvfrom", Way::Receive(3)),
+    (46, "sendmsg", Way::SendMessage),
+    (47, "recvmsg", Way::Receive(2)),
     (56, "clone", Way::Fork),
     (57, "fork", Way::Fork),
     (58, "vfork", Way::Fork),
@@ -199,10 +209,6 @@ const ONCE: &[(u32, &str)] = &[
     (25, "mremap"),
     (37, "alarm"),
     (42, "connect"),
-    (44, "sendto"),
-    (45, "recvfrom"),
-    (46, "sendmsg"),
-    (47, "recvmsg"),
     (62, "kill"),
     (82, "rename"),
     (83, "mkdir"),

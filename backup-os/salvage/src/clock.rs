@@ -63,6 +63,10 @@ crate::mirrors! {
     pub struct ClockSource = "clocksource" {
         /// `tsc`, `hpet`, `acpi_pm` ….
         name: Field,
+        /// Nanoseconds per tick, times 2^shift.
+        mult: Field,
+        /// See `mult`.
+        shift: Field,
     }
 }
 

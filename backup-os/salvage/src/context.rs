@@ -98,6 +98,15 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
         name.clone()
     }
 
+    /// Nanoseconds of a tick (a jiffy): the clock of ticks counts them, exactly.
+    pub fn tick(&self) -> Option<u64> {
+        let layout = &self.kernel.types.layouts.clocksource;
+        let clock = self.kernel.prepared.globals.clocksource_jiffies?;
+        let shift = self.kernel.mem.uint(clock, layout.shift).ok()?;
+        let mult = self.kernel.mem.uint(clock, layout.mult).ok()?;
+        mult.checked_shr(u32::try_from(shift).ok()?).filter(|&tick| tick != 0)
+    }
+
     /// The CPU a task was running on.
     pub fn cpu_of(&self, task: Kva) -> Option<&Cpu> {
         self.cpus.iter().find(|cpu| cpu.current == task)

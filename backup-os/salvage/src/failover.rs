@@ -15,6 +15,7 @@ use crate::machine;
 use crate::memory::PhysMem;
 use crate::mounts;
 use crate::namespaces::Namespaces;
+use crate::network;
 use crate::process::{self, Written};
 use crate::protected;
 use crate::refusal::Refusal;
@@ -111,6 +112,7 @@ pub fn run<M: PhysMem + ?Sized>(
         // A mount that finds no room is missed by those who need it, and they say so.
         let _ = writer.push(Kind::Mount, 1, 0, u64::from(mount.id), &mount);
     }
+    let _ = writer.push(Kind::Network, 1, 0, 0, &network::read(&context));
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
     for entry in chosen() {

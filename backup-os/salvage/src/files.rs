@@ -12,6 +12,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::pipes;
 use crate::refusal::{Refusal, Result};
+use crate::sockets;
 use crate::tasks;
 use alloc::vec::Vec;
 use shared_region::context::{FileTable, OpenFile, OpenFileKind};
@@ -22,6 +23,8 @@ use shared_region::record::{Kind, Writer};
 pub const FMODE_WRITE: u64 = 0x2;
 /// `FMODE_PATH`.
 const FMODE_PATH: u64 = 0x4000;
+/// Table of functions of sockets.
+pub const SOCKETS: &str = "socket_file_ops";
 /// `FASYNC` (`include/uapi/asm-generic/fcntl.h`).
 const FASYNC: u64 = 0o20_000;
 /// Flags that only the kernel uses (`__FMODE_EXEC`, `__FMODE_NONOTIFY`).
@@ -206,6 +209,13 @@ fn open_file<M: PhysMem + ?Sized>(
             }
         }
         OpenFileKind::Directory => directories::write(context, writer, &path),
+        OpenFileKind::Socket { .. } => {
+            let data = context
+                .kernel
+                .mem
+                .ptr(file, context.kernel.types.layouts.file.private_data)?;
+            sockets::write(context, writer, data)
+        }
         OpenFileKind::Path => path_only(context, writer, retained, inode, &path),
         _ => Ok(()),
     }
@@ -304,6 +314,9 @@ fn classify<M: PhysMem + ?Sized>(
             inodes::check_file_system(context, inode).or_else(|refusal| tolerate_pseudo(context, inode, refusal))?;
             Ok(OpenFileKind::Directory)
         }
+        inodes::S_IFSOCK if operations == SOCKETS => Ok(OpenFileKind::Socket {
+            socket: sockets::of_file(context, data)?.0,
+        }),
         inodes::S_IFSOCK => Err(other(reasons::SOCKET)),
         inodes::S_IFCHR => Err(other(reasons::DEVICE)),
         _ => Err(other(match operations {

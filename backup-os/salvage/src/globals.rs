@@ -8,6 +8,8 @@ crate::symbols! {
     pub struct Globals {
         /// The timekeeper under construction.
         shadow_timekeeper: Option<Kva>,
+        /// The clock of ticks, by which their length is known.
+        clocksource_jiffies: Option<Kva>,
         /// Frequency correction.
         time_freq: Option<Kva>,
         /// The first UTS namespace.

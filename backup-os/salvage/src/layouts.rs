@@ -21,12 +21,21 @@ use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
+use crate::network::{
+    FibAlias, FibInfo, FibNh, FibTable, InDevice, InIfaddr, Inet6Dev, Inet6Ifaddr, KeyVector, Net, NetDevice,
+};
 use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
+use crate::sockets::inet::{InetSock, UdpSock};
+use crate::sockets::inet6::Ipv6Pinfo;
+use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
+use crate::sockets::tcp::{InetConnectionSock, TcpCongestionOps, TcpSkbCb, TcpSock};
+use crate::sockets::unix::{UnixAddress, UnixSkbParms, UnixSock};
+use crate::sockets::{Sock, SockFlags, Socket};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
 };
@@ -233,6 +242,64 @@ crate::mirror_set! {
         io_context: IoContext,
         /// `struct mempolicy`.
         mempolicy: Option<Mempolicy>,
+        /// `struct net`.
+        net: Net,
+        /// `struct net_device`.
+        net_device: NetDevice,
+        /// `struct in_device`.
+        in_device: InDevice,
+        /// `struct in_ifaddr`.
+        in_ifaddr: InIfaddr,
+        /// `struct inet6_dev`.
+        inet6_dev: Inet6Dev,
+        /// `struct inet6_ifaddr`.
+        inet6_ifaddr: Inet6Ifaddr,
+        /// `struct fib_table`.
+        fib_table: FibTable,
+        /// `struct key_vector`.
+        key_vector: KeyVector,
+        /// `struct fib_alias`.
+        fib_alias: FibAlias,
+        /// `struct fib_info`.
+        fib_info: FibInfo,
+        /// `struct fib_nh`.
+        fib_nh: FibNh,
+        /// `struct socket`.
+        socket: Socket,
+        /// `struct sock`.
+        sock: Sock,
+        /// Bits of `sock.sk_flags`.
+        sock_flags: SockFlags,
+        /// `struct inet_sock`.
+        inet_sock: InetSock,
+        /// `struct udp_sock`.
+        udp_sock: UdpSock,
+        /// `struct ipv6_pinfo`.
+        ipv6_pinfo: Ipv6Pinfo,
+        /// `struct inet_connection_sock`.
+        inet_connection_sock: InetConnectionSock,
+        /// `struct tcp_congestion_ops`.
+        tcp_congestion_ops: TcpCongestionOps,
+        /// `struct tcp_sock`.
+        tcp_sock: TcpSock,
+        /// `struct tcp_skb_cb`.
+        tcp_skb_cb: TcpSkbCb,
+        /// `struct unix_sock`.
+        unix_sock: UnixSock,
+        /// `struct unix_skb_parms`.
+        unix_skb_parms: UnixSkbParms,
+        /// `struct unix_address`.
+        unix_address: UnixAddress,
+        /// `struct sk_buff`.
+        sk_buff: SkBuff,
+        /// `struct sk_buff_head`.
+        sk_buff_head: SkBuffHead,
+        /// `struct skb_shared_info`.
+        skb_shared_info: SkbSharedInfo,
+        /// `struct skb_frag`.
+        skb_frag: Option<SkbFrag>,
+        /// `struct bio_vec`.
+        bio_vec: BioVec,
         /// `struct fs_struct`.
         fs: FsStruct,
         /// `struct task_struct`.

@@ -31,7 +31,8 @@ pub struct Namespaces {
     /// Mounts.
     pub mount: Kva,
     pid: Kva,
-    net: Kva,
+    /// Network.
+    pub net: Kva,
     /// Clocks.
     pub time: Kva,
     time_for_children: Kva,

@@ -86,6 +86,11 @@ pub enum OpenFileKind {
         /// major << 20 | minor.
         rdev: u64,
     },
+    /// A socket.
+    Socket {
+        /// Socket id.
+        socket: Id,
+    },
 }
 
 /// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).

@@ -10,8 +10,10 @@ mod journal;
 mod keyring;
 mod machine;
 mod memory;
+mod network;
 mod outcome;
 mod process;
+mod sockets;
 mod sysv_ipc;
 mod thread;
 
@@ -20,8 +22,10 @@ pub use journal::*;
 pub use keyring::*;
 pub use machine::*;
 pub use memory::*;
+pub use network::*;
 pub use outcome::*;
 pub use process::*;
+pub use sockets::*;
 pub use sysv_ipc::*;
 pub use thread::*;
 

@@ -112,7 +112,7 @@ fn kind(
         return None;
     }
     if target.starts_with("socket:[") {
-        return refuse(reasons::SOCKET, target);
+        return super::sockets::check(process, object, target);
     }
     if !target.starts_with('/') {
         // Namespaces (`net:[…]`), `pidfd:[…]` and whatever comes.

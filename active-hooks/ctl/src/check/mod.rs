@@ -9,6 +9,7 @@ mod handlers;
 mod mappings;
 mod mounts;
 mod peers;
+mod sockets;
 mod state;
 #[cfg(test)]
 mod tests;

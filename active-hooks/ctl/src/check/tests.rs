@@ -425,3 +425,50 @@ fn json_is_for_programs() {
     assert_eq!(value["findings"][0]["object"], "fd 7");
     assert_eq!(value["protected"], Value::Null);
 }
+
+#[test]
+fn sockets_are_told_apart_by_their_tables() {
+    let tree = Tree::new();
+    let tcp = |number: u32, state: &str, queue: &str, inode: u32| {
+        format!("   {number}: 00000000:1F90 00000000:0000 {state} 00000000:{queue} 00:00000000 00000000     0        0 {inode} 1 0 100 0 0 10 0\n")
+    };
+    let table = [
+        "head\n".to_owned(),
+        tcp(0, "0A", "00000000", 11),
+        tcp(1, "0A", "00000002", 12),
+        tcp(2, "01", "00000000", 13),
+        tcp(3, "08", "00000001", 14),
+    ];
+    tree.file("proc/3000/net/tcp", &table.concat());
+    tree.file(
+        "proc/3000/net/udp",
+        &["head\n".to_owned(), tcp(0, "07", "00000000", 15)].concat(),
+    );
+    tree.file(
+        "proc/3000/net/unix",
+        "head\n\
+         0: 2 0 00010000 0001 01 16 /run/x.sock\n\
+         0: 3 0 00000000 0001 03 17\n\
+         0: 3 0 00000000 0001 03 18\n\
+         0: 2 0 00000000 0002 01 19\n",
+    );
+    tree.file("proc/3000/environ", "A=b\0JOURNAL_STREAM=8:17\0");
+    let expected = [
+        (11, None),
+        (12, Some((Cost::Risk, "socket-state"))),
+        (13, None),
+        (14, Some((Cost::Fatal, "socket-state"))),
+        (15, Some((Cost::Note, "udp"))),
+        (16, Some((Cost::Fatal, "socket-state"))),
+        (17, Some((Cost::Note, "journal"))),
+        (18, Some((Cost::Fatal, "socket-state"))),
+        (19, None),
+        (20, Some((Cost::Fatal, "socket"))),
+    ];
+    let root = tree.root();
+    let process = Process { root: &root, pid: 3000 };
+    for (inode, expected) in expected {
+        let found = sockets::check(&process, "fd 3", &format!("socket:[{inode}]"));
+        assert_eq!(found.map(|finding| (finding.cost, finding.name)), expected, "{inode}");
+    }
+}

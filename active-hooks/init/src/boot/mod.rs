@@ -56,14 +56,14 @@ pub fn run() -> Result<Infallible> {
     meter::at(Part::Mounts, || root::mount(&cmdline, SYSROOT))?;
     let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;
     start_pids_at(FIRST_USER_PID);
-    takeover.complete()?;
+    let hand_over = takeover.complete()?;
     takeover::fail_at::here(FailAt::Init);
 
     let init = cmdline
         .value("orthros.init")
         .or_else(|| cmdline.value("init"))
         .unwrap_or(DEFAULT_INIT);
-    switch::exec(old_root, init).with_context(|| format!("cannot start {init}"))
+    switch::exec(old_root, init, hand_over.arguments(init)).with_context(|| format!("cannot start {init}"))
 }
 
 /// Moves the pid counter so that the next id is at least `first`.

@@ -39,11 +39,12 @@ pub fn to(target: &str) -> Result<OwnedFd> {
     Ok(old_root)
 }
 
-/// Empties the initramfs, so that its memory is free, and becomes the real init.
+/// Empties the initramfs, so that its memory is free, and becomes the real init, with these arguments before those that
+/// the kernel gave.
 ///
 /// # Errors
 /// The init cannot be started; the initramfs is empty by then.
-pub fn exec(old_root: OwnedFd, init: &str) -> Result<Infallible> {
+pub fn exec(old_root: OwnedFd, init: &str, arguments: Vec<String>) -> Result<Infallible> {
     std::fs::metadata(init)?;
     let device = rustix::fs::fstat(&old_root)?.st_dev;
     empty(&old_root, device, DEPTH);
@@ -51,7 +52,8 @@ pub fn exec(old_root: OwnedFd, init: &str) -> Result<Infallible> {
     // The agent waits with a signal blocked; the real init must not inherit that.
     crate::sys::unblock_all_signals();
     // Words of the command line that the kernel does not know are for the real init.
-    Err(Command::new(init).args(std::env::args_os().skip(1)).exec().into())
+    let words = std::env::args_os().skip(1);
+    Err(Command::new(init).args(arguments).args(words).exec().into())
 }
 
 fn empty(directory: &OwnedFd, device: u64, depth: u32) {

@@ -14,10 +14,14 @@ pub struct Elapsed {
 }
 
 impl Elapsed {
+    /// Nanoseconds since that instant.
+    pub fn passed(&self) -> u64 {
+        now(ClockId::Monotonic).saturating_sub(self.then.monotonic)
+    }
+
     /// What is left at this moment of a time-out that had `left` nanoseconds to run; at least 1, as 0 means "never".
     pub fn remaining(&self, left: u64) -> u64 {
-        let passed = now(ClockId::Monotonic).saturating_sub(self.then.monotonic);
-        left.saturating_sub(passed).max(1)
+        left.saturating_sub(self.passed()).max(1)
     }
 }
 

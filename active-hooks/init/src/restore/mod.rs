@@ -32,6 +32,7 @@ pub mod process;
 pub mod refusal;
 pub mod restrictions;
 pub mod signals;
+pub mod sockets;
 pub mod sysv_ipc;
 pub mod threads;
 pub mod timers;
@@ -89,6 +90,8 @@ pub struct Ready {
     /// have to begin with it.
     condemned: Vec<Built>,
     refused: BTreeMap<u32, Refusal>,
+    connections: Vec<sockets::tcp::Standing>,
+    listening: BTreeMap<&'static str, OwnedFd>,
 }
 
 /// Builds every process that can be restored. None of them runs before [`Ready::release`].
@@ -119,6 +122,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     refuse_by_record(world, &mut refused);
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
+    builder.objects.sockets.listen(world);
     for (&id, member) in &world.processes {
         if builder.refused.contains_key(&id) {
             continue;
@@ -147,6 +151,8 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         finish(&mut builder, setting, own);
     });
     builder.objects.inodes.seal(world)?;
+    let connections = builder.objects.sockets.standing();
+    let listening = builder.objects.sockets.peers.take();
     let Builder {
         mut arena,
         built,
@@ -162,6 +168,8 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         built,
         condemned,
         refused,
+        connections,
+        listening,
     })
 }
 
@@ -272,6 +280,20 @@ impl Ready {
     pub fn strike(self) -> Restored<()> {
         self.built.into_values().rev().for_each(Built::kill);
         self.refused.into_values().next().map_or(Ok(()), Err)
+    }
+
+    /// Sockets of services of the system that connections wait at.
+    pub fn listening(&mut self) -> BTreeMap<&'static str, OwnedFd> {
+        std::mem::take(&mut self.listening)
+    }
+
+    /// Lets the connections go on; the wire must be let in.
+    pub fn go_on_with_connections(&mut self) {
+        for connection in self.connections.drain(..) {
+            if let Err(refusal) = connection.go_on() {
+                crate::boot::log::error(format_args!("connection: {refusal}"));
+            }
+        }
     }
 
     /// Lets every process run, after what its handlers have to do, and tells what became of each.

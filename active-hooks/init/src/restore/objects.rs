@@ -6,6 +6,7 @@ use super::{
     host::Host,
     inodes::Inodes,
     pipes::HeldPipe,
+    sockets::Sockets,
     world::World,
     OrRefuse, Refusal, Restored,
 };
@@ -33,6 +34,8 @@ pub struct Objects {
     base: u32,
     files: BTreeMap<Id, High>,
     pipes: BTreeMap<Id, HeldPipe>,
+    /// Sockets that belong to no open file yet.
+    pub sockets: Sockets,
     /// Files and shared-memory objects.
     pub inodes: Inodes,
 }
@@ -44,6 +47,7 @@ impl Objects {
             base,
             files: BTreeMap::new(),
             pipes: BTreeMap::new(),
+            sockets: Sockets::default(),
             inodes,
         }
     }
@@ -102,6 +106,7 @@ impl Objects {
                 ticks,
                 settime_flags,
             } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
+            OpenFileKind::Socket { socket } => self.sockets.open(world, elapsed, file, *socket),
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
         }
     }

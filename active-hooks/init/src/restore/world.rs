@@ -2,11 +2,12 @@
 //!
 //! Nothing is judged here beyond what the framing says: a record that cannot be read costs the process it belongs to.
 
+use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
-        Machine, Mapping, MessageQueue, Mount, NameGone, OpenFile, Pipe, Process, SemaphoreSet, SharedMemory, Summary,
-        Thread,
+        Machine, Mapping, MessageQueue, Mount, NameGone, Network, OpenFile, Pipe, Process, SemaphoreSet, SharedMemory,
+        Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -105,6 +106,10 @@ pub struct World<'a> {
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
+    /// The machine's network.
+    pub network: Network,
+    /// Sockets.
+    pub sockets: BTreeMap<Id, SocketContent<'a>>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
     /// System V semaphores.
@@ -194,6 +199,10 @@ impl<'a> World<'a> {
             }
             Kind::SemaphoreSet => self.semaphores.push(record.decode().map_err(text)?),
             Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),
+            Kind::Network => self.network = record.decode().map_err(text)?,
+            Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::ReceiveQueue => self.socket(owner)?.received.push(record.payload),
+            Kind::SendQueue => self.socket(owner)?.to_send.push(record.payload),
             Kind::FileLocks => {
                 let locks = record.decode().map_err(text)?;
                 self.locks.entry(owner).or_default().push(locks);
@@ -225,6 +234,12 @@ impl<'a> World<'a> {
         };
         frames.push(payload);
         Ok(())
+    }
+
+    fn socket(&mut self, owner: Id) -> Result<&mut SocketContent<'a>, String> {
+        self.sockets
+            .get_mut(&owner)
+            .ok_or_else(|| "a queue that belongs to no socket".into())
     }
 
     fn member(&mut self, owner: Id) -> &mut Member {

@@ -19,8 +19,11 @@ pub mod haste;
 pub mod journal;
 pub mod limits;
 pub mod mounts;
+pub mod netlink;
+pub mod network;
 pub mod plan;
 pub mod report;
+pub mod units;
 
 use self::haste::Haste;
 use crate::{
@@ -242,18 +245,22 @@ impl Takeover {
     }
 
     /// Everything after the root directory is the old system's: files, processes, the report, what is left over.
+    /// Returns what the real init is to know.
     ///
     /// # Errors
     /// This kernel is being replaced.
-    pub fn complete(&mut self) -> Result<()> {
+    pub fn complete(&mut self) -> Result<units::HandOver> {
         let Some(mut inner) = self.inner.take() else {
-            return Ok(());
+            return Ok(units::HandOver::default());
         };
         fail_at::here(FailAt::Mounted);
-        match inner.saved.take() {
+        let hand_over = match inner.saved.take() {
             Some(saved) => inner.restore(&saved)?,
-            None => phase(&inner.device, Some(Event::FilesReady), SuccessorPhase::Files, 0),
-        }
+            None => {
+                phase(&inner.device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
+                units::HandOver::default()
+            }
+        };
         fail_at::here(FailAt::Resumed);
         let device = &inner.device;
         phase(device, None, SuccessorPhase::Resumed, 0);
@@ -279,7 +286,7 @@ impl Takeover {
         if let Err(error) = left_over {
             log::error(format_args!("frames nobody claimed stay out of use: {error}"));
         }
-        Ok(())
+        Ok(hand_over)
     }
 }
 
@@ -287,7 +294,7 @@ impl Takeover {
 const TOUCHED: &str = "was in a restartable sequence, which a successor that failed has ended";
 
 impl Inner {
-    fn restore(&mut self, Saved { failover, cause, world }: &Saved) -> Result<()> {
+    fn restore(&mut self, Saved { failover, cause, world }: &Saved) -> Result<units::HandOver> {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let again = self.earlier.wrote_to_disks;
@@ -299,6 +306,7 @@ impl Inner {
             put_back.remarks.extend(meter::at(Part::DirtyFiles, of_others));
         }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
+        let held = network::bring_back(world);
 
         put_back.remarks.extend(restore::sysv_ipc::make(world));
         let setting = Setting {
@@ -315,10 +323,16 @@ impl Inner {
         fail_at::here(FailAt::AllBuilt);
         // From here on nobody else can give them what is theirs.
         commit(device, CommitPoint::Processes)?;
+        let mut listening = std::collections::BTreeMap::new();
         let outcomes = match ready {
-            Ok(ready) => {
+            Ok(mut ready) => {
                 stamp(device, Event::FirstResumed);
                 let count = ready.len() as u64;
+                if let Some(held) = held {
+                    held.let_go();
+                }
+                ready.go_on_with_connections();
+                listening = ready.listening();
                 // Those released first must not keep the others waiting.
                 crate::sys::ahead_of_others(|| {
                     let outcomes = ready.release(world, device, &setting);
@@ -326,7 +340,12 @@ impl Inner {
                     outcomes
                 })
             }
-            Err(refusal) => restore::all_refused(world, &refusal),
+            Err(refusal) => {
+                if let Some(held) = held {
+                    held.let_go();
+                }
+                restore::all_refused(world, &refusal)
+            }
         };
         self.haste.iter_mut().for_each(Haste::speak);
         report::tell(&outcomes);
@@ -334,7 +353,11 @@ impl Inner {
         if let Err(error) = report::store(device, *failover, &outcomes, &put_back.remarks, &costs) {
             log::error(format_args!("the report is not stored: {error:#}"));
         }
-        Ok(())
+        Ok(units::HandOver::new(
+            &units::services(world, &outcomes),
+            world,
+            listening,
+        ))
     }
 }
 

@@ -7,6 +7,9 @@ use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
 /// File systems that come from the initramfs, or that the real init brings.
 const CARRIED: [&[u8]; 4] = [b"proc", b"sysfs", b"devtmpfs", b"rootfs"];
+/// File systems that only control something, which the real init brings: no file in one is kept, and the kernel may have to
+/// load a module for each, with processes waiting.
+const CONTROLS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"configfs", b"fusectl"];
 
 /// Mounts them again, parents first. What cannot be mounted is told; whoever needs it is refused by its path.
 pub fn bring_back(world: &World<'_>) {
@@ -21,7 +24,9 @@ pub fn bring_back(world: &World<'_>) {
                 log::warning(format_args!("making the root file system writable: {error}"));
             }
         }
-        if CARRIED.contains(&record.fstype.as_slice()) || at == Path::new("/") || is_mounted(at) {
+        let kind = record.fstype.as_slice();
+        let by_others = CARRIED.contains(&kind) || CONTROLS.contains(&kind);
+        if by_others || at == Path::new("/") || is_mounted(at) {
             continue;
         }
         if let Err(error) = bring_back_one(record, at) {

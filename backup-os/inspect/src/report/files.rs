@@ -108,6 +108,7 @@ fn words(descriptor: &Descriptor) -> String {
         OpenFileKind::TimerFd { value, interval, .. } => format!("timerfd, {value} ns left, every {interval} ns"),
         OpenFileKind::SignalFd { mask } => format!("signalfd, {mask:#x}"),
         OpenFileKind::Path => "path".into(),
+        OpenFileKind::Socket { .. } => "socket".into(),
     }
 }
 

@@ -8,6 +8,7 @@ mod chain;
 mod effects;
 mod frozen;
 mod restart_block;
+mod socket_calls;
 pub mod stack;
 mod transfer;
 mod waits;
@@ -28,6 +29,7 @@ use chain::Chain;
 pub use restart_block::RestartBlock;
 use shared_region::context::{Caught, Resume};
 use shared_region::reasons;
+use socket_calls::Buffers;
 
 const ENOSYS: i64 = -38;
 const EINTR: i64 = -4;
@@ -183,6 +185,9 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             Way::Restart | Way::Exit => self.restart(),
             Way::Once => Err(self.refuse("")),
             Way::Late => self.restart_if_off(),
+            Way::Receive(flags) => self.receive(Some(flags)),
+            Way::Send => self.send(Buffers::One),
+            Way::SendMessage => self.send(Buffers::Message),
             Way::Read { moves, vector } => self.transfer(false, moves, vector),
             Way::Write { moves, vector } => self.transfer(true, moves, vector),
             Way::Move { from, to } => self.move_data(from, to),

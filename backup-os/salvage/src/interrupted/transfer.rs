@@ -5,6 +5,7 @@
 //! agree.
 
 use super::chain::{Chain, Link};
+use super::socket_calls::Buffers;
 use super::stack::{agreed, Words};
 use super::{Call, Decision};
 use crate::addr::{Kva, Uva};
@@ -86,6 +87,13 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         if mode == inodes::S_IFDIR || STATELESS.contains(&operations.as_str()) {
             return self.restart();
+        }
+        if self.is_socket(file)? {
+            return match (writes, vector) {
+                (false, _) => self.receive(None),
+                (true, false) => self.send(Buffers::One),
+                (true, true) => self.send(Buffers::Vector),
+            };
         }
         if PIPES.contains(&operations.as_str()) {
             return self.pipe(file, writes, vector);

@@ -19,6 +19,7 @@ mod process_tree;
 mod restrictions;
 mod shared_memory;
 mod signals;
+mod sockets;
 mod sysv_ipc;
 mod threads;
 mod timers;
@@ -27,7 +28,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 22] = [
+    let lists: [&'static [Cell]; 23] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -46,6 +47,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         file_locks::CELLS,
         pipes::CELLS,
         sysv_ipc::CELLS,
+        sockets::CELLS,
         event_files::CELLS,
         timers::CELLS,
         clocks::CELLS,

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod process;
 pub mod registers;
 pub mod signal;
+pub mod socket;
 pub mod sysv;
 
 use anyhow::{bail, Result};

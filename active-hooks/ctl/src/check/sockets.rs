@@ -1,0 +1,74 @@
+//! Sockets, from the tables of `/proc/PID/net`.
+
+use super::{Finding, Process};
+use shared_region::reasons;
+
+/// States of TCP in those tables that are restored: ESTABLISHED, CLOSE and LISTEN.
+const ESTABLISHED: &str = "01";
+const CLOSE: &str = "07";
+const LISTEN: &str = "0A";
+/// State of a socket of AF_UNIX that has no peer (`SS_UNCONNECTED`).
+const UNCONNECTED: &str = "01";
+
+/// What becomes of a socket. `target` is the link of its descriptor, `socket:[inode]`.
+pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Finding> {
+    let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+    let refuse = |detail: &str| Some(Finding::refused(object, reasons::SOCKET_STATE, detail));
+    for table in ["tcp", "tcp6"] {
+        // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
+        if let Some(line) = find(process, table, 9, inode) {
+            let queues = line[4].as_str();
+            return match line[3].as_str() {
+                LISTEN if queues.ends_with(":00000000") => None,
+                // They come and go.
+                LISTEN => Some(Finding::risk(
+                    object,
+                    reasons::SOCKET_STATE.name,
+                    "TCP, with connections that nobody has accepted yet",
+                )),
+                ESTABLISHED | CLOSE => None,
+                state => refuse(&format!("TCP in state {state}")),
+            };
+        }
+    }
+    if find(process, "udp", 9, inode).is_some() || find(process, "udp6", 9, inode).is_some() {
+        return Some(Finding::note(
+            object,
+            "udp",
+            "datagrams that were not taken yet are lost",
+        ));
+    }
+    // Num RefCount Protocol Flags Type St Inode Path
+    if let Some(line) = find(process, "unix", 6, inode) {
+        let listens = line[3] == "00010000";
+        return match line[5].as_str() {
+            UNCONNECTED if !listens => None,
+            _ if listens => refuse("AF_UNIX, listening"),
+            _ if is_journal(process, inode) => Some(Finding::note(
+                object,
+                "journal",
+                "leads to the journal: it is connected to that of the new system",
+            )),
+            _ => refuse("AF_UNIX, connected"),
+        };
+    }
+    Some(Finding::refused(object, reasons::SOCKET, target))
+}
+
+/// Whether a socket is that of the journal, as systemd tells a service (`JOURNAL_STREAM`, systemd.exec(5)).
+fn is_journal(process: &Process<'_>, inode: &str) -> bool {
+    let environment = process.read("environ").unwrap_or_default();
+    let stream = environment
+        .split('\0')
+        .find_map(|variable| variable.strip_prefix("JOURNAL_STREAM="));
+    stream.and_then(|stream| stream.split_once(':')).map(|(_, inode)| inode) == Some(inode)
+}
+
+/// The line of a table in which the inode stands in a column, taken apart.
+fn find(process: &Process<'_>, table: &str, column: usize, inode: &str) -> Option<Vec<String>> {
+    let text = process.read(&format!("net/{table}")).ok()?;
+    text.lines().skip(1).find_map(|line| {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        (words.get(column).map(String::as_str) == Some(inode)).then_some(words)
+    })
+}

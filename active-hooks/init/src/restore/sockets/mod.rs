@@ -1,0 +1,221 @@
+//! Sockets and their connections, made in the agent as all open files are.
+//!
+//! Sockets that listen come first: a connection is bound to the address of the one it was accepted from, which would then
+//! keep that one from listening.
+
+pub mod peers;
+pub mod raw;
+pub mod tcp;
+pub mod unix;
+
+use super::{
+    clock::Elapsed,
+    world::{Member, World},
+    OrRefuse, Refusal, Restored,
+};
+use shared_region::context::{Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, OwnedFd},
+};
+
+/// `SO_SNDBUFFORCE`, `SO_RCVBUFFORCE` and `SO_BUF_LOCK` (include/uapi/asm-generic/socket.h).
+const SO_SNDBUFFORCE: i32 = 32;
+const SO_RCVBUFFORCE: i32 = 33;
+const SO_BUF_LOCK: i32 = 72;
+/// Options that decide whether an address can be bound to, or what a bound socket takes: these come before `bind`.
+const BEFORE_BIND: [(i32, i32); 6] = [
+    (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+    (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+    (libc::IPPROTO_IP, libc::IP_FREEBIND),
+    (libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
+    (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+    (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+];
+const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
+
+/// A socket among the records, with what is in its queues.
+#[derive(Debug, Default)]
+pub struct SocketContent<'a> {
+    /// Its record.
+    pub record: Socket,
+    /// Bytes that its process has not taken.
+    pub received: Vec<&'a [u8]>,
+    /// Bytes that its peer has not acknowledged.
+    pub to_send: Vec<&'a [u8]>,
+}
+
+/// Sockets that were made and belong to no open file yet.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    listening: BTreeMap<Id, Restored<OwnedFd>>,
+    standing: Vec<tcp::Standing>,
+    /// Services of the system that sockets are connected to.
+    pub peers: peers::Peers,
+}
+
+impl Sockets {
+    /// Makes those that listen. What goes wrong with one is told when it is asked for.
+    pub fn listen(&mut self, world: &World<'_>) {
+        for (&id, content) in &world.sockets {
+            if let SocketState::Listening { local, backlog } = &content.record.state {
+                let made = listening(&content.record, local, *backlog);
+                self.listening.insert(id, made);
+            }
+        }
+    }
+
+    /// The socket of an open file.
+    pub fn open(&mut self, world: &World<'_>, elapsed: &Elapsed, file: &OpenFile, id: Id) -> Restored<OwnedFd> {
+        let content = world
+            .sockets
+            .get(&id)
+            .ok_or_else(|| Refusal::new("socket", "there is no record of it"))?;
+        let record = &content.record;
+        let fd = match &record.state {
+            SocketState::Listening { .. } => self
+                .listening
+                .remove(&id)
+                .unwrap_or_else(|| Err(Refusal::new("socket", "it was not made")))?,
+            SocketState::Plain { local, peer } => plain(record, local.as_ref(), peer.as_ref())?,
+            SocketState::Connected(connection) => {
+                let (fd, standing) = tcp::connect(content, connection, elapsed)?;
+                self.standing.push(standing);
+                fd
+            }
+            SocketState::Unix(unix) => unix::open(content, unix, &self::output_of(world, id), &mut self.peers)?,
+        };
+        let flags = rustix::fs::OFlags::from_bits_retain(file.flags) & rustix::fs::OFlags::NONBLOCK;
+        rustix::fs::fcntl_setfl(&fd, flags).or_refuse(|| "flags of a socket")?;
+        Ok(fd)
+    }
+}
+
+impl Sockets {
+    /// The connections that are still under repair.
+    pub fn standing(&mut self) -> Vec<tcp::Standing> {
+        std::mem::take(&mut self.standing)
+    }
+}
+
+/// The name of the process that has a socket, and its service: the journal knows output by them.
+fn output_of(world: &World<'_>, socket: Id) -> (String, String) {
+    let is_it = |&(_, file, _): &(u32, Id, bool)| {
+        let file = world.files.get(&file);
+        file.is_some_and(|file| file.what == OpenFileKind::Socket { socket })
+    };
+    let has_it = |member: &&Member| {
+        let table = world.tables.get(&member.record.files);
+        table.is_some_and(|table| table.descriptors.iter().any(is_it))
+    };
+    let member = world.processes.values().find(has_it);
+    member.map_or_else(Default::default, |member| {
+        let service = peers::service_of(&member.record.cgroup);
+        (member.comm(), service.map_or_else(String::new, |(name, _)| name))
+    })
+}
+
+fn what(address: &InetAddress) -> String {
+    let port = address.port;
+    if let Ok(four) = <[u8; 4]>::try_from(address.address.as_slice()) {
+        return format!("socket {}:{port}", std::net::Ipv4Addr::from(four));
+    }
+    match <[u8; 16]>::try_from(address.address.as_slice()) {
+        Ok(six) => format!("socket [{}]:{port}", std::net::Ipv6Addr::from(six)),
+        Err(_) => "socket".into(),
+    }
+}
+
+/// `struct sockaddr_in` or `struct sockaddr_in6` of an address.
+fn sockaddr(address: &InetAddress) -> Restored<Vec<u8>> {
+    let port = address.port.to_be_bytes();
+    match address.address.len() {
+        4 => {
+            let family = (libc::AF_INET as u16).to_ne_bytes();
+            Ok([&family[..], &port, &address.address, &[0; 8]].concat())
+        }
+        16 => {
+            let family = (libc::AF_INET6 as u16).to_ne_bytes();
+            Ok([&family[..], &port, &[0; 4], &address.address, &[0; 4]].concat())
+        }
+        length => Err(Refusal::new("socket", format!("an address of {length} bytes"))),
+    }
+}
+
+fn new(record: &Socket) -> Restored<OwnedFd> {
+    let fd = raw::socket(record.family, record.kind, record.protocol).or_refuse(|| "socket")?;
+    let user = Some(rustix::fs::Uid::from_raw(record.user));
+    rustix::fs::fchown(&fd, user, None).or_refuse(|| "user of a socket")?;
+    Ok(fd)
+}
+
+/// Sets the options that come before `bind`, or all others.
+fn options(fd: &impl AsFd, record: &Socket, before_bind: bool) -> Restored<()> {
+    let chosen = |option: &&SocketOption| BEFORE_BIND.contains(&(option.level, option.name)) == before_bind;
+    for SocketOption { level, name, value } in record.options.iter().filter(chosen) {
+        raw::set(fd, *level, *name, value).or_refuse(|| format!("option {name} of level {level} of a socket"))?;
+    }
+    Ok(())
+}
+
+/// Sets how much may lie in the queues: last, because restoring them may have needed more.
+fn buffers(fd: &impl AsFd, record: &Socket) -> Restored<()> {
+    let (received, to_send) = record.buffers;
+    let locks = record.buffer_locks;
+    for (name, value) in [
+        (SO_RCVBUFFORCE, received / 2),
+        (SO_SNDBUFFORCE, to_send / 2),
+        (SO_BUF_LOCK, locks),
+    ] {
+        raw::set_number(fd, libc::SOL_SOCKET, name, value).or_refuse(|| "buffers of a socket")?;
+    }
+    Ok(())
+}
+
+fn listening(record: &Socket, local: &InetAddress, backlog: u32) -> Restored<OwnedFd> {
+    let fd = plain(record, Some(local), None)?;
+    raw::listen(&fd, backlog).or_refuse(|| what(local))?;
+    Ok(fd)
+}
+
+fn plain(record: &Socket, local: Option<&InetAddress>, peer: Option<&InetAddress>) -> Restored<OwnedFd> {
+    let fd = new(record)?;
+    options(&fd, record, true)?;
+    if let Some(local) = local {
+        raw::bind(&fd, &sockaddr(local)?).or_refuse(|| what(local))?;
+    }
+    if let Some(peer) = peer {
+        raw::connect(&fd, &sockaddr(peer)?).or_refuse(|| what(peer))?;
+    }
+    options(&fd, record, false)?;
+    buffers(&fd, record)?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_as_the_kernel_has_them() {
+        let four = InetAddress {
+            address: vec![10, 0, 2, 15],
+            port: 80,
+        };
+        assert_eq!(
+            sockaddr(&four).unwrap(),
+            [2, 0, 0, 80, 10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+        let six = InetAddress {
+            address: vec![1; 16],
+            port: 0x1234,
+        };
+        let bytes = sockaddr(&six).unwrap();
+        assert_eq!(
+            (bytes.len(), &bytes[..8], &bytes[8..10]),
+            (28, &[10, 0, 0x12, 0x34, 0, 0, 0, 0][..], &[1, 1][..])
+        );
+        assert!(sockaddr(&InetAddress::default()).is_err());
+        assert_eq!(what(&four), "socket 10.0.2.15:80");
+    }
+}

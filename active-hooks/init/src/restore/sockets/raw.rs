@@ -1,0 +1,100 @@
+//! The calls about sockets, with checked arguments and `io::Error`s.
+
+use super::super::high;
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// `socket`, closed on exec and never waiting.
+pub fn socket(family: u32, kind: u32, protocol: u32) -> io::Result<OwnedFd> {
+    let kind = kind as i32 | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes numbers and returns a new descriptor.
+    let fd = unsafe { libc::socket(family as i32, kind, protocol as i32) };
+    check(fd as isize)?;
+    // SAFETY: a descriptor that a call just returned belongs to the caller alone.
+    Ok(unsafe { high::own(fd) })
+}
+
+/// `socketpair`, as [`socket`].
+pub fn pair(family: u32, kind: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let kind = kind as i32 | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let mut fds = [0; 2];
+    // SAFETY: the kernel writes two descriptors into the array, which is live.
+    check(unsafe { libc::socketpair(family as i32, kind, 0, fds.as_mut_ptr()) } as isize)?;
+    // SAFETY: descriptors that a call just returned belong to the caller alone.
+    Ok(unsafe { (high::own(fds[0]), high::own(fds[1])) })
+}
+
+/// `setsockopt`.
+pub fn set(fd: &impl AsFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the value is live and as long as said; the kernel reads it only.
+    let result = unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), value.len() as libc::socklen_t) };
+    check(result as isize).map(drop)
+}
+
+/// [`set`] with a number.
+pub fn set_number(fd: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
+    set(fd, level, name, &value.to_ne_bytes())
+}
+
+/// `getsockopt`, of at most so many bytes.
+#[cfg(test)]
+pub fn get(fd: &impl AsFd, level: i32, name: i32, length: usize) -> io::Result<Vec<u8>> {
+    let fd = fd.as_fd().as_raw_fd();
+    let mut value = vec![0u8; length];
+    let mut length = length as libc::socklen_t;
+    // SAFETY: the kernel writes no more than the length, which is the buffer's, and says how much that was.
+    let result = unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    check(result as isize)?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
+/// `bind` to an address as the kernel has it in memory.
+pub fn bind(fd: &impl AsFd, address: &[u8]) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the address is live and as long as said; the kernel reads it only.
+    let result = unsafe { libc::bind(fd, address.as_ptr().cast(), address.len() as libc::socklen_t) };
+    check(result as isize).map(drop)
+}
+
+/// `connect`, as [`bind`].
+pub fn connect(fd: &impl AsFd, address: &[u8]) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the address is live and as long as said; the kernel reads it only.
+    let result = unsafe { libc::connect(fd, address.as_ptr().cast(), address.len() as libc::socklen_t) };
+    check(result as isize).map(drop)
+}
+
+/// `listen`.
+pub fn listen(fd: &impl AsFd, backlog: u32) -> io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    // SAFETY: takes numbers.
+    check(unsafe { libc::listen(fd.as_fd().as_raw_fd(), backlog) } as isize).map(drop)
+}
+
+/// `shutdown`.
+pub fn shutdown(fd: &impl AsFd, how: i32) -> io::Result<()> {
+    // SAFETY: takes numbers.
+    check(unsafe { libc::shutdown(fd.as_fd().as_raw_fd(), how) } as isize).map(drop)
+}
+
+/// `send`, without a signal when nobody listens. Returns how much was taken.
+pub fn send(fd: &impl AsFd, data: &[u8]) -> io::Result<usize> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the data is live and as long as said; the kernel reads it only.
+    check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// `recv`. Returns how much was there.
+pub fn receive(fd: &impl AsFd, data: &mut [u8]) -> io::Result<usize> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes no more than the length, which is the buffer's.
+    check(unsafe { libc::recv(fd, data.as_mut_ptr().cast(), data.len(), 0) })
+}

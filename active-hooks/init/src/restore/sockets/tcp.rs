@@ -1,0 +1,312 @@
+//! Connections of TCP, by `TCP_REPAIR` (net/ipv4/tcp.c): the kernel is told what both sides know instead of asking the
+//! peer, and sends nothing meanwhile.
+
+use super::{buffers, new, options, raw, sockaddr, what, SocketContent, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
+use crate::restore::{clock::Elapsed, OrRefuse, Refusal, Restored};
+use shared_region::context::{Socket, SocketOption, TcpConnection};
+use std::{io, os::fd::OwnedFd};
+
+/// Options of `IPPROTO_TCP` (include/uapi/linux/tcp.h).
+const TCP_REPAIR: i32 = 19;
+const TCP_REPAIR_QUEUE: i32 = 20;
+const TCP_QUEUE_SEQ: i32 = 21;
+const TCP_REPAIR_OPTIONS: i32 = 22;
+const TCP_TIMESTAMP: i32 = 24;
+const TCP_REPAIR_WINDOW: i32 = 29;
+/// Values of `TCP_REPAIR`: on; off, asking the peer for its window at once.
+const ON: u32 = 1;
+const OFF: u32 = 0;
+/// Values of `TCP_REPAIR_QUEUE`.
+const NO_QUEUE: u32 = 0;
+const RECEIVE: u32 = 1;
+const SEND: u32 = 2;
+/// Options of the protocol (include/net/tcp.h).
+const OPTION_MSS: u32 = 2;
+const OPTION_WINDOW: u32 = 3;
+const OPTION_SACK: u32 = 4;
+const OPTION_TIMESTAMP: u32 = 8;
+/// Bytes that are put into a queue at a time, and the least when memory is scarce.
+const CHUNK: usize = 64 << 10;
+const LEAST: usize = 1024;
+/// Room for queues beyond their bytes: the kernel counts whole pages and heads.
+const ROOM: usize = 256 << 10;
+
+fn repair(fd: &OwnedFd, name: i32, value: u32) -> io::Result<()> {
+    raw::set_number(fd, libc::IPPROTO_TCP, name, value)
+}
+
+/// Makes a connection as it was. What was not sent yet follows when it goes on.
+pub fn connect(
+    content: &SocketContent<'_>,
+    connection: &TcpConnection,
+    elapsed: &Elapsed,
+) -> Restored<(OwnedFd, Standing)> {
+    let fd = new(&content.record)?;
+    let name = format!("{} to {}", what(&connection.local), what(&connection.peer));
+    let unsent = put(&fd, content, connection, elapsed).map_err(|refusal| Refusal::new(name.as_str(), refusal))?;
+    let standing = Standing {
+        fd: rustix::io::fcntl_dupfd_cloexec(&fd, 0).or_refuse(|| "descriptor")?,
+        record: content.record.clone(),
+        unsent,
+        name,
+    };
+    Ok((fd, standing))
+}
+
+/// Returns what was not sent yet.
+fn put(fd: &OwnedFd, content: &SocketContent<'_>, connection: &TcpConnection, elapsed: &Elapsed) -> Restored<Vec<u8>> {
+    let (received, mut to_send) = (content.received.concat(), content.to_send.concat());
+    let sent = to_send.len().checked_sub(connection.unsent as usize);
+    let unsent = to_send.split_off(sent.ok_or_else(|| Refusal::new("queue", "more was sent than there is"))?);
+    repair(fd, TCP_REPAIR, ON).or_refuse(|| "repair")?;
+    options(fd, &content.record, true)?;
+    // It went its own way with this address already, whoever else has it.
+    repair(fd, TCP_REPAIR, ON).or_refuse(|| "repair")?;
+    for (queue, seq) in [(RECEIVE, connection.receive_seq), (SEND, connection.send_seq)] {
+        repair(fd, TCP_REPAIR_QUEUE, queue).or_refuse(|| "repair")?;
+        repair(fd, TCP_QUEUE_SEQ, seq).or_refuse(|| "sequence number")?;
+    }
+    repair(fd, TCP_REPAIR_QUEUE, NO_QUEUE).or_refuse(|| "repair")?;
+    raw::bind(fd, &sockaddr(&connection.local)?).or_refuse(|| "own address")?;
+    raw::connect(fd, &sockaddr(&connection.peer)?).or_refuse(|| "connection")?;
+    raw::set(fd, libc::IPPROTO_TCP, TCP_REPAIR_OPTIONS, &negotiated(connection)).or_refuse(|| "options of TCP")?;
+    if let Some(then) = connection.timestamp {
+        repair(fd, TCP_TIMESTAMP, stamp_now(then, elapsed)).or_refuse(|| "time stamp")?;
+    }
+    fill(fd, RECEIVE, SO_RCVBUFFORCE, &received).or_refuse(|| format!("{} bytes received", received.len()))?;
+    fill(fd, SEND, SO_SNDBUFFORCE, &to_send).or_refuse(|| format!("{} bytes to be sent", to_send.len()))?;
+    repair(fd, TCP_REPAIR_QUEUE, NO_QUEUE).or_refuse(|| "repair")?;
+    let window: Vec<u8> = connection.window.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    raw::set(fd, libc::IPPROTO_TCP, TCP_REPAIR_WINDOW, &window).or_refuse(|| "windows")?;
+    buffers(fd, &content.record)?;
+    Ok(unsent)
+}
+
+/// A connection that stands but is still under repair.
+#[derive(Debug)]
+pub struct Standing {
+    fd: OwnedFd,
+    record: Socket,
+    unsent: Vec<u8>,
+    name: String,
+}
+
+impl Standing {
+    /// Ends the repair: from here on the kernel speaks with the peer, and asks it at once how far it has got.
+    ///
+    /// # Errors
+    /// What does not work. The connection is broken off then: its process and its peer are told so when they use it.
+    pub fn go_on(self) -> Restored<()> {
+        let result = self.try_to_go_on();
+        if result.is_err() {
+            // struct sockaddr of AF_UNSPEC: what is left of the connection is given up with a reset.
+            let _ = raw::connect(&self.fd, &[0; 16]);
+        }
+        result.map_err(|refusal| Refusal::new(self.name, refusal))
+    }
+
+    fn try_to_go_on(&self) -> Restored<()> {
+        let Self { fd, record, unsent, .. } = self;
+        repair(fd, TCP_REPAIR, OFF).or_refuse(|| "end of the repair")?;
+        // The repair takes `SO_REUSEADDR` away, and holds timers back. The others that come before `bind` stand.
+        let reuse = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
+        for option in record.options.iter().filter(reuse) {
+            raw::set(fd, option.level, option.name, &option.value).or_refuse(|| "SO_REUSEADDR")?;
+        }
+        options(fd, record, false)?;
+        if !unsent.is_empty() {
+            push(fd, SO_SNDBUFFORCE, unsent).or_refuse(|| format!("{} bytes to be sent", unsent.len()))?;
+            buffers(fd, record)?;
+        }
+        Ok(())
+    }
+}
+
+/// What both sides have agreed on, as a list of `struct tcp_repair_opt`.
+fn negotiated(connection: &TcpConnection) -> Vec<u8> {
+    let mut list = vec![(OPTION_MSS, connection.mss)];
+    if let Some((peers, own)) = connection.window_scale {
+        list.push((OPTION_WINDOW, u32::from(peers) | u32::from(own) << 16));
+    }
+    if connection.sack {
+        list.push((OPTION_SACK, 0));
+    }
+    if connection.timestamp.is_some() {
+        list.push((OPTION_TIMESTAMP, 0));
+    }
+    list.into_iter()
+        .flat_map(|(code, value)| [code.to_ne_bytes(), value.to_ne_bytes()])
+        .flatten()
+        .collect()
+}
+
+/// The time stamp to go on with, in milliseconds. Its lowest bit would ask for microseconds, from Linux 6.7 on
+/// (614e8316aa4c).
+fn stamp_now(then: u32, elapsed: &Elapsed) -> u32 {
+    let passed = elapsed.passed() / 1_000_000;
+    then.wrapping_add(passed as u32).wrapping_add(1) & !1
+}
+
+fn fill(fd: &OwnedFd, queue: u32, buffer: i32, data: &[u8]) -> io::Result<()> {
+    if data.is_empty() {
+        return Ok(());
+    }
+    repair(fd, TCP_REPAIR_QUEUE, queue)?;
+    push(fd, buffer, data)
+}
+
+/// Puts bytes into the queue that is chosen, and makes room for them.
+fn push(fd: &OwnedFd, buffer: i32, data: &[u8]) -> io::Result<()> {
+    let room = u32::try_from(2 * data.len() + ROOM).unwrap_or(i32::MAX as u32 / 2);
+    raw::set_number(fd, libc::SOL_SOCKET, buffer, room)?;
+    let (mut rest, mut chunk) = (data, CHUNK);
+    while !rest.is_empty() {
+        match raw::send(fd, &rest[..chunk.min(rest.len())]) {
+            Ok(taken) => rest = &rest[taken..],
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && chunk > LEAST => chunk /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::clock;
+    use shared_region::context::{Clock, InetAddress};
+    use std::{
+        io::{Read, Write},
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+        time::Duration,
+    };
+
+    fn address(of: SocketAddr) -> InetAddress {
+        let address = match of {
+            SocketAddr::V4(four) => four.ip().octets().to_vec(),
+            SocketAddr::V6(six) => six.ip().octets().to_vec(),
+        };
+        InetAddress {
+            address,
+            port: of.port(),
+        }
+    }
+
+    fn word(fd: &OwnedFd, name: i32) -> u32 {
+        let bytes = raw::get(fd, libc::IPPROTO_TCP, name, 4).expect("a number");
+        u32::from_ne_bytes(bytes.try_into().expect("four bytes"))
+    }
+
+    /// What the salvager would have recorded of an end with this much in its receive queue and nothing to be sent.
+    fn record(end: &OwnedFd, received: u32, local: SocketAddr, peer: SocketAddr) -> TcpConnection {
+        /// Offset of the options and the scales in `struct tcp_info`, and of time stamps, SACK and scales in the options.
+        const OPTIONS: usize = 5;
+        const SCALES: usize = 6;
+        repair(end, TCP_REPAIR, ON).expect("repair");
+        let info = raw::get(end, libc::IPPROTO_TCP, libc::TCP_INFO, 64).expect("information");
+        let seq = |queue| {
+            repair(end, TCP_REPAIR_QUEUE, queue).expect("queue");
+            word(end, TCP_QUEUE_SEQ)
+        };
+        let (receive, send) = (seq(RECEIVE), seq(SEND));
+        let window = raw::get(end, libc::IPPROTO_TCP, TCP_REPAIR_WINDOW, 20).expect("windows");
+        let (words, _) = window.as_chunks::<4>();
+        let mut windows = [0; 5];
+        for (to, from) in windows.iter_mut().zip(words) {
+            *to = u32::from_ne_bytes(*from);
+        }
+        TcpConnection {
+            local: address(local),
+            peer: address(peer),
+            receive_seq: receive.wrapping_sub(received),
+            send_seq: send,
+            mss: word(end, libc::TCP_MAXSEG),
+            window_scale: (info[OPTIONS] & 4 != 0).then_some((info[SCALES] & 15, info[SCALES] >> 4)),
+            sack: info[OPTIONS] & 2 != 0,
+            timestamp: (info[OPTIONS] & 1 != 0).then(|| word(end, TCP_TIMESTAMP)),
+            // The last word of what is to be sent.
+            unsent: 12,
+            window: windows,
+        }
+    }
+
+    #[test]
+    fn a_connection_goes_on_without_its_peer_noticing() {
+        goes_on(Ipv4Addr::LOCALHOST.into(), libc::AF_INET, Vec::new());
+    }
+
+    #[test]
+    fn so_does_one_of_ipv6_with_an_option_that_only_comes_before_its_address() {
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            eprintln!("skipped: there is no IPv6 here");
+            return;
+        }
+        let only = SocketOption {
+            level: libc::IPPROTO_IPV6,
+            name: libc::IPV6_V6ONLY,
+            value: 0u32.to_ne_bytes().to_vec(),
+        };
+        goes_on(Ipv6Addr::LOCALHOST.into(), libc::AF_INET6, vec![only]);
+    }
+
+    fn goes_on(host: IpAddr, family: i32, options: Vec<SocketOption>) {
+        let listener = TcpListener::bind((host, 0)).expect("listen");
+        let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (server, _) = listener.accept().expect("accept");
+        client.write_all(b"received but not taken").expect("send");
+        std::thread::sleep(Duration::from_millis(50));
+        let (local, peer) = (
+            server.local_addr().expect("address"),
+            server.peer_addr().expect("address"),
+        );
+        let server = OwnedFd::from(server);
+        if repair(&server, TCP_REPAIR, ON).is_err() {
+            eprintln!("skipped: TCP_REPAIR is not allowed here");
+            return;
+        }
+        let connection = record(&server, 22, local, peer);
+        // Under repair an end goes away without a word.
+        drop(server);
+
+        let content = SocketContent {
+            record: Socket {
+                family: family as u32,
+                options,
+                kind: libc::SOCK_STREAM as u32,
+                protocol: libc::IPPROTO_TCP as u32,
+                buffers: (131_072, 87_040),
+                ..Socket::default()
+            },
+            received: vec![b"received but ", b"not taken"],
+            to_send: vec![b"sent but not ", b"acknowledged"],
+        };
+        let now = clock::now(rustix::time::ClockId::Monotonic);
+        let then = Clock {
+            monotonic: now,
+            ..Clock::default()
+        };
+        let (fd, standing) = connect(&content, &connection, &Elapsed { then }).expect("restored");
+        standing.go_on().expect("goes on");
+        rustix::fs::fcntl_setfl(&fd, rustix::fs::OFlags::empty()).expect("flags");
+        let mut server = TcpStream::from(fd);
+        for end in [&client, &server] {
+            end.set_read_timeout(Some(Duration::from_secs(20))).expect("time-out");
+        }
+        let mut data = [0; 25];
+        client.read_exact(&mut data).expect("what was sent");
+        assert_eq!(&data, b"sent but not acknowledged");
+        server.read_exact(&mut data[..22]).expect("what was received");
+        assert_eq!(&data[..22], b"received but not taken");
+        client
+            .write_all(b"on")
+            .and_then(|()| server.read_exact(&mut data[..2]))
+            .expect("there");
+        server
+            .write_all(b"back")
+            .and_then(|()| client.read_exact(&mut data[..4]))
+            .expect("back");
+        assert_eq!(&data[..4], b"back");
+        drop(client);
+        assert_eq!(server.read(&mut data).expect("end"), 0);
+    }
+}

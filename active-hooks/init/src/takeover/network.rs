@@ -1,0 +1,330 @@
+//! The machine's network as it was: links, addresses, routes. While sockets are being restored nothing is taken from the
+//! wire: a segment for a connection that does not stand yet would be answered with a reset.
+
+use super::netlink::{Netlink, Payload, CREATE, EXCL};
+use crate::{boot::log, restore::world::World};
+use shared_region::context::{NetworkAddress, NetworkLink, NetworkRoute};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    time::{Duration, Instant},
+};
+
+/// Requests (include/uapi/linux/rtnetlink.h).
+const NEW_LINK: u16 = 16;
+const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
+const NEW_RULE: u16 = 32;
+const DELETE_RULE: u16 = 33;
+/// Attributes: of links, of addresses, of routes, of rules.
+const IFLA_MTU: u16 = 4;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
+const IFA_BROADCAST: u16 = 4;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const FRA_IIFNAME: u16 = 3;
+const FRA_PRIORITY: u16 = 6;
+/// `IFA_F_NODAD`: the address was this machine's all the time.
+const NO_DAD: u8 = 2;
+/// Tables `RT_TABLE_MAIN` and `RT_TABLE_LOCAL`; actions `FR_ACT_TO_TBL` and `FR_ACT_BLACKHOLE`.
+const MAIN: u8 = 254;
+const LOCAL: u8 = 255;
+const TO_TABLE: u8 = 1;
+const BLACKHOLE: u8 = 6;
+/// How long a link may take to be there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The wire is cut until this is let go.
+#[derive(Debug)]
+pub struct Held {
+    netlink: Netlink,
+    links: Vec<String>,
+}
+
+/// Brings the network back, cut off from the wire. What does not work is told; whoever needs it is refused by it.
+pub fn bring_back(world: &World<'_>) -> Option<Held> {
+    let network = &world.network;
+    for left_out in &network.left_out {
+        log::warning(format_args!("network: {}", String::from_utf8_lossy(left_out)));
+    }
+    // Without sockets nobody needs it before the new system brings it.
+    if world.sockets.is_empty() {
+        return None;
+    }
+    let netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(error) => {
+            log::error(format_args!("network: {error}; it is not brought back"));
+            return None;
+        }
+    };
+    let tell = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            log::warning(format_args!("network: {what}: {error}"));
+        }
+    };
+    tell("loopback", netlink.ask(NEW_LINK, 0, up(1)));
+    let mut held = Held {
+        netlink,
+        links: Vec::new(),
+    };
+    let mut numbers = BTreeMap::new();
+    let deadline = Instant::now() + PATIENCE;
+    for link in &network.links {
+        let name = || String::from_utf8_lossy(&link.name).into_owned();
+        match wait_for(link, deadline) {
+            Some((now, index)) => {
+                numbers.insert(link.index, index);
+                held.links.push(now);
+            }
+            None => log::warning(format_args!("network: link {} is not there any more", name())),
+        }
+    }
+    tell("holding the wire", held.cut());
+    let netlink = &held.netlink;
+    for link in &network.links {
+        if let Some(&index) = numbers.get(&link.index) {
+            let payload = up(index).with(IFLA_MTU, &link.mtu.to_ne_bytes());
+            tell("link", netlink.ask(NEW_LINK, 0, payload));
+        }
+    }
+    for address in &network.addresses {
+        if let Some(&index) = numbers.get(&address.link) {
+            tell("address", add_address(netlink, address, index));
+        }
+    }
+    // Those to a link come before those to a neighbour on it: the wider the scope, the smaller its number.
+    let mut routes: Vec<&NetworkRoute> = network.routes.iter().collect();
+    routes.sort_by_key(|route| std::cmp::Reverse(route.scope));
+    for route in routes {
+        if let Some(&index) = numbers.get(&route.link) {
+            tell("route", add_route(netlink, route, index));
+        }
+    }
+    Some(held)
+}
+
+impl Held {
+    /// Lets the wire in.
+    pub fn let_go(self) {
+        if let Err(error) = self.mend() {
+            log::error(format_args!("network: nothing comes in from the wire: {error}"));
+        }
+    }
+
+    /// Packets from outside are looked up in a rule that drops them without an answer. It has to come before the one that
+    /// finds the own addresses, which is the first: that one gives way for the time.
+    fn cut(&self) -> io::Result<()> {
+        for family in FAMILIES {
+            rule(&self.netlink, NEW_RULE, family, 1, LOCAL, None)?;
+            rule(&self.netlink, DELETE_RULE, family, 0, LOCAL, None)?;
+            for link in &self.links {
+                rule(&self.netlink, NEW_RULE, family, 0, 0, Some(link))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes through with all of it whatever fails: [`Self::cut`] may have got half way. Returns the first error.
+    fn mend(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        let mut step = |done: io::Result<()>| match done {
+            // As it should be already.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EEXIST | libc::ENOENT)) => {}
+            done => result = std::mem::replace(&mut result, Ok(())).and(done),
+        };
+        for family in FAMILIES {
+            step(rule(&self.netlink, NEW_RULE, family, 0, LOCAL, None));
+            step(rule(&self.netlink, DELETE_RULE, family, 1, LOCAL, None));
+            for link in &self.links {
+                step(rule(&self.netlink, DELETE_RULE, family, 0, 0, Some(link)));
+            }
+        }
+        result
+    }
+}
+
+const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+
+/// A rule that leads to a table, or drops what comes from a link.
+fn rule(netlink: &Netlink, kind: u16, family: u8, priority: u32, table: u8, from: Option<&str>) -> io::Result<()> {
+    let action = if from.is_some() { BLACKHOLE } else { TO_TABLE };
+    // struct fib_rule_hdr: family, dst_len, src_len, tos, table, reserved twice, action, flags.
+    let head = [family, 0, 0, 0, table, 0, 0, action, 0, 0, 0, 0];
+    let mut payload = Payload::new(&head).with(FRA_PRIORITY, &priority.to_ne_bytes());
+    if let Some(link) = from {
+        payload = payload.with(FRA_IIFNAME, &[link.as_bytes(), &[0]].concat());
+    }
+    let flags = if kind == NEW_RULE { CREATE | EXCL } else { 0 };
+    match netlink.ask(kind, flags, payload) {
+        // A kernel without IPv6.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && family != FAMILIES[0] => Ok(()),
+        other => other,
+    }
+}
+
+/// `struct ifinfomsg` that makes a link run.
+fn up(index: u32) -> Payload {
+    let running = (libc::IFF_UP as u32).to_ne_bytes();
+    Payload::new(&[&[0; 4][..], &index.to_ne_bytes(), &running, &running].concat())
+}
+
+/// The name and number that a link has now, known by its hardware address.
+fn find(link: &NetworkLink) -> Option<(String, u32)> {
+    let hardware: Vec<String> = link.hardware.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hardware = hardware.join(":");
+    let read = |name: &str, file: &str| {
+        let text = fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok()?;
+        Some(text.trim().to_owned())
+    };
+    fs::read_dir("/sys/class/net").ok()?.find_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let same = read(&name, "address")? == hardware;
+        let index = read(&name, "ifindex")?.parse().ok()?;
+        same.then_some((name, index))
+    })
+}
+
+fn wait_for(link: &NetworkLink, deadline: Instant) -> Option<(String, u32)> {
+    loop {
+        let found = find(link);
+        if found.is_some() || Instant::now() > deadline {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn add_address(netlink: &Netlink, address: &NetworkAddress, index: u32) -> io::Result<()> {
+    let six = address.local.len() == 16;
+    let family = FAMILIES[usize::from(six)];
+    let flags = if six { NO_DAD } else { 0 };
+    // struct ifaddrmsg: family, prefix length, flags, scope, link.
+    let head = [
+        &[family, address.prefix, flags, address.scope][..],
+        &index.to_ne_bytes(),
+    ]
+    .concat();
+    let mut payload = Payload::new(&head)
+        .with(IFA_LOCAL, &address.local)
+        .with(IFA_ADDRESS, &address.address);
+    if address.broadcast != 0 {
+        payload = payload.with(IFA_BROADCAST, &address.broadcast.to_ne_bytes());
+    }
+    if !address.label.is_empty() {
+        payload = payload.with(IFA_LABEL, &[&address.label[..], &[0]].concat());
+    }
+    netlink.ask(NEW_ADDRESS, CREATE, payload)
+}
+
+fn add_route(netlink: &Netlink, route: &NetworkRoute, index: u32) -> io::Result<()> {
+    // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+    let head = [
+        FAMILIES[0],
+        route.prefix,
+        0,
+        0,
+        MAIN,
+        route.protocol,
+        route.scope,
+        route.kind,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let mut payload = Payload::new(&head)
+        .with(RTA_DST, &route.destination)
+        .with(RTA_OIF, &index.to_ne_bytes());
+    if let Some(gateway) = &route.gateway {
+        payload = payload.with(RTA_GATEWAY, gateway);
+    }
+    if route.source != [0; 4] {
+        payload = payload.with(RTA_PREFSRC, &route.source);
+    }
+    if route.priority != 0 {
+        payload = payload.with(RTA_PRIORITY, &route.priority.to_ne_bytes());
+    }
+    netlink.ask(NEW_ROUTE, CREATE, payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::sockets::SocketContent;
+    use shared_region::context::Network;
+    use std::{
+        net::{TcpStream, UdpSocket},
+        process::Command,
+    };
+
+    fn ip(words: &str) -> String {
+        let output = Command::new("ip").args(words.split(' ')).output().expect("ip");
+        assert!(output.status.success(), "ip {words}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// In a network namespace of its own, with a sysfs that shows it:
+    /// `unshare -nm sh -c 'mount -t sysfs sysfs /sys && cargo test -p orthros-init --lib -- --ignored network'`.
+    #[test]
+    #[ignore = "needs a network namespace of its own"]
+    fn the_network_comes_back_cut_off_from_the_wire() {
+        ip("link add v0 address 02:00:00:00:00:01 type veth peer name v1");
+        let world = World {
+            network: Network {
+                links: vec![NetworkLink {
+                    index: 77,
+                    name: b"eth7".to_vec(),
+                    hardware: vec![2, 0, 0, 0, 0, 1],
+                    mtu: 1400,
+                }],
+                addresses: vec![NetworkAddress {
+                    link: 77,
+                    local: vec![10, 7, 0, 2],
+                    address: vec![10, 7, 0, 2],
+                    prefix: 24,
+                    broadcast: u32::from_ne_bytes([10, 7, 0, 255]),
+                    ..NetworkAddress::default()
+                }],
+                routes: vec![NetworkRoute {
+                    gateway: Some([10, 7, 0, 1]),
+                    link: 77,
+                    protocol: 3,
+                    kind: 1,
+                    ..NetworkRoute::default()
+                }],
+                left_out: Vec::new(),
+            },
+            sockets: [(1, SocketContent::default())].into(),
+            ..World::default()
+        };
+        let first = ip("rule show");
+        let held = bring_back(&world).expect("held");
+        ip("link set v1 up");
+        let shown = ip("-4 addr show v0");
+        assert!(
+            shown.contains("mtu 1400") && shown.contains("10.7.0.2/24 brd 10.7.0.255"),
+            "{shown}"
+        );
+        let routes = ip("-4 route show");
+        assert!(routes.contains("default via 10.7.0.1 dev v0"), "{routes}");
+        let rules = ip("rule show");
+        assert!(rules.starts_with("0:\tfrom all iif v0 blackhole"), "{rules}");
+        // What does not come from the wire still arrives.
+        let socket = UdpSocket::bind("10.7.0.2:0").expect("own address");
+        socket
+            .send_to(b"x", socket.local_addr().expect("address"))
+            .expect("sent");
+        let timeout = Some(Duration::from_secs(5));
+        socket.set_read_timeout(timeout).expect("time-out");
+        assert_eq!(socket.recv(&mut [0; 4]).expect("received"), 1);
+        held.let_go();
+        assert_eq!(ip("rule show"), first);
+        drop(TcpStream::connect("10.7.0.2:1").expect_err("nobody listens"));
+    }
+}

@@ -1,0 +1,146 @@
+//! Calls about sockets. One that waits for something to receive has received nothing, unless it wants a certain amount; one
+//! that waits for room to send has sent what its `struct iov_iter` says.
+
+use super::{files, Call, Decision, EINTR};
+use crate::addr::{Kva, Uva};
+use crate::memory::PhysMem;
+use crate::refusal::Result;
+use crate::user_memory;
+use alloc::vec::Vec;
+
+/// `MSG_WAITALL`.
+const MSG_WAITALL: u64 = 0x100;
+/// `MAX_SCHEDULE_TIMEOUT`.
+const FOREVER: u64 = i64::MAX as u64;
+/// Offsets of the buffers and their number in `struct user_msghdr`.
+const MSG_IOV: u64 = 16;
+const MSG_IOVLEN: u64 = 24;
+/// `UIO_MAXIOV`.
+const MAX_VECTOR: u64 = 1024;
+/// Where calls wait for something to receive.
+const RECEIVES: [&str; 5] = [
+    "sk_wait_data",
+    "__skb_wait_for_more_packets",
+    "unix_stream_data_wait",
+    "unix_stream_read_generic",
+    "inet_csk_wait_for_connect",
+];
+/// Where calls wait for room to send.
+const SENDS: [&str; 3] = ["sk_stream_wait_memory", "sock_alloc_send_pskb", "sock_wait_for_wmem"];
+/// Functions that have the `struct msghdr` of a call, whose iterator moves with what is sent.
+const OWNERS: [&str; 5] = [
+    "sock_write_iter",
+    "__sys_sendto",
+    "__sys_sendmsg",
+    "___sys_sendmsg",
+    "____sys_sendmsg",
+];
+
+impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
+    /// A call that receives; `flags` is the argument with MSG_*.
+    pub(super) fn receive(&mut self, flags: Option<usize>) -> Result<Decision> {
+        let Some(sk) = self.socket()? else {
+            return self.restart();
+        };
+        let waits = match self.chain()? {
+            Some(chain) => RECEIVES
+                .iter()
+                .any(|name| chain.find(&[name]).is_some_and(|at| chain.waits(at))),
+            None => false,
+        };
+        let layout = &self.context.kernel.types.layouts.sock;
+        let mem = &self.context.kernel.mem;
+        let all = flags.is_some_and(|flags| self.argument(flags) & MSG_WAITALL != 0);
+        if !waits || all || mem.uint(sk, layout.sk_rcvlowat)? > 1 {
+            return Err(self.refuse("which may have received something"));
+        }
+        let limited = mem.uint(sk, layout.sk_rcvtimeo)? != FOREVER;
+        self.answered(limited)
+    }
+
+    /// A call that sends: `vector` tells where its buffers are.
+    pub(super) fn send(&mut self, vector: Buffers) -> Result<Decision> {
+        let Some(sk) = self.socket()? else {
+            return self.restart();
+        };
+        let buffers = self.sent_from(vector);
+        let Some(chain) = self.chain()? else {
+            return Err(self.refuse("whose frames cannot be found"));
+        };
+        let waits = SENDS
+            .iter()
+            .any(|name| chain.find(&[name]).is_some_and(|at| chain.waits(at)));
+        let mut found = Vec::new();
+        if let (true, Some(buffers)) = (waits, &buffers) {
+            for link in chain.all(&OWNERS) {
+                found.extend(self.words(link)?.vector_progress(self.context, buffers));
+            }
+        }
+        match super::stack::agreed(&found) {
+            None => Err(self.refuse("which may have sent something")),
+            Some(0) => {
+                let layout = &self.context.kernel.types.layouts.sock;
+                let limited = self.context.kernel.mem.uint(sk, layout.sk_sndtimeo)? != FOREVER;
+                self.answered(limited)
+            }
+            Some(done) => Ok(self.result(done)),
+        }
+    }
+
+    /// A call that did nothing: again, unless the socket limits how long it may take, when it ends as after a signal.
+    fn answered(&self, limited: bool) -> Result<Decision> {
+        if limited {
+            Ok(self.result(EINTR as u64))
+        } else {
+            self.restart()
+        }
+    }
+
+    /// The socket that the first argument names.
+    fn socket(&self) -> Result<Option<Kva>> {
+        let Some(file) = self.descriptor(0) else {
+            return Ok(None);
+        };
+        let kernel = self.context.kernel;
+        let socket = kernel.mem.ptr(file, kernel.types.layouts.file.private_data)?;
+        if !self.is_socket(file)? {
+            return Ok(None);
+        }
+        Ok(Some(crate::sockets::of_file(self.context, socket)?))
+    }
+
+    fn sent_from(&self, vector: Buffers) -> Option<Vec<(u64, u64)>> {
+        let phys = self.context.kernel.phys();
+        let word = |at| user_memory::word(phys, &self.thread.tables, at);
+        let (first, count) = match vector {
+            Buffers::One => return Some(alloc::vec![(self.argument(1), self.argument(2))]),
+            Buffers::Vector => (self.argument(1), self.argument(2)),
+            Buffers::Message => {
+                let message = Uva(self.argument(1));
+                (word(message.offset(MSG_IOV))?, word(message.offset(MSG_IOVLEN))?)
+            }
+        };
+        (0..count.min(MAX_VECTOR))
+            .map(|i| {
+                let at = Uva(first).offset(i.wrapping_mul(16));
+                Some((word(at)?, word(at.offset(8))?))
+            })
+            .collect()
+    }
+
+    /// Whether a descriptor is a socket.
+    pub(super) fn is_socket(&self, file: Kva) -> Result<bool> {
+        Ok(self.kind_of(file)?.0 == files::SOCKETS)
+    }
+}
+
+/// Where the buffers of a call are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Buffers {
+    /// One, in the second and third argument.
+    One,
+    /// As `writev` has them.
+    Vector,
+    /// As `sendmsg` has them.
+    Message,
+}

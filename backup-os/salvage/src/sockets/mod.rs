@@ -1,0 +1,358 @@
+//! Sockets (`include/linux/net.h`, `include/net/sock.h`): what all kinds have, and which kind is read where.
+
+pub mod inet;
+pub mod inet6;
+pub mod skb;
+pub mod tcp;
+pub mod unix;
+
+use crate::addr::Kva;
+use crate::context::Context;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use crate::refusal::{Refusal, Result};
+use alloc::vec::Vec;
+use shared_region::context::{Socket as Record, SocketOption, SocketState};
+use shared_region::reasons;
+use shared_region::record::{flags, Kind, Writer};
+
+/// Families (`include/linux/socket.h`).
+const AF_UNIX: u64 = 1;
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+/// `SOL_SOCKET` and its options (`include/uapi/asm-generic/socket.h`).
+const SOL_SOCKET: i32 = 1;
+const SO_REUSEADDR: i32 = 2;
+const SO_BROADCAST: i32 = 6;
+const SO_KEEPALIVE: i32 = 9;
+const SO_OOBINLINE: i32 = 10;
+const SO_PRIORITY: i32 = 12;
+const SO_LINGER: i32 = 13;
+const SO_REUSEPORT: i32 = 15;
+const SO_PASSCRED: i32 = 16;
+const SO_RCVLOWAT: i32 = 18;
+const SO_RCVTIMEO: i32 = 20;
+const SO_SNDTIMEO: i32 = 21;
+const SO_MARK: i32 = 36;
+/// `MAX_SCHEDULE_TIMEOUT`.
+const FOREVER: u64 = i64::MAX as u64;
+/// `SOCK_PASSCRED` (`include/linux/net.h`).
+const PASSCRED: u64 = 1 << 3;
+/// `SOCK_PASSSEC`, `SOCK_CUSTOM_SOCKOPT` and `SOCK_PASSPIDFD` ask for what is not restored.
+const UNUSUAL: u64 = 1 << 4 | 1 << 6 | 1 << 7;
+/// `SOCK_SNDBUF_LOCK` and `SOCK_RCVBUF_LOCK`.
+const BUFFER_LOCKS: u64 = 3;
+
+crate::mirrors! {
+    /// A socket, as a file has it.
+    #[allow(missing_docs)]
+    pub struct Socket = "socket" {
+        flags: Field,
+        sk: Field,
+    }
+
+    /// A socket, as a protocol has it.
+    #[allow(missing_docs)]
+    pub struct Sock = "sock" {
+        family: Field = "__sk_common.skc_family",
+        state: Field = "__sk_common.skc_state",
+        reuse: Field = "__sk_common.skc_reuse",
+        reuseport: Field = "__sk_common.skc_reuseport",
+        ipv6only: Field = "__sk_common.skc_ipv6only",
+        bound_dev_if: Field = "__sk_common.skc_bound_dev_if",
+        net: Field = "__sk_common.skc_net.net",
+        daddr: Field = "__sk_common.skc_daddr",
+        rcv_saddr: Field = "__sk_common.skc_rcv_saddr",
+        dport: Field = "__sk_common.skc_dport",
+        num: Field = "__sk_common.skc_num",
+        v6_daddr: Field = "__sk_common.skc_v6_daddr",
+        v6_rcv_saddr: Field = "__sk_common.skc_v6_rcv_saddr",
+        sk_flags: Field = "__sk_common.skc_flags",
+        slock: Field = "sk_lock.slock.rlock.raw_lock",
+        owned: Field = "sk_lock.owned",
+        sk_receive_queue: Field,
+        sk_write_queue: Field,
+        sk_error_queue: Field,
+        tcp_rtx_queue: Field,
+        sk_rcvbuf: Field,
+        sk_sndbuf: Field,
+        sk_userlocks: Field,
+        sk_rcvtimeo: Field,
+        sk_sndtimeo: Field,
+        sk_rcvlowat: Field,
+        sk_err: Field,
+        sk_shutdown: Field,
+        sk_type: Field,
+        sk_protocol: Field,
+        sk_lingertime: Field,
+        sk_ack_backlog: Field,
+        sk_max_ack_backlog: Field,
+        sk_priority: Field,
+        sk_mark: Field,
+        sk_filter: Field,
+        sk_user_data: Field,
+        sk_peek_off: Field,
+        sk_tsflags: Field,
+        sk_max_pacing_rate: Field,
+        sk_ll_usec: Field,
+        sk_reserved_mem: Field,
+        sk_uid: Field,
+    }
+}
+
+crate::constants! {
+    /// Bits of `sock.sk_flags`.
+    pub struct SockFlags {
+        /// Urgent data stays in line.
+        urginline: u32 = "SOCK_URGINLINE",
+        /// Idle peers are asked.
+        keepopen: u32 = "SOCK_KEEPOPEN",
+        /// `close` waits.
+        linger: u32 = "SOCK_LINGER",
+        /// May send to all.
+        broadcast: u32 = "SOCK_BROADCAST",
+        /// `poll` looks at the write queue: the kernel's own.
+        use_write_queue: u32 = "SOCK_USE_WRITE_QUEUE",
+        /// Freed after a grace period: the kernel's own.
+        rcu_free: u32 = "SOCK_RCU_FREE",
+        /// Reset: nothing is connected.
+        zapped: u32 = "SOCK_ZAPPED",
+        /// Both directions are closed.
+        done: u32 = "SOCK_DONE",
+    }
+}
+
+/// A socket that is being read.
+pub struct Reading<'c, 'k, 'm, M: PhysMem + ?Sized> {
+    /// What is known.
+    pub context: &'c Context<'k, 'm, M>,
+    /// The `struct sock`.
+    pub sk: Kva,
+    /// Its options so far.
+    pub options: Vec<SocketOption>,
+}
+
+impl<M: PhysMem + ?Sized> Reading<'_, '_, '_, M> {
+    /// A member of the socket.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn field(&self, field: Field) -> Result<u64> {
+        Ok(self.context.kernel.mem.uint(self.sk, field)?)
+    }
+
+    /// The same of a member that not every kernel has; 0 where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn optional(&self, field: Option<Field>) -> Result<u64> {
+        field.map_or(Ok(0), |field| self.field(field))
+    }
+
+    /// Adds an option that is a number.
+    pub fn option(&mut self, level: i32, name: i32, value: u64) {
+        let value = (value as u32).to_le_bytes().to_vec();
+        self.options.push(SocketOption { level, name, value });
+    }
+
+    /// The same if it is not 0.
+    pub fn option_if(&mut self, level: i32, name: i32, value: u64) {
+        if value != 0 {
+            self.option(level, name, value);
+        }
+    }
+
+    /// Nanoseconds of a number of the kernel's ticks.
+    ///
+    /// # Errors
+    /// The length of a tick is not known.
+    pub fn ticks(&self, ticks: u64) -> Result<u64> {
+        let tick = self
+            .context
+            .tick()
+            .ok_or_else(|| refuse("a time-out in unknown units"))?;
+        Ok(ticks.saturating_mul(tick))
+    }
+
+    /// Refuses what is not zero.
+    ///
+    /// # Errors
+    /// If one of the members is set: what stands beside it.
+    pub fn none_of(&self, fields: &[(Option<Field>, &str)]) -> Result<()> {
+        for &(field, what) in fields {
+            if self.optional(field)? != 0 {
+                return Err(refuse(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A refusal of a socket for a state that is not restored.
+pub fn refuse(what: &str) -> Refusal {
+    Refusal::new(reasons::SOCKET_STATE, what)
+}
+
+/// The `struct sock` behind an open file's `private_data`.
+///
+/// # Errors
+/// It cannot be read.
+pub fn of_file<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva) -> Result<Kva> {
+    let layouts = &context.kernel.types.layouts;
+    let sk = context.kernel.mem.ptr(socket, layouts.socket.sk)?;
+    if sk.is_null() {
+        return Err(refuse("being closed"));
+    }
+    Ok(sk)
+}
+
+/// Writes a socket with what is in its queues.
+///
+/// # Errors
+/// It is in a state that is not restored, or cannot be read.
+pub fn write<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    socket: Kva,
+) -> Result<()> {
+    let sk = of_file(context, socket)?;
+    if !context.first(Kind::Socket, sk.0) {
+        return Ok(());
+    }
+    let (record, queues) = read(context, socket, sk)?;
+    writer.push(Kind::Socket, 1, flags::MUST_UNDERSTAND, sk.0, &record)?;
+    for (kind, bytes) in [
+        (Kind::ReceiveQueue, &queues.received),
+        (Kind::SendQueue, &queues.to_send),
+    ] {
+        if !bytes.is_empty() {
+            writer.push_bytes(kind, 1, flags::MUST_UNDERSTAND, sk.0, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes in the queues of a socket.
+#[derive(Debug, Default)]
+pub struct Queues {
+    /// Received and not yet taken by the process.
+    pub received: Vec<u8>,
+    /// Given by the process and not yet acknowledged by the peer.
+    pub to_send: Vec<u8>,
+}
+
+fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva, sk: Kva) -> Result<(Record, Queues)> {
+    let layout = &context.kernel.types.layouts.sock;
+    let mut reading = Reading {
+        context,
+        sk,
+        options: Vec::new(),
+    };
+    // Between a lock and its release nothing about a socket can be relied on.
+    if reading.field(layout.slock)? != 0 || reading.field(layout.owned)? != 0 {
+        return Err(refuse("in use at the instant the kernel died"));
+    }
+    if reading.field(layout.net)? != context.namespaces.net.0 {
+        return Err(Refusal::new(reasons::NS_NET, "a socket of another one"));
+    }
+    common(&mut reading, socket)?;
+    let family = reading.field(layout.family)?;
+    let mut queues = Queues::default();
+    let state = match family {
+        AF_UNIX => SocketState::Unix(unix::read(&mut reading, &mut queues)?),
+        AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, family == AF_INET6)?,
+        other => return Err(refuse(&alloc::format!("family {other}"))),
+    };
+    let record = Record {
+        family: family as u32,
+        kind: reading.field(layout.sk_type)? as u32,
+        protocol: reading.field(layout.sk_protocol)? as u32,
+        buffers: (
+            reading.field(layout.sk_rcvbuf)? as u32,
+            reading.field(layout.sk_sndbuf)? as u32,
+        ),
+        buffer_locks: (reading.field(layout.sk_userlocks)? & BUFFER_LOCKS) as u32,
+        user: reading.field(layout.sk_uid)? as u32,
+        options: reading.options,
+        state,
+    };
+    Ok((record, queues))
+}
+
+/// Options of every socket.
+fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, socket: Kva) -> Result<()> {
+    let kernel = reading.context.kernel;
+    let layouts = &kernel.types.layouts;
+    let layout = &layouts.sock;
+    reading.none_of(&[
+        (Some(layout.bound_dev_if), "bound to a device"),
+        (Some(layout.sk_err), "with an error that nobody has seen"),
+        (Some(layout.sk_filter), "with a filter"),
+        (Some(layout.sk_user_data), "used by a part of the kernel"),
+        (Some(layout.sk_tsflags), "with time stamps"),
+        (Some(layout.sk_ll_usec), "with SO_BUSY_POLL"),
+        (Some(layout.sk_reserved_mem), "with SO_RESERVE_MEM"),
+    ])?;
+    if reading.field(layout.sk_max_pacing_rate)? != u64::MAX {
+        return Err(refuse("with SO_MAX_PACING_RATE"));
+    }
+    if kernel.mem.int(reading.sk, layout.sk_peek_off)? >= 0 {
+        return Err(refuse("with an offset for MSG_PEEK"));
+    }
+    if !skb::queue(reading.context, reading.sk, layout.sk_error_queue)?.is_empty() {
+        return Err(refuse("with errors in its queue"));
+    }
+    let of_socket = kernel.mem.uint(socket, layouts.socket.flags)?;
+    if of_socket & UNUSUAL != 0 {
+        return Err(refuse("with SO_PASSSEC, SO_PASSPIDFD or options of its own"));
+    }
+    let bits = reading.field(layout.sk_flags)?;
+    let known = &layouts.sock_flags;
+    let has = |bit: u32| bits >> (bit & 63) & 1;
+    let kept = [
+        known.urginline,
+        known.keepopen,
+        known.linger,
+        known.broadcast,
+        known.use_write_queue,
+        known.rcu_free,
+        known.zapped,
+        known.done,
+    ];
+    let rest = kept.iter().fold(bits, |bits, &bit| bits & !(1 << (bit & 63)));
+    if rest != 0 {
+        return Err(refuse(&alloc::format!("with flags {rest:#x}")));
+    }
+    let reuse = reading.field(layout.reuse)?;
+    let reuseport = reading.field(layout.reuseport)?;
+    let (priority, mark) = (reading.field(layout.sk_priority)?, reading.field(layout.sk_mark)?);
+    let lowest = reading.field(layout.sk_rcvlowat)?;
+    reading.option_if(SOL_SOCKET, SO_REUSEADDR, u64::from(reuse == 1));
+    reading.option_if(SOL_SOCKET, SO_REUSEPORT, reuseport);
+    reading.option_if(SOL_SOCKET, SO_BROADCAST, has(known.broadcast));
+    reading.option_if(SOL_SOCKET, SO_KEEPALIVE, has(known.keepopen));
+    reading.option_if(SOL_SOCKET, SO_OOBINLINE, has(known.urginline));
+    reading.option_if(SOL_SOCKET, SO_PASSCRED, of_socket & PASSCRED);
+    reading.option_if(SOL_SOCKET, SO_PRIORITY, priority);
+    reading.option_if(SOL_SOCKET, SO_MARK, mark);
+    if lowest != 1 {
+        reading.option(SOL_SOCKET, SO_RCVLOWAT, lowest);
+    }
+    if has(known.linger) != 0 {
+        let seconds = reading.ticks(reading.field(layout.sk_lingertime)?)? / 1_000_000_000;
+        let value = [1u32.to_le_bytes(), (seconds as u32).to_le_bytes()].concat();
+        let (level, name) = (SOL_SOCKET, SO_LINGER);
+        reading.options.push(SocketOption { level, name, value });
+    }
+    for (field, name) in [(layout.sk_rcvtimeo, SO_RCVTIMEO), (layout.sk_sndtimeo, SO_SNDTIMEO)] {
+        let ticks = reading.field(field)?;
+        if ticks != FOREVER {
+            let time = reading.ticks(ticks)?;
+            let (seconds, rest) = (time / 1_000_000_000, time % 1_000_000_000 / 1000);
+            let value = [seconds.to_le_bytes(), rest.to_le_bytes()].concat();
+            let level = SOL_SOCKET;
+            reading.options.push(SocketOption { level, name, value });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,358 @@
+//! TCP (`include/linux/tcp.h`, `include/net/tcp.h`): connections with everything that TCP_REPAIR can put back.
+
+use super::{inet, refuse, skb, Queues, Reading};
+use crate::addr::Kva;
+use crate::memory::PhysMem;
+use crate::mirror::Field;
+use crate::refusal::{Refusal, Result};
+use alloc::vec::Vec;
+use shared_region::context::{SocketOption, SocketState, TcpConnection};
+use shared_region::reasons;
+
+/// States (`include/net/tcp_states.h`), by number.
+const STATES: [&str; 13] = [
+    "",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+];
+/// Options of `IPPROTO_TCP` (`include/uapi/linux/tcp.h`).
+const IPPROTO_TCP: i32 = 6;
+const TCP_NODELAY: i32 = 1;
+const TCP_MAXSEG: i32 = 2;
+const TCP_CORK: i32 = 3;
+const TCP_KEEPIDLE: i32 = 4;
+const TCP_KEEPINTVL: i32 = 5;
+const TCP_KEEPCNT: i32 = 6;
+const TCP_SYNCNT: i32 = 7;
+const TCP_LINGER2: i32 = 8;
+const TCP_DEFER_ACCEPT: i32 = 9;
+const TCP_CONGESTION: i32 = 13;
+const TCP_THIN_LINEAR_TIMEOUTS: i32 = 16;
+const TCP_USER_TIMEOUT: i32 = 18;
+const TCP_FASTOPEN: i32 = 23;
+const TCP_NOTSENT_LOWAT: i32 = 25;
+const TCP_INQ: i32 = 36;
+/// `TCP_NAGLE_OFF` and `TCP_NAGLE_CORK`.
+const NAGLE_OFF: u64 = 1;
+const NAGLE_CORK: u64 = 2;
+/// `TCP_RTO_MAX` and `TCP_TIMEOUT_INIT` in seconds.
+const RTO_MAX: u64 = 120;
+const RTO_FIRST: u64 = 1;
+/// Sequence numbers that are further apart make no sense: no window is as wide.
+const MAX_DISTANCE: u32 = 1 << 30;
+/// `TCPHDR_SYN` and `TCPHDR_FIN`: numbers in a queue that are no bytes.
+const SYN_OR_FIN: u64 = 3;
+/// Length of a name of congestion control (`TCP_CA_NAME_MAX`).
+const MAX_NAME: usize = 16;
+
+crate::mirrors! {
+    /// A socket with connections.
+    #[allow(missing_docs)]
+    pub struct InetConnectionSock = "inet_connection_sock" {
+        defer_accept: Field = "icsk_accept_queue.rskq_defer_accept",
+        accept_head: Field = "icsk_accept_queue.rskq_accept_head",
+        fastopen: Field = "icsk_accept_queue.fastopenq.max_qlen",
+        icsk_ca_ops: Field,
+        icsk_ca_setsockopt: Field,
+        icsk_ulp_ops: Field,
+        icsk_syn_retries: Field,
+        icsk_user_timeout: Field,
+    }
+
+    /// A way of controlling congestion.
+    #[allow(missing_docs)]
+    pub struct TcpCongestionOps = "tcp_congestion_ops" {
+        name: Field,
+    }
+
+    /// A socket of TCP.
+    #[allow(missing_docs)]
+    pub struct TcpSock = "tcp_sock" {
+        copied_seq: Field,
+        rcv_nxt: Field,
+        rcv_wup: Field,
+        rcv_wnd: Field,
+        snd_una: Field,
+        snd_nxt: Field,
+        snd_wl1: Field,
+        snd_wnd: Field,
+        max_window: Field,
+        write_seq: Field,
+        nonagle: Field,
+        notsent_lowat: Field,
+        tsoffset: Field,
+        // Time stamps in microseconds on request, from Linux 6.7 on (614e8316aa4c).
+        tcp_usec_ts: Option<Field> = "tcp_usec_ts",
+        repair: Field,
+        recvmsg_inq: Field,
+        urg_data: Field,
+        keepalive_time: Field,
+        keepalive_intvl: Field,
+        keepalive_probes: Field,
+        linger2: Field,
+        thin_lto: Field,
+        save_syn: Field,
+        saved_syn: Field,
+        tcp_tx_delay: Field,
+        fastopen_req: Field,
+        fastopen_rsk: Field,
+        md5sig_info: Option<Field> = "md5sig_info",
+        ao_info: Option<Field> = "ao_info",
+        is_mptcp: Option<Field> = "is_mptcp",
+        bpf_flags: Option<Field> = "bpf_sock_ops_cb_flags",
+        tstamp_ok: Field = "rx_opt.tstamp_ok",
+        wscale_ok: Field = "rx_opt.wscale_ok",
+        sack_ok: Field = "rx_opt.sack_ok",
+        snd_wscale: Field = "rx_opt.snd_wscale",
+        rcv_wscale: Field = "rx_opt.rcv_wscale",
+        user_mss: Field = "rx_opt.user_mss",
+        mss_clamp: Field = "rx_opt.mss_clamp",
+    }
+
+    /// What a buffer of TCP says about its place.
+    #[allow(missing_docs)]
+    pub struct TcpSkbCb = "tcp_skb_cb" {
+        seq: Field,
+        end_seq: Field,
+        tcp_flags: Field,
+    }
+}
+
+/// Reads a socket of TCP.
+///
+/// # Errors
+/// It is in a state that is not restored, or cannot be read.
+pub fn read<M: PhysMem + ?Sized>(
+    reading: &mut Reading<'_, '_, '_, M>,
+    queues: &mut Queues,
+    six: bool,
+) -> Result<SocketState> {
+    let layouts = &reading.context.kernel.types.layouts;
+    let state = reading.field(layouts.sock.state)?;
+    let name = usize::try_from(state).ok().and_then(|state| STATES.get(state));
+    options(reading)?;
+    let local = inet::local(reading, six)?;
+    match (name.copied().unwrap_or_default(), local) {
+        ("CLOSE", local) => {
+            // After a connection it cannot be told from one that never had any by what is kept here.
+            reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, whose connection has ended")])?;
+            Ok(SocketState::Plain { local, peer: None })
+        }
+        ("LISTEN", Some(local)) => {
+            let icsk = &layouts.inet_connection_sock;
+            reading.none_of(&[
+                (
+                    Some(icsk.accept_head),
+                    "TCP, with connections that nobody has accepted yet",
+                ),
+                (
+                    Some(layouts.sock.sk_ack_backlog),
+                    "TCP, with connections that nobody has accepted yet",
+                ),
+            ])?;
+            let backlog = reading.field(layouts.sock.sk_max_ack_backlog)? as u32;
+            Ok(SocketState::Listening { local, backlog })
+        }
+        ("ESTABLISHED", Some(local)) => {
+            reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, half closed")])?;
+            let peer = inet::peer(reading, six)?;
+            let connection = connection(reading, queues)?;
+            Ok(SocketState::Connected(TcpConnection {
+                local,
+                peer,
+                ..connection
+            }))
+        }
+        (name, _) => Err(refuse(&alloc::format!("TCP in state {name}"))),
+    }
+}
+
+fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<()> {
+    let kernel = reading.context.kernel;
+    let layouts = &kernel.types.layouts;
+    let (tcp, icsk) = (&layouts.tcp_sock, &layouts.inet_connection_sock);
+    reading.none_of(&[
+        (Some(icsk.icsk_ulp_ops), "TCP, with a protocol above it in the kernel"),
+        (Some(tcp.repair), "TCP, being repaired"),
+        (Some(tcp.urg_data), "TCP, with urgent data"),
+        (Some(tcp.save_syn), "TCP, with TCP_SAVE_SYN"),
+        (Some(tcp.saved_syn), "TCP, with TCP_SAVE_SYN"),
+        (Some(tcp.tcp_tx_delay), "TCP, with TCP_TX_DELAY"),
+        (Some(tcp.fastopen_req), "TCP, in a fast open"),
+        (Some(tcp.fastopen_rsk), "TCP, in a fast open"),
+        (tcp.md5sig_info, "TCP, with signatures"),
+        (tcp.ao_info, "TCP, with authentication"),
+        (tcp.is_mptcp, "TCP, part of MPTCP"),
+        (tcp.bpf_flags, "TCP, watched by BPF"),
+        (tcp.tcp_usec_ts, "TCP, with time stamps in microseconds"),
+    ])?;
+    let nagle = reading.field(tcp.nonagle)?;
+    reading.option_if(IPPROTO_TCP, TCP_NODELAY, nagle & NAGLE_OFF);
+    reading.option_if(IPPROTO_TCP, TCP_CORK, u64::from(nagle & NAGLE_CORK != 0));
+    for (field, name) in [
+        (tcp.user_mss, TCP_MAXSEG),
+        (tcp.keepalive_probes, TCP_KEEPCNT),
+        (icsk.icsk_syn_retries, TCP_SYNCNT),
+        (icsk.icsk_user_timeout, TCP_USER_TIMEOUT),
+        (tcp.thin_lto, TCP_THIN_LINEAR_TIMEOUTS),
+        (tcp.notsent_lowat, TCP_NOTSENT_LOWAT),
+        (tcp.recvmsg_inq, TCP_INQ),
+        (icsk.fastopen, TCP_FASTOPEN),
+    ] {
+        let value = reading.field(field)?;
+        reading.option_if(IPPROTO_TCP, name, value);
+    }
+    for (field, name) in [(tcp.keepalive_time, TCP_KEEPIDLE), (tcp.keepalive_intvl, TCP_KEEPINTVL)] {
+        let ticks = reading.field(field)?;
+        if ticks != 0 {
+            let seconds = reading.ticks(ticks)? / 1_000_000_000;
+            reading.option(IPPROTO_TCP, name, seconds);
+        }
+    }
+    match kernel.mem.int(reading.sk, tcp.linger2)? {
+        0 => {}
+        ticks if ticks < 0 => reading.option(IPPROTO_TCP, TCP_LINGER2, u64::MAX),
+        ticks => {
+            let seconds = reading.ticks(ticks as u64)? / 1_000_000_000;
+            reading.option(IPPROTO_TCP, TCP_LINGER2, seconds);
+        }
+    }
+    let defer = reading.field(icsk.defer_accept)?;
+    reading.option_if(IPPROTO_TCP, TCP_DEFER_ACCEPT, seconds_of_retries(defer));
+    congestion(reading)
+}
+
+/// How long so many repetitions of a SYN take (`retrans_to_secs`, net/ipv4/tcp.c).
+fn seconds_of_retries(retries: u64) -> u64 {
+    let mut timeout = RTO_FIRST;
+    (0..retries.min(255)).fold(0, |seconds: u64, _| {
+        let seconds = seconds.saturating_add(timeout);
+        timeout = timeout.saturating_mul(2).min(RTO_MAX);
+        seconds
+    })
+}
+
+/// The way of controlling congestion, if the program has chosen it.
+fn congestion<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<()> {
+    let kernel = reading.context.kernel;
+    let layouts = &kernel.types.layouts;
+    if reading.field(layouts.inet_connection_sock.icsk_ca_setsockopt)? == 0 {
+        return Ok(());
+    }
+    let operations = Kva(reading.field(layouts.inet_connection_sock.icsk_ca_ops)?);
+    let value = kernel.mem.text(operations, layouts.tcp_congestion_ops.name)?;
+    if value.len() > MAX_NAME {
+        return Err(refuse("TCP, with a congestion control without a name"));
+    }
+    let (level, name) = (IPPROTO_TCP, TCP_CONGESTION);
+    reading.options.push(SocketOption { level, name, value });
+    Ok(())
+}
+
+fn connection<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, queues: &mut Queues) -> Result<TcpConnection> {
+    let context = reading.context;
+    let layouts = &context.kernel.types.layouts;
+    let tcp = &layouts.tcp_sock;
+    let number = |field: Field| reading.field(field).map(|value| value as u32);
+    let (copied, next) = (number(tcp.copied_seq)?, number(tcp.rcv_nxt)?);
+    let (una, written) = (number(tcp.snd_una)?, number(tcp.write_seq)?);
+    let received = skb::queue(context, reading.sk, layouts.sock.sk_receive_queue)?;
+    queues.received = stretch(reading, &received, copied, next)?;
+    let root = reading.sk.offset(u64::from(layouts.sock.tcp_rtx_queue.offset));
+    let sent = context.kernel.rbtree(root, layouts.sk_buff.rbnode)?;
+    let mut unacknowledged: Vec<Kva> = sent.bounded(skb::MAX_BUFFERS).collect::<core::result::Result<_, _>>()?;
+    unacknowledged.extend(skb::queue(context, reading.sk, layouts.sock.sk_write_queue)?);
+    queues.to_send = stretch(reading, &unacknowledged, una, written)?;
+    let unsent = written.wrapping_sub(number(tcp.snd_nxt)?);
+    if unsent as usize > queues.to_send.len() {
+        return Err(Refusal::new(reasons::UNREADABLE, "TCP, with more sent than there was"));
+    }
+
+    let scales = reading.field(tcp.wscale_ok)? != 0;
+    let stamps = reading.field(tcp.tstamp_ok)? != 0;
+    let milliseconds = context.now.on(crate::timers::clocks::MONOTONIC) / 1_000_000;
+    let stamp = (milliseconds as u32).wrapping_add(number(tcp.tsoffset)?);
+    Ok(TcpConnection {
+        receive_seq: copied,
+        send_seq: una,
+        mss: number(tcp.mss_clamp)?,
+        window_scale: scales.then_some((number(tcp.snd_wscale)? as u8, number(tcp.rcv_wscale)? as u8)),
+        sack: reading.field(tcp.sack_ok)? != 0,
+        timestamp: stamps.then_some(stamp),
+        unsent,
+        window: [
+            number(tcp.snd_wl1)?,
+            number(tcp.snd_wnd)?,
+            number(tcp.max_window)?,
+            number(tcp.rcv_wnd)?,
+            number(tcp.rcv_wup)?,
+        ],
+        ..TcpConnection::default()
+    })
+}
+
+/// The bytes of a queue from one sequence number to another.
+fn stretch<M: PhysMem + ?Sized>(
+    reading: &Reading<'_, '_, '_, M>,
+    buffers: &[Kva],
+    first: u32,
+    end: u32,
+) -> Result<Vec<u8>> {
+    let layouts = &reading.context.kernel.types.layouts;
+    let (cb, layout) = (layouts.sk_buff.cb, &layouts.tcp_skb_cb);
+    let mem = &reading.context.kernel.mem;
+    let broken = || {
+        Refusal::new(
+            reasons::UNREADABLE,
+            alloc::format!("TCP, a queue that does not hold {first} to {end}"),
+        )
+    };
+    let wanted = end.wrapping_sub(first);
+    if wanted > MAX_DISTANCE {
+        return Err(broken());
+    }
+    if wanted as usize > skb::MAX_QUEUE {
+        return Err(refuse("TCP, with more in a queue than can be kept"));
+    }
+    let mut bytes = Vec::with_capacity(wanted as usize);
+    for &skb in buffers {
+        let control = skb.offset(u64::from(cb.offset));
+        let seq = mem.uint(control, layout.seq)? as u32;
+        if mem.uint(control, layout.tcp_flags)? & SYN_OR_FIN != 0 {
+            return Err(refuse("TCP, half closed"));
+        }
+        let at = first.wrapping_add(bytes.len() as u32);
+        // What comes before is acknowledged, or taken by the process.
+        let skip = at.wrapping_sub(seq);
+        let part = skb::bytes(reading.context, skb, 0)?;
+        let part = part.get(skip as usize..).unwrap_or(&[]);
+        if skip > MAX_DISTANCE || bytes.len().saturating_add(part.len()) > wanted as usize {
+            return Err(broken());
+        }
+        bytes.extend_from_slice(part);
+    }
+    if bytes.len() as u64 != u64::from(wanted) {
+        return Err(broken());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds_of_retries;
+
+    #[test]
+    fn repetitions_double_their_distance() {
+        assert_eq!([0, 1, 2, 3, 5].map(seconds_of_retries), [0, 1, 3, 7, 31]);
+    }
+}

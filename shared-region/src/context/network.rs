@@ -1,0 +1,72 @@
+//! The network of the machine, as far as connections need it.
+
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// Links, addresses and routes ([`crate::record::Kind::Network`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Links that were up.
+    pub links: Vec<NetworkLink>,
+    /// Addresses that do not expire, and those that do as if they did not.
+    pub addresses: Vec<NetworkAddress>,
+    /// Routes of IPv4 in the main table that do not come with an address.
+    pub routes: Vec<NetworkRoute>,
+    /// What there was beside it.
+    pub left_out: Vec<Vec<u8>>,
+}
+
+/// A link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkLink {
+    /// Number, for the other records.
+    pub index: u32,
+    /// Name.
+    pub name: Vec<u8>,
+    /// Hardware address.
+    pub hardware: Vec<u8>,
+    /// Bytes of a packet.
+    pub mtu: u32,
+}
+
+/// An address of a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAddress {
+    /// The link.
+    pub link: u32,
+    /// The address, 4 or 16 bytes.
+    pub local: Vec<u8>,
+    /// The peer's address on a point-to-point link, else the same.
+    pub address: Vec<u8>,
+    /// Bits of the network's part.
+    pub prefix: u8,
+    /// RT_SCOPE_*.
+    pub scope: u8,
+    /// Broadcast address of IPv4, 0 for none.
+    pub broadcast: u32,
+    /// Label of IPv4.
+    pub label: Vec<u8>,
+}
+
+/// A route of IPv4 to one neighbour or link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRoute {
+    /// Where to.
+    pub destination: [u8; 4],
+    /// Bits of it.
+    pub prefix: u8,
+    /// The neighbour, if there is one in between.
+    pub gateway: Option<[u8; 4]>,
+    /// The link.
+    pub link: u32,
+    /// Address to send from, 0 for any.
+    pub source: [u8; 4],
+    /// Metric.
+    pub priority: u32,
+    /// RTPROT_*, RT_SCOPE_*, RTN_*.
+    pub protocol: u8,
+    /// See `protocol`.
+    pub scope: u8,
+    /// See `protocol`.
+    pub kind: u8,
+}
