@@ -82,6 +82,8 @@ impl Kind {
     pub const DirtyFile: Self = Self(22);
     /// [`crate::context::Keyring`]; owner is the keyring id.
     pub const Keyring: Self = Self(23);
+    /// [`crate::context::FileCache`].
+    pub const FileCache: Self = Self(24);
 }
 
 /// Head of the stream, at the start of the area.
