@@ -23,6 +23,7 @@ union request {
 	struct orthros_add_memory add_memory;
 	struct orthros_adopt adopt;
 	struct orthros_lazy lazy;
+	struct orthros_cache cache;
 	struct orthros_release release;
 	struct orthros_resume_call resume_call;
 	struct orthros_mark mark;
@@ -124,6 +125,8 @@ static int dispatch(unsigned int command, union request *request)
 		return adopt_frames(&request->adopt);
 	case ORTHROS_LAZY:
 		return lazy_go(&request->lazy);
+	case ORTHROS_CACHE:
+		return cache_write(&request->cache);
 	case ORTHROS_RELEASE:
 		return hotadd_release(&request->release);
 	case ORTHROS_RESUME:

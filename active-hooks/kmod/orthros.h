@@ -138,6 +138,9 @@ int lazy_go(struct orthros_lazy *request);
 void lazy_finish(void);
 void lazy_stop(void);
 
+/* cache.c */
+int cache_write(struct orthros_cache *request);
+
 /* resume.c */
 int resume_call(const struct orthros_resume_call *request);
 int resume_task_state(const struct orthros_task_state *request);

@@ -363,6 +363,15 @@ struct orthros_lazy {
 	__u64 nanoseconds;
 };
 
+struct orthros_cache {
+	__u64 fd;
+	__u64 runs;
+	__u64 count;
+	__u64 pages;
+	__u64 copied;
+	__u64 nanoseconds;
+};
+
 struct orthros_release {
 	__u64 released;
 	__u64 nanoseconds;
@@ -401,6 +410,7 @@ struct orthros_write_report {
 #define ORTHROS_TEST_UNPARKABLE 6
 #define ORTHROS_TEST_PANIC_IN_PANIC 7
 #define ORTHROS_TEST_PANIC_HOLDING_LOCKS 8
+#define ORTHROS_TEST_PANIC_AT 9
 #define ORTHROS_TEST_HANG_ALL 16
 #define ORTHROS_TEST_HANG_CPU 17
 #define ORTHROS_TEST_SOFT_LOCKUP 18
@@ -496,5 +506,6 @@ struct orthros_stage_commit {
 #define ORTHROS_STAGE_WRITE _IOWR('O', 34, struct orthros_stage_write)
 #define ORTHROS_STAGE_COMMIT _IOWR('O', 35, struct orthros_stage_commit)
 #define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
+#define ORTHROS_CACHE _IOWR('O', 64, struct orthros_cache)
 
 #endif

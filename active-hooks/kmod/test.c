@@ -9,12 +9,14 @@
 #include <linux/err.h>
 #include <linux/fdtable.h>
 #include <linux/hrtimer.h>
+#include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/panic.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/smp.h>
+#include <linux/uaccess.h>
 #include <asm/smp.h>
 #include "orthros.h"
 
@@ -29,6 +31,10 @@ static DECLARE_COMPLETION(spinner_runs);
 static struct hrtimer bug_timer;
 static bool bug_timer_used;
 static struct task_struct *stalled;
+/* Where the kernel panics, and how often it comes by before. */
+static char probe_place[KSYM_NAME_LEN];
+static atomic_long_t probe_passes;
+static struct kprobe probe;
 /* The CPU that hangs in its next NMI, -1 if none is to. */
 static int nmi_victim = -1;
 
@@ -106,6 +112,43 @@ static int panic_with_locks_thread(void *unused)
 
 	panic("orthros: asked for by a test, with locks%s", held ? "" : " that could not be had");
 	return 0;
+}
+
+/* Once: others who come by while it dies are not part of the test. */
+static int panic_at_probe(struct kprobe *at, struct pt_regs *regs)
+{
+	if (atomic_long_dec_return(&probe_passes) == -1)
+		panic("orthros: asked for by a test, at %s", probe_place);
+	return 0;
+}
+
+/* The name of a function, maybe with +OFFSET. */
+static int arm_probe(u64 passes, u64 user_name)
+{
+	char *offset;
+	long length;
+	int error;
+
+	if (probe.symbol_name)
+		return -EEXIST;
+	length = strncpy_from_user(probe_place, u64_to_user_ptr(user_name),
+				   sizeof(probe_place) - 1);
+	if (length < 0)
+		return length;
+	offset = strchr(probe_place, '+');
+	if (offset) {
+		error = kstrtouint(offset + 1, 0, &probe.offset);
+		if (error)
+			return error;
+		*offset = '\0';
+	}
+	atomic_long_set(&probe_passes, min_t(u64, passes, LONG_MAX));
+	probe.symbol_name = probe_place;
+	probe.pre_handler = panic_at_probe;
+	error = register_kprobe(&probe);
+	if (error)
+		memset(&probe, 0, sizeof(probe));
+	return error;
 }
 
 static u64 hang_end(void)
@@ -298,6 +341,8 @@ int test_fail(const struct orthros_test *request)
 	}
 	if (request->kind == ORTHROS_TEST_UNPARKABLE)
 		return keep_from_parking(request->value);
+	if (request->kind == ORTHROS_TEST_PANIC_AT)
+		return arm_probe(request->cpu, request->value);
 
 	cpu = request->cpu == U64_MAX ? raw_smp_processor_id() :
 					min_t(u64, request->cpu, nr_cpu_ids);
@@ -342,4 +387,6 @@ void test_stop(void)
 		hrtimer_cancel(&bug_timer);
 	if (stalled)
 		kthread_stop(stalled);
+	if (probe.symbol_name)
+		unregister_kprobe(&probe);
 }

@@ -125,6 +125,28 @@ pub struct Lazy {
 /// process has such memory already.
 pub const LAZY: u64 = iowr::<Lazy>(48);
 
+/// Argument of [`CACHE`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Cache {
+    /// Descriptor of a regular file that is open for writing.
+    pub fd: u64,
+    /// User address of an array of [`crate::context::FrameRun`]s, whose `va` is the offset in the file.
+    pub runs: u64,
+    /// Number of runs.
+    pub count: u64,
+    /// Out: pages that the file has now, in the order of the runs.
+    pub pages: u64,
+    /// Out: how many of them are copies.
+    pub copied: u64,
+    /// Out: nanoseconds.
+    pub nanoseconds: u64,
+}
+/// Makes frames pages of a file that are yet to be written to its disk. Whole pages within its size only. EOPNOTSUPP if the
+/// file system is none of those that are known (ext4), EINVAL beyond the size, EPERM if a frame is not retained, else what
+/// the file system says to a write.
+pub const CACHE: u64 = iowr::<Cache>(64);
+
 /// Argument of [`RELEASE`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -200,9 +222,9 @@ pub const WRITE_REPORT: u64 = iowr::<WriteReport>(9);
 pub struct Test {
     /// One of [`test_kind`].
     pub kind: u64,
-    /// CPU to do it on, or `u64::MAX` for the current one.
+    /// CPU to do it on, or `u64::MAX` for the current one. For PANIC_AT: how often the kernel comes by before.
     pub cpu: u64,
-    /// For INJECT: bits of [`crate::control::inject`]. For UNPARKABLE: the CPU.
+    /// For INJECT: bits of [`crate::control::inject`]. For UNPARKABLE: the CPU. For PANIC_AT: user address of a name with NUL.
     pub value: u64,
 }
 /// Kinds of [`Test`].
@@ -223,6 +245,8 @@ pub mod test_kind {
     pub const PANIC_IN_PANIC: u64 = 7;
     /// `panic()` on the chosen CPU, which holds locks of a protected process, its siglock too.
     pub const PANIC_HOLDING_LOCKS: u64 = 8;
+    /// `panic()` where some thread comes to a function, or to `FUNCTION+OFFSET` (a kprobe).
+    pub const PANIC_AT: u64 = 9;
     /// Every CPU spins with interrupts off.
     pub const HANG_ALL: u64 = 16;
     /// The chosen CPU spins with interrupts off.

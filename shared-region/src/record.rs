@@ -96,6 +96,8 @@ impl Kind {
     pub const SemaphoreSet: Self = Self(29);
     /// [`crate::context::MessageQueue`]; owner is the id of the queue.
     pub const MessageQueue: Self = Self(30);
+    /// [`crate::context::FileCache`].
+    pub const FileCache: Self = Self(31);
 }
 
 /// Head of the stream, at the start of the area.

@@ -80,6 +80,7 @@ fn structures(out: &mut String) {
     structure!(text, device::Protect, "orthros_protect", { kind, flags, tgid, comm });
     structure!(text, device::AddMemory, "orthros_add_memory", { start, size, withheld, given, nanoseconds });
     structure!(text, device::Lazy, "orthros_lazy", { step, pid, runs, count, pages, nanoseconds });
+    structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
     structure!(text, device::Adopt, "orthros_adopt", { pid, runs, count, adopted, copied, stopped_at, nanoseconds });
     structure!(text, device::Release, "orthros_release", { released, nanoseconds });
     structure!(text, device::ResumeCall, "orthros_resume_call", { tid, kind, a, b, expires, c });
@@ -219,6 +220,7 @@ fn constants(out: &mut String) {
         ("TEST_UNPARKABLE", device::test_kind::UNPARKABLE),
         ("TEST_PANIC_IN_PANIC", device::test_kind::PANIC_IN_PANIC),
         ("TEST_PANIC_HOLDING_LOCKS", device::test_kind::PANIC_HOLDING_LOCKS),
+        ("TEST_PANIC_AT", device::test_kind::PANIC_AT),
         ("TEST_HANG_ALL", device::test_kind::HANG_ALL),
         ("TEST_HANG_CPU", device::test_kind::HANG_CPU),
         ("TEST_SOFT_LOCKUP", device::test_kind::SOFT_LOCKUP),
@@ -247,6 +249,7 @@ fn constants(out: &mut String) {
         ("MAX_IDLE_BLOCKS", standby::MAX_IDLE_BLOCKS as u64),
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
+        ("CACHE", device::CACHE),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),

@@ -137,6 +137,12 @@ pub struct PanicTest {
     /// On which CPU; where the test runs if not given.
     #[arg(long, value_name = "N")]
     pub cpu: Option<u32>,
+    /// For `at`: a function of the kernel, or FUNCTION+OFFSET.
+    #[arg(long, value_name = "FUNCTION", required_if_eq("kind", "at"))]
+    pub at: Option<String>,
+    /// For `at`: how often the kernel comes by before it fails.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub passes: u64,
     /// Something else that goes wrong as well (may be repeated).
     #[arg(long, value_enum, value_name = "FAULT")]
     pub inject: Vec<Injection>,
@@ -193,6 +199,8 @@ pub enum PanicKind {
     PanicInPanic,
     /// `panic()` on a CPU that holds locks of a protected process.
     PanicHoldingLocks,
+    /// `panic()` in whoever comes to the function of --at.
+    At,
 }
 
 /// Arguments of `hang-test`.

@@ -9,6 +9,7 @@ use orthros_device::{Device, DeviceError};
 use shared_region::control::{inject, WatchState};
 use shared_region::device::{test_kind, Test};
 use shared_region::fail_at::{self, FailAt, FailHow};
+use std::ffi::CString;
 
 impl PanicKind {
     /// The module's number for it; `None` for what needs no module.
@@ -21,6 +22,7 @@ impl PanicKind {
             Self::PanicWithSpinner => test_kind::PANIC_WITH_SPINNER,
             Self::PanicInPanic => test_kind::PANIC_IN_PANIC,
             Self::PanicHoldingLocks => test_kind::PANIC_HOLDING_LOCKS,
+            Self::At => test_kind::PANIC_AT,
         })
     }
 }
@@ -79,16 +81,20 @@ pub fn run(test: &PanicTest) -> Result<Exit> {
         std::fs::write("/proc/sysrq-trigger", "c").context("/proc/sysrq-trigger")?;
         bail!("the kernel has not failed");
     };
-    device
-        .test(Test {
-            kind,
-            cpu: test.cpu.map_or(u64::MAX, u64::from),
-            value: 0,
-        })
-        .map_err(refused)?;
-    // Some kinds fail a moment later, on another CPU.
-    std::thread::sleep(std::time::Duration::from_secs(10));
-    bail!("the kernel has not failed within ten seconds");
+    let place = CString::new(test.at.clone().unwrap_or_default()).context("--at")?;
+    let mut request = Test {
+        kind,
+        cpu: test.cpu.map_or(u64::MAX, u64::from),
+        value: 0,
+    };
+    if test.kind == PanicKind::At {
+        (request.cpu, request.value) = (test.passes, place.as_ptr() as u64);
+    }
+    device.test(request).map_err(refused)?;
+    // Some kinds fail a moment later, on another CPU, or where the kernel comes by seldom.
+    let seconds = if test.kind == PanicKind::At { 60 } else { 10 };
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    bail!("the kernel has not failed within {seconds} seconds");
 }
 
 fn inject_faults(device: &Device, test: &PanicTest) -> Result<()> {
@@ -148,6 +154,8 @@ mod tests {
         PanicTest {
             kind,
             cpu,
+            at: None,
+            passes: 0,
             inject: Vec::new(),
             successor_at: None,
             successor_fails: FailHow::Panic,

@@ -17,16 +17,16 @@ use shared_region::{
     context::FrameRun,
     control::CommitPoint,
     device::{
-        lazy_step, AddMemory, Adopt, Commit, Configure, Info, Lazy, Mark, Protect, Release, Rest, ResumeCall,
-        StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, COMMIT,
-        CONFIGURE, INFO, LAZY, MARK, PATH, PROTECT, RELEASE, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE,
-        TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
+        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, Protect, Release, Rest, ResumeCall,
+        StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, CACHE,
+        COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PROTECT, RELEASE, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT,
+        STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
     PAGE_SIZE,
 };
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// An open `/dev/orthros`.
 #[derive(Debug)]
@@ -147,6 +147,20 @@ impl Device {
         };
         ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)?;
         Ok(request.pages)
+    }
+
+    /// Makes frames pages of a file that its disk does not have yet; `runs` name whole pages within its size. Returns how
+    /// many pages there are in the order of the runs, how many of them are copies, and why it is not all of them.
+    pub fn cache(&self, file: BorrowedFd<'_>, runs: &[FrameRun]) -> (u64, u64, Option<DeviceError>) {
+        let bytes: Vec<u8> = runs.iter().flat_map(|run| run.to_bytes()).collect();
+        let mut request = Cache {
+            fd: file.as_raw_fd() as u64,
+            runs: bytes.as_ptr() as u64,
+            count: runs.len() as u64,
+            ..Cache::default()
+        };
+        let done = ioctl::update::<CACHE, Cache>(&self.fd, "CACHE", &mut request);
+        (request.pages, request.copied, done.err())
     }
 
     /// The last step before a process with memory from [`Device::adopt_lazily`] runs.

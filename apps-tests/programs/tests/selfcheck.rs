@@ -167,7 +167,17 @@ fn the_coverage_table_is_up_to_date() {
 }
 
 /// Records that describe the failure rather than a process, and the ids that only tie records together.
-const NO_STATE: [&str; 7] = ["Lost", "Evidence", "Summary", "Outcome", "Cost", "FrameRun", "Mount"];
+const NO_STATE: [&str; 9] = [
+    "Lost",
+    "Evidence",
+    "Summary",
+    "Outcome",
+    "Cost",
+    "FileCache",
+    "FileSystem",
+    "FrameRun",
+    "Mount",
+];
 
 /// The fields and variants of the record definitions, as `Record.field`.
 fn record_fields() -> BTreeSet<String> {

@@ -4,12 +4,15 @@ use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::mounts;
 use crate::refusal::{Refusal, Result};
 use alloc::vec::Vec;
 use shared_region::reasons;
 
 /// Names in a path; `PATH_MAX` is 4096 bytes.
 const MAX_DEPTH: usize = 4096;
+/// Names of one file that are looked at; ext4 allows 65,000.
+const MAX_ALIASES: u64 = 1 << 16;
 /// `NAME_MAX`.
 const MAX_NAME: u64 = 255;
 
@@ -22,6 +25,7 @@ crate::mirrors! {
         name: Field = "d_name.name",
         len: Field = "d_name.len",
         d_inode: Field,
+        d_alias: Field = "d_u.d_alias",
     }
 
     /// A mount.
@@ -131,6 +135,30 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
         dentry: first,
         depth: depth.unwrap_or(0),
     })
+}
+
+/// A path of an inode of a file system that is mounted in the first process's namespace as a whole; `None` if no name of it
+/// is in memory.
+///
+/// # Errors
+/// The names are torn.
+pub fn of_inode<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    superblock: Kva,
+    inode: Kva,
+) -> Result<Option<Path>> {
+    let layouts = &context.kernel.types.layouts;
+    let Some(vfsmount) = mounts::of_whole(context, superblock) else {
+        return Ok(None);
+    };
+    let names = inode.offset(u64::from(layouts.inode.i_dentry.offset));
+    for dentry in context.kernel.hlist(names, layouts.dentry.d_alias).bounded(MAX_ALIASES) {
+        let path = of(context, vfsmount, dentry?)?;
+        if !path.deleted && !path.detached {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// One name.

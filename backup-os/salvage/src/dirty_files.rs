@@ -3,9 +3,13 @@
 //! Every inode in memory is on its file system's list, and every page that is newer than the disk has a mark in the page
 //! cache: dirty, or under writeback. A page leaves writeback only when its extent is written
 //! (`ext4_end_io_end`), so that a page without a mark is on the disk, in the block that the journal says.
+//!
+//! Where the journal cannot be completed, its file system comes back as it was some seconds before. Files that were changed
+//! since are recorded whole then, with a name, as those of protected processes are.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
+use crate::dentry;
 use crate::ext4;
 use crate::inodes::{self, S_IFMT, S_IFREG};
 use crate::jbd2;
@@ -64,7 +68,12 @@ fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> S
     alloc::format!("file system on {}", String::from_utf8_lossy(&name.unwrap_or_default()))
 }
 
-fn about(object: String, why: &Refusal) -> Lost {
+/// What of a file system is not recorded.
+fn about(file_system: String, why: &Refusal) -> Lost {
+    let object = match why.object.as_str() {
+        "" => file_system,
+        object => alloc::format!("{file_system}, {object}"),
+    };
     Lost {
         object,
         reason: why.to_string(),
@@ -83,7 +92,13 @@ fn file_system<M: PhysMem + ?Sized>(
     if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
         return Ok(());
     }
-    if let Some(journal) = jbd2::read(context, superblock)? {
+    let read = jbd2::read(context, superblock);
+    let mut whole = read.is_ok();
+    if let Err(why) = &read {
+        lost.push(about(name(context, superblock), why));
+    }
+    if let Ok(Some(journal)) = read {
+        whole = journal.refused.is_empty() && journal.running_refused.is_empty();
         for why in [&journal.refused, &journal.running_refused] {
             if !why.is_empty() {
                 lost.push(Lost {
@@ -105,7 +120,7 @@ fn file_system<M: PhysMem + ?Sized>(
     for inode in kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES) {
         let done = inode
             .map_err(Refusal::from)
-            .and_then(|inode| one(context, writer, retained, superblock, inode));
+            .and_then(|inode| one(context, writer, retained, (superblock, inode), whole));
         if let Err(why) = done {
             lost.push(about(name(context, superblock), &why));
         }
@@ -117,8 +132,8 @@ fn one<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
-    superblock: Kva,
-    inode: Kva,
+    (superblock, inode): (Kva, Kva),
+    whole: bool,
 ) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
@@ -127,6 +142,15 @@ fn one<M: PhysMem + ?Sized>(
         return Ok(());
     }
     let size = field(layouts.inode.i_size)?;
+    if !whole
+        && ext4::ahead(context, inode, superblock, size)?.inode
+        && as_held(context, writer, retained, superblock, inode)?
+    {
+        return Ok(());
+    }
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let field = |field| mem.uint(inode, field);
     let grown = ext4::disk_size(context, inode)? != size;
     let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
     let newer = Newer::of(context, mapping, size);
@@ -150,6 +174,65 @@ fn one<M: PhysMem + ?Sized>(
         context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
     }
     inodes::write_runs(context, writer, retained, inode, &newer.runs)
+}
+
+/// Records a file as one that a protected process holds; whether it could be, which takes a name.
+fn as_held<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    superblock: Kva,
+    inode: Kva,
+) -> Result<bool> {
+    if context.is_written(Kind::Inode, inode.0) {
+        return Ok(true);
+    }
+    let Some(path) = dentry::of_inode(context, superblock, inode)? else {
+        return Ok(false);
+    };
+    let (mark, checkpoint) = (writer.mark(), context.checkpoint());
+    let written = inodes::write_but_parts(context, writer, retained, inode, &path, true)
+        .and_then(|()| parts_of(context, writer, retained, (superblock, inode)));
+    match &written {
+        Ok(()) => context.commit(),
+        Err(_) => {
+            writer.rewind(mark);
+            context.rollback(checkpoint);
+        }
+    }
+    let name = || String::from_utf8_lossy(&path.bytes).into_owned();
+    written.map(|()| true).map_err(|why| why.of(name))
+}
+
+/// Records pages of which not all blocks are known, for a file that is recorded as a protected process's.
+fn parts_of<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, inode): (Kva, Kva),
+) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let size = mem.uint(inode, layouts.inode.i_size)?;
+    let parts = Newer::of(context, mem.ptr(inode, layouts.inode.i_mapping)?, size)?.parts;
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let record = inodes::record(context, inode, superblock, Vec::new())?;
+    for part in &parts {
+        context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
+    }
+    let file = DirtyFile {
+        device: record.device,
+        number: record.number,
+        generation: record.generation,
+        size,
+        times: [record.times[0], record.times[1]],
+        // The rest of it is put back first.
+        ahead: false,
+        parts,
+    };
+    Ok(writer.push(Kind::DirtyFile, 1, 0, inode.0, &file)?)
 }
 
 /// What of a file its disk does not have.

@@ -64,6 +64,7 @@ crate::mirrors! {
         i_flctx: Field,
         i_generation: Field,
         i_sb_list: Field,
+        i_dentry: Field,
     }
 
     /// A mounted file system.
@@ -177,6 +178,21 @@ pub fn write<M: PhysMem + ?Sized>(
     inode: Kva,
     path: &Path,
 ) -> Result<()> {
+    write_but_parts(context, writer, retained, inode, path, false)
+}
+
+/// As [`write`]. Pages of which not all blocks are known are left out if `parts_follow`, else there must be none.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_but_parts<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    inode: Kva,
+    path: &Path,
+    parts_follow: bool,
+) -> Result<()> {
     if is_anonymous_shmem(context, inode)? {
         return write_shared_memory(context, writer, retained, inode, path);
     }
@@ -218,6 +234,10 @@ pub fn write<M: PhysMem + ?Sized>(
             reasons::SWAPPED,
             alloc::format!("{} pages of a file in memory", cached.swapped),
         ));
+    }
+    if let Some(page) = cached.in_part.filter(|_| !parts_follow) {
+        let page = alloc::format!("page {page} was read only in part");
+        return Err(Refusal::new(reasons::UNREADABLE, page));
     }
     let written_to =
         mem.int(inode, layout.i_writecount)? > 0 || mem.int(mapping, layouts.address_space.i_mmap_writable)? > 0;

@@ -27,13 +27,32 @@ const SUPERBLOCK_FLAGS: u64 = 1 | 16 | 64 | 128 | 1 << 25;
 
 /// All mounts; those that cannot be read are left out.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Mount> {
+    all(context)
+        .into_iter()
+        .filter_map(|at| mount(context, at).ok())
+        .collect()
+}
+
+/// The `vfsmount` of a mount of a whole file system.
+pub fn of_whole<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Option<Kva> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let is_whole = |at: &Kva| -> Result<bool> {
+        let root = mem.ptr(*at, layouts.mount.mnt_root)?;
+        Ok(mem.ptr(*at, layouts.mount.mnt_sb)? == superblock && mem.ptr(root, layouts.dentry.d_parent)? == root)
+    };
+    let found = all(context).into_iter().find(|at| is_whole(at) == Ok(true))?;
+    Some(found.offset(u64::from(layouts.mount.mnt.offset)))
+}
+
+fn all<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
     let namespace = context.namespaces.mount;
     if namespace.is_null() {
         return Vec::new();
     }
-    let found: Vec<Kva> = match (layouts.mnt_namespace.list, layouts.mount.mnt_node) {
+    match (layouts.mnt_namespace.list, layouts.mount.mnt_node) {
         (None, Some(node)) => {
             let root = namespace.offset(u64::from(layouts.mnt_namespace.mounts.offset));
             kernel
@@ -51,8 +70,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Mount> {
                 .collect()
         }
         (None, None) => Vec::new(),
-    };
-    found.into_iter().filter_map(|at| mount(context, at).ok()).collect()
+    }
 }
 
 fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<Mount> {

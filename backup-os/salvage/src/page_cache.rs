@@ -54,6 +54,8 @@ pub struct Cached {
     pub dirty: bool,
     /// Pages of shmem that are on swap.
     pub swapped: u64,
+    /// The first page that is newer than the disk and of which not all blocks are known; such pages are left out.
+    pub in_part: Option<u64>,
 }
 
 impl Cached {
@@ -106,8 +108,8 @@ pub fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, s
         if flags & uptodate == 0 && !whole() {
             // In shmem it was set aside (`fallocate`) and never written: it reads as zeros.
             if is_dirty && !is_shmem {
-                let page = alloc::format!("page {} was read only in part", entry.index);
-                return Err(Refusal::new(reasons::UNREADABLE, page));
+                cached.dirty = true;
+                cached.in_part.get_or_insert(entry.index);
             }
             continue;
         }

@@ -65,6 +65,32 @@ pub struct Outcome {
     pub copied: u64,
 }
 
+/// What became of data and names that the disks did not have ([`crate::record::Kind::FileCache`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCache {
+    /// Each file system, and how it got what its journal had not committed.
+    pub file_systems: Vec<FileSystem>,
+    /// Files of which data was put back, besides those that protected processes hold.
+    pub files: u64,
+    /// Their data, in bytes.
+    pub bytes: u64,
+    /// Pages of it that are the dead kernel's own.
+    pub in_place: u64,
+    /// Pages that were copied.
+    pub copied: u64,
+    /// Time in all.
+    pub nanoseconds: u64,
+}
+
+/// A file system in a [`FileCache`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSystem {
+    /// Where it was known to be: `vda`.
+    pub name: String,
+    /// What was done, or why not.
+    pub done: String,
+}
+
 /// What a part of the hand-over has taken ([`crate::record::Kind::Costs`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {

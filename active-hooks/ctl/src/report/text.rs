@@ -2,6 +2,7 @@
 
 use super::{Detail, Report};
 use crate::units::{count, duration};
+use shared_region::context::FileSystem;
 use shared_region::control::{Cause, SalvageGate, SuccessorPhase};
 use shared_region::timeline::Event;
 use std::fmt::Write;
@@ -109,11 +110,31 @@ impl Report {
             Some(summary) => writeln!(out, ", {} retained", summary.retained_frames)?,
             None => writeln!(out)?,
         }
+        self.write_files(out)?;
         if detail == Detail::Full {
             self.write_costs(out)?;
             self.write_evidence(out)?;
         }
         Ok(())
+    }
+
+    fn write_files(&self, out: &mut String) -> std::fmt::Result {
+        let Some(files) = &self.files else { return Ok(()) };
+        for FileSystem { name, done } in &files.file_systems {
+            writeln!(out, "File system on {name}: {done}")?;
+        }
+        if files.files == 0 {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "Data of {} that nobody protected holds: {} bytes put back in {}, {} pages in place, {} copied",
+            count(files.files, "file", "files"),
+            files.bytes,
+            duration(files.nanoseconds),
+            files.in_place,
+            files.copied
+        )
     }
 
     fn write_costs(&self, out: &mut String) -> std::fmt::Result {

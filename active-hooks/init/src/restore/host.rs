@@ -4,11 +4,12 @@ use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
-    context::Lost,
+    context::{FrameRun, Lost},
     device::{ResumeCall, TaskState},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
 };
+use std::os::fd::BorrowedFd;
 
 /// The holder of the frames, and of what no system call can do.
 pub trait Host {
@@ -29,6 +30,12 @@ pub trait Host {
 
     /// Reads consecutive frames from `pfn` on until `bytes` is full.
     fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()>;
+
+    /// Makes frames pages of a file, in the order of the runs, which name whole pages within its size. Returns how many pages
+    /// there are, and how many of them are copies; the others have to be written.
+    fn cache(&self, _file: BorrowedFd<'_>, _runs: &[FrameRun]) -> (u64, u64) {
+        (0, 0)
+    }
 
     /// Sets the restart block of a stopped thread.
     fn resume_call(&self, call: ResumeCall) -> Restored<()>;
@@ -71,6 +78,12 @@ impl Host for Device {
 
     fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
         Device::read_frames(self, pfn, bytes).or_refuse(|| "page frames")
+    }
+
+    fn cache(&self, file: BorrowedFd<'_>, runs: &[FrameRun]) -> (u64, u64) {
+        // Why not all of them is told by the write of what is left, if that fails as well.
+        let (pages, copied, _) = Device::cache(self, file, runs);
+        (pages, copied)
     }
 
     fn resume_call(&self, call: ResumeCall) -> Restored<()> {

@@ -22,7 +22,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -167,7 +167,7 @@ pub fn revive(inode: &Content<'_, Inode>, from_disk: Option<&[Piece]>, host: &dy
     let mode = Mode::from_raw_mode(record.mode & 0o7777);
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let fd = open(directory, flags, mode).or_refuse(name)?;
-    let filled = fill(&fd, inode.runs(), record.size, host).and_then(|()| put(&fd, from_disk.unwrap_or_default()));
+    let filled = fill(&fd, inode.runs(), record.size, host).and_then(|_| put(&fd, from_disk.unwrap_or_default()));
     filled.map_err(|refusal| Refusal::new(name(), refusal))?;
     let owner = (
         rustix::fs::Uid::from_raw(record.uid),
@@ -238,28 +238,55 @@ fn nameless(size: u64) -> rustix::io::Result<OwnedFd> {
     fd
 }
 
-/// Writes frames to where they belong in a file of `size` bytes.
-pub fn fill(fd: &OwnedFd, runs: impl Iterator<Item = FrameRun>, size: u64, host: &dyn Host) -> Restored<()> {
+/// What of a file is there again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filled {
+    /// Its pages.
+    pub pages: u64,
+    /// Those of them that are copies of the frames.
+    pub copied: u64,
+}
+
+/// Writes frames to where they belong in a file of `size` bytes, or makes them its pages.
+pub fn fill(fd: &OwnedFd, runs: impl Iterator<Item = FrameRun>, size: u64, host: &dyn Host) -> Restored<Filled> {
     if fstat(fd).or_refuse(|| "size")?.st_size as u64 != size {
         ftruncate(fd, size).or_refuse(|| "size")?;
     }
-    let mut buffer = vec![0u8; (COPY_PAGES * PAGE_SIZE) as usize];
+    let runs: Vec<FrameRun> = runs.collect();
+    let whole: Vec<FrameRun> = runs.iter().filter_map(|&run| whole_pages(run, size)).collect();
+    let (mut handed, mut copied) = match whole.as_slice() {
+        [] => (0, 0),
+        whole => host.cache(fd.as_fd(), whole),
+    };
+    let mut filled = Filled { pages: handed, copied };
+    let mut buffer = Vec::new();
     for run in runs {
-        let mut page = 0;
+        let mut page = handed.min(whole_pages(run, size).map_or(0, FrameRun::pages));
+        handed -= page;
         while page < run.pages() {
             let offset = run.va.saturating_add(page * PAGE_SIZE);
             if offset >= size {
                 break;
             }
             let pages = (run.pages() - page).min(COPY_PAGES);
-            let bytes = &mut buffer[..(pages * PAGE_SIZE) as usize];
-            host.read_frames(run.pfn() + page, bytes)?;
-            let wanted = (bytes.len() as u64).min(size - offset) as usize;
-            write_all(fd, &bytes[..wanted], offset)?;
+            buffer.resize((pages * PAGE_SIZE) as usize, 0);
+            host.read_frames(run.pfn() + page, &mut buffer)?;
+            let wanted = (buffer.len() as u64).min(size - offset) as usize;
+            write_all(fd, &buffer[..wanted], offset)?;
             page += pages;
+            filled.pages += pages;
+            copied += pages;
         }
     }
-    Ok(())
+    filled.copied = copied;
+    Ok(filled)
+}
+
+/// The pages of a run that lie wholly in a file of this size.
+fn whole_pages(run: FrameRun, size: u64) -> Option<FrameRun> {
+    let within = (size / PAGE_SIZE).saturating_sub(run.va / PAGE_SIZE);
+    let pages = run.pages().min(within);
+    (pages != 0).then(|| FrameRun::new(run.va, run.pfn(), pages, run.kind()))
 }
 
 fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Restored<()> {
@@ -284,5 +311,73 @@ pub fn times([accessed, modified]: [i64; 2]) -> Timestamps {
     Timestamps {
         last_access: time(accessed),
         last_modification: time(modified),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::host::Host;
+    use orthros_device::Adopted;
+    use shared_region::{
+        context::frame_kind,
+        device::{ResumeCall, TaskState},
+    };
+    use std::os::fd::BorrowedFd;
+
+    /// Frames that hold their number in each byte, of which the first so many can be had in place.
+    struct Frames(u64);
+
+    impl Host for Frames {
+        fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
+            Err(Refusal::new("memory", "none"))
+        }
+        fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
+            for (index, page) in bytes.chunks_mut(PAGE_SIZE as usize).enumerate() {
+                page.fill((pfn + index as u64) as u8);
+            }
+            Ok(())
+        }
+        fn cache(&self, file: BorrowedFd<'_>, runs: &[FrameRun]) -> (u64, u64) {
+            let pages = runs
+                .iter()
+                .flat_map(|run| (0..run.pages()).map(move |page| (run, page)));
+            let mut done = 0;
+            for (run, page) in pages.take(self.0 as usize) {
+                let at = run.va + page * PAGE_SIZE;
+                let size = fstat(file).unwrap().st_size as u64;
+                assert!(at + PAGE_SIZE <= size, "a page at {at} of {size} bytes");
+                pwrite(file, &vec![(run.pfn() + page) as u8; PAGE_SIZE as usize], at).unwrap();
+                done += 1;
+            }
+            (done, 0)
+        }
+        fn resume_call(&self, _: ResumeCall) -> Restored<()> {
+            Err(Refusal::new("call", "none"))
+        }
+        fn set_times(&self, _: TaskState) -> Restored<()> {
+            Err(Refusal::new("times", "none"))
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_had_in_place_is_copied() {
+        let size = 9 * PAGE_SIZE + 7;
+        let run = |page: u64, pfn, pages| FrameRun::new(page * PAGE_SIZE, pfn, pages, frame_kind::FILE_DIRTY);
+        // Pages 1, 2; 4, 5; 8, 9 of which the last is not whole, and 10, which is none.
+        let runs = [run(1, 11, 2), run(4, 21, 2), run(8, 31, 3)];
+        let mut want = vec![0; size as usize];
+        for (page, byte) in [(1, 11), (2, 12), (4, 21), (5, 22), (8, 31), (9, 32)] {
+            let end = ((page + 1) * PAGE_SIZE).min(size) as usize;
+            want[(page * PAGE_SIZE) as usize..end].fill(byte);
+        }
+        for in_place in 0..=6 {
+            let fd = memfd_create("filled", MemfdFlags::CLOEXEC).unwrap();
+            let filled = fill(&fd, runs.into_iter(), size, &Frames(in_place)).unwrap();
+            let content = std::fs::read(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+            assert!(content == want, "{in_place} in place");
+            let (pages, in_place) = (filled.pages, in_place.min(5));
+            assert!(pages - filled.copied == in_place && pages >= 6, "{filled:?}");
+        }
     }
 }

@@ -211,7 +211,7 @@ impl<'a> World<'a> {
                 .lost
                 .push((u32::try_from(owner).unwrap_or(0), record.decode().map_err(text)?)),
             Kind::Summary => self.summary = record.decode().map_err(text)?,
-            Kind::Evidence | Kind::Outcome | Kind::Costs => {}
+            Kind::Evidence | Kind::Outcome | Kind::Costs | Kind::FileCache => {}
             other if record.flags & flags::MUST_UNDERSTAND != 0 => {
                 return Err(format!("record of unknown kind {} that must be understood", other.0));
             }

@@ -9,14 +9,14 @@ use crate::{
     boot::log,
     restore::{
         host::Host,
-        inodes::{self, Piece},
+        inodes::{self, Filled, Piece},
         world::{Content, World},
         OrRefuse, Refusal, Restored,
     },
 };
 use rustix::fs::futimens;
 use shared_region::{
-    context::{DirtyFile, FrameRun, PagePart},
+    context::{DirtyFile, FileCache, FrameRun, PagePart},
     PAGE_SIZE,
 };
 use std::{
@@ -24,18 +24,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Pages that are written between two signs of life.
-const STRETCH: u64 = 2048;
+/// Pages that are put back between two signs of life.
+const STRETCH: u64 = 4096;
 /// How long all of it may take. The backup OS gives a successor up that stays ten minutes in one phase.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Puts all of it back; returns what could not be. Calls `alive` again and again meanwhile.
-pub fn put_back(world: &World<'_>, committed: &BTreeSet<u64>, host: &dyn Host, alive: &dyn Fn()) -> Vec<String> {
+/// Puts all of it back; returns what was, and what could not be. Calls `alive` again and again meanwhile.
+pub fn put_back(
+    world: &World<'_>,
+    committed: &BTreeSet<u64>,
+    host: &dyn Host,
+    alive: &dyn Fn(),
+) -> (FileCache, Vec<String>) {
     let mut remarks = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let begin = Instant::now();
+    let deadline = begin + PATIENCE;
     // Without the journal a file may be one that was made anew, or lie elsewhere: how many are left as they are.
     let mut behind: BTreeMap<u64, u64> = BTreeMap::new();
-    let (mut files, mut pages) = (0u64, 0u64);
+    let mut done = FileCache::default();
     for file in world.dirty_files.values() {
         let record = &file.record;
         if record.ahead && !committed.contains(&record.device) {
@@ -43,9 +49,11 @@ pub fn put_back(world: &World<'_>, committed: &BTreeSet<u64>, host: &dyn Host, a
             continue;
         }
         match one(world, file, host, alive, deadline) {
-            Ok(()) => {
-                files += 1;
-                pages += file.runs().map(|run| run.pages()).sum::<u64>() + record.parts.len() as u64;
+            Ok((filled, bytes)) => {
+                done.files += 1;
+                done.bytes += bytes;
+                done.in_place += filled.pages - filled.copied;
+                done.copied += filled.copied;
             }
             Err(refusal) => remarks.push(format!("inode {} of {}: {refusal}", record.number, name(record.device))),
         }
@@ -59,12 +67,17 @@ pub fn put_back(world: &World<'_>, committed: &BTreeSet<u64>, host: &dyn Host, a
     for remark in &remarks {
         log::warning(format_args!("{remark}"));
     }
-    if files != 0 {
+    done.nanoseconds = begin.elapsed().as_nanos().try_into().unwrap_or(u64::MAX);
+    if done.files != 0 {
         log::info(format_args!(
-            "{pages} pages of {files} files of other processes are put back"
+            "{} pages of {} files of other processes are put back, {} of them in place, in {} ms",
+            done.in_place + done.copied,
+            done.files,
+            done.in_place,
+            done.nanoseconds / 1_000_000
         ));
     }
-    remarks
+    (done, remarks)
 }
 
 fn name(device: u64) -> String {
@@ -77,30 +90,56 @@ fn one(
     host: &dyn Host,
     alive: &dyn Fn(),
     deadline: Instant,
-) -> Restored<()> {
+) -> Restored<(Filled, u64)> {
     let record = &file.record;
     let Some(fd) = handles::to_write(world, record.device, record.number, record.generation) else {
         return Err(Refusal::new("its data", "is not put back: the file is not there"));
     };
     // The size, whatever there is to write.
     inodes::fill(&fd, std::iter::empty(), record.size, host)?;
-    for run in file.runs() {
-        for first in (0..run.pages()).step_by(STRETCH as usize) {
-            if Instant::now() > deadline {
-                return Err(Refusal::new("its data", "is not put back: there was no more time"));
-            }
-            alive();
-            let pages = STRETCH.min(run.pages() - first);
-            let stretch = FrameRun::new(run.va + first * PAGE_SIZE, run.pfn() + first, pages, run.kind());
-            inodes::fill(&fd, std::iter::once(stretch), record.size, host)?;
+    let (mut done, mut bytes) = (Filled::default(), 0);
+    for stretch in stretches(file.runs()) {
+        if Instant::now() > deadline {
+            return Err(Refusal::new("its data", "is not put back: there was no more time"));
         }
+        alive();
+        bytes += stretch.iter().map(|run| bytes_within(run, record.size)).sum::<u64>();
+        let filled = inodes::fill(&fd, stretch.into_iter(), record.size, host)?;
+        done.pages += filled.pages;
+        done.copied += filled.copied;
     }
     for part in &record.parts {
         if let Some(piece) = piece(part, record.size, host)? {
+            bytes += piece.bytes.len() as u64;
             inodes::put(&fd, &[piece])?;
         }
     }
-    futimens(&fd, &inodes::times(record.times)).or_refuse(|| "times")
+    futimens(&fd, &inodes::times(record.times)).or_refuse(|| "times")?;
+    Ok((done, bytes))
+}
+
+fn bytes_within(run: &FrameRun, size: u64) -> u64 {
+    (run.pages() * PAGE_SIZE).min(size.saturating_sub(run.va))
+}
+
+/// The same runs, in lists of so many pages at most as are put back between two signs of life.
+fn stretches(runs: impl Iterator<Item = FrameRun>) -> Vec<Vec<FrameRun>> {
+    let (mut all, mut pages) = (Vec::<Vec<FrameRun>>::new(), STRETCH);
+    for run in runs {
+        let mut at = 0;
+        while at < run.pages() {
+            if pages == STRETCH {
+                all.push(Vec::new());
+                pages = 0;
+            }
+            let part = (STRETCH - pages).min(run.pages() - at);
+            let run = FrameRun::new(run.va + at * PAGE_SIZE, run.pfn() + at, part, run.kind());
+            all.last_mut().into_iter().for_each(|last| last.push(run));
+            at += part;
+            pages += part;
+        }
+    }
+    all
 }
 
 /// Part of a page, as far as it lies in the file.
@@ -118,4 +157,23 @@ fn piece(part: &PagePart, size: u64, host: &dyn Host) -> Restored<Option<Piece>>
         offset: part.offset,
         bytes: page[start as usize..(start + bytes) as usize].to_vec(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_region::context::frame_kind;
+
+    #[test]
+    fn runs_are_divided_into_stretches() {
+        let run = |page: u64, pfn, pages| FrameRun::new(page * PAGE_SIZE, pfn, pages, frame_kind::FILE_DIRTY);
+        let runs = [run(0, 10, 1), run(7, 20, 2 * STRETCH), run(3 * STRETCH, 70, 1)];
+        let want = [
+            vec![run(0, 10, 1), run(7, 20, STRETCH - 1)],
+            vec![run(6 + STRETCH, 19 + STRETCH, STRETCH)],
+            vec![run(6 + 2 * STRETCH, 19 + 2 * STRETCH, 1), run(3 * STRETCH, 70, 1)],
+        ];
+        assert_eq!(stretches(runs.into_iter()), want);
+        assert!(stretches(std::iter::empty()).is_empty());
+    }
 }

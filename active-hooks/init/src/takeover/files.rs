@@ -7,6 +7,7 @@
 use super::{
     disk::{missing, FromDisk, Reader, WRITTEN_TO},
     fail_at, handles,
+    mounts::Missing,
     plan::Plan,
 };
 use crate::{
@@ -72,6 +73,7 @@ pub fn put_back(world: &World<'_>, from_disk: &FromDisk, again: bool, host: &dyn
         found: BTreeMap::new(),
         directories: Vec::new(),
         displaced: Vec::new(),
+        missing: Missing::of(world),
         done: PutBack::default(),
     };
     work.find();
@@ -105,6 +107,7 @@ struct Work<'w, 'a> {
     directories: Vec<(PathBuf, &'w Inode)>,
     /// Other names of files whose name somebody else has got.
     displaced: Vec<PathBuf>,
+    missing: Missing<'w>,
     done: PutBack,
 }
 
@@ -133,7 +136,11 @@ impl<'w> Work<'w, '_> {
             if index == half {
                 fail_at::here(FailAt::Files);
             }
-            if let Err(refusal) = step(self, id, inode) {
+            let done = match self.missing.had(path_of(&inode.record)) {
+                false => step(self, id, inode),
+                true => Err(Refusal::new("its file system", "is not mounted")),
+            };
+            if let Err(refusal) = done {
                 let remark = format!("{}: {refusal}", String::from_utf8_lossy(&inode.record.last_path));
                 log::warning(format_args!("file {remark}"));
                 self.done.remarks.push(remark);

@@ -39,6 +39,7 @@ use crate::{
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
 use shared_region::{
+    context::FileCache,
     control::{Cause, CommitPoint, ControlWords, SalvageGate, SuccessorPhase},
     device::Mark,
     fail_at::FailAt,
@@ -299,11 +300,17 @@ impl Inner {
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let again = self.earlier.wrote_to_disks;
         let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, again, device));
+        let mut files = FileCache::default();
         if let Some(committed) = &self.committed {
             put_back.remarks.extend(committed.remarks.iter().cloned());
             let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
             let of_others = || dirty_files::put_back(world, &committed.devices, device, &alive);
-            put_back.remarks.extend(meter::at(Part::DirtyFiles, of_others));
+            let (done, remarks) = meter::at(Part::DirtyFiles, of_others);
+            put_back.remarks.extend(remarks);
+            files = FileCache {
+                file_systems: committed.file_systems.clone(),
+                ..done
+            };
         }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
         let held = network::bring_back(world);
@@ -350,7 +357,7 @@ impl Inner {
         self.haste.iter_mut().for_each(Haste::speak);
         report::tell(&outcomes);
         let costs = meter::read(world.machine.clock.tsc_hz);
-        if let Err(error) = report::store(device, *failover, &outcomes, &put_back.remarks, &costs) {
+        if let Err(error) = report::store(device, *failover, &outcomes, (&files, &put_back.remarks), &costs) {
             log::error(format_args!("the report is not stored: {error:#}"));
         }
         Ok(units::HandOver::new(

@@ -58,6 +58,36 @@ fn kept_flags(record: &Mount) -> MountFlags {
             | MountFlags::RELATIME)
 }
 
+/// Those that are missing: what lies below them must not come to the file system beneath.
+#[derive(Debug, Default)]
+pub struct Missing<'w> {
+    all: &'w [Mount],
+    missing: Vec<&'w [u8]>,
+}
+
+impl<'w> Missing<'w> {
+    /// Looks for mounts of whole file systems.
+    pub fn of(world: &'w World<'_>) -> Self {
+        let is_whole = |mount: &&Mount| mount.root == b"/" && mount.mountpoint != b"/";
+        let points = world.mounts.iter().filter(is_whole).map(|mount| &*mount.mountpoint);
+        Self {
+            all: &world.mounts,
+            missing: points
+                .filter(|at| !is_mounted(Path::new(OsStr::from_bytes(at))))
+                .collect(),
+        }
+    }
+
+    /// Whether the file system that had this path is not there.
+    pub fn had(&self, path: &Path) -> bool {
+        let points = self.all.iter().map(|mount| &*mount.mountpoint);
+        let above = points.filter(|at| path.starts_with(OsStr::from_bytes(at)));
+        above
+            .max_by_key(|at| at.len())
+            .is_some_and(|at| self.missing.contains(&at))
+    }
+}
+
 fn is_mounted(at: &Path) -> bool {
     let Ok(text) = fs::read_to_string("/proc/self/mountinfo") else {
         return false;
@@ -65,4 +95,31 @@ fn is_mounted(at: &Path) -> bool {
     text.lines()
         .filter_map(|line| line.split(' ').nth(4))
         .any(|mountpoint| Path::new(mountpoint) == at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_mounted_has_nothing() {
+        let mount = |mountpoint: &str, root: &str| Mount {
+            mountpoint: mountpoint.into(),
+            root: root.into(),
+            ..Mount::default()
+        };
+        let world = World {
+            mounts: vec![
+                mount("/", "/"),
+                mount("/proc", "/"),
+                mount("/nowhere", "/"),
+                mount("/nowhere/part", "/x"),
+            ],
+            ..World::default()
+        };
+        let missing = Missing::of(&world);
+        let had = |path: &str| missing.had(Path::new(path));
+        assert!(had("/nowhere/file") && had("/nowhere"));
+        assert!(!had("/file") && !had("/proc/file") && !had("/nowhere-else/file") && !had("/nowhere/part/file"));
+    }
 }

@@ -5,7 +5,7 @@ use crate::boot::log;
 use anyhow::{Context, Result};
 use orthros_device::Device;
 use shared_region::{
-    context::{Cost, Lost, Outcome},
+    context::{Cost, FileCache, Lost, Outcome},
     layout::REPORT,
     record::{Kind, Writer},
 };
@@ -36,11 +36,11 @@ pub fn store(
     device: &Device,
     failover: u64,
     outcomes: &BTreeMap<u32, Outcome>,
-    file_remarks: &[String],
+    (files, file_remarks): (&FileCache, &[String]),
     costs: &[Cost],
 ) -> Result<()> {
     let mut area = vec![0; REPORT.size as usize];
-    let used = write(&mut area, failover, outcomes, file_remarks, costs).context("the report area is full")?;
+    let used = write(&mut area, failover, outcomes, (files, file_remarks), costs).context("the report area is full")?;
     device.write_report(&area[..used])?;
     Ok(())
 }
@@ -49,11 +49,12 @@ fn write(
     area: &mut [u8],
     failover: u64,
     outcomes: &BTreeMap<u32, Outcome>,
-    file_remarks: &[String],
+    (files, file_remarks): (&FileCache, &[String]),
     costs: &[Cost],
 ) -> Result<usize> {
     let mut writer = Writer::new(area, failover)?;
     writer.push(Kind::Costs, 1, 0, 0, costs)?;
+    writer.push(Kind::FileCache, 1, 0, 0, files)?;
     for (pid, outcome) in outcomes {
         writer.push(Kind::Outcome, 1, 0, u64::from(*pid), outcome)?;
     }
@@ -77,10 +78,11 @@ mod tests {
     fn a_report_holds_outcomes_and_what_became_of_files() {
         let outcomes = BTreeMap::from([(5, Outcome::default())]);
         let mut area = vec![0; 4096];
-        write(&mut area, 7, &outcomes, &["x".into()], &[Cost::default()]).unwrap();
+        let files = FileCache::default();
+        write(&mut area, 7, &outcomes, (&files, &["x".into()]), &[Cost::default()]).unwrap();
         let report = Stream::open(&area).unwrap();
         let kinds: Vec<Kind> = report.records().map(|record| record.unwrap().kind).collect();
-        assert_eq!(kinds, [Kind::Costs, Kind::Outcome, Kind::Lost]);
+        assert_eq!(kinds, [Kind::Costs, Kind::FileCache, Kind::Outcome, Kind::Lost]);
         assert_eq!(report.header.failover, 7);
     }
 }

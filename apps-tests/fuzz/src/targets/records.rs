@@ -28,6 +28,7 @@ fn decode(record: &Record<'_>) {
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Journal => drop(record.decode::<context::Journal>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
+        Kind::FileCache => drop(record.decode::<context::FileCache>()),
         Kind::Frames => {
             for run in FrameRun::iter(record.payload) {
                 assert_eq!(FrameRun::new(run.va, run.pfn(), run.pages(), run.kind()), run);

@@ -16,7 +16,7 @@ use crate::{
 use format::{word, Logged, FEATURE_REVOKE, MAGIC};
 use log::{End, Log};
 use shared_region::{
-    context::{Journal, JournalBlock},
+    context::{FileSystem, Journal, JournalBlock},
     PAGE_SIZE,
 };
 use std::{
@@ -32,6 +32,8 @@ pub struct Committed {
     pub devices: BTreeSet<u64>,
     /// What was not, and why.
     pub remarks: Vec<String>,
+    /// Each of them, and what was done.
+    pub file_systems: Vec<FileSystem>,
 }
 
 /// How long all devices together may take to appear. That of the root file system is there already.
@@ -46,8 +48,13 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
     let deadline = Instant::now() + PATIENCE;
     let now = u64::try_from(world.machine.clock.realtime).unwrap_or(0);
     for record in &world.journals {
+        let mut tell = |done: String| {
+            let name = record.name.clone();
+            committed.file_systems.push(FileSystem { name, done });
+        };
         match one(record, deadline, host, now) {
             Ok(done) => {
+                tell(done.text.clone());
                 if done.is_whole {
                     committed.devices.insert(record.device);
                 } else {
@@ -57,6 +64,7 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
                 console::info(format_args!("file system on {}: {}", record.name, done.text));
             }
             Err(why) if again && record.refused.is_empty() => {
+                tell(format!("left to an earlier successor: {why}"));
                 committed.devices.insert(record.device);
                 console::info(format_args!(
                     "file system on {}: left to an earlier successor: {why}",
@@ -64,6 +72,7 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
                 ));
             }
             Err(why) => {
+                tell(format!("as after an ordinary crash: {why}"));
                 let remark = format!("file system on {}: {why}", record.name);
                 console::warning(format_args!("{remark}"));
                 committed.remarks.push(remark);

@@ -280,3 +280,45 @@ fn a_block_that_only_the_disk_had_ends_the_committing_transaction_alone() {
     assert!(!case.complete().unwrap().is_whole);
     assert_eq!(case.judge(), (true, true));
 }
+
+/// A block that is metadata in a transaction of the log, and was freed and given to a file's data since.
+#[test]
+fn a_block_that_became_data_is_not_taken_back() {
+    for (form, options) in FORMS {
+        for is_revoked in [true, false] {
+            let mut case = Case::new(&format!("reused-{form}-{is_revoked}"), options);
+            if form != "old" {
+                with_checksums(&mut case);
+            }
+            let block_size = case.record.block_size as usize;
+            let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
+            // In the middle of the last group, which nothing else is in.
+            let reused = (std::fs::metadata(&case.disk).unwrap().len() / block_size as u64) - 700;
+            let at = case.memory.0.len() as u64;
+            case.memory.0.extend(vec![0x4D; PAGE_SIZE as usize]);
+            case.record.blocks = vec![JournalBlock {
+                number: reused,
+                at,
+                running: true,
+                ..JournalBlock::default()
+            }];
+            case.complete().unwrap();
+            let data = vec![0xDA; block_size];
+            let device = OpenOptions::new().write(true).open(&case.disk).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&device, &data, reused * block_size as u64).unwrap();
+            case.record.blocks = all;
+            case.record.running = Some((tid + 1, 0));
+            if is_revoked {
+                case.record.revoked.push(RevokedBlock {
+                    number: reused,
+                    committing: false,
+                });
+            }
+            case.complete().unwrap();
+            assert_eq!(case.judge(), (true, true), "{form}");
+            let disk = std::fs::read(&case.disk).unwrap();
+            let found = &disk[reused as usize * block_size..][..block_size];
+            assert_eq!(found == data, is_revoked, "{form}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Hands page frames of the dead kernel to a file as pages of its cache that the
+ * disk does not have yet, as if they had just been written to it.
+ *
+ * What generic_perform_write() does for a whole page happens here, but for the
+ * copy: the frame goes into the cache first, up to date, and write_begin() of the
+ * file system finds it there. A frame that is not to be had in place, because it
+ * lies in memory that is not this kernel's or the cache has another page there,
+ * is copied into the page that write_begin() brings.
+ *
+ * The lock of the inode is held, as by any write. Only file systems of which it
+ * is known that their pages come about in this way are served.
+ */
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/io.h>
+#include <linux/ktime.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+#include "adopt.h"
+#include "orthros.h"
+
+/* Runs that are fetched from user memory at once. */
+#define RUNS 32
+
+/* A piece of memory that is not this kernel's, mapped. */
+struct window {
+	u64 first;             /* frame */
+	void *base;
+};
+#define WINDOW_SIZE SZ_2M
+
+static void window_close(struct window *window)
+{
+	if (window->base)
+		memunmap(window->base);
+	window->base = NULL;
+}
+
+/* Where a frame can be read until the window is used again. */
+static const void *window_on(struct window *window, u64 pfn)
+{
+	u64 other = region_other_nursery(), first = ALIGN_DOWN(pfn, PHYS_PFN(WINDOW_SIZE));
+
+	if (pfn_to_online_page(pfn))
+		return page_address(pfn_to_page(pfn));
+	/* Only of this is it certain that all around the frame is of one kind. */
+	if (!other || PFN_PHYS(pfn) - other >= ORTHROS_NURSERY_SIZE)
+		return NULL;
+	if (!window->base || window->first != first) {
+		window_close(window);
+		window->first = first;
+		window->base = memremap(PFN_PHYS(first), WINDOW_SIZE, MEMREMAP_WB);
+	}
+	return window->base ? window->base + PFN_PHYS(pfn - first) : NULL;
+}
+
+/*
+ * Puts a frame into the cache as it is. NULL if it cannot be had or the cache has
+ * a page there. The page has a reference for the caller and is not locked.
+ */
+static struct page *put_in_place(struct address_space *mapping, pgoff_t index, u64 pfn)
+{
+	struct page *page;
+
+	if (!hotadd_take(pfn))
+		return NULL;
+	page = pfn_to_page(pfn);
+	adopt_claim(page);
+	__SetPageUptodate(page);
+	if (filemap_add_folio(mapping, page_folio(page), index,
+			      mapping_gfp_constraint(mapping, GFP_KERNEL))) {
+		adopt_unclaim(page);
+		hotadd_put_back(pfn);
+		return NULL;
+	}
+	/* It is RAM of this kernel now, whatever becomes of the write. */
+	keep_page(page);
+	adjust_managed_page_count(page, 1);
+	unlock_page(page);
+	return page;
+}
+
+/* 1 if the frame itself is in the cache now, 0 if it was copied. */
+static int write_page(struct file *file, loff_t at, u64 pfn, struct window *window)
+{
+	struct address_space *mapping = file->f_mapping;
+	const struct address_space_operations *operations = mapping->a_ops;
+	struct page *placed = put_in_place(mapping, at >> PAGE_SHIFT, pfn);
+	const void *source = NULL;
+	void *private = NULL;
+	int error;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	/* 1da86618bdce (6.12): a folio instead of a page. */
+	struct folio *target;
+#else
+	struct page *target;
+#endif
+
+	if (!placed) {
+		source = window_on(window, pfn);
+		if (!source)
+			return -EPERM;
+	}
+	error = operations->write_begin(file, mapping, at, PAGE_SIZE, &target, &private);
+	if (error)
+		goto out;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+	if (source)
+		copy_page(folio_address(target), source);
+	flush_dcache_folio(target);
+#else
+	if (source)
+		copy_page(page_address(target), source);
+	flush_dcache_page(target);
+#endif
+	error = operations->write_end(file, mapping, at, PAGE_SIZE, PAGE_SIZE, target,
+				      private);
+	if (error >= 0)
+		error = error == PAGE_SIZE ? 0 : -EIO;
+out:
+	if (placed)
+		put_page(placed);
+	return error ?: placed != NULL;
+}
+
+static int write_run(struct file *file, const struct orthros_frame_run *run,
+		     struct window *window, struct orthros_cache *request)
+{
+	u64 page;
+
+	if (!IS_ALIGNED(run->va, PAGE_SIZE) ||
+	    run_pages(run) > i_size_read(file_inode(file)) >> PAGE_SHIFT ||
+	    run->va >> PAGE_SHIFT >
+		    (i_size_read(file_inode(file)) >> PAGE_SHIFT) - run_pages(run))
+		return -EINVAL;
+	for (page = 0; page < run_pages(run); page++) {
+		u64 pfn = run_pfn(run) + page;
+		int done = hotadd_is_readable(pfn) ?
+			write_page(file, run->va + (page << PAGE_SHIFT), pfn, window) :
+			-EPERM;
+
+		if (done < 0)
+			return done;
+		request->pages++;
+		request->copied += !done;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+		cond_resched();
+	}
+	return 0;
+}
+
+static int write_runs(struct file *file, struct orthros_cache *request)
+{
+	const struct orthros_frame_run __user *user = u64_to_user_ptr(request->runs);
+	struct orthros_frame_run runs[RUNS];
+	struct window window = {};
+	u64 from = 0;
+	int error = 0;
+
+	while (from < request->count && !error) {
+		u64 count = min_t(u64, request->count - from, RUNS), i;
+
+		error = copy_from_user(runs, user + from, count * sizeof(runs[0])) ?
+				-EFAULT : 0;
+		for (i = 0; i < count && !error; i++)
+			error = write_run(file, &runs[i], &window, request);
+		from += count;
+	}
+	window_close(&window);
+	return error;
+}
+
+/* ext4 serves the older two as well, and says so by its operations alone. */
+static bool is_served(struct file *file)
+{
+	const char *type = file_inode(file)->i_sb->s_type->name;
+	const struct address_space_operations *operations = file->f_mapping->a_ops;
+
+	return S_ISREG(file_inode(file)->i_mode) && file->f_mode & FMODE_WRITE &&
+	       (!strcmp(type, "ext4") || !strcmp(type, "ext3") || !strcmp(type, "ext2")) &&
+	       operations->write_begin && operations->write_end &&
+	       !IS_SWAPFILE(file_inode(file)) && !IS_DAX(file_inode(file));
+}
+
+int cache_write(struct orthros_cache *request)
+{
+	u64 begin = ktime_get_ns();
+	struct inode *inode;
+	struct file *file;
+	int error;
+
+	request->pages = request->copied = 0;
+	if (!region_is_successor() || word_read(salvage_gate) != ORTHROS_GATE_OPEN)
+		return -EPERM;
+	file = fget(request->fd);
+	if (!file)
+		return -EBADF;
+	if (!is_served(file)) {
+		fput(file);
+		return -EOPNOTSUPP;
+	}
+	inode = file_inode(file);
+	file_start_write(file);
+	inode_lock(inode);
+	error = write_runs(file, request);
+	inode_unlock(inode);
+	file_end_write(file);
+	fput(file);
+	request->nanoseconds = ktime_get_ns() - begin;
+	return error;
+}
