@@ -325,6 +325,18 @@ pub fn ahead_of_others<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Does something that many wait for with nearly all of the CPU it needs, however many processes compete (nice -20).
+/// A child that is made meanwhile stays so.
+pub fn before_others<T>(work: impl FnOnce() -> T) -> T {
+    const FIRST: i32 = -20;
+    // SAFETY: takes no pointer; concerns this process alone. Failing is slower, not wrong.
+    let set = |nice: i32| unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    set(FIRST);
+    let result = work();
+    set(0);
+    result
+}
+
 /// Sets a resource limit of a process.
 pub fn set_limit(pid: Tid, resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 {

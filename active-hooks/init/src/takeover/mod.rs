@@ -266,23 +266,26 @@ impl Takeover {
         let device = &inner.device;
         phase(device, None, SuccessorPhase::Resumed, 0);
         inner.haste.iter_mut().for_each(Haste::speak);
-        inner.later.add(device);
-        let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
-        limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
-        let left_over = crate::sys::in_background(|| {
-            match device.release() {
-                Ok(done) => log::info(format_args!(
-                    "{} frames nobody claimed are free again, after {} ms",
-                    done.released,
-                    done.nanoseconds / 1_000_000
-                )),
-                Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
-            }
-            inner.haste.iter_mut().for_each(Haste::end);
-            phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
-            if let Ok(region) = device.region() {
-                fail_at::here_when_complete(&region);
-            }
+        // Until the machine is armed again nothing would survive; the processes that run need not be idle for that.
+        let left_over = crate::sys::before_others(|| {
+            inner.later.add(device);
+            let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
+            limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
+            crate::sys::in_background(|| {
+                match device.release() {
+                    Ok(done) => log::info(format_args!(
+                        "{} frames nobody claimed are free again, after {} ms",
+                        done.released,
+                        done.nanoseconds / 1_000_000
+                    )),
+                    Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
+                }
+                inner.haste.iter_mut().for_each(Haste::end);
+                phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
+                if let Ok(region) = device.region() {
+                    fail_at::here_when_complete(&region);
+                }
+            })
         });
         if let Err(error) = left_over {
             log::error(format_args!("frames nobody claimed stay out of use: {error}"));
@@ -355,11 +358,13 @@ impl Inner {
             }
         };
         self.haste.iter_mut().for_each(Haste::speak);
-        report::tell(&outcomes);
-        let costs = meter::read(world.machine.clock.tsc_hz);
-        if let Err(error) = report::store(device, *failover, &outcomes, (&files, &put_back.remarks), &costs) {
-            log::error(format_args!("the report is not stored: {error:#}"));
-        }
+        crate::sys::before_others(|| {
+            report::tell(&outcomes);
+            let costs = meter::read(world.machine.clock.tsc_hz);
+            if let Err(error) = report::store(device, *failover, &outcomes, (&files, &put_back.remarks), &costs) {
+                log::error(format_args!("the report is not stored: {error:#}"));
+            }
+        });
         Ok(units::HandOver::new(
             &units::services(world, &outcomes),
             world,
