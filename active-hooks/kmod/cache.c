@@ -41,7 +41,7 @@ static void window_close(struct window *window)
 }
 
 /* Where a frame can be read until the window is used again. */
-static const void *window_on(struct window *window, u64 pfn)
+static void *window_on(struct window *window, u64 pfn)
 {
 	u64 other = region_other_nursery(), first = ALIGN_DOWN(pfn, PHYS_PFN(WINDOW_SIZE));
 
@@ -90,7 +90,7 @@ static int write_page(struct file *file, loff_t at, u64 pfn, struct window *wind
 	struct address_space *mapping = file->f_mapping;
 	const struct address_space_operations *operations = mapping->a_ops;
 	struct page *placed = put_in_place(mapping, at >> PAGE_SHIFT, pfn);
-	const void *source = NULL;
+	void *source = NULL;
 	void *private = NULL;
 	int error;
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)

@@ -39,6 +39,8 @@ enum orthros_cause {
 	ORTHROS_CAUSE_CPU_HUNG = 4,
 	ORTHROS_CAUSE_SOFT_LOCKUP = 5,
 	ORTHROS_CAUSE_LIVE_LOCK = 6,
+	/* It was taking over from another kernel and gave no sign of life any more. */
+	ORTHROS_CAUSE_SILENT = 7,
 };
 
 /* A failover. Times are in nanoseconds. Later versions may append members: see size. */
