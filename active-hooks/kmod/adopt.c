@@ -12,7 +12,6 @@
  * Pages are gathered into a batch as long as they lie side by side in one page
  * table and one mapping, wherever their frames are; a batch is put in at once.
  */
-#include <linux/io.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
@@ -108,30 +107,9 @@ static int prepare_table(struct adoption *adoption)
 	return error;
 }
 
-/*
- * Where a frame can be read. One that is no RAM of this kernel is mapped with all
- * that the reach of a page table has beside it: they are copied together, and
- * undoing a mapping interrupts every CPU.
- */
-static void *source_of(struct adoption *adoption, u64 pfn)
-{
-	u64 first = round_down(pfn, PTRS_PER_PTE);
-	struct page *page = pfn_to_online_page(pfn);
-
-	if (page)
-		return page_address(page);
-	if (!adoption->source || adoption->source_pfn != first) {
-		if (adoption->source)
-			memunmap(adoption->source);
-		adoption->source_pfn = first;
-		adoption->source = memremap(PFN_PHYS(first), PMD_SIZE, MEMREMAP_WB);
-	}
-	return adoption->source ? adoption->source + ((pfn - first) << PAGE_SHIFT) : NULL;
-}
-
 static struct page *copy_frame(struct adoption *adoption, u64 pfn)
 {
-	void *source = source_of(adoption, pfn);
+	void *source = window_on(&adoption->window, pfn);
 	struct page *page = source ? alloc_page(GFP_HIGHUSER_MOVABLE) : NULL;
 
 	if (!page)
@@ -377,8 +355,7 @@ struct adoption *adopt_make(struct mm_struct *mm)
 
 void adopt_free(struct adoption *adoption)
 {
-	if (adoption->source)
-		memunmap(adoption->source);
+	window_close(&adoption->window);
 	kvfree(adoption);
 }
 

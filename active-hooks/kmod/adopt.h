@@ -8,6 +8,7 @@
 #include <linux/version.h>
 #include "orthros.h"
 #include "symbols.h"
+#include "window.h"
 
 /* Pages of consecutive runs in the reach of one page table. */
 struct chunk {
@@ -23,9 +24,8 @@ struct adoption {
 	struct vm_area_struct *vma;
 	/* The process's counter of resident pages has them already. */
 	bool counted;
-	/* Frames that are copied from, mapped; and the first of them. */
-	void *source;
-	u64 source_pfn;
+	/* What is copied from. */
+	struct window window;
 	/* What became of the pages. */
 	u64 adopted, copied;
 	/* The batch: pages side by side from `first` on. */

@@ -14,7 +14,6 @@
  */
 #include <linux/file.h>
 #include <linux/fs.h>
-#include <linux/io.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -22,41 +21,10 @@
 #include <linux/uaccess.h>
 #include "adopt.h"
 #include "orthros.h"
+#include "window.h"
 
 /* Runs that are fetched from user memory at once. */
 #define RUNS 32
-
-/* A piece of memory that is not this kernel's, mapped. */
-struct window {
-	u64 first;             /* frame */
-	void *base;
-};
-#define WINDOW_SIZE SZ_2M
-
-static void window_close(struct window *window)
-{
-	if (window->base)
-		memunmap(window->base);
-	window->base = NULL;
-}
-
-/* Where a frame can be read until the window is used again. */
-static void *window_on(struct window *window, u64 pfn)
-{
-	u64 other = region_other_nursery(), first = ALIGN_DOWN(pfn, PHYS_PFN(WINDOW_SIZE));
-
-	if (pfn_to_online_page(pfn))
-		return page_address(pfn_to_page(pfn));
-	/* Only of this is it certain that all around the frame is of one kind. */
-	if (!other || PFN_PHYS(pfn) - other >= ORTHROS_NURSERY_SIZE)
-		return NULL;
-	if (!window->base || window->first != first) {
-		window_close(window);
-		window->first = first;
-		window->base = memremap(PFN_PHYS(first), WINDOW_SIZE, MEMREMAP_WB);
-	}
-	return window->base ? window->base + PFN_PHYS(pfn - first) : NULL;
-}
 
 /*
  * Puts a frame into the cache as it is. NULL if it cannot be had or the cache has
