@@ -359,7 +359,7 @@ impl Inner {
         };
         self.haste.iter_mut().for_each(Haste::speak);
         crate::sys::before_others(|| {
-            report::tell(&outcomes);
+            report::tell(&outcomes, &world.lost);
             let costs = meter::read(world.machine.clock.tsc_hz);
             if let Err(error) = report::store(device, *failover, &outcomes, (&files, &put_back.remarks), &costs) {
                 log::error(format_args!("the report is not stored: {error:#}"));

@@ -11,8 +11,16 @@ use shared_region::{
 };
 use std::collections::BTreeMap;
 
-/// Tells the console.
-pub fn tell(outcomes: &BTreeMap<u32, Outcome>) {
+/// Tells the console. `lost` is what the salvager could not save, with the process it costs.
+pub fn tell(outcomes: &BTreeMap<u32, Outcome>, lost: &[(u32, Lost)]) {
+    for (pid, lost) in lost.iter().filter(|(_, lost)| lost.fatal) {
+        if !outcomes.contains_key(pid) {
+            log::error(format_args!(
+                "process {pid} ({}) is lost: {}: {}",
+                lost.comm, lost.object, lost.reason
+            ));
+        }
+    }
     for (pid, outcome) in outcomes {
         let remarks = outcome.remarks.join("; ");
         if !outcome.resumed {
