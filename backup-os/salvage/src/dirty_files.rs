@@ -18,7 +18,7 @@ use crate::page_cache::{append, each_buffer, has_buffers};
 use crate::refusal::{Refusal, Result};
 use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
 use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use shared_region::context::{frame_kind, DirtyFile, FrameRun, Lost, PagePart};
 use shared_region::reasons;
@@ -54,7 +54,7 @@ pub fn write<M: PhysMem + ?Sized>(
             continue;
         }
         if let Err(why) = file_system(context, writer, retained, superblock, &mut lost) {
-            lost.push(about(name(context, superblock), &why));
+            lost.push(why.lost_of(name(context, superblock)));
         }
     }
     lost
@@ -66,19 +66,6 @@ fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> S
         .mem
         .text(superblock, context.kernel.types.layouts.super_block.s_id);
     alloc::format!("file system on {}", String::from_utf8_lossy(&name.unwrap_or_default()))
-}
-
-/// What of a file system is not recorded.
-fn about(file_system: String, why: &Refusal) -> Lost {
-    let object = match why.object.as_str() {
-        "" => file_system,
-        object => alloc::format!("{file_system}, {object}"),
-    };
-    Lost {
-        object,
-        reason: why.to_string(),
-        ..Lost::default()
-    }
 }
 
 fn file_system<M: PhysMem + ?Sized>(
@@ -95,7 +82,7 @@ fn file_system<M: PhysMem + ?Sized>(
     let read = jbd2::read(context, superblock);
     let mut whole = read.is_ok();
     if let Err(why) = &read {
-        lost.push(about(name(context, superblock), why));
+        lost.push(why.lost_of(name(context, superblock)));
     }
     if let Ok(Some(journal)) = read {
         whole = journal.refused.is_empty() && journal.running_refused.is_empty();
@@ -122,7 +109,7 @@ fn file_system<M: PhysMem + ?Sized>(
             .map_err(Refusal::from)
             .and_then(|inode| one(context, writer, retained, (superblock, inode), whole));
         if let Err(why) = done {
-            lost.push(about(name(context, superblock), &why));
+            lost.push(why.lost_of(name(context, superblock)));
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use crate::error::{ReadError, WalkError};
 use alloc::string::{String, ToString};
 use core::fmt;
+use shared_region::context::Lost;
 use shared_region::reasons::{self, Reason};
 use shared_region::record::RecordError;
 
@@ -40,6 +41,19 @@ impl Refusal {
             }
         } else {
             self
+        }
+    }
+
+    /// The record of something of the machine that it costs, and no process: the object is part of it.
+    pub fn lost_of(&self, whole: String) -> Lost {
+        let object = match self.object.as_str() {
+            "" => whole,
+            object => alloc::format!("{whole}, {object}"),
+        };
+        Lost {
+            object,
+            reason: self.to_string(),
+            ..Lost::default()
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use shared_region::context::{IpcPerm, Lost, MessageQueue, SemaphoreSet};
 use shared_region::reasons;
@@ -129,28 +130,20 @@ pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Wri
         (SHM_IDS, "System V shared memory"),
     ] {
         let objects = objects(context, kind).unwrap_or_else(|refusal| {
-            lost.push(told(format!("{what} of the machine"), &refusal));
+            lost.push(refusal.lost_of(format!("{what} of the machine")));
             Vec::new()
         });
         for object in objects {
             if let Err(refusal) = write_one(context, writer, kind, object) {
-                lost.push(told(format!("{what} {}", name(context, object)), &refusal));
+                lost.push(refusal.lost_of(format!("{what} {}", name(context, object))));
             }
         }
     }
     lost
 }
 
-fn told(object: alloc::string::String, refusal: &Refusal) -> Lost {
-    Lost {
-        object,
-        reason: alloc::string::ToString::to_string(refusal),
-        ..Lost::default()
-    }
-}
-
 /// Id and key, for messages.
-fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, object: Kva) -> alloc::string::String {
+fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, object: Kva) -> String {
     let mem = &context.kernel.mem;
     match context.kernel.types.layouts.kern_ipc_perm {
         Some(ref layout) => format!(
@@ -158,7 +151,7 @@ fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, object: Kva) -> alloc
             mem.int(object, layout.id).unwrap_or(-1),
             mem.uint(object, layout.key).unwrap_or(0)
         ),
-        None => alloc::string::String::new(),
+        None => String::new(),
     }
 }
 

@@ -22,8 +22,8 @@ pub fn make(world: &World<'_>) -> Vec<String> {
     sets.chain(queues).filter_map(Result::err).collect()
 }
 
-/// Makes an object with its id, as whoever made it first.
-fn with_id(next: &str, perm: &IpcPerm, make: impl FnOnce() -> io::Result<i32>) -> Restored<i32> {
+/// Makes an object with its id, as whoever made it first; `remove` takes one with another id away.
+fn with_id(next: &str, perm: &IpcPerm, make: impl FnOnce() -> io::Result<i32>, remove: fn(i32)) -> Restored<i32> {
     fs::write(next, perm.id.to_string()).or_refuse(|| next)?;
     let made = ipc::act_as(perm.cuid, perm.cgid).and_then(|()| make());
     ipc::act_as(0, 0).or_refuse(|| "being root again")?;
@@ -31,22 +31,22 @@ fn with_id(next: &str, perm: &IpcPerm, make: impl FnOnce() -> io::Result<i32>) -
     if id as u32 == perm.id {
         return Ok(id);
     }
-    ipc::remove(id, next == NEXT_QUEUE);
+    remove(id);
     Err(super::Refusal::new("id", "it is taken"))
 }
 
 fn semaphores(set: &SemaphoreSet) -> Restored<()> {
     let perm = &set.perm;
-    let id = with_id(NEXT_SEMAPHORES, perm, || {
-        ipc::make_semaphores(perm.key, set.values.len(), perm.mode)
-    })?;
+    let make = || ipc::make_semaphores(perm.key, set.values.len(), perm.mode);
+    let id = with_id(NEXT_SEMAPHORES, perm, make, ipc::remove_semaphores)?;
     ipc::set_semaphores(id, &set.values).or_refuse(|| "values")?;
     ipc::own_semaphores(id, perm.uid, perm.gid, perm.mode).or_refuse(|| "owner")
 }
 
 fn queue(record: &MessageQueue) -> Restored<()> {
     let perm = &record.perm;
-    let id = with_id(NEXT_QUEUE, perm, || ipc::make_queue(perm.key, perm.mode))?;
+    let make = || ipc::make_queue(perm.key, perm.mode);
+    let id = with_id(NEXT_QUEUE, perm, make, ipc::remove_queue)?;
     ipc::own_queue(id, perm.uid, perm.gid, perm.mode, record.limit).or_refuse(|| "owner")?;
     record
         .messages

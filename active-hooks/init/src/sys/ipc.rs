@@ -77,15 +77,16 @@ pub fn send(id: i32, kind: i64, text: &[u8]) -> io::Result<()> {
     check(sent.into()).map(drop)
 }
 
-/// Takes away what [`make_semaphores`] or [`make_queue`] made.
-pub fn remove(id: i32, queue: bool) {
+/// Takes away what [`make_semaphores`] made.
+pub fn remove_semaphores(id: i32) {
     // SAFETY: IPC_RMID reads nothing.
-    unsafe {
-        match queue {
-            true => libc::msgctl(id, libc::IPC_RMID, ptr::null_mut()),
-            false => libc::semctl(id, 0, libc::IPC_RMID),
-        };
-    }
+    unsafe { libc::semctl(id, 0, libc::IPC_RMID) };
+}
+
+/// Takes away what [`make_queue`] made.
+pub fn remove_queue(id: i32) {
+    // SAFETY: IPC_RMID reads nothing.
+    unsafe { libc::msgctl(id, libc::IPC_RMID, ptr::null_mut()) };
 }
 
 /// Effective user and group of this thread.
@@ -94,8 +95,7 @@ pub fn remove(id: i32, queue: bool) {
 /// As `setresuid` and `setresgid`.
 pub fn act_as(uid: u32, gid: u32) -> io::Result<()> {
     const SAME: u32 = u32::MAX;
-    // SAFETY: takes integers. The real and the saved id stay root's. Group first on the way down, and last on the way up it
-    // does not matter.
+    // SAFETY: takes integers. The real and the saved id stay root's, who alone may change the group.
     unsafe {
         check(libc::syscall(libc::SYS_setresuid, SAME, 0, SAME))?;
         check(libc::syscall(libc::SYS_setresgid, SAME, gid, SAME))?;

@@ -96,13 +96,12 @@ pub fn msgrcv(id: i64, kind: i64, flags: i32) -> Result<(i64, Vec<u8>), i32> {
 
 /// Takes a set or a queue away.
 pub fn remove(id: i64, queue: bool) {
-    let number = if queue { libc::SYS_msgctl } else { libc::SYS_semctl };
-    // SAFETY: IPC_RMID reads nothing; it is the second argument of one and the third of the other.
+    // SAFETY: IPC_RMID reads nothing.
     unsafe {
         if queue {
-            libc::syscall(number, id, libc::IPC_RMID, 0);
+            libc::syscall(libc::SYS_msgctl, id, libc::IPC_RMID, 0);
         } else {
-            libc::syscall(number, id, 0, libc::IPC_RMID);
+            libc::syscall(libc::SYS_semctl, id, 0, libc::IPC_RMID);
         }
     }
 }
