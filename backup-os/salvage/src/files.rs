@@ -11,6 +11,7 @@ use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::pipes;
+use crate::pseudo_files;
 use crate::refusal::{Refusal, Result};
 use crate::sockets;
 use crate::tasks;
@@ -292,6 +293,10 @@ fn classify<M: PhysMem + ?Sized>(
             return Ok(OpenFileKind::Console { rdev });
         }
         _ => {}
+    }
+    if pseudo_files::is_remade(context, operations, file, inode)? {
+        named()?;
+        return Ok(OpenFileKind::Pseudo);
     }
     let other = |reason| {
         Refusal::new(

@@ -28,6 +28,7 @@ use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
+use crate::pseudo_files::{ProcDirEntry, ProcInode, ProcOps, SeqFile};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
 use crate::sockets::inet::{InetSock, UdpSock};
@@ -310,6 +311,14 @@ crate::mirror_set! {
         cgroup: Cgroup,
         /// `struct kernfs_node`.
         kernfs_node: KernfsNode,
+        /// `struct proc_inode`.
+        proc_inode: ProcInode,
+        /// `struct proc_dir_entry`.
+        proc_dir_entry: ProcDirEntry,
+        /// `struct proc_ops`.
+        proc_ops: ProcOps,
+        /// `struct seq_file`.
+        seq_file: SeqFile,
         /// `struct ipc_namespace`.
         ipc_namespace: Option<IpcNamespace>,
         /// `struct ipc_ids`.

@@ -100,6 +100,7 @@ pub mod prepared;
 pub mod printk;
 pub mod process;
 pub mod protected;
+pub mod pseudo_files;
 pub mod refusal;
 pub mod registers;
 pub mod seccomp;

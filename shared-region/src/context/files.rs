@@ -91,6 +91,8 @@ pub enum OpenFileKind {
         /// Socket id.
         socket: Id,
     },
+    /// A file of `/proc`, `/sys` or a control group whose content the kernel makes as it is read, reopened by path.
+    Pseudo,
 }
 
 /// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).

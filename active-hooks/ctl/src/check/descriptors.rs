@@ -138,7 +138,7 @@ fn kind(
         };
     }
     match info.mount {
-        Some(mount) => mounts.problem_of_mount(object, mount, target, directory),
+        Some(mount) => mounts.problem_of_mount(object, mount, target, directory, info.flags),
         None => refuse(reasons::UNREADABLE, &format!("no mount is shown for {target}")),
     }
 }

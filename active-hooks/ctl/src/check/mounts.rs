@@ -11,6 +11,10 @@ const DISK: [&str; 7] = ["ext4", "ext3", "ext2", "xfs", "btrfs", "squashfs", "is
 const MEMORY: [&str; 4] = ["tmpfs", "ramfs", "devtmpfs", "rootfs"];
 /// File systems whose directories are found again by name.
 const DIRECTORIES: [&str; 3] = ["sysfs", "cgroup2", "devpts"];
+/// Files of proc that are no texts.
+const NOT_TEXTS: [&str; 6] = ["kmsg", "kcore", "vmcore", "kpagecount", "kpageflags", "kpagecgroup"];
+/// `O_ACCMODE` (include/uapi/asm-generic/fcntl.h); nothing of it is set in a file that is only read.
+const O_ACCMODE: u32 = 3;
 
 /// Types of file systems by mount id and by device number.
 pub struct Mounts {
@@ -54,9 +58,10 @@ impl Mounts {
     }
 
     /// What is wrong with a file of this mount, if anything. A mount that is not listed is not visible by any path.
-    pub fn problem_of_mount(&self, object: &str, id: u32, path: &str, directory: bool) -> Option<Finding> {
+    pub fn problem_of_mount(&self, object: &str, id: u32, path: &str, directory: bool, flags: u32) -> Option<Finding> {
         match self.by_id.get(&id) {
             Some(kind) if directory && DIRECTORIES.contains(&kind.as_str()) => None,
+            Some(kind) if !directory && is_remade(kind, path, flags) => None,
             Some(kind) => problem(object, kind, path),
             None => Some(Finding::refused(object, reasons::HIDDEN_PATH, path)),
         }
@@ -74,6 +79,21 @@ impl Mounts {
             None if self.by_id.values().any(|kind| kind == "btrfs") => None,
             None => Some(Finding::refused(object, reasons::HIDDEN_PATH, path)),
         }
+    }
+}
+
+/// Whether a file's content is made by the kernel as it is read, and nothing but the position has to be kept. Files of a
+/// process are not: its number may be another's by then.
+fn is_remade(kind: &str, path: &str, flags: u32) -> bool {
+    let only_read = flags & O_ACCMODE == 0;
+    match kind {
+        "proc" if path.starts_with("/proc/sys/") => true,
+        "proc" => {
+            let name = path.strip_prefix("/proc/").unwrap_or_default();
+            only_read && name.starts_with(|first: char| !first.is_ascii_digit()) && !NOT_TEXTS.contains(&name)
+        }
+        "sysfs" | "cgroup2" => only_read,
+        _ => false,
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use rustix::{
     event::{eventfd, EventfdFlags},
-    fs::{fstat, open, seek, Mode, OFlags, SeekFrom},
+    fs::{fstat, fstatfs, open, seek, Mode, OFlags, SeekFrom},
 };
 use shared_region::context::{Id, OpenFile, OpenFileKind};
 use std::{
@@ -95,6 +95,7 @@ impl Objects {
             OpenFileKind::Directory => at_position(open_path(file, flags | OFlags::DIRECTORY)?, file),
             OpenFileKind::Device { rdev } | OpenFileKind::Console { rdev } => device(file, flags, *rdev),
             OpenFileKind::Path => open_path(file, flags | OFlags::PATH),
+            OpenFileKind::Pseudo => at_position(pseudo(file, flags)?, file),
             OpenFileKind::Pipe { inode } => self.pipe(world, *inode)?.end(file.flags),
             OpenFileKind::EventFd { count, semaphore } => event_fd(*count, *semaphore, flags),
             OpenFileKind::Epoll { .. } => rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)
@@ -148,6 +149,19 @@ fn device(file: &OpenFile, flags: OFlags, rdev: u64) -> Restored<OwnedFd> {
     let wanted = rustix::fs::makedev((rdev >> 20) as u32, (rdev & 0xF_FFFF) as u32);
     if found != wanted {
         return Err(Refusal::new(path_text(file), "it is another device now"));
+    }
+    Ok(fd)
+}
+
+/// File systems whose files the kernel makes as they are read (include/uapi/linux/magic.h): proc, sysfs, cgroup2.
+const PSEUDO: [i64; 3] = [0x9FA0, 0x6265_6572, 0x6367_7270];
+
+/// A file that the kernel makes is opened by its name, where there must still be such a file system.
+fn pseudo(file: &OpenFile, flags: OFlags) -> Restored<OwnedFd> {
+    let fd = open_path(file, flags)?;
+    let found = fstatfs(&fd).or_refuse(|| path_text(file))?.f_type;
+    if !PSEUDO.contains(&found) {
+        return Err(Refusal::new(path_text(file), "it is on another file system now"));
     }
     Ok(fd)
 }

@@ -16,6 +16,7 @@ mod merged_memory;
 mod pipes;
 mod places;
 mod process_tree;
+mod pseudo_files;
 mod restrictions;
 mod shared_memory;
 mod signals;
@@ -28,7 +29,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 23] = [
+    let lists: [&'static [Cell]; 24] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         files::CELLS,
         files_on_disk::CELLS,
         file_locks::CELLS,
+        pseudo_files::CELLS,
         pipes::CELLS,
         sysv_ipc::CELLS,
         sockets::CELLS,
