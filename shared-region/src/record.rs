@@ -58,7 +58,8 @@ impl Kind {
     pub const Inode: Self = Self(10);
     /// [`crate::context::Pipe`]; owner is the inode id.
     pub const Pipe: Self = Self(11);
-    /// Flat bytes that belong to the record before (unread pipe data …); owner as there.
+    /// Flat bytes that belong to the record before; owner as there. Of a pipe they are unread data, of an address space what
+    /// lies from an address on, of which they are the first eight.
     pub const Bytes: Self = Self(12);
     /// [`crate::context::Lost`]; owner is the tgid it costs, 0 if none.
     pub const Lost: Self = Self(13);

@@ -18,6 +18,7 @@ use crate::jbd2::{
     BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
 };
 use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
+use crate::launch::LinuxBinprm;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::namespaces::Nsproxy;
@@ -311,6 +312,8 @@ crate::mirror_set! {
         cgroup: Cgroup,
         /// `struct kernfs_node`.
         kernfs_node: KernfsNode,
+        /// `struct linux_binprm`.
+        linux_binprm: LinuxBinprm,
         /// `struct proc_inode`.
         proc_inode: ProcInode,
         /// `struct proc_dir_entry`.

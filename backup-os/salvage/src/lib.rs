@@ -79,6 +79,7 @@ pub mod kallsyms;
 pub mod kernel;
 pub mod kernel_memory;
 pub mod keyrings;
+pub mod launch;
 pub mod layouts;
 pub mod library;
 pub mod machine;

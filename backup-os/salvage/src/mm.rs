@@ -65,6 +65,7 @@ crate::mirrors! {
     pub struct VmArea = "vm_area_struct" {
         vm_start: Field,
         vm_end: Field,
+        vm_mm: Field,
         vm_flags: Field,
         vm_ops: Field,
         vm_pgoff: Field,
@@ -144,6 +145,17 @@ pub struct Space {
 /// # Errors
 /// It uses what cannot be restored, or cannot be read.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<Space> {
+    Ok(Space {
+        areas: areas(context, mm)?,
+        ..read_but_areas(context, mm)?
+    })
+}
+
+/// As [`read`], without the mappings.
+///
+/// # Errors
+/// As there.
+pub fn read_but_areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<Space> {
     let kernel = context.kernel;
     let layout = &kernel.types.layouts.mm;
     let mem = &kernel.mem;
@@ -198,7 +210,6 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Resul
     } else {
         mem.ptr(image, kernel.types.layouts.vdso_image.data)?
     };
-    let areas = areas(context, mm)?;
     Ok(Space {
         record: AddressSpace {
             bounds,
@@ -213,7 +224,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Resul
             thp_disable: flags & DISABLE_THP != 0,
         },
         tables,
-        areas,
+        areas: Vec::new(),
         exe_inode,
         vdso_code,
         coredump_filter: ((flags >> DUMP_FILTER_SHIFT) & DUMP_FILTER_MASK) as u32,

@@ -9,6 +9,7 @@ use crate::frames;
 use crate::inodes;
 use crate::interrupted;
 use crate::keyrings;
+use crate::launch::Launch;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mm::{self, Space};
@@ -114,10 +115,17 @@ pub fn write<M: PhysMem + ?Sized>(
     let mm = mem.ptr(leader, layouts.task.mm)?;
     let files = mem.ptr(leader, layouts.task.files)?;
     let tasks = live_threads(context, leader, signal)?;
-    let space = mm::read(context, mm)?;
+    let launch = interrupted::exec::launch(context, leader)?;
+    let space = match &launch {
+        Some(launch) => launch.space(mm::read_but_areas(context, mm)?),
+        None => mm::read(context, mm)?,
+    };
     let descriptors = interrupted::descriptors(context, files)?;
     let owner = u64::from(entry.tgid);
-    let record = process(context, entry, signal, group, &space)?;
+    let mut record = process(context, entry, signal, group, &space)?;
+    if launch.is_some() {
+        Launch::forget(&mut record);
+    }
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     keyrings::write(context, writer, Kva(record.session_keyring))?;
     let fs = mem.ptr(leader, layouts.task.fs)?;
@@ -130,15 +138,21 @@ pub fn write<M: PhysMem + ?Sized>(
     }
     for &task in &tasks {
         let name = || alloc::format!("thread {}", mem.uint(task, layouts.task.pid).unwrap_or(0));
-        let record = check_shared(context, leader, task)
+        let mut record = check_shared(context, leader, task)
             .and_then(|()| thread::check(context, task))
             .and_then(|()| thread::view(context, task, &space, &descriptors))
             .and_then(|view| thread::read(context, &view, &space, entry.tgid))
             .map_err(|refusal| refusal.of(name))?;
+        if launch.is_some() {
+            Launch::forget_of_thread(&mut record);
+        }
         writer.push(Kind::Thread, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     }
     files::write(context, writer, retained, files)?;
-    write_space(context, writer, retained, mm, &space)?;
+    match launch {
+        Some(launch) => launch.write(writer, mm, &space)?,
+        None => write_space(context, writer, retained, mm, &space)?,
+    }
     Ok(Written::Alive(tasks.len() as u32))
 }
 

@@ -15,6 +15,7 @@ use super::{
     process::Built,
     tracee::Tracee,
     tree::{Node, Tree},
+    user_memory::UserMemory,
     vdso::{self, OldText, Vdso},
     world::{Member, Space, World},
     OrRefuse, Refusal, Restored,
@@ -342,6 +343,9 @@ impl<'a> Builder<'a> {
             let late = cow::every_page(space).filter(|page| !built.has.contains(&page.va));
             let runs = self.shares.runs(late);
             hand_over(self.host, id, built, space, &[&runs])?;
+        }
+        for &(address, bytes) in &space.bytes {
+            UserMemory::of(id)?.write(address, bytes)?;
         }
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         memory::lock(&mut batch, space)?;

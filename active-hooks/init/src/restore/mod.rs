@@ -38,6 +38,7 @@ pub mod threads;
 pub mod timers;
 pub mod tracee;
 pub mod tree;
+pub mod user_memory;
 pub mod vdso;
 pub mod world;
 

@@ -6,6 +6,7 @@ use super::{
     host::Host,
     restrictions,
     tracee::{self, Tracee},
+    user_memory::UserMemory,
     Refusal, Restored,
 };
 use crate::sys::Registers;
@@ -13,7 +14,6 @@ use shared_region::{
     context::{Resume, Thread},
     device::{resume_kind, ResumeCall},
 };
-use std::{fs::File, os::unix::fs::FileExt};
 use zerocopy::{Immutable, IntoBytes};
 
 const PR_SET_PDEATHSIG: u64 = 1;
@@ -91,22 +91,20 @@ pub fn registrations(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
 /// The critical section a thread was in, if any: registering clears it, and the thread must be led out of it.
 pub fn rseq_section(pid: u32, thread: &Thread) -> Option<u64> {
     let (area, ..) = thread.rseq;
-    let mut word = [0; 8];
     if area == 0 {
         return None;
     }
-    let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
-    memory.read_exact_at(&mut word, area + RSEQ_CS).ok()?;
-    Some(u64::from_le_bytes(word)).filter(|section| *section != 0)
+    let section = UserMemory::of(pid)
+        .and_then(|memory| memory.word(area + RSEQ_CS))
+        .ok()?;
+    Some(section).filter(|section| *section != 0)
 }
 
 /// Puts a critical section back; the kernel then aborts it on the way to user mode, as after any preemption.
 fn put_rseq_section(pid: u32, thread: &Thread, section: u64) -> Restored<()> {
-    let written = File::options()
-        .write(true)
-        .open(format!("/proc/{pid}/mem"))
-        .and_then(|memory| memory.write_all_at(&section.to_le_bytes(), thread.rseq.0 + RSEQ_CS));
-    written.map_err(|error| Refusal::new(format!("rseq of thread {}", thread.tid), error))
+    UserMemory::of(pid)
+        .and_then(|memory| memory.write(thread.rseq.0 + RSEQ_CS, &section.to_le_bytes()))
+        .map_err(|refusal| Refusal::new(format!("rseq of thread {}", thread.tid), refusal))
 }
 
 /// Name, scheduling and the like.

@@ -9,6 +9,7 @@ use super::{
     host::Host,
     memory::{self, Area},
     tracee::Tracee,
+    user_memory::UserMemory,
     world::{Space, World},
     OrRefuse, Refusal, Restored,
 };
@@ -214,12 +215,8 @@ pub fn complete(
         .collect();
     let text = lead(text, &caught, new, first + new.vvar_size)
         .ok_or_else(|| Refusal::new("vDSO", "the old one cannot be read"))?;
-    // The pages are not writable for the process; for its tracer they are.
-    let memory = File::options()
-        .write(true)
-        .open(format!("/proc/{}/mem", tracee.tid()))
-        .or_refuse(|| "old vDSO")?;
-    memory.write_all_at(&text, *at).or_refuse(|| "old vDSO")?;
+    let memory = UserMemory::of(tracee.tid() as u32)?;
+    memory.write(*at, &text)?;
     let data = mappings(space, Backing::Vvar)
         .map(|mapping| mapping.start)
         .min()
@@ -228,9 +225,7 @@ pub fn complete(
         let mut page = vec![0; PAGE_SIZE as usize];
         host.read_frames(pfn, &mut page)?;
         freeze(&mut page);
-        memory
-            .write_all_at(&page, data + offset)
-            .or_refuse(|| "old vDSO data")?;
+        memory.write(data + offset, &page)?;
     }
     Ok(())
 }

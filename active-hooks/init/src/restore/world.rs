@@ -25,6 +25,8 @@ pub struct Space<'a> {
     pub mappings: Vec<Mapping>,
     /// Payloads of its `Frames` records.
     pub frames: Vec<&'a [u8]>,
+    /// What lies at addresses without being in frames.
+    pub bytes: Vec<(u64, &'a [u8])>,
 }
 
 impl Space<'_> {
@@ -190,10 +192,7 @@ impl<'a> World<'a> {
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
-            Kind::Bytes => match self.pipes.get_mut(&owner) {
-                Some(pipe) => pipe.data.push(record.payload),
-                None => return Err("bytes that belong to no pipe".into()),
-            },
+            Kind::Bytes => self.take_bytes(owner, record.payload)?,
             Kind::Keyring => {
                 self.keyrings.insert(owner, record.decode().map_err(text)?);
             }
@@ -217,6 +216,17 @@ impl<'a> World<'a> {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, owner: Id, payload: &'a [u8]) -> Result<(), String> {
+        if let Some(pipe) = self.pipes.get_mut(&owner) {
+            pipe.data.push(payload);
+            return Ok(());
+        }
+        let space = self.spaces.get_mut(&owner).ok_or("bytes that belong to nothing")?;
+        let (address, bytes) = payload.split_first_chunk().ok_or("bytes without an address")?;
+        space.bytes.push((u64::from_le_bytes(*address), bytes));
         Ok(())
     }
 

@@ -107,6 +107,7 @@ fn world(program: &Path) -> Restored<World<'static>> {
             mapping(VDSO + vvar_size, vdso, Backing::Vdso, 0, read | run),
         ],
         frames: Vec::new(),
+        bytes: Vec::new(),
     };
     world.spaces.insert(SPACE, space);
     let descriptors = vec![(0, NULL, false), (1, NULL, false), (3, EVENT, true)];

@@ -98,6 +98,11 @@ impl Chain {
         Self { links }
     }
 
+    /// What all of them have on the stack.
+    pub fn frames(&self) -> Option<Range<Kva>> {
+        Some(self.links.first()?.frame.start..self.links.last()?.frame.end)
+    }
+
     /// The innermost of the functions with one of these names, by its place.
     pub fn find(&self, names: &[&str]) -> Option<usize> {
         self.links.iter().position(|link| names.contains(&link.name.as_str()))
@@ -164,4 +169,4 @@ impl Chain {
 
 #[cfg(test)]
 #[path = "chain_tests.rs"]
-mod tests;
+pub mod tests;

@@ -4,7 +4,7 @@ use super::*;
 use alloc::string::ToString;
 
 /// A chain of functions; one that begins with `!` was interrupted.
-fn chain(names: &[&str]) -> Chain {
+pub fn chain(names: &[&str]) -> Chain {
     let frames = names.iter().enumerate().map(|(i, name)| {
         let at = 0x1000 * (i as u64 + 1);
         let interrupted = name.starts_with('!');

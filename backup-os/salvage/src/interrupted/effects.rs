@@ -1,11 +1,12 @@
 //! Calls that make, take or change something once: whether that has happened yet.
 
-use super::{Call, Decision};
+use super::{exec, Call, Decision};
 use crate::addr::Uva;
 use crate::memory::PhysMem;
 use crate::refusal::{Refusal, Result};
 use crate::sysv_ipc;
 use crate::user_memory;
+use shared_region::context::Resume;
 use shared_region::reasons;
 
 /// SIG_BLOCK and SIG_UNBLOCK.
@@ -57,12 +58,19 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         self.restart_if_off()
     }
 
-    pub(super) fn exec(&self) -> Result<Decision> {
-        let field = self.context.kernel.types.layouts.task.in_execve;
-        if self.context.kernel.mem.uint(self.thread.task, field)? != 0 {
-            return Err(Refusal::new(reasons::EXEC, ""));
+    /// `execve` and `execveat`: from the start while the old program is there, from the first instruction once the new one is;
+    /// in between, from the start in memory of its own.
+    pub(super) fn exec(&mut self) -> Result<Decision> {
+        let chain = self.chain()?;
+        let (task, user) = (self.thread.task, &self.thread.registers.user);
+        match exec::progress(self.context, task, user, chain.as_deref())? {
+            exec::Progress::Before => self.restart(),
+            exec::Progress::After => Ok(self.result(0)),
+            exec::Progress::Within => match exec::launch(self.context, task)? {
+                Some(launch) => Ok(self.decision(launch.registers(user), Resume::Registers)),
+                None => Err(Refusal::new(reasons::EXEC, "")),
+            },
         }
-        self.restart()
     }
 
     pub(super) fn seek(&mut self) -> Result<Decision> {

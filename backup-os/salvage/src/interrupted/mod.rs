@@ -6,6 +6,7 @@
 
 mod chain;
 mod effects;
+pub mod exec;
 mod frozen;
 mod restart_block;
 mod socket_calls;
@@ -99,13 +100,7 @@ pub fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread
     let caught = Caught::Syscall(number);
     match regs.ax as i64 {
         ENOSYS => {
-            let mut call = Call {
-                context,
-                thread,
-                number,
-                chain: None,
-            };
-            let decision = call.decide()?;
+            let decision = Call::new(context, thread, number).decide()?;
             Ok(Decision { caught, ..decision })
         }
         code if RESTART_CODES.contains(&code) => Ok(stands(restarted(regs), caught)),
@@ -115,6 +110,11 @@ pub fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread
         }
         // What cannot be looked at leaves it an answer that is true.
         EINTR if frozen::is_made_again(context, thread).unwrap_or(false) => Ok(stands(restarted(regs), caught)),
+        // The registers are the new program's one by one, the result first.
+        0 if calls::way(number) == Way::Exec && exec::is_under_way(context, thread.task)? => {
+            let decision = Call::new(context, thread, number).exec()?;
+            Ok(Decision { caught, ..decision })
+        }
         // The call is over.
         _ => Ok(stands(user, caught)),
     }
@@ -172,7 +172,16 @@ struct Call<'c, 'k, 'm, 't, M: PhysMem + ?Sized> {
     chain: Option<Option<Rc<Chain>>>,
 }
 
-impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
+impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
+    fn new(context: &'c Context<'k, 'm, M>, thread: &'c Thread<'t>, number: u32) -> Self {
+        Self {
+            context,
+            thread,
+            number,
+            chain: None,
+        }
+    }
+
     fn decide(&mut self) -> Result<Decision> {
         match self.by_its_way() {
             Err(_) if self.is_before() => self.restart(),

@@ -1,6 +1,6 @@
 //! Interrupted calls that a hook is asked about: those that have no result yet.
 
-use super::UserMemory;
+use crate::restore::user_memory::UserMemory;
 use crate::restore::{
     clock::now,
     tracee::{ARGUMENTS, RAX, RIP},

@@ -15,53 +15,16 @@ pub mod calls;
 pub mod frame;
 pub mod run;
 
-use super::{threads, world::Member, world::Space, world::World, OrRefuse, Refusal, Restored};
+use super::{threads, user_memory::UserMemory, world::Member, world::Space, world::World, Refusal, Restored};
 use shared_region::{
     context::{Backing, Caught, Mapping, Resume, Thread},
     library::{turn, Memory, Table, MAPPING},
     PAGE_SIZE,
 };
-use std::{
-    collections::{BTreeSet, VecDeque},
-    fs::File,
-    os::unix::fs::FileExt,
-};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Most tables of one process: each copy of the library in it has one.
 const MOST_TABLES: usize = 4;
-
-/// Memory of a process that does not run.
-#[derive(Debug)]
-pub struct UserMemory(File);
-
-impl UserMemory {
-    /// Opens it.
-    pub fn of(pid: u32) -> Restored<Self> {
-        let options = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
-        Ok(Self(options.or_refuse(|| "memory")?))
-    }
-
-    /// Reads `N` bytes.
-    pub fn read<const N: usize>(&self, at: u64) -> Restored<[u8; N]> {
-        let mut bytes = [0; N];
-        self.0
-            .read_exact_at(&mut bytes, at)
-            .or_refuse(|| format!("memory at {at:#x}"))?;
-        Ok(bytes)
-    }
-
-    /// Reads a word.
-    pub fn word(&self, at: u64) -> Restored<u64> {
-        Ok(u64::from_le_bytes(self.read(at)?))
-    }
-
-    /// Writes.
-    pub fn write(&self, at: u64, bytes: &[u8]) -> Restored<()> {
-        self.0
-            .write_all_at(bytes, at)
-            .or_refuse(|| format!("memory at {at:#x}"))
-    }
-}
 
 /// A sound table.
 #[derive(Clone, Debug)]

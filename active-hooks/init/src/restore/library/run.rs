@@ -1,10 +1,10 @@
 //! Runs handlers and hooks, those of several processes beside each other, and lets the processes go on.
 
-use super::{abort_of, calls, frame, Plan, Registered, Turn, UserMemory, What};
+use super::{abort_of, calls, frame, Plan, Registered, Turn, What};
 use crate::{
     restore::{
-        clock::now, host::Host, process::Built, signals, threads, tracee, tracee::Tracee, world::Member, world::World,
-        Refusal, Restored, Setting,
+        clock::now, host::Host, process::Built, signals, threads, tracee, tracee::Tracee, user_memory::UserMemory,
+        world::Member, world::World, Refusal, Restored, Setting,
     },
     sys::{self, Stop, Tid},
 };
