@@ -35,14 +35,25 @@ start)
 				[ $((n % 20)) != 0 ] || echo $n >count.$0
 			done' child$i &
 	done
+	# A shell starts a program that is no part of a pipeline with vfork.
+	for i in 1 2; do
+		sh -c 'n=0
+			seq 1 300 >want.$0
+			while :; do
+				n=$((n + 1))
+				seq 1 300 >numbers.$0 || echo "vfork of $0: seq ends with $?" >torn
+				cmp -s want.$0 numbers.$0 || echo "vfork of $0: cmp ends with $?" >torn
+				[ $((n % 20)) != 0 ] || echo $n >count.$0
+			done' vfork$i &
+	done
 	wait
 	;;
 ready)
-	for name in $chains child1 child2; do [ -s $directory/count.$name ]; done
+	for name in $chains child1 child2 vfork1 vfork2; do [ -s $directory/count.$name ]; done
 	;;
 judge)
 	cd $directory
-	for name in $chains child1 child2; do
+	for name in $chains child1 child2 vfork1 vfork2; do
 		before=$(cat count.$name) i=0
 		until [ "$(cat count.$name)" != "$before" ]; do
 			i=$((i + 1))
@@ -51,6 +62,6 @@ judge)
 		done
 	done
 	[ ! -e torn ] || { cat torn; exit 1; }
-	! orthros-ctl report | grep 'was starting a program'
+	! orthros-ctl report | grep -E 'was starting a program|\(vfork\)'
 	;;
 esac

@@ -180,18 +180,18 @@ impl Launch {
         record.rseq = Default::default();
     }
 
-    /// Writes the address space `mm`, made by [`Launch::space`].
+    /// Writes the address space that [`Launch::space`] made.
     ///
     /// # Errors
     /// There is no room.
-    pub fn write(&self, writer: &mut Writer<'_>, mm: Kva, space: &Space) -> Result<()> {
-        writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, mm.0, &space.record)?;
+    pub fn write(&self, writer: &mut Writer<'_>, id: u64, space: &Space) -> Result<()> {
+        writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, id, &space.record)?;
         for area in &space.areas {
-            writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, mm.0, &area.mapping)?;
+            writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, id, &area.mapping)?;
         }
         let mut bytes = BASE.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.content);
-        Ok(writer.push_bytes(Kind::Bytes, 1, flags::MUST_UNDERSTAND, mm.0, &bytes)?)
+        Ok(writer.push_bytes(Kind::Bytes, 1, flags::MUST_UNDERSTAND, id, &bytes)?)
     }
 }
 

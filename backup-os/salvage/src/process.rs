@@ -113,6 +113,9 @@ pub fn write<M: PhysMem + ?Sized>(
     check_group(context, leader, signal)?;
 
     let mm = mem.ptr(leader, layouts.task.mm)?;
+    // Memory borrowed from the parent is recorded once more, and shared as after `fork`.
+    let borrows = !mem.ptr(leader, layouts.task.vfork_done)?.is_null();
+    let mm_id = if borrows { leader.0 } else { mm.0 };
     let files = mem.ptr(leader, layouts.task.files)?;
     let tasks = live_threads(context, leader, signal)?;
     let launch = interrupted::exec::launch(context, leader)?;
@@ -123,6 +126,7 @@ pub fn write<M: PhysMem + ?Sized>(
     let descriptors = interrupted::descriptors(context, files)?;
     let owner = u64::from(entry.tgid);
     let mut record = process(context, entry, signal, group, &space)?;
+    record.mm = mm_id;
     if launch.is_some() {
         Launch::forget(&mut record);
     }
@@ -150,28 +154,28 @@ pub fn write<M: PhysMem + ?Sized>(
     }
     files::write(context, writer, retained, files)?;
     match launch {
-        Some(launch) => launch.write(writer, mm, &space)?,
-        None => write_space(context, writer, retained, mm, &space)?,
+        Some(launch) => launch.write(writer, mm_id, &space)?,
+        None => write_space(context, writer, retained, (mm, mm_id), &space)?,
     }
     Ok(Written::Alive(tasks.len() as u32))
 }
 
-/// An address space with its mappings, frames and files.
+/// An address space with its mappings, frames and files, under the given id.
 fn write_space<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
-    mm: Kva,
+    (mm, id): (Kva, u64),
     space: &Space,
 ) -> Result<()> {
-    if !context.first(Kind::AddressSpace, mm.0) {
+    if !context.first(Kind::AddressSpace, id) {
         return Ok(());
     }
-    writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, mm.0, &space.record)?;
+    writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, id, &space.record)?;
     for area in &space.areas {
-        writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, mm.0, &area.mapping)?;
+        writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, id, &area.mapping)?;
     }
-    frames::write(context, writer, retained, mm.0, space)?;
+    frames::write(context, writer, retained, id, space)?;
     let mut seen = Vec::new();
     for area in space.areas.iter().filter(|area| !area.inode.is_null()) {
         if seen.contains(&area.inode) {
@@ -239,12 +243,6 @@ fn check_group<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, s
     let tracees = leader.offset(u64::from(layouts.task.ptraced.offset));
     if mem.pointer(tracees)? != tracees {
         return Err(Refusal::new(reasons::PTRACE, "it traces another"));
-    }
-    let children = leader.offset(u64::from(layouts.task.children.offset));
-    for child in context.kernel.list(children, layouts.task.sibling).bounded(1 << 20) {
-        if !mem.ptr(child?, layouts.task.vfork_done)?.is_null() {
-            return Err(Refusal::new(reasons::VFORK, ""));
-        }
     }
     Ok(())
 }
@@ -380,7 +378,6 @@ fn process<M: PhysMem + ?Sized>(
         }
     };
     Ok(Process {
-        mm: mem.ptr(leader, task.mm)?.0,
         files: mem.ptr(leader, task.files)?.0,
         fs: fs.0,
         sighand: sighand.0,

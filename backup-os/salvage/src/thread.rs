@@ -67,7 +67,6 @@ pub fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Re
         (layout.syscall_dispatch_selector, reasons::SYSCALL_DISPATCH),
         (layout.core_cookie, reasons::CORE_SCHED),
         (layout.compat_robust_list, reasons::COMPAT),
-        (Some(layout.vfork_done), reasons::VFORK),
         (layout.utask, reasons::UPROBES),
     ];
     for (field, reason) in words {

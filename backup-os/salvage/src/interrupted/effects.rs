@@ -1,6 +1,6 @@
 //! Calls that make, take or change something once: whether that has happened yet.
 
-use super::{exec, Call, Decision};
+use super::{exec, vfork, Call, Decision};
 use crate::addr::Uva;
 use crate::memory::PhysMem;
 use crate::refusal::{Refusal, Result};
@@ -51,11 +51,17 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
     }
 
+    /// `fork` and its kin: from the start as long as the thread sleeps. A parent that waits for a child in its memory does not
+    /// any more: the child gets memory of its own.
     pub(super) fn fork(&mut self) -> Result<Decision> {
-        if self.chain()?.is_some_and(|chain| chain.has(&VFORK)) {
-            return Err(self.refuse("whose child runs"));
+        let chain = self.chain()?;
+        let Some(chain) = chain.filter(|chain| chain.has(&VFORK)) else {
+            return self.restart_if_off();
+        };
+        match vfork::child(self.context, self.thread.task, chain.frames().unwrap_or_default())? {
+            Some(child) => Ok(self.result(child)),
+            None => Err(Refusal::new(reasons::VFORK, "")),
         }
-        self.restart_if_off()
     }
 
     /// `execve` and `execveat`: from the start while the old program is there, from the first instruction once the new one is;

@@ -12,6 +12,7 @@ mod restart_block;
 mod socket_calls;
 pub mod stack;
 mod transfer;
+mod vfork;
 mod waits;
 
 use crate::addr::{Kva, Uva};
