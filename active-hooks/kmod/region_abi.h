@@ -107,7 +107,7 @@ struct orthros_header {
 
 #define ORTHROS_FEATURE_ANSWERS 1
 
-#define ORTHROS_HANG_LIMITS 4
+#define ORTHROS_HANG_LIMITS 5
 #define ORTHROS_HANG_LIMIT_OFF 0xffffffffffffffffULL
 #define ORTHROS_HANG_LIMIT_LEAST_MS 1000
 #define ORTHROS_HANG_LIMIT_MOST_MS 3600000
@@ -159,7 +159,7 @@ struct orthros_control {
 	__u64 nursery_free;
 	__u64 module_features;
 	__u64 hang_limits[ORTHROS_HANG_LIMITS];
-	__u64 module_reserved[11];
+	__u64 module_reserved[10];
 };
 
 /* timeline.rs */

@@ -19,7 +19,7 @@ use failover::ram::ActiveRam;
 use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, Clock};
 use shared_region::attempts::{End, MAX};
-use shared_region::control::{CommitPoint, SuccessorPhase};
+use shared_region::control::{CommitPoint, HangLimit, SuccessorPhase};
 use shared_region::facts::Facts;
 use shared_region::layout;
 use shared_region::stage::StageTable;
@@ -105,7 +105,11 @@ impl Backup {
                 Ok(newborn) => {
                     return Attempt {
                         candidate,
-                        watch: Watch::new(Limits::default(), 0, self.heartbeat()),
+                        watch: Watch::new(
+                            Limits::with_heartbeat(self.region.hang_limit(HangLimit::Successor)),
+                            0,
+                            self.heartbeat(),
+                        ),
                         since: clock::tsc(),
                         newborn,
                     }
@@ -168,7 +172,7 @@ impl Backup {
         let nursery = self.life.reserved_nursery;
         let ram = ActiveRam::of_nursery(&self.header, nursery);
         let facts = match &self.standby {
-            Some(standby) if attempt.candidate.start == Start::Standby => standby.facts().clone(),
+            Some(standby) if attempt.candidate.start == Start::Standby => *standby.facts(),
             _ => self.facts_in(&ram),
         };
         // SAFETY: a nursery is RAM, and all of it is mapped.

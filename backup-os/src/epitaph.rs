@@ -7,7 +7,7 @@ use failover::life::{after_own_failure, Way};
 use failover::successor::{Limits, Verdict, Watch};
 use machine::clock::{self, Clock};
 use machine::reset::{self, ResetRegister};
-use shared_region::control::{SalvageGate, SuccessorPhase, WatchState};
+use shared_region::control::{HangLimit, SalvageGate, SuccessorPhase, WatchState};
 use shared_region::layout;
 use shared_region::standby::StandbyState;
 use shared_region::timeline::Event;
@@ -117,7 +117,8 @@ fn write(means: &Option<Means>, why: Arguments<'_>) -> End {
 fn watch_successor(end: &End) {
     let control = end.region.control();
     let start = clock::tsc();
-    let mut watch = Watch::new(Limits::default(), 0, 0);
+    let limits = Limits::with_heartbeat(end.region.hang_limit(HangLimit::Successor));
+    let mut watch = Watch::new(limits, 0, 0);
     while watch.phase() < SuccessorPhase::Complete {
         end.clock.wait(POLL_US);
         console::catch_up();

@@ -84,13 +84,8 @@ pub struct Eyes<'a> {
 }
 
 fn limits(region: Region) -> Limits {
-    let words = &region.control().hang_limits;
-    let limit = |limit: HangLimit| {
-        let word = words[limit as usize].load(Ordering::Relaxed);
-        limit.milliseconds(word).map(|ms| ms * 1000)
-    };
     Limits {
-        quiet: [HangLimit::Cpu, HangLimit::Thread, HangLimit::LiveLock].map(limit),
+        quiet: [HangLimit::Cpu, HangLimit::Thread, HangLimit::LiveLock].map(|limit| region.hang_limit(limit)),
         ..Limits::default()
     }
 }
@@ -178,9 +173,8 @@ impl HangWatch {
     /// Walks the list of threads four times per deadline while some sleep uninterruptibly all the time, and reports those
     /// that have not run for as long as the deadline.
     fn look_for_stalls(&mut self, eyes: Eyes<'_>, elapsed: u64, some: bool) {
-        let word = eyes.region.control().hang_limits[HangLimit::Stalled as usize].load(Ordering::Relaxed);
         let stalls = &mut self.stalls;
-        let Some(limit) = HangLimit::Stalled.milliseconds(word).filter(|_| some) else {
+        let Some(limit) = eyes.region.hang_limit(HangLimit::Stalled).filter(|_| some) else {
             if !stalls.seen.is_empty() {
                 *stalls = Stalls::default();
                 eyes.region.control().stalled_threads.store(0, Ordering::Relaxed);
@@ -188,7 +182,7 @@ impl HangWatch {
             stalls.some = 0;
             return;
         };
-        let period = limit * 1000 / 4;
+        let period = limit / 4;
         stalls.some += elapsed;
         if stalls.some < period {
             return;
@@ -202,7 +196,7 @@ impl HangWatch {
                 (sleeper, slept)
             })
             .collect();
-        let stalled = || stalls.seen.iter().filter(|(_, slept)| *slept >= limit * 1000);
+        let stalled = || stalls.seen.iter().filter(|(_, slept)| *slept >= limit);
         let count = stalled().count() as u64;
         eyes.region.control().stalled_threads.store(count, Ordering::Relaxed);
         if count > stalls.reported {

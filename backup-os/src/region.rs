@@ -4,7 +4,7 @@
 //! parts handed out as `&mut [u8]` are the backup OS's alone.
 
 use shared_region::attempts::AttemptWords;
-use shared_region::control::ControlWords;
+use shared_region::control::{ControlWords, HangLimit};
 use shared_region::header::{Header, HeaderError};
 use shared_region::layout::{self, Part};
 use shared_region::parking::{ParkSlot, SLOT_SIZE};
@@ -56,6 +56,12 @@ impl Region {
     /// The control words.
     pub fn control(self) -> &'static ControlWords {
         self.part(layout::CONTROL)
+    }
+
+    /// A deadline as it is set now, in microseconds; `None` if it is off.
+    pub fn hang_limit(self, limit: HangLimit) -> Option<u64> {
+        let word = self.control().hang_limits[limit as usize].load(Ordering::Relaxed);
+        limit.milliseconds(word).map(|ms| ms * 1000)
     }
 
     /// The attempts of a failover.

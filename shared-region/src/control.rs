@@ -231,15 +231,18 @@ pub enum HangLimit {
     LiveLock = 2,
     /// Threads in uninterruptible sleep: reported only.
     Stalled = 3,
+    /// A successor without a sign of life, once it has reported in.
+    Successor = 4,
 }
 
 impl HangLimit {
     /// All of them, with their names for `orthros-ctl config` and the loader, and their default in milliseconds.
-    pub const ALL: [(Self, &str, u64); 4] = [
+    pub const ALL: [(Self, &str, u64); 5] = [
         (Self::Cpu, "hang-cpu", 10_000),
         (Self::Thread, "hang-thread", 30_000),
         (Self::LiveLock, "hang-livelock", 60_000),
         (Self::Stalled, "hang-stalled", 120_000),
+        (Self::Successor, "hang-successor", 60_000),
     ];
     /// In a word of [`ControlWords::hang_limits`]: not watched.
     pub const OFF: u64 = u64::MAX;
@@ -403,9 +406,9 @@ pub struct ControlWords {
     /// detects the next failure.
     pub module_features: AtomicU64,
     /// Deadlines in milliseconds by [`HangLimit`], 0 for the default. Written by the loader at boot, then by the module.
-    pub hang_limits: [AtomicU64; 4],
+    pub hang_limits: [AtomicU64; HangLimit::ALL.len()],
     /// Room for more words of the module.
-    pub module_reserved: [AtomicU64; 11],
+    pub module_reserved: [AtomicU64; 10],
 }
 
 /// Bits of [`ControlWords::inject`].

@@ -64,7 +64,7 @@ pub enum Command {
     Update(Update),
     /// Show or set after how long a hang is one.
     Config {
-        /// `hang-cpu`, `hang-thread`, `hang-livelock` or `hang-stalled`; without any, all are shown.
+        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled` or `hang-successor`; without any, all are shown.
         name: Option<String>,
         /// Seconds, `off` or `default`; without one, the deadline is shown.
         value: Option<String>,

@@ -27,6 +27,16 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// With this deadline for signs of life, in microseconds; without one, only the phases have theirs.
+    pub fn with_heartbeat(heartbeat: Option<u64>) -> Self {
+        Self {
+            heartbeat: heartbeat.unwrap_or(u64::MAX),
+            ..Self::default()
+        }
+    }
+}
+
 /// What a look at the words says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -24,8 +24,8 @@ pub struct Options {
     pub standby: bool,
     /// `inject=N`: fault injection for tests, bits of `shared_region::control::inject`.
     pub inject: u64,
-    /// `hang-cpu=`, `hang-thread=`, `hang-livelock=`, `hang-stalled=`, each `off`, `default` or seconds: words of
-    /// `shared_region::control::ControlWords::hang_limits`.
+    /// `hang-cpu=`, `hang-thread=`, `hang-livelock=`, `hang-stalled=`, `hang-successor=`, each `off`, `default` or seconds: words
+    /// of `shared_region::control::ControlWords::hang_limits`.
     pub hang_limits: [u64; HangLimit::ALL.len()],
 }
 
@@ -107,8 +107,9 @@ mod tests {
 
     #[test]
     fn deadlines_for_hangs_are_seconds_or_off() {
-        let (options, unknown) = Options::parse(b"hang-cpu=20 hang-thread=off hang-livelock=default hang-stalled=0");
-        assert_eq!(options.hang_limits, [20_000, HangLimit::OFF, 0, 0]);
+        let (options, unknown) =
+            Options::parse(b"hang-cpu=20 hang-thread=off hang-livelock=default hang-stalled=0 hang-successor=5");
+        assert_eq!(options.hang_limits, [20_000, HangLimit::OFF, 0, 0, 5_000]);
         assert_eq!(unknown, ["hang-stalled=0"]);
     }
 
