@@ -30,6 +30,7 @@ crate::mirrors! {
         envc: Field,
         filename: Field,
         interp: Field,
+        exec: Field,
         fdpath: Field,
     }
 }
@@ -38,6 +39,8 @@ crate::mirrors! {
 const MOST_STACK: u64 = 32 << 10;
 /// Bytes of strings. Linux takes three quarters of 8 MiB (`bprm_stack_limits()`).
 const MOST_BYTES: usize = 1 << 20;
+/// Bytes behind the last character of the last string: its end, and a null pointer (`__bprm_mm_init()`).
+const STACK_END: u64 = 1 + 8;
 /// `PATH_MAX`.
 const MOST_PATH: usize = 4096;
 /// Where the call is made: the lowest address that an ordinary process may map (`mmap_min_addr`).
@@ -80,18 +83,24 @@ impl Launch {
             root: mem.translate(mem.ptr(mm, layouts.mm.pgd)?)?,
             levels: context.kernel.prepared.space.tables.levels,
         };
+        let name = mem.cstr(mem.ptr(program, layout.filename)?, MOST_PATH)?;
         // Once the stack is where it stays, the structure knows less than the address space.
         let start = match mem.uint(mm, layouts.mm.arg_start)? {
             0 => mem.uint(program, layout.p)?,
             start => start,
         };
+        // The addresses are changed before the stack is moved to them (`setup_arg_pages()`), but the last string, which is the
+        // name, stays at its end.
+        let end = mem.uint(mem.ptr(program, layout.vma)?, layouts.vma.vm_end)?;
+        let last = end.wrapping_sub(STACK_END).wrapping_sub(name.len() as u64);
+        let moves = last.wrapping_sub(mem.uint(program, layout.exec)?);
         let (argc, envc) = (mem.uint(program, layout.argc)?, mem.uint(program, layout.envc)?);
         let count = argc.checked_add(envc).and_then(|count| usize::try_from(count).ok());
         let count = count.filter(|&count| count < MOST_BYTES);
-        let strings = count.and_then(|count| strings(context.kernel.phys(), &tables, start, count));
-        let mut strings = strings.ok_or_else(|| refuse("its arguments cannot be read"))?;
+        let at = |start| strings(context.kernel.phys(), &tables, start, count?);
+        let found = at(start).or_else(|| at(start.wrapping_add(moves)));
+        let mut strings = found.ok_or_else(|| refuse("its arguments cannot be read"))?;
         let environment = strings.split_off(argc as usize);
-        let name = mem.cstr(mem.ptr(program, layout.filename)?, MOST_PATH)?;
         let is_script = mem.ptr(program, layout.interp)? != mem.ptr(program, layout.filename)?;
         let arguments = of_call(&name, strings, is_script).ok_or_else(|| refuse("by an interpreter of its own"))?;
         Ok(Self::new(&name, &arguments, &environment))
