@@ -30,7 +30,7 @@ reasons! {
     SOCKET_STATE "socket-state" "has a socket in a state that cannot be restored";
     FILE_TYPE "file-type" "has a file open that cannot be restored";
     FILE_SYSTEM "file-system" "has a file open on a file system that cannot be restored";
-    PSEUDO_TERMINAL "pty" "has a pseudo terminal open";
+    PSEUDO_TERMINAL "pty" "has a pseudo terminal in a state that cannot be restored";
     DEVICE "device" "has a device open that keeps state";
     FILE_LOCK "file-lock" "holds a lock on a file of a kind that cannot be restored";
     LEASE "lease" "holds a lease on a file";

@@ -98,6 +98,8 @@ impl Kind {
     pub const MessageQueue: Self = Self(30);
     /// [`crate::context::FileCache`].
     pub const FileCache: Self = Self(31);
+    /// [`crate::context::PseudoTerminal`]; owner is the terminal's id.
+    pub const PseudoTerminal: Self = Self(32);
 }
 
 /// Head of the stream, at the start of the area.

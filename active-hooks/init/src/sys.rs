@@ -9,6 +9,7 @@ use std::{
 };
 
 pub mod ipc;
+pub mod terminal;
 
 /// A process or thread id.
 pub type Tid = libc::pid_t;

@@ -14,6 +14,7 @@ use crate::pipes;
 use crate::refusal::{Refusal, Result};
 use crate::sockets;
 use crate::tasks;
+use crate::terminals;
 use alloc::vec::Vec;
 use shared_region::context::{FileTable, OpenFile, OpenFileKind};
 use shared_region::reasons;
@@ -31,8 +32,6 @@ const FASYNC: u64 = 0o20_000;
 const KERNEL_FLAGS: u64 = 0x20 | 0x400_0000;
 /// More descriptors than `fs.nr_open` is ever set to.
 const MAX_DESCRIPTORS: u64 = 16 << 20;
-/// `TTY_DRIVER_TYPE_PTY` (`include/linux/tty_driver.h`).
-const TTY_DRIVER_TYPE_PTY: u64 = 4;
 
 crate::mirrors! {
     /// Open files of a process.
@@ -70,25 +69,6 @@ crate::mirrors! {
         pid: Field,
         pid_type: Field,
         signum: Field,
-    }
-
-    /// What a terminal's file knows.
-    #[allow(missing_docs)]
-    pub struct TtyFilePrivate = "tty_file_private" {
-        tty: Field,
-    }
-
-    /// A terminal.
-    #[allow(missing_docs)]
-    pub struct TtyStruct = "tty_struct" {
-        driver: Field,
-        name: Field,
-    }
-
-    /// A driver of terminals.
-    #[allow(missing_docs)]
-    pub struct TtyDriver = "tty_driver" {
-        kind: Field = "type",
     }
 }
 
@@ -216,6 +196,9 @@ fn open_file<M: PhysMem + ?Sized>(
                 .ptr(file, context.kernel.types.layouts.file.private_data)?;
             sockets::write(context, writer, data)
         }
+        OpenFileKind::PtyMaster { terminal } | OpenFileKind::PtySlave { terminal, .. } => {
+            terminals::write(context, writer, terminal)
+        }
         OpenFileKind::Path => path_only(context, writer, retained, inode, &path),
         _ => Ok(()),
     }
@@ -286,10 +269,12 @@ fn classify<M: PhysMem + ?Sized>(
         "null_fops" | "zero_fops" | "full_fops" | "random_fops" | "urandom_fops" => {
             return Ok(OpenFileKind::Device { rdev });
         }
-        "tty_fops" | "console_fops" => {
-            terminal(context, data)?;
-            named()?;
-            return Ok(OpenFileKind::Console { rdev });
+        "tty_fops" | "ptmx_fops" | "console_fops" | "hung_up_tty_fops" => {
+            let kind = terminals::kind(context, data, rdev)?;
+            if matches!(kind, OpenFileKind::Console { .. }) {
+                named()?;
+            }
+            return Ok(kind);
         }
         _ => {}
     }
@@ -337,22 +322,6 @@ fn tolerate_pseudo<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva
         b"sysfs" | b"cgroup2" | b"devpts" => Ok(()),
         _ => Err(refusal),
     }
-}
-
-/// Refuses terminals that have another end.
-fn terminal<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, data: Kva) -> Result<()> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let tty = mem.ptr(data, layouts.tty_file_private.tty)?;
-    let driver = mem.ptr(tty, layouts.tty_struct.driver)?;
-    if mem.uint(driver, layouts.tty_driver.kind)? == TTY_DRIVER_TYPE_PTY {
-        let name = mem.text(tty, layouts.tty_struct.name)?;
-        return Err(Refusal::new(
-            reasons::PSEUDO_TERMINAL,
-            alloc::string::String::from_utf8_lossy(&name),
-        ));
-    }
-    Ok(())
 }
 
 /// F_OWNER_TID (0), F_OWNER_PID (1) or F_OWNER_PGRP (2), the id, and the signal.

@@ -8,7 +8,7 @@ use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
 use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super};
 use crate::file_locks::{FileLockContext, FileLockLayout};
-use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
+use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct};
 use crate::fpu::FpState;
 use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
@@ -40,6 +40,7 @@ use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
 };
 use crate::tasks::{Pid, PidTypes, SemUndoList, Signal, Task, Upid, VmStruct};
+use crate::terminals::{NTtyData, TtyBuffer, TtyDriver, TtyFilePrivate, TtyLdisc, TtyLdiscOps, TtyPort, TtyStruct};
 use crate::thread::{IoContext, Mempolicy};
 use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
 
@@ -212,6 +213,16 @@ crate::mirror_set! {
         tty_struct: TtyStruct,
         /// `struct tty_driver`.
         tty_driver: TtyDriver,
+        /// `struct tty_ldisc`.
+        tty_ldisc: TtyLdisc,
+        /// `struct tty_ldisc_ops`.
+        tty_ldisc_ops: TtyLdiscOps,
+        /// `struct n_tty_data`.
+        n_tty_data: NTtyData,
+        /// `struct tty_port`.
+        tty_port: TtyPort,
+        /// `struct tty_buffer`.
+        tty_buffer: TtyBuffer,
         /// `struct file_lock_context`.
         file_lock_context: FileLockContext,
         /// `struct file_lock`.

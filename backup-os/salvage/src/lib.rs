@@ -110,6 +110,7 @@ pub mod symbols;
 pub mod sysv_ipc;
 pub mod tables;
 pub mod tasks;
+pub mod terminals;
 pub mod thread;
 pub mod timers;
 pub mod types;

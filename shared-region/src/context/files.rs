@@ -91,6 +91,18 @@ pub enum OpenFileKind {
         /// Socket id.
         socket: Id,
     },
+    /// The master of a pseudo terminal.
+    PtyMaster {
+        /// The pseudo terminal's id.
+        terminal: Id,
+    },
+    /// A slave of a pseudo terminal.
+    PtySlave {
+        /// The pseudo terminal's id.
+        terminal: Id,
+        /// What it was opened by, major << 20 | minor: itself, or `/dev/tty` (5, 0).
+        rdev: u64,
+    },
 }
 
 /// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).

@@ -15,6 +15,7 @@ mod outcome;
 mod process;
 mod sockets;
 mod sysv_ipc;
+mod terminals;
 mod thread;
 
 pub use files::*;
@@ -27,6 +28,7 @@ pub use outcome::*;
 pub use process::*;
 pub use sockets::*;
 pub use sysv_ipc::*;
+pub use terminals::*;
 pub use thread::*;
 
 /// An opaque object id.

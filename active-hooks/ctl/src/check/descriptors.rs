@@ -1,7 +1,7 @@
 //! Open files, from `fd` and `fdinfo`.
 
 use super::mounts::Mounts;
-use super::{Finding, Process};
+use super::{peers, Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
 
@@ -121,8 +121,8 @@ fn kind(
     if target.starts_with("/memfd:") || STATELESS.contains(&target) {
         return None;
     }
-    if target.starts_with("/dev/pts/") || target == "/dev/ptmx" {
-        return refuse(reasons::PSEUDO_TERMINAL, target);
+    if peers::is_master(target) || target.starts_with("/dev/pts/") {
+        return None;
     }
     let metadata = process.root.metadata(link).ok();
     let directory = metadata.as_ref().is_some_and(|metadata| metadata.is_dir());

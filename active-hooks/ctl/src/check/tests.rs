@@ -265,7 +265,7 @@ fn each_kind_of_descriptor_is_named() {
         ("anon_inode:[something-new]", info, Some("unknown")),
         ("socket:[4711]", info, Some("socket")),
         ("net:[4026531840]", info, Some("file-type")),
-        ("/dev/pts/3", info, Some("pty")),
+        ("/dev/pts/3", info, None),
         ("/proc/3000/maps", "flags:\t0100000\nmnt_id:\t23\n", Some("file-system")),
         ("/mnt/nfs/file", "flags:\t0100000\nmnt_id:\t24\n", Some("file-system")),
         ("/queue", "flags:\t0100000\nmnt_id:\t25\n", Some("mqueue")),

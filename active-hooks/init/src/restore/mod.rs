@@ -34,6 +34,7 @@ pub mod restrictions;
 pub mod signals;
 pub mod sockets;
 pub mod sysv_ipc;
+pub mod terminals;
 pub mod threads;
 pub mod timers;
 pub mod tracee;
@@ -123,6 +124,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
     builder.objects.sockets.listen(world);
+    builder.objects.terminals.make(world);
     for (&id, member) in &world.processes {
         if builder.refused.contains_key(&id) {
             continue;
@@ -148,7 +150,9 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         builder.build_all(&tree);
         builder.seal_keyrings();
         groups::arrange(&mut builder);
+        terminals::foregrounds(&mut builder);
         finish(&mut builder, setting, own);
+        terminals::complete_all(&mut builder);
     });
     builder.objects.inodes.seal(world)?;
     let connections = builder.objects.sockets.standing();

@@ -7,6 +7,7 @@ use super::{
     inodes::Inodes,
     pipes::HeldPipe,
     sockets::Sockets,
+    terminals::Terminals,
     world::World,
     OrRefuse, Refusal, Restored,
 };
@@ -36,6 +37,8 @@ pub struct Objects {
     pipes: BTreeMap<Id, HeldPipe>,
     /// Sockets that belong to no open file yet.
     pub sockets: Sockets,
+    /// Pseudo terminals.
+    pub terminals: Terminals,
     /// Files and shared-memory objects.
     pub inodes: Inodes,
 }
@@ -48,6 +51,7 @@ impl Objects {
             files: BTreeMap::new(),
             pipes: BTreeMap::new(),
             sockets: Sockets::default(),
+            terminals: Terminals::default(),
             inodes,
         }
     }
@@ -108,6 +112,8 @@ impl Objects {
             } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
             OpenFileKind::Socket { socket } => self.sockets.open(world, elapsed, file, *socket),
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
+            OpenFileKind::PtyMaster { terminal } => self.terminals.master(*terminal),
+            OpenFileKind::PtySlave { terminal, rdev } => self.terminals.slave(*terminal, *rdev, flags),
         }
     }
 

@@ -6,8 +6,8 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
-        Machine, Mapping, MessageQueue, Mount, NameGone, Network, OpenFile, Pipe, Process, SemaphoreSet, SharedMemory,
-        Summary, Thread,
+        Machine, Mapping, MessageQueue, Mount, NameGone, Network, OpenFile, Pipe, Process, PseudoTerminal,
+        SemaphoreSet, SharedMemory, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -110,6 +110,8 @@ pub struct World<'a> {
     pub network: Network,
     /// Sockets.
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
+    /// Pseudo terminals.
+    pub terminals: BTreeMap<Id, PseudoTerminal>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
     /// System V semaphores.
@@ -196,6 +198,9 @@ impl<'a> World<'a> {
             },
             Kind::Keyring => {
                 self.keyrings.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::PseudoTerminal => {
+                self.terminals.insert(owner, record.decode().map_err(text)?);
             }
             Kind::SemaphoreSet => self.semaphores.push(record.decode().map_err(text)?),
             Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),

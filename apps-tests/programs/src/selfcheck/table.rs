@@ -33,7 +33,6 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "a correction below what a cell can measure in seconds",
     ),
     ("Process.mm", "an id that ties records together"),
-    ("Process.tty", "a process with a controlling terminal is refused"),
     ("PosixTimer.overrun", "depends on the instant the signal is taken"),
     ("Thread.unusual", "a process with any of these is refused"),
     ("Sched.deadline", "needs bandwidth that a test guest does not reserve"),

@@ -10,6 +10,7 @@ mod frozen;
 mod restart_block;
 mod socket_calls;
 pub mod stack;
+mod terminal_calls;
 mod transfer;
 mod waits;
 

@@ -21,6 +21,7 @@ mod shared_memory;
 mod signals;
 mod sockets;
 mod sysv_ipc;
+mod terminals;
 mod threads;
 mod timers;
 
@@ -28,7 +29,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 23] = [
+    let lists: [&'static [Cell]; 24] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         sysv_ipc::CELLS,
         sockets::CELLS,
         event_files::CELLS,
+        terminals::CELLS,
         timers::CELLS,
         clocks::CELLS,
         places::CELLS,

@@ -15,6 +15,7 @@ pub mod registers;
 pub mod signal;
 pub mod socket;
 pub mod sysv;
+pub mod terminal;
 
 use anyhow::{bail, Result};
 use std::sync::atomic::AtomicU32;
