@@ -49,9 +49,10 @@ reasons! {
     BPF "bpf" "uses BPF";
     PTRACE "ptrace" "is traced by a debugger";
     SYSV_SEM "sysv-sem" "has System V semaphore adjustments";
-    SYSV_SHM "sysv-shm" "has System V shared memory attached";
+    SYSV_SHM "sysv-shm" "has System V shared memory attached of a kind or in a way that cannot be restored";
+    INOTIFY "inotify" "watches files in a way that cannot be restored";
     SYSV_SHM_GONE "sysv-shm-gone" "what lies in a segment of System V shared memory is not kept";
-    POSIX_MQUEUE "mqueue" "has a POSIX message queue open";
+    POSIX_MQUEUE "mqueue" "uses a POSIX message queue in a way that cannot be restored";
 
     NS_USER "user-namespace" "is in a user namespace";
     NS_PID "pid-namespace" "is in a pid namespace";

@@ -8,8 +8,10 @@ use crate::directories;
 use crate::event_files;
 use crate::file_locks;
 use crate::inodes;
+use crate::inotify;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::mqueue;
 use crate::pipes;
 use crate::refusal::{Refusal, Result};
 use crate::sockets;
@@ -178,6 +180,8 @@ fn open_file<M: PhysMem + ?Sized>(
     };
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
     match record.what {
+        OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
+        OpenFileKind::Inotify { ref watches, .. } => inotify::write_directories(context, writer, watches),
         OpenFileKind::Regular { .. } => inodes::write(context, writer, retained, inode, &path),
         OpenFileKind::Pipe { .. } => {
             pipes::write(context, writer, inode, file, &path)?;
@@ -263,6 +267,8 @@ fn classify<M: PhysMem + ?Sized>(
         "eventfd_fops" => return event_files::eventfd(context, data),
         "eventpoll_fops" => return event_files::epoll(context, table, data),
         "timerfd_fops" => return event_files::timerfd(context, data),
+        "mqueue_file_operations" => return Ok(OpenFileKind::PosixQueue { queue: inode.0 }),
+        "inotify_fops" => return inotify::read(context, data),
         "signalfd_fops" => return event_files::signalfd(context, data),
         // Anonymous pipes have a table of their own from Linux 6.14 on (262b2fa99cbe).
         "pipefifo_fops" | "pipeanon_fops" => return Ok(OpenFileKind::Pipe { inode: inode.0 }),
@@ -309,7 +315,6 @@ fn classify<M: PhysMem + ?Sized>(
             "perf_fops" => reasons::PERF,
             "userfaultfd_fops" => reasons::USERFAULTFD,
             name if name.starts_with("bpf_") => reasons::BPF,
-            "mqueue_file_operations" => reasons::POSIX_MQUEUE,
             _ => reasons::FILE_TYPE,
         })),
     }

@@ -91,6 +91,18 @@ pub enum OpenFileKind {
         /// Socket id.
         socket: Id,
     },
+    /// inotify.
+    Inotify {
+        /// What is watched, by ascending number.
+        watches: Vec<InotifyWatch>,
+        /// The number after the last one that was given.
+        next: u32,
+    },
+    /// A POSIX message queue.
+    PosixQueue {
+        /// Inode id of the queue.
+        queue: Id,
+    },
     /// The master of a pseudo terminal.
     PtyMaster {
         /// The pseudo terminal's id.
@@ -137,6 +149,23 @@ pub enum FileLockKind {
     Posix,
     /// `F_OFD_SETLK`, of an open file.
     OpenFile,
+    /// `F_SETLEASE`, of an open file; of the whole file.
+    Lease,
+}
+
+/// A watch of inotify.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InotifyWatch {
+    /// Its number.
+    pub wd: u32,
+    /// IN_* events, and IN_EXCL_UNLINK and IN_ONESHOT.
+    pub mask: u32,
+    /// Inode id of what is watched.
+    pub inode: Id,
+    /// Inode number.
+    pub number: u64,
+    /// A path of it.
+    pub path: Vec<u8>,
 }
 
 /// One entry of an epoll set.

@@ -158,7 +158,7 @@ fn each_flag_and_kind_of_a_mapping_is_named() {
         (mapping("/memfd:x (deleted)", "uw ui"), Some("userfaultfd")),
         (mapping("/memfd:x (deleted)", "ht"), Some("hugetlb")),
         (mapping("/memfd:x (deleted)", "qq"), Some("unknown")),
-        (mapping("/SYSV00000000 (deleted)", "sh"), Some("sysv-shm")),
+        (mapping("/SYSV00000000 (deleted)", "sh"), None),
         (mapping("/[aio] (deleted)", "sh"), Some("aio")),
         (mapping("/dev/dri/card0", "sh"), Some("device-memory")),
         (mapping("/anon_hugepage (deleted)", "sh"), Some("hugetlb")),
@@ -256,7 +256,7 @@ fn each_kind_of_descriptor_is_named() {
             "flags:\t02\nmnt_id:\t9\ntfd:       41 events:       19 data: 1\n",
             Some("watched-file"),
         ),
-        ("anon_inode:inotify", info, Some("file-type")),
+        ("anon_inode:inotify", info, Some("inotify")),
         ("anon_inode:[pidfd]", info, Some("file-type")),
         ("anon_inode:[io_uring]", info, Some("io_uring")),
         ("anon_inode:[perf_event]", info, Some("perf")),
@@ -268,7 +268,7 @@ fn each_kind_of_descriptor_is_named() {
         ("/dev/pts/3", info, None),
         ("/proc/3000/maps", "flags:\t0100000\nmnt_id:\t23\n", Some("file-system")),
         ("/mnt/nfs/file", "flags:\t0100000\nmnt_id:\t24\n", Some("file-system")),
-        ("/queue", "flags:\t0100000\nmnt_id:\t25\n", Some("mqueue")),
+        ("/queue", "flags:\t0100000\nmnt_id:\t25\n", Some("file-system")),
         ("/elsewhere", "flags:\t0100000\nmnt_id:\t99\n", Some("hidden-path")),
         ("/home/file", "flags:\t0120002\nmnt_id:\t22\n", Some("fasync")),
         (
@@ -284,6 +284,11 @@ fn each_kind_of_descriptor_is_named() {
         (
             "/home/file",
             "flags:\t0100002\nmnt_id:\t22\nlock:\t1: LEASE  ACTIVE    READ  3000 fe:01:5 0 EOF\n",
+            None,
+        ),
+        (
+            "/home/file",
+            "flags:\t0100002\nmnt_id:\t22\nlock:\t1: LEASE  BREAKING  UNLCK 3000 fe:01:5 0 EOF\n",
             Some("lease"),
         ),
     ];

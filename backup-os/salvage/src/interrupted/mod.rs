@@ -215,6 +215,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             Way::Fcntl => self.fcntl(),
             Way::SignalMask => self.signal_mask(),
             Way::SysvIpc(timeout) => self.sysv_ipc(timeout),
+            Way::PosixQueue => self.posix_queue(),
             Way::RestartBlock => restart_block::decide(self.context, self.thread),
         }
     }

@@ -7,9 +7,11 @@
 pub mod clock;
 pub mod event;
 pub mod file;
+pub mod inotify;
 pub mod keyring;
 pub mod lock;
 pub mod memory;
+pub mod mqueue;
 pub mod process;
 pub mod registers;
 pub mod signal;
