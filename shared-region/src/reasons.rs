@@ -30,7 +30,7 @@ reasons! {
     SOCKET_STATE "socket-state" "has a socket in a state that cannot be restored";
     FILE_TYPE "file-type" "has a file open that cannot be restored";
     FILE_SYSTEM "file-system" "has a file open on a file system that cannot be restored";
-    PSEUDO_TERMINAL "pty" "has a pseudo terminal open";
+    PSEUDO_TERMINAL "pty" "has a pseudo terminal in a state that cannot be restored";
     DEVICE "device" "has a device open that keeps state";
     FILE_LOCK "file-lock" "holds a lock on a file of a kind that cannot be restored";
     LEASE "lease" "holds a lease on a file";
@@ -49,9 +49,10 @@ reasons! {
     BPF "bpf" "uses BPF";
     PTRACE "ptrace" "is traced by a debugger";
     SYSV_SEM "sysv-sem" "has System V semaphore adjustments";
-    SYSV_SHM "sysv-shm" "has System V shared memory attached";
+    SYSV_SHM "sysv-shm" "has System V shared memory attached of a kind or in a way that cannot be restored";
+    INOTIFY "inotify" "watches files in a way that cannot be restored";
     SYSV_SHM_GONE "sysv-shm-gone" "what lies in a segment of System V shared memory is not kept";
-    POSIX_MQUEUE "mqueue" "has a POSIX message queue open";
+    POSIX_MQUEUE "mqueue" "uses a POSIX message queue in a way that cannot be restored";
 
     NS_USER "user-namespace" "is in a user namespace";
     NS_PID "pid-namespace" "is in a pid namespace";

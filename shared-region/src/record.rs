@@ -99,6 +99,12 @@ impl Kind {
     pub const MessageQueue: Self = Self(30);
     /// [`crate::context::FileCache`].
     pub const FileCache: Self = Self(31);
+    /// [`crate::context::PseudoTerminal`]; owner is the terminal's id.
+    pub const PseudoTerminal: Self = Self(32);
+    /// [`crate::context::SharedSegment`]; owner is the id of the segment.
+    pub const SharedSegment: Self = Self(33);
+    /// [`crate::context::PosixQueue`]; owner is the inode id.
+    pub const PosixQueue: Self = Self(34);
 }
 
 /// Head of the stream, at the start of the area.

@@ -9,6 +9,7 @@ use std::{
 };
 
 pub mod ipc;
+pub mod terminal;
 
 /// A process or thread id.
 pub type Tid = libc::pid_t;
@@ -403,6 +404,19 @@ pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives inotify the number of its next watch.
+///
+/// # Errors
+/// As `ioctl`; EINVAL for a kernel without CONFIG_CHECKPOINT_RESTORE.
+pub fn next_watch(fd: std::os::fd::BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    /// `INOTIFY_IOC_SETNEXTWD`: `_IOW('I', 0, __s32)` (include/uapi/linux/inotify.h); the argument is the number.
+    const INOTIFY_IOC_SETNEXTWD: libc::c_ulong = 0x4004_4900;
+    // SAFETY: (1) the descriptor is borrowed; (2) the request takes an integer.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), INOTIFY_IOC_SETNEXTWD, number as libc::c_long) };
+    check(result.into()).map(drop)
 }
 
 /// The generation of an open file's inode (FS_IOC_GETVERSION).

@@ -68,6 +68,8 @@ pub enum Way {
     Fcntl,
     /// Waits for a semaphore or message of System V, with a time-out that this argument points to, null for none.
     SysvIpc(Option<usize>),
+    /// Waits for a POSIX message queue, until a point in time.
+    PosixQueue,
     /// `rt_sigprocmask`.
     SignalMask,
     /// `restart_syscall`.
@@ -157,6 +159,8 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (230, "clock_nanosleep", Way::ClockSleep),
     (231, "exit_group", Way::Exit),
     (232, "epoll_wait", Way::WaitMs(3)),
+    (242, "mq_timedsend", Way::PosixQueue),
+    (243, "mq_timedreceive", Way::PosixQueue),
     (247, "waitid", Way::Reap),
     (257, "openat", Way::Open(2)),
     (270, "pselect6", Way::WaitPointer(4)),
@@ -231,8 +235,6 @@ const ONCE: &[(u32, &str)] = &[
     (226, "timer_delete"),
     (233, "epoll_ctl"),
     (234, "tgkill"),
-    (242, "mq_timedsend"),
-    (243, "mq_timedreceive"),
     (258, "mkdirat"),
     (259, "mknodat"),
     (263, "unlinkat"),

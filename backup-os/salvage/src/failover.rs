@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::machine;
 use crate::memory::PhysMem;
 use crate::mounts;
+use crate::mqueue;
 use crate::namespaces::Namespaces;
 use crate::network;
 use crate::process::{self, Written};
@@ -149,8 +150,10 @@ pub fn run<M: PhysMem + ?Sized>(
         ));
     }
 
-    let of_machine = sysv_ipc::write(&context, &mut writer);
+    let of_machine = sysv_ipc::write(&mut context, &mut writer, retained);
     lost.extend(of_machine.into_iter().map(|lost| (0, lost)));
+    let queues = mqueue::write_all(&mut context, &mut writer);
+    lost.extend(queues.into_iter().map(|lost| (0, lost)));
     let of_files = dirty_files::write(&mut context, &mut writer, retained);
     lost.extend(of_files.into_iter().map(|lost| (0, lost)));
 

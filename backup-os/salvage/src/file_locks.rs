@@ -1,4 +1,4 @@
-//! Locks on files (`fs/locks.c`). A lock belongs to an open file (`flock`, `F_OFD_SETLK`) or to a file table (`F_SETLK`).
+//! Locks on files, and leases (`fs/locks.c`). A lock belongs to an open file (`flock`, `F_OFD_SETLK`) or to a file table (`F_SETLK`).
 //! Who waits for one has it not yet: the call is made again.
 
 use crate::addr::Kva;
@@ -20,6 +20,8 @@ const MAX_LOCKS: u64 = 1 << 20;
 const FL_POSIX: u64 = 1;
 const FL_FLOCK: u64 = 2;
 const FL_OFDLCK: u64 = 1024;
+/// `FL_LEASE`.
+const FL_LEASE: u64 = 32;
 /// `FL_SLEEP` and `FL_CLOSE`: how the lock was asked for, and what its release is part of.
 const HARMLESS: u64 = 128 | 64;
 /// `F_RDLCK` and `F_WRLCK`.
@@ -101,16 +103,12 @@ fn held<M: PhysMem + ?Sized>(
     }
     let heads = &layouts.file_lock_context;
     for head in [heads.flc_flock, heads.flc_posix, heads.flc_lease] {
-        let leases = head == heads.flc_lease;
         let head = on_inode.offset(u64::from(head.offset));
         for lock in context.kernel.list(head, layout.list).bounded(MAX_LOCKS) {
             let lock = lock?;
             let owner = mem.ptr(lock, layout.owner)?;
             if owner != file && owner != files {
                 continue;
-            }
-            if leases {
-                return Err(Refusal::new(reasons::LEASE, ""));
             }
             let through = mem.ptr(lock, layout.file)?;
             // Closing a file takes the table's locks away with it, so that it is open for as long as there is one.
@@ -126,6 +124,27 @@ fn held<M: PhysMem + ?Sized>(
     Ok([of_file, of_table])
 }
 
+/// A lease, which nobody wants to break.
+fn lease<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, lease: Kva) -> Result<FileLock> {
+    Ok(FileLock {
+        kind: FileLockKind::Lease,
+        exclusive: is_exclusive(context, lease)?,
+        ..FileLock::default()
+    })
+}
+
+fn is_exclusive<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, lock: Kva) -> Result<bool> {
+    match context
+        .kernel
+        .mem
+        .uint(lock, context.kernel.types.layouts.file_lock.kind)?
+    {
+        F_RDLCK => Ok(false),
+        F_WRLCK => Ok(true),
+        other => Err(Refusal::new(reasons::FILE_LOCK, format!("type {other}"))),
+    }
+}
+
 /// A lock, of an open file or of a table.
 fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, lock: Kva, of_file: bool) -> Result<FileLock> {
     let layout = &context.kernel.types.layouts.file_lock;
@@ -135,14 +154,14 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, lock: Kva, of_file: b
         (FL_FLOCK, true) => FileLockKind::Flock,
         (both, true) if both == FL_POSIX | FL_OFDLCK => FileLockKind::OpenFile,
         (FL_POSIX, false) => FileLockKind::Posix,
+        (FL_LEASE, true) => return lease(context, lock),
+        (other, _) if other & FL_LEASE != 0 => {
+            return Err(Refusal::new(reasons::LEASE, "which somebody wants to break"));
+        }
         _ => return Err(Refusal::new(reasons::FILE_LOCK, format!("flags {flags:#x}"))),
     };
     let (start, end) = (mem.uint(lock, layout.fl_start)?, mem.uint(lock, layout.fl_end)?);
-    let exclusive = match mem.uint(lock, layout.kind)? {
-        F_RDLCK => false,
-        F_WRLCK => true,
-        other => return Err(Refusal::new(reasons::FILE_LOCK, format!("type {other}"))),
-    };
+    let exclusive = is_exclusive(context, lock)?;
     let length = match end {
         OFFSET_MAX => 0,
         end => end

@@ -8,13 +8,16 @@ use crate::directories;
 use crate::event_files;
 use crate::file_locks;
 use crate::inodes;
+use crate::inotify;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::mqueue;
 use crate::pipes;
 use crate::pseudo_files;
 use crate::refusal::{Refusal, Result};
 use crate::sockets;
 use crate::tasks;
+use crate::terminals;
 use alloc::vec::Vec;
 use shared_region::context::{FileTable, OpenFile, OpenFileKind};
 use shared_region::reasons;
@@ -32,8 +35,6 @@ const FASYNC: u64 = 0o20_000;
 const KERNEL_FLAGS: u64 = 0x20 | 0x400_0000;
 /// More descriptors than `fs.nr_open` is ever set to.
 const MAX_DESCRIPTORS: u64 = 16 << 20;
-/// `TTY_DRIVER_TYPE_PTY` (`include/linux/tty_driver.h`).
-const TTY_DRIVER_TYPE_PTY: u64 = 4;
 
 crate::mirrors! {
     /// Open files of a process.
@@ -71,25 +72,6 @@ crate::mirrors! {
         pid: Field,
         pid_type: Field,
         signum: Field,
-    }
-
-    /// What a terminal's file knows.
-    #[allow(missing_docs)]
-    pub struct TtyFilePrivate = "tty_file_private" {
-        tty: Field,
-    }
-
-    /// A terminal.
-    #[allow(missing_docs)]
-    pub struct TtyStruct = "tty_struct" {
-        driver: Field,
-        name: Field,
-    }
-
-    /// A driver of terminals.
-    #[allow(missing_docs)]
-    pub struct TtyDriver = "tty_driver" {
-        kind: Field = "type",
     }
 }
 
@@ -199,6 +181,8 @@ fn open_file<M: PhysMem + ?Sized>(
     };
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
     match record.what {
+        OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
+        OpenFileKind::Inotify { ref watches, .. } => inotify::write_directories(context, writer, watches),
         OpenFileKind::Regular { .. } => inodes::write(context, writer, retained, inode, &path),
         OpenFileKind::Pipe { .. } => {
             pipes::write(context, writer, inode, file, &path)?;
@@ -216,6 +200,9 @@ fn open_file<M: PhysMem + ?Sized>(
                 .mem
                 .ptr(file, context.kernel.types.layouts.file.private_data)?;
             sockets::write(context, writer, data)
+        }
+        OpenFileKind::PtyMaster { terminal } | OpenFileKind::PtySlave { terminal, .. } => {
+            terminals::write(context, writer, terminal)
         }
         OpenFileKind::Path => path_only(context, writer, retained, inode, &path),
         _ => Ok(()),
@@ -281,16 +268,20 @@ fn classify<M: PhysMem + ?Sized>(
         "eventfd_fops" => return event_files::eventfd(context, data),
         "eventpoll_fops" => return event_files::epoll(context, table, data),
         "timerfd_fops" => return event_files::timerfd(context, data),
+        "mqueue_file_operations" => return Ok(OpenFileKind::PosixQueue { queue: inode.0 }),
+        "inotify_fops" => return inotify::read(context, data),
         "signalfd_fops" => return event_files::signalfd(context, data),
         // Anonymous pipes have a table of their own from Linux 6.14 on (262b2fa99cbe).
         "pipefifo_fops" | "pipeanon_fops" => return Ok(OpenFileKind::Pipe { inode: inode.0 }),
         "null_fops" | "zero_fops" | "full_fops" | "random_fops" | "urandom_fops" => {
             return Ok(OpenFileKind::Device { rdev });
         }
-        "tty_fops" | "console_fops" => {
-            terminal(context, data)?;
-            named()?;
-            return Ok(OpenFileKind::Console { rdev });
+        "tty_fops" | "ptmx_fops" | "console_fops" | "hung_up_tty_fops" => {
+            let kind = terminals::kind(context, data, rdev)?;
+            if matches!(kind, OpenFileKind::Console { .. }) {
+                named()?;
+            }
+            return Ok(kind);
         }
         _ => {}
     }
@@ -329,7 +320,6 @@ fn classify<M: PhysMem + ?Sized>(
             "perf_fops" => reasons::PERF,
             "userfaultfd_fops" => reasons::USERFAULTFD,
             name if name.starts_with("bpf_") => reasons::BPF,
-            "mqueue_file_operations" => reasons::POSIX_MQUEUE,
             _ => reasons::FILE_TYPE,
         })),
     }
@@ -342,22 +332,6 @@ fn tolerate_pseudo<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva
         b"sysfs" | b"cgroup2" | b"devpts" => Ok(()),
         _ => Err(refusal),
     }
-}
-
-/// Refuses terminals that have another end.
-fn terminal<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, data: Kva) -> Result<()> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let tty = mem.ptr(data, layouts.tty_file_private.tty)?;
-    let driver = mem.ptr(tty, layouts.tty_struct.driver)?;
-    if mem.uint(driver, layouts.tty_driver.kind)? == TTY_DRIVER_TYPE_PTY {
-        let name = mem.text(tty, layouts.tty_struct.name)?;
-        return Err(Refusal::new(
-            reasons::PSEUDO_TERMINAL,
-            alloc::string::String::from_utf8_lossy(&name),
-        ));
-    }
-    Ok(())
 }
 
 /// F_OWNER_TID (0), F_OWNER_PID (1) or F_OWNER_PGRP (2), the id, and the signal.

@@ -355,8 +355,11 @@ pub fn record<M: PhysMem + ?Sized>(
     })
 }
 
-/// Writes shared memory without a path.
-fn write_shared_memory<M: PhysMem + ?Sized>(
+/// Writes shared memory without a path, unless it is written.
+///
+/// # Errors
+/// Some of it is on swap, or it cannot be read, or there is no room.
+pub fn write_shared_memory<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
@@ -381,9 +384,6 @@ fn write_shared_memory<M: PhysMem + ?Sized>(
         b"/dev/zero" | b"/" => b"/dev/zero".to_vec(),
         other => other.to_vec(),
     };
-    if name.starts_with(b"/SYSV") {
-        return Err(Refusal::new(reasons::SYSV_SHM, ""));
-    }
     let record = SharedMemory {
         size,
         seals: if name.starts_with(b"/memfd:") {

@@ -8,10 +8,11 @@ use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
 use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super};
 use crate::file_locks::{FileLockContext, FileLockLayout};
-use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct, TtyDriver, TtyFilePrivate, TtyStruct};
+use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct};
 use crate::fpu::FpState;
 use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
+use crate::inotify::{FsnotifyGroup, FsnotifyMark, FsnotifyMarkConnector, InotifyInodeMark, WatchedInode};
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
 use crate::jbd2::{
@@ -21,6 +22,7 @@ use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::launch::LinuxBinprm;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
+use crate::mqueue::{ExtWaitQueue, MqueueInodeInfo, PosixMsgTreeNode, QueuesOfNamespace};
 use crate::namespaces::Nsproxy;
 use crate::network::{
     FibAlias, FibInfo, FibNh, FibTable, InDevice, InIfaddr, Inet6Dev, Inet6Ifaddr, KeyVector, Net, NetDevice,
@@ -40,8 +42,10 @@ use crate::sockets::unix::{UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, SockFlags, Socket};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
+    ShmidKernel,
 };
 use crate::tasks::{Pid, PidTypes, SemUndoList, Signal, Task, Upid, VmStruct};
+use crate::terminals::{NTtyData, TtyBuffer, TtyDriver, TtyFilePrivate, TtyLdisc, TtyLdiscOps, TtyPort, TtyStruct};
 use crate::thread::{IoContext, Mempolicy};
 use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
 
@@ -214,6 +218,16 @@ crate::mirror_set! {
         tty_struct: TtyStruct,
         /// `struct tty_driver`.
         tty_driver: TtyDriver,
+        /// `struct tty_ldisc`.
+        tty_ldisc: TtyLdisc,
+        /// `struct tty_ldisc_ops`.
+        tty_ldisc_ops: TtyLdiscOps,
+        /// `struct n_tty_data`.
+        n_tty_data: NTtyData,
+        /// `struct tty_port`.
+        tty_port: TtyPort,
+        /// `struct tty_buffer`.
+        tty_buffer: TtyBuffer,
         /// `struct file_lock_context`.
         file_lock_context: FileLockContext,
         /// `struct file_lock`.
@@ -228,6 +242,16 @@ crate::mirror_set! {
         timerfd: TimerfdCtx,
         /// `struct signalfd_ctx`.
         signalfd: SignalfdCtx,
+        /// `struct fsnotify_group`.
+        fsnotify_group: FsnotifyGroup,
+        /// `struct fsnotify_mark`.
+        fsnotify_mark: FsnotifyMark,
+        /// `struct fsnotify_mark_connector`.
+        fsnotify_mark_connector: FsnotifyMarkConnector,
+        /// `struct inotify_inode_mark`.
+        inotify_inode_mark: InotifyInodeMark,
+        /// `struct inode`, as those who watch it know it.
+        watched_inode: WatchedInode,
         /// `struct pipe_inode_info`.
         pipe: PipeInodeInfo,
         /// `struct pipe_buffer`.
@@ -334,6 +358,16 @@ crate::mirror_set! {
         sem: Option<Sem>,
         /// `struct sem_queue`.
         sem_queue: Option<SemQueue>,
+        /// `struct ipc_namespace`, the POSIX message queues of one.
+        queues_of_namespace: Option<QueuesOfNamespace>,
+        /// `struct mqueue_inode_info`.
+        mqueue_inode_info: Option<MqueueInodeInfo>,
+        /// `struct posix_msg_tree_node`.
+        posix_msg_tree_node: Option<PosixMsgTreeNode>,
+        /// `struct ext_wait_queue`.
+        ext_wait_queue: Option<ExtWaitQueue>,
+        /// `struct shmid_kernel`.
+        shmid_kernel: Option<ShmidKernel>,
         /// `struct msg_queue`.
         msg_queue: Option<MsgQueue>,
         /// `struct msg_msg`.

@@ -16,6 +16,7 @@ use crate::mm::{self, Space};
 use crate::refusal::{Refusal, Result};
 use crate::signals;
 use crate::tasks::{self, ProcessEntry, EXIT_DEAD, PF_DUMPCORE, PF_EXITING, PF_WORKER, TASK_NEW};
+use crate::terminals;
 use crate::thread;
 use crate::timers;
 use alloc::vec::Vec;
@@ -132,6 +133,7 @@ pub fn write<M: PhysMem + ?Sized>(
     }
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     keyrings::write(context, writer, Kva(record.session_keyring))?;
+    terminals::write_controlling(context, writer, signal)?;
     let fs = mem.ptr(leader, layouts.task.fs)?;
     for (mnt, dentry) in [
         (layouts.fs.pwd_mnt, layouts.fs.pwd_dentry),
@@ -377,6 +379,7 @@ fn process<M: PhysMem + ?Sized>(
             _ => 0,
         }
     };
+    let (tty, foreground) = terminals::controlling(context, signal)?;
     Ok(Process {
         files: mem.ptr(leader, task.files)?.0,
         fs: fs.0,
@@ -394,9 +397,10 @@ fn process<M: PhysMem + ?Sized>(
         child_subreaper: mem.uint(signal, layouts.signal.is_child_subreaper)? != 0,
         stopped_by,
         cgroup: cgroup(context, leader).unwrap_or_default(),
-        tty: tty(context, signal)?,
+        tty,
         coredump_filter: space.coredump_filter,
         session_keyring: keyrings::of_task(context, leader)?.0,
+        foreground,
         ..identity(context, entry, signal)?
     })
 }
@@ -426,18 +430,6 @@ fn rlimits<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, signal: Kva) -> Re
             Ok((mem.u64(at)?, mem.u64(at.offset(8))?))
         })
         .collect()
-}
-
-/// Path of the controlling terminal.
-fn tty<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, signal: Kva) -> Result<Vec<u8>> {
-    let layouts = &context.kernel.types.layouts;
-    let tty = context.kernel.mem.ptr(signal, layouts.signal.tty)?;
-    if tty.is_null() {
-        return Ok(Vec::new());
-    }
-    let mut path = b"/dev/".to_vec();
-    path.extend(context.kernel.mem.text(tty, layouts.tty_struct.name)?);
-    Ok(path)
 }
 
 /// Path in the default cgroup hierarchy.

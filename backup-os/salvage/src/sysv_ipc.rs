@@ -1,14 +1,16 @@
-//! System V semaphores and message queues (`ipc/sem.c`, `ipc/msg.c`) of the first IPC namespace.
+//! System V semaphores, message queues and shared memory (`ipc/sem.c`, `ipc/msg.c`, `ipc/shm.c`) of the first IPC namespace.
 
 use crate::addr::Kva;
 use crate::context::Context;
+use crate::dentry::{self, Path};
+use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{IpcPerm, Lost, MessageQueue, SemaphoreSet};
+use shared_region::context::{IpcPerm, Lost, MessageQueue, SemaphoreSet, SharedSegment};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 use shared_region::PAGE_SIZE;
@@ -24,6 +26,9 @@ const MAX_SEMAPHORES: u64 = 1 << 16;
 /// More messages, tasks that wait, or bytes of a message than a queue is ever given.
 const MAX_LINKS: u64 = 1 << 20;
 const MAX_MESSAGE: u64 = 16 << 20;
+/// Bits of a segment's mode (`include/linux/shm.h`).
+const SHM_DEST: u64 = 0o1000;
+const SHM_LOCKED: u64 = 0o2000;
 /// Largest value of a semaphore (`SEMVMX`).
 const SEMVMX: u64 = 32767;
 
@@ -81,6 +86,13 @@ crate::mirrors! {
         sleeper: Field,
     }
 
+    /// A segment of shared memory.
+    #[allow(missing_docs)]
+    pub struct ShmidKernel = "shmid_kernel" {
+        shm_file: Field,
+        shm_segsz: Field,
+    }
+
     /// A message queue.
     #[allow(missing_docs)]
     pub struct MsgQueue = "msg_queue" {
@@ -121,8 +133,12 @@ crate::mirrors! {
     }
 }
 
-/// Writes every set and queue. Returns what is not among them.
-pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Writer<'_>) -> Vec<Lost> {
+/// Writes every set, queue and segment. Returns what is not among them.
+pub fn write<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+) -> Vec<Lost> {
     let mut lost = Vec::new();
     for (kind, what) in [
         (SEM_IDS, "System V semaphores"),
@@ -134,7 +150,10 @@ pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Wri
             Vec::new()
         });
         for object in objects {
-            if let Err(refusal) = write_one(context, writer, kind, object) {
+            let (mark, checkpoint) = (writer.mark(), context.checkpoint());
+            if let Err(refusal) = write_one(context, writer, retained, kind, object) {
+                writer.rewind(mark);
+                context.rollback(checkpoint);
                 lost.push(refusal.lost_of(format!("{what} {}", name(context, object))));
             }
         }
@@ -192,8 +211,9 @@ fn objects<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kind: u64) -> Resu
 }
 
 fn write_one<M: PhysMem + ?Sized>(
-    context: &Context<'_, '_, M>,
+    context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
+    retained: &mut [u8],
     kind: u64,
     object: Kva,
 ) -> Result<()> {
@@ -206,7 +226,11 @@ fn write_one<M: PhysMem + ?Sized>(
             let queue = messages(context, object)?;
             Ok(writer.push(Kind::MessageQueue, 1, 0, u64::from(queue.perm.id), &queue)?)
         }
-        _ => Err(Refusal::new(reasons::SYSV_SHM_GONE, "")),
+        _ => {
+            let (segment, path) = segment(context, object)?;
+            inodes::write_shared_memory(context, writer, retained, Kva(segment.inode), &path)?;
+            Ok(writer.push(Kind::SharedSegment, 1, 0, u64::from(segment.perm.id), &segment)?)
+        }
     }
 }
 
@@ -268,6 +292,29 @@ fn semaphores<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, set: Kva) -> Re
     })
 }
 
+/// A segment, and the path of its content.
+fn segment<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, object: Kva) -> Result<(SharedSegment, Path)> {
+    let layouts = &context.kernel.types.layouts;
+    let (Some(layout), Some(of_perm)) = (&layouts.shmid_kernel, &layouts.kern_ipc_perm) else {
+        return Err(unknown());
+    };
+    let mem = &context.kernel.mem;
+    let file = mem.ptr(object, layout.shm_file)?;
+    let inode = mem.ptr(file, layouts.file.f_inode)?;
+    if !inodes::is_anonymous_shmem(context, inode)? {
+        return Err(Refusal::new(reasons::SYSV_SHM_GONE, "huge pages"));
+    }
+    let mode = mem.uint(object, of_perm.mode)?;
+    let segment = SharedSegment {
+        perm: perm(context, object)?,
+        size: mem.uint(object, layout.shm_segsz)?,
+        inode: inode.0,
+        removed: mode & SHM_DEST != 0,
+        locked: mode & SHM_LOCKED != 0,
+    };
+    Ok((segment, dentry::of_file(context, file)?))
+}
+
 fn messages<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, queue: Kva) -> Result<MessageQueue> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
@@ -289,7 +336,10 @@ fn messages<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, queue: Kva) -> Re
 }
 
 /// The text of a message: what fits on the page of its head, then on further ones (`ipc/msgutil.c`).
-fn text<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, message: Kva) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn text<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, message: Kva) -> Result<Vec<u8>> {
     let layouts = &context.kernel.types.layouts;
     let (Some(head), Some(segment)) = (&layouts.msg_msg, &layouts.msg_msgseg) else {
         return Err(unknown());

@@ -93,6 +93,30 @@ pub enum OpenFileKind {
     },
     /// A file of `/proc`, `/sys` or a control group whose content the kernel makes as it is read, reopened by path.
     Pseudo,
+    /// inotify.
+    Inotify {
+        /// What is watched, by ascending number.
+        watches: Vec<InotifyWatch>,
+        /// The number after the last one that was given.
+        next: u32,
+    },
+    /// A POSIX message queue.
+    PosixQueue {
+        /// Inode id of the queue.
+        queue: Id,
+    },
+    /// The master of a pseudo terminal.
+    PtyMaster {
+        /// The pseudo terminal's id.
+        terminal: Id,
+    },
+    /// A slave of a pseudo terminal.
+    PtySlave {
+        /// The pseudo terminal's id.
+        terminal: Id,
+        /// What it was opened by, major << 20 | minor: itself, or `/dev/tty` (5, 0).
+        rdev: u64,
+    },
 }
 
 /// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).
@@ -127,6 +151,23 @@ pub enum FileLockKind {
     Posix,
     /// `F_OFD_SETLK`, of an open file.
     OpenFile,
+    /// `F_SETLEASE`, of an open file; of the whole file.
+    Lease,
+}
+
+/// A watch of inotify.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InotifyWatch {
+    /// Its number.
+    pub wd: u32,
+    /// IN_* events, and IN_EXCL_UNLINK and IN_ONESHOT.
+    pub mask: u32,
+    /// Inode id of what is watched.
+    pub inode: Id,
+    /// Inode number.
+    pub number: u64,
+    /// A path of it.
+    pub path: Vec<u8>,
 }
 
 /// One entry of an epoll set.

@@ -10,11 +10,13 @@ mod journal;
 mod keyring;
 mod machine;
 mod memory;
+mod mqueue;
 mod network;
 mod outcome;
 mod process;
 mod sockets;
 mod sysv_ipc;
+mod terminals;
 mod thread;
 
 pub use files::*;
@@ -22,11 +24,13 @@ pub use journal::*;
 pub use keyring::*;
 pub use machine::*;
 pub use memory::*;
+pub use mqueue::*;
 pub use network::*;
 pub use outcome::*;
 pub use process::*;
 pub use sockets::*;
 pub use sysv_ipc::*;
+pub use terminals::*;
 pub use thread::*;
 
 /// An opaque object id.

@@ -63,6 +63,8 @@ pub struct Process {
     pub coredump_filter: u32,
     /// Session keyring, shared by processes that name the same; 0 if it has none.
     pub session_keyring: Id,
+    /// Foreground process group of its controlling terminal; 0 if it has none.
+    pub foreground: u32,
 }
 
 /// What a signal does (`struct sigaction` of the kernel ABI).

@@ -1,5 +1,6 @@
-//! System V semaphores and message queues. They belong to no process: all of the machine's own are kept.
+//! System V semaphores, message queues and shared memory. They belong to no process: all of the machine's own are kept.
 
+use super::Id;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -40,4 +41,20 @@ pub struct MessageQueue {
     pub limit: u64,
     /// Type and text of each message, in order.
     pub messages: Vec<(i64, Vec<u8>)>,
+}
+
+/// A segment of shared memory ([`crate::record::Kind::SharedSegment`]); its content is that of a
+/// [`crate::record::Kind::SharedMemory`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedSegment {
+    /// Names and permissions.
+    pub perm: IpcPerm,
+    /// Bytes.
+    pub size: u64,
+    /// Inode id of its content.
+    pub inode: Id,
+    /// It is removed when nobody has it attached any more (`IPC_RMID`).
+    pub removed: bool,
+    /// It stays in memory (`SHM_LOCK`).
+    pub locked: bool,
 }

@@ -1,9 +1,10 @@
 //! Open files, from `fd` and `fdinfo`.
 
 use super::mounts::Mounts;
-use super::{Finding, Process};
+use super::{peers, Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
+use std::os::unix::fs::MetadataExt;
 
 /// `O_ASYNC` (include/uapi/asm-generic/fcntl.h).
 const O_ASYNC: u32 = 0o20_000;
@@ -79,6 +80,8 @@ fn common(object: &str, info: &Info) -> Vec<Finding> {
     for lock in &info.locks {
         let reason = match lock.split_whitespace().nth(1) {
             Some("POSIX" | "OFDLCK" | "FLOCK") => continue,
+            // `1: LEASE  ACTIVE    READ  1234 08:01:5678 0 EOF`
+            Some("LEASE") if !lock.contains("BREAK") => continue,
             Some("LEASE" | "DELEG") => reasons::LEASE,
             _ => reasons::FILE_LOCK,
         };
@@ -103,7 +106,12 @@ fn kind(
             "[perf_event]" => refuse(reasons::PERF, ""),
             "[userfaultfd]" => refuse(reasons::USERFAULTFD, ""),
             name if name.starts_with("bpf") || name.starts_with("[bpf") => refuse(reasons::BPF, name),
-            "inotify" | "[fanotify]" | "[pidfd]" | "seccomp notify" | "[fscontext]" => refuse(reasons::FILE_TYPE, name),
+            "inotify" => Some(Finding::note(
+                object,
+                reasons::INOTIFY.name,
+                "watches files: if it has not read what happened to them, it does not survive",
+            )),
+            "[fanotify]" | "[pidfd]" | "seccomp notify" | "[fscontext]" => refuse(reasons::FILE_TYPE, name),
             name if name.starts_with("landlock") => refuse(reasons::FILE_TYPE, name),
             other => refuse(reasons::UNKNOWN, &format!("a descriptor of kind `{other}`")),
         };
@@ -121,8 +129,8 @@ fn kind(
     if target.starts_with("/memfd:") || STATELESS.contains(&target) {
         return None;
     }
-    if target.starts_with("/dev/pts/") || target == "/dev/ptmx" {
-        return refuse(reasons::PSEUDO_TERMINAL, target);
+    if peers::is_master(target) || target.starts_with("/dev/pts/") {
+        return None;
     }
     let metadata = process.root.metadata(link).ok();
     let directory = metadata.as_ref().is_some_and(|metadata| metadata.is_dir());
@@ -137,7 +145,9 @@ fn kind(
             Special::Socket => refuse(reasons::SOCKET, target),
         };
     }
+    let device = process.root.metadata(link).map_or(0, |metadata| metadata.dev());
     match info.mount {
+        _ if mounts.is_queue(device) => None,
         Some(mount) => mounts.problem_of_mount(object, mount, target, directory, info.flags),
         None => refuse(reasons::UNREADABLE, &format!("no mount is shown for {target}")),
     }

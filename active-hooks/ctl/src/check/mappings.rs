@@ -80,9 +80,9 @@ impl<'a> Mapping<'a> {
         }
         match name {
             "/dev/zero" | "/memfd:" => None,
+            _ if name.starts_with("/SYSV") => None,
             "/[aio]" => refuse(reasons::AIO, ""),
             _ if name.starts_with("/memfd:") => None,
-            _ if name.starts_with("/SYSV") => refuse(reasons::SYSV_SHM, name),
             _ if name.starts_with("/anon_hugepage") => refuse(reasons::HUGETLB, ""),
             _ if name.starts_with("anon_inode:[io_uring]") => refuse(reasons::IO_URING, ""),
             _ if name.starts_with("anon_inode:[perf_event]") => refuse(reasons::PERF, ""),

@@ -1,5 +1,5 @@
-//! Who a process shares something with: parent, children, other ends of pipes. What is not protected is gone after a
-//! failure.
+//! Who a process shares something with: parent, children, other ends of pipes and pseudo terminals. What is not protected is
+//! gone after a failure.
 
 use super::{pids, Finding, Process};
 use crate::root::Root;
@@ -8,22 +8,22 @@ use anyhow::Result;
 use shared_region::protect::{flags, kind};
 use std::collections::{BTreeSet, HashMap};
 
-/// The tree of processes and who holds which pipe.
+/// The tree of processes, and who holds which pipe or pseudo terminal.
 pub struct Peers {
     snapshot: Option<Snapshot>,
     /// Name and parent by process id.
     processes: HashMap<u32, (String, u32)>,
-    /// Processes by pipe (`pipe:[inode]`).
-    pipes: HashMap<String, BTreeSet<u32>>,
+    /// Processes by pipe (`pipe:[inode]`) and pseudo terminal (name of the slave).
+    shared: HashMap<String, BTreeSet<u32>>,
 }
 
 impl Peers {
-    /// Looks at every process once. Those that cannot be looked at have no pipes that show.
+    /// Looks at every process once. Those that cannot be looked at have nothing that shows.
     pub fn read(root: &Root, snapshot: Option<Snapshot>) -> Self {
         let mut peers = Self {
             snapshot,
             processes: HashMap::new(),
-            pipes: HashMap::new(),
+            shared: HashMap::new(),
         };
         for pid in pids(root).unwrap_or_default() {
             let process = Process { root, pid };
@@ -37,8 +37,8 @@ impl Peers {
             peers.processes.insert(pid, (comm, parent));
             for fd in root.names(&process.path("fd")).unwrap_or_default() {
                 let target = root.link(&process.path(&format!("fd/{fd}"))).unwrap_or_default();
-                if target.starts_with("pipe:[") {
-                    peers.pipes.entry(target).or_default().insert(pid);
+                if let Some(object) = shared(&process, &fd, target) {
+                    peers.shared.entry(object).or_default().insert(pid);
                 }
             }
         }
@@ -117,14 +117,14 @@ impl Peers {
                 ),
             ));
         }
-        for (pipe, holders) in &self.pipes {
+        for (object, holders) in &self.shared {
             let others = holders
                 .iter()
                 .filter(|&&holder| holder != pid && self.is_unprotected(holder));
             if holders.contains(&pid) {
                 findings.extend(others.map(|&holder| {
                     Finding::note(
-                        pipe.as_str(),
+                        object.as_str(),
                         "unprotected-peer",
                         format!(
                             "{} is not protected: its end will be seen as closed",
@@ -136,4 +136,19 @@ impl Peers {
         }
         Ok(())
     }
+}
+
+/// Whether a descriptor is the master of a pseudo terminal.
+pub fn is_master(target: &str) -> bool {
+    matches!(target, "/dev/ptmx" | "/dev/pts/ptmx")
+}
+
+/// The object with two ends that a descriptor is one of.
+fn shared(process: &Process<'_>, fd: &str, target: String) -> Option<String> {
+    if is_master(&target) {
+        let info = process.read(&format!("fdinfo/{fd}")).ok()?;
+        let index = info.lines().find_map(|line| line.strip_prefix("tty-index:"))?;
+        return Some(format!("/dev/pts/{}", index.trim()));
+    }
+    (target.starts_with("pipe:[") || target.starts_with("/dev/pts/")).then_some(target)
 }

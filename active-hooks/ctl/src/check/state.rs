@@ -146,7 +146,7 @@ fn ids(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
         findings.push(Finding::note(
             "controlling terminal",
             "terminal",
-            "the process goes on without it; descriptors of pseudo terminals are listed by themselves",
+            "is kept if the leader of its session is protected as well; else the process goes on without it",
         ));
     }
     Ok(())

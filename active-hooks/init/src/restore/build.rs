@@ -23,7 +23,7 @@ use super::{
 use crate::sys::{self, CloneArgs, Tid};
 use crate::takeover::fail_at;
 use rustix::fs::{Mode, OFlags};
-use shared_region::context::{frame_kind, FrameRun, Id};
+use shared_region::context::{frame_kind, FrameRun, Id, OpenFile};
 use shared_region::fail_at::FailAt;
 use shared_region::PAGE_SIZE;
 use std::{
@@ -416,6 +416,21 @@ impl<'a> Builder<'a> {
     pub fn refuse(&mut self, id: u32, refusal: Refusal) {
         self.condemned.extend(self.built.remove(&id));
         self.refused.insert(id, refusal);
+    }
+
+    /// Gives up every process that has an open file of which `is_it` says so.
+    pub fn refuse_holders(&mut self, is_it: impl Fn(Id, &OpenFile) -> bool, refusal: &Refusal) {
+        let world = self.world;
+        let has_it = |id: &u32| {
+            let member = world.processes.get(id);
+            let table = member.and_then(|member| world.tables.get(&member.record.files));
+            let mut files = table.into_iter().flat_map(|table| &table.descriptors);
+            files.any(|&(_, id, _)| world.files.get(&id).is_some_and(|file| is_it(id, file)))
+        };
+        let holders: Vec<u32> = self.built.keys().copied().filter(has_it).collect();
+        for holder in holders {
+            self.refuse(holder, refusal.clone());
+        }
     }
 
     fn create(&mut self, id: u32, exit_signal: u32, creator: Creator) -> Restored<Tracee> {

@@ -38,6 +38,10 @@ fn take(batch: &mut Batch<'_>, fd: u32, lock: &FileLock) -> Restored<()> {
             let operation = if lock.exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
             return batch.call(what, libc::SYS_flock, [fd.into(), (operation | libc::LOCK_NB).into()]);
         }
+        FileLockKind::Lease => {
+            let kind = if lock.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+            return batch.call(what, libc::SYS_fcntl, [fd.into(), libc::F_SETLEASE.into(), kind.into()]);
+        }
         FileLockKind::Posix => libc::F_SETLK,
         FileLockKind::OpenFile => F_OFD_SETLK,
     };

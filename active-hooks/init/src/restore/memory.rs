@@ -1,6 +1,7 @@
 //! The mappings of a process, empty at first; their contents come by adoption.
 
 use super::{
+    attached,
     batch::{Arg, Batch, Expect},
     cow,
     host::Host,
@@ -34,7 +35,7 @@ struct MmMap {
     exe_fd: u32,
 }
 
-fn name(mapping: &Mapping) -> String {
+pub(super) fn name(mapping: &Mapping) -> String {
     format!("mapping {:x}-{:x}", mapping.start, mapping.end)
 }
 
@@ -68,6 +69,10 @@ pub fn check(space: &Space<'_>) -> Restored<()> {
 /// Opens what a process maps, so that it can be inherited.
 pub fn prepare(space: &Space<'_>, objects: &mut Objects, world: &World, host: &dyn Host) -> Restored<()> {
     for mapping in space.mappings.iter().filter(|mapping| mapping.inode != 0) {
+        if let Some(segment) = attached::segment(mapping, world) {
+            attached::check(mapping, segment).map_err(|refusal| Refusal::new(name(mapping), refusal))?;
+            continue;
+        }
         objects
             .for_mapping(world, host, mapping.inode, needs_write(mapping))
             .map_err(|refusal| Refusal::new(name(mapping), refusal))?;
@@ -129,6 +134,11 @@ pub fn map(
     kept: &[(u64, u64)],
 ) -> Restored<()> {
     for mapping in space.mappings.iter().filter(|mapping| is_ordinary(mapping)) {
+        if let Some(segment) = attached::segment(mapping, world) {
+            attached::attach(batch, mapping, segment)?;
+            annotate(batch, mapping)?;
+            continue;
+        }
         let (sharing, fd) = match mapping.backing {
             Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None),
             Backing::FilePrivate => (libc::MAP_PRIVATE, Some(false)),

@@ -10,6 +10,7 @@
 //! in the order that [`tree`] found, and each is filled in by the modules named after the kinds of state.
 
 pub mod arena;
+pub mod attached;
 pub mod batch;
 pub mod build;
 pub mod clock;
@@ -22,10 +23,12 @@ pub mod groups;
 pub mod high;
 pub mod host;
 pub mod inodes;
+pub mod inotify;
 pub mod keyrings;
 pub mod library;
 pub mod memory;
 pub mod meter;
+pub mod mqueue;
 pub mod objects;
 pub mod pipes;
 pub mod process;
@@ -34,6 +37,7 @@ pub mod restrictions;
 pub mod signals;
 pub mod sockets;
 pub mod sysv_ipc;
+pub mod terminals;
 pub mod threads;
 pub mod timers;
 pub mod tracee;
@@ -92,6 +96,7 @@ pub struct Ready {
     condemned: Vec<Built>,
     refused: BTreeMap<u32, Refusal>,
     connections: Vec<sockets::tcp::Standing>,
+    inotifies: Vec<OwnedFd>,
     listening: BTreeMap<&'static str, OwnedFd>,
 }
 
@@ -124,6 +129,10 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
     builder.objects.sockets.listen(world);
+    builder.objects.terminals.make(world);
+    for remark in builder.objects.queues.make(world, base) {
+        crate::boot::log::warning(format_args!("{remark}"));
+    }
     for (&id, member) in &world.processes {
         if builder.refused.contains_key(&id) {
             continue;
@@ -149,9 +158,14 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         builder.build_all(&tree);
         builder.seal_keyrings();
         groups::arrange(&mut builder);
+        terminals::foregrounds(&mut builder);
         finish(&mut builder, setting, own);
+        terminals::complete_all(&mut builder);
     });
     builder.objects.inodes.seal(world)?;
+    sysv_ipc::complete(world);
+    inotify::watch_all(&mut builder, &setting.rewritten);
+    let inotifies = builder.objects.inotifies.take();
     let connections = builder.objects.sockets.standing();
     let listening = builder.objects.sockets.peers.take();
     let Builder {
@@ -170,6 +184,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         condemned,
         refused,
         connections,
+        inotifies,
         listening,
     })
 }
@@ -299,6 +314,11 @@ impl Ready {
 
     /// Lets every process run, after what its handlers have to do, and tells what became of each.
     pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
+        for inotify in self.inotifies.drain(..) {
+            if let Err(refusal) = inotify::forget(&inotify) {
+                crate::boot::log::error(format_args!("{refusal}"));
+            }
+        }
         // A parent sees its child killed.
         self.condemned.drain(..).for_each(Built::kill);
         let mut outcomes = BTreeMap::new();

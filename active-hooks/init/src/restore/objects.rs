@@ -5,8 +5,11 @@ use super::{
     high::{self, High},
     host::Host,
     inodes::Inodes,
+    inotify::Inotifies,
+    mqueue::Queues,
     pipes::HeldPipe,
     sockets::Sockets,
+    terminals::Terminals,
     world::World,
     OrRefuse, Refusal, Restored,
 };
@@ -36,6 +39,12 @@ pub struct Objects {
     pipes: BTreeMap<Id, HeldPipe>,
     /// Sockets that belong to no open file yet.
     pub sockets: Sockets,
+    /// Pseudo terminals.
+    pub terminals: Terminals,
+    /// POSIX message queues.
+    pub queues: Queues,
+    /// inotify descriptors.
+    pub inotifies: Inotifies,
     /// Files and shared-memory objects.
     pub inodes: Inodes,
 }
@@ -48,6 +57,9 @@ impl Objects {
             files: BTreeMap::new(),
             pipes: BTreeMap::new(),
             sockets: Sockets::default(),
+            terminals: Terminals::default(),
+            queues: Queues::default(),
+            inotifies: Inotifies::default(),
             inodes,
         }
     }
@@ -76,13 +88,20 @@ impl Objects {
             .files
             .get(&id)
             .ok_or_else(|| Refusal::new(format!("open file {id:#x}"), "there is no record of it"))?;
-        let fd = self.open(world, host, elapsed, file)?;
+        let fd = self.open(world, host, elapsed, id, file)?;
         let fd = High::raise(fd, self.base)?;
         self.files.insert(id, fd);
         Ok(())
     }
 
-    fn open(&mut self, world: &World, host: &dyn Host, elapsed: &Elapsed, file: &OpenFile) -> Restored<OwnedFd> {
+    fn open(
+        &mut self,
+        world: &World,
+        host: &dyn Host,
+        elapsed: &Elapsed,
+        id: Id,
+        file: &OpenFile,
+    ) -> Restored<OwnedFd> {
         let flags = OFlags::from_bits_retain(file.flags).difference(OPEN_ONLY) | OFlags::CLOEXEC | OFlags::NOCTTY;
         match &file.what {
             OpenFileKind::Unsupported(kind) => {
@@ -109,6 +128,10 @@ impl Objects {
             } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
             OpenFileKind::Socket { socket } => self.sockets.open(world, elapsed, file, *socket),
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
+            OpenFileKind::PosixQueue { queue } => self.queues.open(*queue, flags),
+            OpenFileKind::Inotify { .. } => self.inotifies.open(id, flags),
+            OpenFileKind::PtyMaster { terminal } => self.terminals.master(*terminal),
+            OpenFileKind::PtySlave { terminal, rdev } => self.terminals.slave(*terminal, *rdev, flags),
         }
     }
 

@@ -1,16 +1,17 @@
-//! System V semaphores and message queues, made anew with their ids before any process runs.
+//! System V semaphores, message queues and shared memory, made anew with their ids before any process runs.
 
-use super::{world::World, OrRefuse, Restored};
+use super::{host::Host, inodes, world::World, OrRefuse, Refusal, Restored};
 use crate::sys::ipc;
-use shared_region::context::{IpcPerm, MessageQueue, SemaphoreSet};
+use shared_region::context::{IpcPerm, MessageQueue, SemaphoreSet, SharedSegment};
 use std::{fs, io};
 
 /// The id that the next set or queue gets (Documentation/admin-guide/sysctl/kernel.rst).
 const NEXT_SEMAPHORES: &str = "/proc/sys/kernel/sem_next_id";
 const NEXT_QUEUE: &str = "/proc/sys/kernel/msg_next_id";
+const NEXT_SEGMENT: &str = "/proc/sys/kernel/shm_next_id";
 
 /// Makes all of them. Returns what could not be made, for the report.
-pub fn make(world: &World<'_>) -> Vec<String> {
+pub fn make(world: &World<'_>, host: &dyn Host) -> Vec<String> {
     let sets = world
         .semaphores
         .iter()
@@ -19,7 +20,11 @@ pub fn make(world: &World<'_>) -> Vec<String> {
         .message_queues
         .iter()
         .map(|record| queue(record).map_err(|refusal| format!("System V message queue {}: {refusal}", record.perm.id)));
-    sets.chain(queues).filter_map(Result::err).collect()
+    let segments = world.segments.iter().map(|record| {
+        let made = segment(record, world, host);
+        made.map_err(|refusal| format!("System V shared memory {}: {refusal}", record.perm.id))
+    });
+    sets.chain(queues).chain(segments).filter_map(Result::err).collect()
 }
 
 /// Makes an object with its id, as whoever made it first; `remove` takes one with another id away.
@@ -32,7 +37,7 @@ fn with_id(next: &str, perm: &IpcPerm, make: impl FnOnce() -> io::Result<i32>, r
         return Ok(id);
     }
     remove(id);
-    Err(super::Refusal::new("id", "it is taken"))
+    Err(Refusal::new("id", "it is taken"))
 }
 
 fn semaphores(set: &SemaphoreSet) -> Restored<()> {
@@ -52,4 +57,38 @@ fn queue(record: &MessageQueue) -> Restored<()> {
         .messages
         .iter()
         .try_for_each(|(kind, text)| ipc::send(id, *kind, text).or_refuse(|| "a message"))
+}
+
+/// With its content. One that is removed stays until every process has attached it.
+fn segment(record: &SharedSegment, world: &World<'_>, host: &dyn Host) -> Restored<()> {
+    let perm = &record.perm;
+    let content = world.shared.get(&record.inode);
+    let content = content.ok_or_else(|| Refusal::new("content", "there is no record of it"))?;
+    let make = || ipc::make_segment(perm.key, record.size, perm.mode);
+    let id = with_id(NEXT_SEGMENT, perm, make, ipc::remove_segment)?;
+    let fill = || {
+        let fd = ipc::open_segment(id, record.size).or_refuse(|| "content")?;
+        inodes::fill(&fd, content.runs(), content.record.size, host)?;
+        ipc::own_segment(id, perm.uid, perm.gid, perm.mode).or_refuse(|| "owner")
+    };
+    let filled = fill();
+    if filled.is_err() {
+        ipc::remove_segment(id);
+    }
+    filled
+}
+
+/// What is left to do with segments when every process has attached its own.
+pub fn complete(world: &World<'_>) {
+    for record in &world.segments {
+        let id = record.perm.id as i32;
+        if record.locked {
+            if let Err(error) = ipc::lock_segment(id) {
+                crate::boot::log::warning(format_args!("System V shared memory {id}: lock: {error}"));
+            }
+        }
+        if record.removed {
+            ipc::remove_segment(id);
+        }
+    }
 }

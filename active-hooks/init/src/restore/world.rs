@@ -6,8 +6,8 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
-        Machine, Mapping, MessageQueue, Mount, NameGone, Network, OpenFile, Pipe, Process, SemaphoreSet, SharedMemory,
-        Summary, Thread,
+        Machine, Mapping, MessageQueue, Mount, NameGone, Network, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
+        SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -112,10 +112,16 @@ pub struct World<'a> {
     pub network: Network,
     /// Sockets.
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
+    /// Pseudo terminals.
+    pub terminals: BTreeMap<Id, PseudoTerminal>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
     /// System V semaphores.
     pub semaphores: Vec<SemaphoreSet>,
+    /// POSIX message queues.
+    pub queues: BTreeMap<Id, PosixQueue>,
+    /// System V shared memory.
+    pub segments: Vec<SharedSegment>,
     /// System V message queues.
     pub message_queues: Vec<MessageQueue>,
     /// Locks on files, by the open files through which they are held.
@@ -196,7 +202,14 @@ impl<'a> World<'a> {
             Kind::Keyring => {
                 self.keyrings.insert(owner, record.decode().map_err(text)?);
             }
+            Kind::PseudoTerminal => {
+                self.terminals.insert(owner, record.decode().map_err(text)?);
+            }
             Kind::SemaphoreSet => self.semaphores.push(record.decode().map_err(text)?),
+            Kind::PosixQueue => {
+                self.queues.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::SharedSegment => self.segments.push(record.decode().map_err(text)?),
             Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),
             Kind::Network => self.network = record.decode().map_err(text)?,
             Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,

@@ -1,4 +1,4 @@
-//! Calls of System V IPC.
+//! Calls of System V IPC, and of POSIX message queues.
 
 use super::check;
 use std::{io, ptr};
@@ -66,6 +66,63 @@ pub fn own_queue(id: i32, uid: u32, gid: u32, mode: u32, limit: u64) -> io::Resu
     }
 }
 
+/// Makes a segment of shared memory, which must not be there yet.
+///
+/// # Errors
+/// As `shmget`.
+pub fn make_segment(key: i32, size: u64, mode: u32) -> io::Result<i32> {
+    let flags = libc::IPC_CREAT | libc::IPC_EXCL | mode as i32;
+    // SAFETY: takes integers.
+    check(unsafe { libc::shmget(key, size as usize, flags) }.into()).map(|id| id as i32)
+}
+
+/// Gives a segment to its owner.
+///
+/// # Errors
+/// As `shmctl`.
+pub fn own_segment(id: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+    // SAFETY: (1) all zeros are a valid `shmid_ds`; (2) IPC_SET reads one.
+    unsafe {
+        let mut description: libc::shmid_ds = std::mem::zeroed();
+        permissions(&mut description.shm_perm, uid, gid, mode);
+        check(libc::shmctl(id, libc::IPC_SET, &raw mut description).into()).map(drop)
+    }
+}
+
+/// Keeps a segment in memory.
+///
+/// # Errors
+/// As `shmctl`.
+pub fn lock_segment(id: i32) -> io::Result<()> {
+    // SAFETY: SHM_LOCK reads nothing.
+    check(unsafe { libc::shmctl(id, libc::SHM_LOCK, ptr::null_mut()) }.into()).map(drop)
+}
+
+/// Opens a segment as the file that it is.
+///
+/// # Errors
+/// As `shmat` and `open`.
+pub fn open_segment(id: i32, size: u64) -> io::Result<std::os::fd::OwnedFd> {
+    const PAGE: usize = 4096;
+    let length = (size as usize).next_multiple_of(PAGE);
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs no memory of this process.
+    let at = unsafe { libc::shmat(id, ptr::null(), 0) };
+    if at as isize == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let path = format!("/proc/self/map_files/{:x}-{:x}", at as usize, at as usize + length);
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    // SAFETY: attached above, and nothing refers to it.
+    check(unsafe { libc::shmdt(at) }.into())?;
+    opened.map(Into::into)
+}
+
+/// Takes away what [`make_segment`] made, once nobody has it attached.
+pub fn remove_segment(id: i32) {
+    // SAFETY: IPC_RMID reads nothing.
+    unsafe { libc::shmctl(id, libc::IPC_RMID, ptr::null_mut()) };
+}
+
 /// Puts a message into a queue, without waiting.
 ///
 /// # Errors
@@ -87,6 +144,52 @@ pub fn remove_semaphores(id: i32) {
 pub fn remove_queue(id: i32) {
     // SAFETY: IPC_RMID reads nothing.
     unsafe { libc::msgctl(id, libc::IPC_RMID, ptr::null_mut()) };
+}
+
+/// Makes a POSIX message queue, which must not be there yet. `limits`: most messages, most bytes of one.
+///
+/// # Errors
+/// As `mq_open`.
+pub fn make_posix_queue(name: &std::ffi::CStr, mode: u32, limits: (u64, u64)) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    // `struct mq_attr`: flags, limits, number of messages, and what is reserved.
+    let attributes = [0, limits.0, limits.1, 0, 0, 0, 0, 0];
+    // SAFETY: (1) name and attributes are valid for the whole call; (2) a descriptor that it returns belongs to nobody else.
+    unsafe {
+        let result = libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, mode, attributes.as_ptr());
+        check(result).map(|fd| std::os::fd::OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Puts a message into a POSIX message queue, without waiting.
+///
+/// # Errors
+/// As `mq_send`.
+pub fn send_posix(fd: &std::os::fd::OwnedFd, priority: u32, text: &[u8]) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let no_timeout = 0usize;
+    // SAFETY: the text is valid for the whole call, and its length is given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mq_timedsend,
+            fd.as_raw_fd(),
+            text.as_ptr(),
+            text.len(),
+            priority,
+            no_timeout,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Takes the name of a POSIX message queue away.
+///
+/// # Errors
+/// As `mq_unlink`.
+pub fn remove_posix_queue(name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: the name is valid for the whole call.
+    check(unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) }).map(drop)
 }
 
 /// Effective user and group of this thread.

@@ -318,7 +318,7 @@ impl Inner {
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
         let held = network::bring_back(world);
 
-        put_back.remarks.extend(restore::sysv_ipc::make(world));
+        put_back.remarks.extend(restore::sysv_ipc::make(world, device));
         let setting = Setting {
             rewritten: put_back.rewritten,
             held: put_back.held,

@@ -3,6 +3,7 @@
 use super::{exec, vfork, Call, Decision};
 use crate::addr::Uva;
 use crate::memory::PhysMem;
+use crate::mqueue;
 use crate::refusal::{Refusal, Result};
 use crate::sysv_ipc;
 use crate::user_memory;
@@ -116,6 +117,19 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             Some(argument) if self.argument(argument) != 0 => Ok(self.result(super::EINTR as u64)),
             _ => self.restart(),
         }
+    }
+
+    /// `mq_timedsend` and `mq_timedreceive`: whoever lets a waiter go on has given it its message, or taken it.
+    pub(super) fn posix_queue(&mut self) -> Result<Decision> {
+        let Some(file) = self.descriptor(0) else {
+            return self.restart();
+        };
+        let field = self.context.kernel.types.layouts.file.f_inode;
+        let inode = self.context.kernel.mem.ptr(file, field)?;
+        if !self.is_off()? || !mqueue::is_waiting(self.context, inode, self.thread.task)? {
+            return Err(self.refuse("may have had its effect"));
+        }
+        self.restart()
     }
 
     /// `wait4` and `waitid`: a child is taken away once.

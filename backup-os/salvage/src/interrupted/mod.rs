@@ -11,6 +11,7 @@ mod frozen;
 mod restart_block;
 mod socket_calls;
 pub mod stack;
+mod terminal_calls;
 mod transfer;
 mod vfork;
 mod waits;
@@ -224,6 +225,7 @@ impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
             Way::Fcntl => self.fcntl(),
             Way::SignalMask => self.signal_mask(),
             Way::SysvIpc(timeout) => self.sysv_ipc(timeout),
+            Way::PosixQueue => self.posix_queue(),
             Way::RestartBlock => restart_block::decide(self.context, self.thread),
         }
     }

@@ -7,7 +7,7 @@
 use super::chain::{Chain, Link};
 use super::socket_calls::Buffers;
 use super::stack::{agreed, Words};
-use super::{Call, Decision};
+use super::{terminal_calls, Call, Decision};
 use crate::addr::{Kva, Uva};
 use crate::inodes;
 use crate::memory::PhysMem;
@@ -97,6 +97,9 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         if PIPES.contains(&operations.as_str()) {
             return self.pipe(file, writes, vector);
+        }
+        if terminal_calls::is_terminal(&operations) {
+            return self.terminal(file, writes);
         }
         self.at_once(vector)
     }

@@ -1,10 +1,11 @@
 //! Locks on files.
 
 use crate::cell::{same, Cell, Context};
-use crate::sys::file::open;
+use crate::sys::file::{self, open};
 use crate::sys::lock::{self, Range};
 use crate::sys::memory::Region;
 use crate::sys::process::{self, fork};
+use crate::sys::signal;
 use anyhow::Result;
 use libc::{F_GETLK, F_OFD_GETLK, F_OFD_SETLK, F_RDLCK, F_SETLK, F_SETLKW, F_UNLCK, F_WRLCK};
 
@@ -43,6 +44,13 @@ pub const CELLS: &[Cell] = &[
         covers: &["FileLockKind.Posix"],
         caught: Some("fcntl"),
         run: waits,
+    },
+    Cell {
+        name: "locks/leases",
+        what: "leases of a file for writing and of one for reading: kind, signal, and that whoever opens the file is waited for",
+        covers: &["FileLockKind.Lease", "FileLock.exclusive"],
+        caught: None,
+        run: leases,
     },
 ];
 
@@ -140,4 +148,32 @@ fn waits(context: &mut Context) -> Result<()> {
     child.join("child that waited")?;
     let (kind, ..) = lock::get(&file, F_GETLK, F_WRLCK, range)?;
     same("type after the child's end", kind, F_UNLCK)
+}
+
+fn leases(context: &mut Context) -> Result<()> {
+    let (alone, shared) = (context.path("alone"), context.path("shared"));
+    let written = open(&alone, true, 0)?;
+    open(&shared, true, 0)?;
+    let read = open(&shared, false, 0)?;
+    signal::mask(libc::SIG_BLOCK, signal::bit(40))?;
+    file::fcntl(&written, file::F_SETSIG, 40)?;
+    file::fcntl(&written, libc::F_SETLEASE, F_WRLCK.into())?;
+    file::fcntl(&read, libc::F_SETLEASE, F_RDLCK.into())?;
+    context.failover(|| file::fcntl(&written, libc::F_SETLEASE, F_UNLCK.into()).map(drop))?;
+    let kinds = [&written, &read].map(|fd| file::fcntl(fd, libc::F_GETLEASE, 0).unwrap_or(-1));
+    same("leases", kinds, [F_WRLCK.into(), F_RDLCK.into()])?;
+    let child = fork(|| {
+        let other = file::open(&alone, false, libc::O_NONBLOCK);
+        let errno = other.err().and_then(|error| error.downcast::<std::io::Error>().ok());
+        same(
+            "errno of opening it",
+            errno.and_then(|error| error.raw_os_error()),
+            Some(libc::EWOULDBLOCK),
+        )
+    })?;
+    child.join("child that opens the file")?;
+    let (errno, info) = signal::wait_for(signal::bit(40), Some(10_000_000_000));
+    same("errno and signal", (errno, info.signal), (0, 40))?;
+    file::fcntl(&written, libc::F_SETLEASE, F_UNLCK.into())?;
+    open(&alone, false, libc::O_NONBLOCK).map(drop)
 }

@@ -7,12 +7,14 @@ mod files;
 mod files_on_disk;
 mod fork_memory;
 mod identity;
+mod inotify;
 mod keyrings;
 mod late_memory;
 mod limits;
 mod memory;
 mod memory_flags;
 mod merged_memory;
+mod mqueue;
 mod pipes;
 mod places;
 mod process_tree;
@@ -22,6 +24,7 @@ mod shared_memory;
 mod signals;
 mod sockets;
 mod sysv_ipc;
+mod terminals;
 mod threads;
 mod timers;
 
@@ -29,7 +32,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 24] = [
+    let lists: [&'static [Cell]; 27] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -51,6 +54,9 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         sysv_ipc::CELLS,
         sockets::CELLS,
         event_files::CELLS,
+        terminals::CELLS,
+        inotify::CELLS,
+        mqueue::CELLS,
         timers::CELLS,
         clocks::CELLS,
         places::CELLS,

@@ -1,6 +1,7 @@
-//! System V semaphores and message queues.
+//! System V semaphores, message queues and shared memory.
 
 use crate::cell::{same, Cell, Context};
+use crate::sys::memory::{Region, PAGE};
 use crate::sys::process::{self, fork};
 use crate::sys::sysv;
 use anyhow::{ensure, Result};
@@ -43,6 +44,20 @@ pub const CELLS: &[Cell] = &[
         covers: &["MessageQueue.perm"],
         caught: Some("msgrcv"),
         run: msgrcv,
+    },
+    Cell {
+        name: "sysv/shared-memory",
+        what: "a segment with a key, attached by two processes, once for reading only: contents, id, owner, how many have it attached",
+        covers: &["SharedSegment.perm", "SharedSegment.size", "SharedSegment.inode"],
+        caught: None,
+        run: shared_memory,
+    },
+    Cell {
+        name: "sysv/removed-segment",
+        what: "a segment that is removed and still attached, and one that nobody has attached",
+        covers: &["SharedSegment.removed", "SharedSegment.inode"],
+        caught: None,
+        run: removed_segment,
     },
 ];
 
@@ -155,4 +170,71 @@ fn msgrcv(context: &mut Context) -> Result<()> {
         sysv::msgrcv(queue.id, 0, libc::IPC_NOWAIT),
         Ok((8, b"another".to_vec())),
     )
+}
+
+/// A segment that goes with the cell.
+struct Segment(i64);
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // A removed one is gone already.
+        let _ = sysv::remove_segment(self.0);
+    }
+}
+
+fn shared_memory(context: &mut Context) -> Result<()> {
+    let key = key(3)?;
+    let segment = Segment(sysv::shmget(key, 50 * PAGE - 100)?);
+    let memory = Region::attach(segment.0, 0)?;
+    let reader = Region::attach(segment.0, libc::SHM_RDONLY)?;
+    memory.fill(70, 0..20);
+    let child = fork(|| {
+        context.wait()?;
+        while memory.get(40 * 512) == 0 {
+            process::sched_yield()?;
+        }
+        memory.verify("the child's view", 70, 0..20)?;
+        memory.set(41 * 512, 4711);
+        Ok(())
+    })?;
+    let before = sysv::segment(segment.0)?;
+    same("attached", before[4], 4)?;
+    context.failover(|| {
+        memory.set(10 * 512, 0);
+        Ok(())
+    })?;
+    let after = sysv::segment(segment.0)?;
+    let found = sysv::find_segment(key)?;
+    let contents = reader
+        .verify("for reading", 70, 0..20)
+        .and_then(|()| memory.verify_zero("untouched pages", 20..49));
+    // The child is let go in any case.
+    memory.set(40 * 512, 1);
+    child.join("child")?;
+    contents?;
+    same("description", after, before)?;
+    same("id by its key", found, segment.0)?;
+    same("the child's answer", reader.get(41 * 512), 4711)?;
+    drop(reader);
+    same("attached", sysv::segment(segment.0)?[4], 1)
+}
+
+fn removed_segment(context: &mut Context) -> Result<()> {
+    let kept = Segment(sysv::shmget(libc::IPC_PRIVATE, 10 * PAGE)?);
+    Region::attach(kept.0, 0)?.fill(71, 0..10);
+    same("attached by nobody", sysv::segment(kept.0)?[4], 0)?;
+    let removed = Segment(sysv::shmget(libc::IPC_PRIVATE, 10 * PAGE)?);
+    let memory = Region::attach(removed.0, 0)?;
+    memory.fill(72, 0..10);
+    sysv::remove_segment(removed.0)?;
+    let before = sysv::segment(removed.0)?;
+    context.failover(|| {
+        memory.set(512, 0);
+        Ok(())
+    })?;
+    memory.verify("the removed one", 72, 0..10)?;
+    same("description of the removed one", sysv::segment(removed.0)?, before)?;
+    drop(memory);
+    ensure!(sysv::segment(removed.0).is_err(), "it is still there");
+    Region::attach(kept.0, 0)?.verify("the one that nobody had attached", 71, 0..10)
 }

@@ -53,6 +53,17 @@ impl Region {
         Self::anonymous(pages, libc::MAP_PRIVATE)
     }
 
+    /// A segment of System V shared memory.
+    pub fn attach(id: i64, flags: i32) -> Result<Self> {
+        let bytes = super::sysv::segment(id)?[3] as usize;
+        // SAFETY: (1) the kernel picks free addresses only; (2) the result is checked before it is used.
+        let start = check("shmat", unsafe { libc::syscall(libc::SYS_shmat, id, 0, flags) })?;
+        Ok(Self {
+            start: start as usize,
+            length: bytes.next_multiple_of(PAGE),
+        })
+    }
+
     /// Anonymous memory shared with children.
     pub fn shared(pages: usize) -> Result<Self> {
         Self::anonymous(pages, libc::MAP_SHARED)

@@ -7,14 +7,17 @@
 pub mod clock;
 pub mod event;
 pub mod file;
+pub mod inotify;
 pub mod keyring;
 pub mod lock;
 pub mod memory;
+pub mod mqueue;
 pub mod process;
 pub mod registers;
 pub mod signal;
 pub mod socket;
 pub mod sysv;
+pub mod terminal;
 
 use anyhow::{bail, Result};
 use std::sync::atomic::AtomicU32;

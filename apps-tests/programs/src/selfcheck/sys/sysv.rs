@@ -1,4 +1,4 @@
-//! System V semaphores and message queues.
+//! System V semaphores, message queues and shared memory.
 
 use super::{check, errno};
 use anyhow::Result;
@@ -104,4 +104,45 @@ pub fn remove(id: i64, queue: bool) {
             libc::syscall(libc::SYS_semctl, id, 0, libc::IPC_RMID);
         }
     }
+}
+
+/// Makes a segment of shared memory.
+pub fn shmget(key: i32, bytes: usize) -> Result<i64> {
+    let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o660;
+    // SAFETY: takes integers.
+    check("shmget", unsafe { libc::syscall(libc::SYS_shmget, key, bytes, flags) })
+}
+
+/// The segment with a key.
+pub fn find_segment(key: i32) -> Result<i64> {
+    // SAFETY: takes integers.
+    check("shmget", unsafe { libc::syscall(libc::SYS_shmget, key, 0, 0) })
+}
+
+/// Owner, group, permissions (with SHM_DEST), bytes, and how many have it attached.
+pub fn segment(id: i64) -> Result<[u64; 5]> {
+    // SAFETY: (1) all zeros are valid; (2) IPC_STAT fills one.
+    let description = unsafe {
+        let mut description: libc::shmid_ds = std::mem::zeroed();
+        let ret = libc::syscall(libc::SYS_shmctl, id, libc::IPC_STAT, &raw mut description);
+        check("shmctl", ret)?;
+        description
+    };
+    let perm = description.shm_perm;
+    Ok([
+        perm.uid.into(),
+        perm.gid.into(),
+        perm.mode.into(),
+        description.shm_segsz as u64,
+        description.shm_nattch,
+    ])
+}
+
+/// Removes a segment once nobody has it attached.
+pub fn remove_segment(id: i64) -> Result<()> {
+    // SAFETY: IPC_RMID reads nothing.
+    check("shmctl", unsafe {
+        libc::syscall(libc::SYS_shmctl, id, libc::IPC_RMID, 0)
+    })
+    .map(drop)
 }

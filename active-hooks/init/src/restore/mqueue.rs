@@ -1,0 +1,56 @@
+//! POSIX message queues, made anew with their messages before any process runs.
+
+use super::{high::High, world::World, OrRefuse, Refusal, Restored};
+use crate::sys::ipc;
+use rustix::fs::{fchmod, fchown, open, Gid, Mode, OFlags, Uid};
+use shared_region::context::{Id, PosixQueue};
+use std::{collections::BTreeMap, ffi::CString, os::fd::OwnedFd};
+
+/// Queues, by their ids.
+#[derive(Debug, Default)]
+pub struct Queues(BTreeMap<Id, Restored<High>>);
+
+impl Queues {
+    /// Makes all of them. Returns what could not be made, for the report.
+    pub fn make(&mut self, world: &World<'_>, base: u32) -> Vec<String> {
+        // What the queues of one user may hold is limited.
+        let unlimited = crate::sys::set_limit(0, libc::RLIMIT_MSGQUEUE, u64::MAX, u64::MAX);
+        let mut remarks: Vec<String> = unlimited.err().iter().map(ToString::to_string).collect();
+        for (&id, record) in &world.queues {
+            let made = make(record).and_then(|fd| High::raise(fd, base));
+            if let Err(refusal) = &made {
+                remarks.push(refusal.to_string());
+            }
+            self.0.insert(id, made);
+        }
+        remarks
+    }
+
+    /// An open file of a queue.
+    pub fn open(&self, id: Id, flags: OFlags) -> Restored<OwnedFd> {
+        let what = || "POSIX message queue";
+        match self.0.get(&id) {
+            Some(Ok(queue)) => open(queue.magic_path(), flags | OFlags::CLOEXEC, Mode::empty()).or_refuse(what),
+            Some(Err(refusal)) => Err(refusal.clone()),
+            None => Err(Refusal::new(what(), "there is no record of it")),
+        }
+    }
+}
+
+fn make(record: &PosixQueue) -> Restored<OwnedFd> {
+    let what = || format!("POSIX message queue {}", String::from_utf8_lossy(&record.name));
+    let name = CString::new(record.name.as_slice()).or_refuse(what)?;
+    let fd = ipc::make_posix_queue(&name, record.mode, record.limits).or_refuse(what)?;
+    let filled = || -> Restored<()> {
+        for (priority, text) in &record.messages {
+            ipc::send_posix(&fd, *priority, text).or_refuse(what)?;
+        }
+        fchown(&fd, Some(Uid::from_raw(record.uid)), Some(Gid::from_raw(record.gid))).or_refuse(what)?;
+        fchmod(&fd, Mode::from_raw_mode(record.mode)).or_refuse(what)
+    };
+    let filled = filled();
+    if record.unlinked || filled.is_err() {
+        ipc::remove_posix_queue(&name).or_refuse(what)?;
+    }
+    filled.map(|()| fd)
+}
