@@ -98,6 +98,10 @@ impl Kind {
     pub const MessageQueue: Self = Self(30);
     /// [`crate::context::FileCache`].
     pub const FileCache: Self = Self(31);
+    /// [`crate::context::Names`]; owner is the inode id of the directory.
+    pub const Names: Self = Self(32);
+    /// [`crate::context::Node`]; owner is the inode id.
+    pub const Node: Self = Self(33);
 }
 
 /// Head of the stream, at the start of the area.
