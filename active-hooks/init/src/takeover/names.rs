@@ -63,6 +63,8 @@ pub struct Trees<'w> {
 struct Tree<'w> {
     /// Device number it has now.
     number: u64,
+    /// Inode number of its root directory.
+    top: u64,
     /// Where it is mounted.
     at: PathBuf,
     root: OwnedFd,
@@ -154,6 +156,7 @@ impl<'w> Tree<'w> {
         let nodes = world.nodes.iter().filter(|node| node.device == device);
         Ok(Self {
             number,
+            top: ROOT,
             at,
             root,
             aside,
@@ -211,7 +214,7 @@ impl<'w> Tree<'w> {
 
     /// A directory, which is made aside if the disk does not have it.
     fn directory(&mut self, key: Key) -> Result<OwnedFd, String> {
-        if key.0 == ROOT {
+        if key.0 == self.top {
             return self.root.try_clone().map_err(|error| error.to_string());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -256,7 +259,7 @@ impl<'w> Tree<'w> {
         };
         let gone: BTreeSet<&[u8]> = names.gone.iter().map(Vec::as_slice).collect();
         for name in there {
-            let ours = key.0 == ROOT && [ASIDE, KEPT].iter().any(|own| name.starts_with(own.as_bytes()));
+            let ours = key.0 == self.top && [ASIDE, KEPT].iter().any(|own| name.starts_with(own.as_bytes()));
             let of = wanted.get(&name).copied();
             let stays = of.is_none() && !names.is_complete && !gone.contains(&*name);
             if ours || stays || self.is_in_place(key, &name, of, since) {
@@ -545,21 +548,4 @@ fn whole(names: &Names, reader: &mut Reader) -> Result<Wanted, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use shared_region::context::Name;
-
-    #[test]
-    fn what_is_recorded_is_wanted() {
-        let names = Names {
-            entries: vec![Name {
-                name: b"a".to_vec(),
-                number: 12,
-                generation: Some(5),
-            }],
-            ..Names::default()
-        };
-        let want = Wanted::from([(b"a".to_vec(), (12, Some(5)))]);
-        assert_eq!(whole(&names, &mut Reader::within_memory()).unwrap(), want);
-    }
-}
+mod tests;
