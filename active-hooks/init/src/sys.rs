@@ -442,7 +442,8 @@ pub fn open_by_handle(
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Inode number and generation of what a name of ext4 leads to; a symbolic link is not followed (`name_to_handle_at(2)`).
+/// Inode number and generation of what a name of ext4 leads to, or of what is open if the name is empty; a symbolic link is
+/// not followed (`name_to_handle_at(2)`).
 ///
 /// # Errors
 /// ENOENT if there is none; `Unsupported` if the file system has other handles.
@@ -463,7 +464,7 @@ pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) 
             name.as_ptr(),
             handle.as_mut_ptr(),
             &mut mount,
-            0,
+            libc::AT_EMPTY_PATH,
         )
     })?;
     match handle {

@@ -238,6 +238,9 @@ impl Takeover {
         let Some(inner) = &mut self.inner else { return Ok(()) };
         fail_at::here(FailAt::Mount);
         commit(&inner.device, CommitPoint::Disks)?;
+        if let Some(saved) = inner.saved.as_mut().filter(|_| leaves_uncommitted()) {
+            saved.world.names.clear();
+        }
         if let Some(Saved { world, .. }) = inner.saved.as_ref().filter(|_| !leaves_uncommitted()) {
             let again = inner.earlier.wrote_to_disks;
             let commit = || journal::commit(world, again, &inner.device);

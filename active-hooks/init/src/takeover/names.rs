@@ -172,11 +172,12 @@ impl<'w> Tree<'w> {
     }
 
     fn place(&mut self, world: &World<'_>, all: &[&Names], reader: &mut Reader, again: bool) {
-        let mut wanted: BTreeMap<Key, (Wanted, &Names)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Key, (Wanted, &Names, bool)> = BTreeMap::new();
         for names in all {
             let key = (names.number, names.generation);
             let whole = whole(names, reader);
-            self.is_complete &= names.is_complete && whole.is_ok();
+            let is_complete = names.is_complete && whole.is_ok();
+            self.is_complete &= is_complete;
             let list = whole.unwrap_or_else(|why| {
                 self.remarks.push(format!("{}: {why}", self.name(names)));
                 listed(names)
@@ -189,13 +190,13 @@ impl<'w> Tree<'w> {
                     continue;
                 }
             }
-            wanted.insert(key, (list, names));
+            wanted.insert(key, (list, names, is_complete));
         }
         let since = again.then_some(world.machine.clock.realtime);
-        for (&key, (list, names)) in &wanted {
-            self.put_aside(key, list, names, since);
+        for (&key, (list, names, is_complete)) in &wanted {
+            self.put_aside(key, list, names, *is_complete, since);
         }
-        for (&key, (list, names)) in &wanted {
+        for (&key, (list, names, _)) in &wanted {
             for (name, &of) in list {
                 if let Err(why) = self.give(key, name, of, since) {
                     let name = String::from_utf8_lossy(name);
@@ -228,11 +229,11 @@ impl<'w> Tree<'w> {
     }
 
     fn by_handle(&self, (number, generation): Key, flags: OFlags) -> Option<OwnedFd> {
-        // Generation 0 would match any file.
-        let short = u32::try_from(number).ok().filter(|_| generation != 0)?;
+        let short = u32::try_from(number).ok()?;
         let fd = sys::open_by_handle(self.root.as_fd(), short, generation, flags.bits() as i32).ok()?;
-        let found = fstat(&fd).ok()?;
-        (found.st_ino == number && found.st_nlink != 0).then_some(fd)
+        // Generation 0, which files have that were made with their file system, would match any.
+        let is_it = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (short, generation));
+        (is_it && fstat(&fd).ok()?.st_nlink != 0).then_some(fd)
     }
 
     /// A name that nothing put aside has.
@@ -247,7 +248,7 @@ impl<'w> Tree<'w> {
     }
 
     /// Moves away what is not where it belongs.
-    fn put_aside(&mut self, key: Key, wanted: &Wanted, names: &Names, since: Option<i64>) {
+    fn put_aside(&mut self, key: Key, wanted: &Wanted, names: &Names, is_complete: bool, since: Option<i64>) {
         let there = self.directories.get(&key).map(entries);
         let there = match there {
             Some(Ok(there)) => there,
@@ -261,7 +262,7 @@ impl<'w> Tree<'w> {
         for name in there {
             let ours = key.0 == self.top && [ASIDE, KEPT].iter().any(|own| name.starts_with(own.as_bytes()));
             let of = wanted.get(&name).copied();
-            let stays = of.is_none() && !names.is_complete && !gone.contains(&*name);
+            let stays = of.is_none() && !is_complete && !gone.contains(&*name);
             if ours || stays || self.is_in_place(key, &name, of, since) {
                 continue;
             }

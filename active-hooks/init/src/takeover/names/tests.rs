@@ -197,6 +197,39 @@ fn names_are_those_that_are_recorded() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_read_keeps_its_names() {
+    let Some(folder) = Folder::new("unread") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    fs::create_dir(folder.0.join("one")).unwrap();
+    fs::write(folder.0.join("one/unread"), "").unwrap();
+    let mut tree = folder.tree(&[]);
+    let record = Names {
+        rest: vec![shared_region::context::DiskRun {
+            bytes: u64::MAX,
+            ..Default::default()
+        }],
+        ..names(folder.key("one"), &[])
+    };
+    put_back(&mut tree, &[record]);
+    tree.clear();
+    assert_eq!(folder.names("one"), ["unread"]);
+    assert!(tree.remarks.join("").contains("more than memory has room for"));
+}
+
+#[test]
+fn files_of_generation_0_are_told_from_others() {
+    let Some(folder) = Folder::new("generation") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    fs::write(folder.0.join("file"), "").unwrap();
+    let tree = folder.tree(&[]);
+    let (number, generation) = folder.key("file");
+    let found = |generation| tree.by_handle((number, generation), OFlags::PATH).is_some();
+    assert!(found(generation) && !found(0) && !found(generation ^ 1));
+}
+
+#[test]
 fn nothing_is_deleted_where_not_all_is_known() {
     let Some(folder) = Folder::new("not-all") else {
         return eprintln!("this file system has no handles that can be opened: nothing was tried");
