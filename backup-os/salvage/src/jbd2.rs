@@ -12,6 +12,8 @@
 //! block as it was is in `b_frozen_data`, unless it had been written to the log before the change: then it is nowhere in
 //! memory, and the two can be committed only as one.
 //!
+//! With `data=journal`, blocks of files are blocks of transactions like any other.
+//!
 //! Revoked blocks of the running transaction stand in the current table, those of the committing one in the other, from
 //! which they go as they are put into blocks of the log; these are in the device's page cache.
 
@@ -325,9 +327,6 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         }
         if self.device != mem.ptr(superblock, layouts.super_block.s_bdev)? {
             return Err(refuse("its journal is of another file system"));
-        }
-        if ext4::journals_data(self.context, inode, superblock)? {
-            return Err(refuse("it keeps data in its journal"));
         }
         record.inode = ext4::block_map(self.context, inode)?;
         let low = |field: Field, bits: u64| mem.uint(self.journal, field).map(|word| word & bits);
