@@ -1,8 +1,7 @@
 #!/bin/sh
 # Workers that change files on several file systems at once, none of them protected, and the judgement of what they did.
 #
-# workers.sh start [KIND]: makes file systems of a kind and starts; ready; again: the next round, with the same file
-# systems; check; lost: what an ordinary crash has cost.
+# workers.sh start [KIND]: makes file systems of a kind and starts; ready; check; lost: what an ordinary crash has cost.
 churn=/opt/orthros-tests/churn
 state=/var/churn
 # Directory, name, seed and device of each.
@@ -12,8 +11,6 @@ workers="/srv/large:large:11:vdb /srv/small:small:12:vdc /var/churn:root:13:vda"
 format() {
     case $1 in
     journal) large="-b 4096" large_mount="data=journal" small="-b 1024" small_mount="data=journal" ;;
-    writeback) large="-b 4096 -O inline_data" large_mount="data=writeback" small="-b 2048" small_mount="data=writeback" ;;
-    plain) large="-b 2048 -O ^metadata_csum,^64bit" large_mount="nodelalloc" small="-b 1024 -O ^metadata_csum" small_mount="dioread_lock" ;;
     *) large="-b 4096" large_mount="rw" small="-b 1024" small_mount="rw" ;;
     esac
     # shellcheck disable=SC2086
@@ -27,9 +24,7 @@ mount_both() {
     mountpoint -q /srv/small || mount -t ext4 -o "$(cat $state/small-mount)" /dev/vdc /srv/small
 }
 
-# Every round has names and seeds of its own.
 run() {
-    round=$(cat $state/round)
     # Data is written back after 2 s instead of 30, so that every stage is met; the journal commits every 5 s.
     sysctl -qw vm.dirty_expire_centisecs=200 vm.dirty_writeback_centisecs=100
     port=0
@@ -38,7 +33,7 @@ run() {
 $worker
 END
         rm -rf "$dir/work" && mkdir -p "$dir/work"
-        setsid $churn run --port $port --dir "$dir/work" --name "$name$round" --seed "$seed$round" \
+        setsid $churn run --port $port --dir "$dir/work" --name "$name" --seed "$seed" \
             >"/run/churn-$name.log" 2>&1 </dev/null &
         port=$((port + 1))
     done
@@ -64,29 +59,18 @@ start)
     mkdir -p /srv/large /srv/small $state
     format "$2"
     mount_both || exit 1
-    echo 1 >$state/round
     run
-    sync $state/round
+    sync $state/large-mount $state/small-mount
     ;;
 ready) ready ;;
-again)
-    mount_both || exit 1
-    echo $(($(cat $state/round) + 1)) >$state/round.new
-    sync $state/round.new
-    mv $state/round.new $state/round
-    sync $state
-    run
-    ready
-    ;;
 check)
     status=0 kept=0
     mount_both || status=1
-    round=$(cat $state/round)
     for worker in $workers; do
         IFS=: read -r dir name seed device <<END
 $worker
 END
-        if $churn check --dir "$dir/work" --name "$name$round" --seed "$seed$round" --acknowledged "$ACKNOWLEDGED"; then
+        if $churn check --dir "$dir/work" --name "$name" --seed "$seed" --acknowledged "$ACKNOWLEDGED"; then
             kept=$((kept + 1))
         # What is lost must be named.
         elif orthros-ctl report | grep -E "  (file system on $device, |$dir)"; then
@@ -106,12 +90,11 @@ lost)
     # After an ordinary crash: how much is lost, and that there is something at all.
     lost=0
     mount_both || exit 1
-    round=$(cat $state/round)
     for worker in $workers; do
         IFS=: read -r dir name seed device <<END
 $worker
 END
-        $churn check --dir "$dir/work" --name "$name$round" --seed "$seed$round" --acknowledged "$ACKNOWLEDGED" || lost=$((lost + 1))
+        $churn check --dir "$dir/work" --name "$name" --seed "$seed" --acknowledged "$ACKNOWLEDGED" || lost=$((lost + 1))
     done
     for device in /dev/vdb:/srv/large /dev/vdc:/srv/small; do
         umount "${device#*:}" && e2fsck -fn "${device%:*}" || exit 1
