@@ -22,6 +22,7 @@
 //! | [`record`] | the framing of Essential Context records |
 //! | [`reasons`] | why a process cannot be kept |
 //! | [`context`] | the Essential Context itself |
+//! | [`crc32c`], [`ext4_dir`] | what both sides know of ext4 |
 //! | [`device`] | the ioctl interface of the module's device node |
 //! | [`library`] | what a process registers through liborthros, in its own memory |
 #![no_std]
@@ -33,7 +34,9 @@ extern crate alloc;
 pub mod attempts;
 pub mod context;
 pub mod control;
+pub mod crc32c;
 pub mod device;
+pub mod ext4_dir;
 pub mod facts;
 pub mod fail_at;
 pub mod header;

@@ -40,7 +40,7 @@ reasons! {
     PIPE_PAGES "pipe-pages" "has data in a pipe that lies in memory of another object";
     DELETED_DIRECTORY "deleted-directory" "uses a directory that was deleted";
     BLOCKS_UNKNOWN "blocks-unknown" "wrote to a file whose blocks on the disk cannot be told";
-    UNCOMMITTED "uncommitted" "changes that its journal had not committed are not kept";
+    UNCOMMITTED "uncommitted" "its journal cannot be completed";
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
     AIO "aio" "uses asynchronous input and output (io_setup)";

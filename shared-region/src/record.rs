@@ -105,6 +105,10 @@ impl Kind {
     pub const SharedSegment: Self = Self(33);
     /// [`crate::context::PosixQueue`]; owner is the inode id.
     pub const PosixQueue: Self = Self(34);
+    /// [`crate::context::Names`]; owner is the inode id of the directory.
+    pub const Names: Self = Self(35);
+    /// [`crate::context::Node`]; owner is the inode id.
+    pub const Node: Self = Self(36);
 }
 
 /// Head of the stream, at the start of the area.

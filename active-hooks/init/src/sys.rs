@@ -456,6 +456,37 @@ pub fn open_by_handle(
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Inode number and generation of what a name of ext4 leads to, or of what is open if the name is empty; a symbolic link is
+/// not followed (`name_to_handle_at(2)`).
+///
+/// # Errors
+/// ENOENT if there is none; `Unsupported` if the file system has other handles.
+pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<(u32, u32)> {
+    use std::os::fd::AsRawFd;
+    /// `MAX_HANDLE_SZ` (include/linux/exportfs.h), in words.
+    const WORDS: usize = 32;
+    // struct file_handle: bytes of the handle, its type, the handle. That of ext4 is number and generation, type 1.
+    let mut handle = [0u32; 2 + WORDS];
+    handle[0] = 4 * WORDS as u32;
+    let mut mount = 0i32;
+    // SAFETY: (1) the descriptor is borrowed and the name ends with NUL; (2) the handle has as much room as it says;
+    // (3) `mount` is a live integer.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            directory.as_raw_fd(),
+            name.as_ptr(),
+            handle.as_mut_ptr(),
+            &mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    })?;
+    match handle {
+        [8, 1, number, generation, ..] => Ok((number, generation)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 /// An extent of a file on its device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {

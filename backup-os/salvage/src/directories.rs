@@ -104,18 +104,32 @@ fn parent_of(path: &[u8]) -> &[u8] {
 /// # Errors
 /// The directory cannot be read.
 pub fn successor<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, path: &Path) -> Result<Option<(Kva, Kva)>> {
-    let kernel = context.kernel;
-    let layouts = &kernel.types.layouts;
-    let mem = &kernel.mem;
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
     let parent = mem.ptr(path.dentry, layouts.dentry.d_parent)?;
     let wanted = dentry::name(context, path.dentry)?;
-    let children = &layouts.children;
-    let check = |child: Kva| -> Result<Option<(Kva, Kva)>> {
+    let mut found = None;
+    each_child(context, parent, |child| {
         let inode = mem.ptr(child, layouts.dentry.d_inode)?;
         let hashed = !mem.ptr(child, layouts.dentry.pprev)?.is_null();
         let has = child != path.dentry && hashed && !inode.is_null() && dentry::name(context, child)? == wanted;
-        Ok(has.then_some((child, inode)))
-    };
+        found = has.then_some((child, inode));
+        Ok(!has)
+    })?;
+    Ok(found)
+}
+
+/// Shows the dentries of all names that are known in a directory, until it is told to end.
+///
+/// # Errors
+/// They cannot be read, or what the caller says.
+pub fn each_child<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    parent: Kva,
+    mut show: impl FnMut(Kva) -> Result<bool>,
+) -> Result<()> {
+    let kernel = context.kernel;
+    let children = &kernel.types.layouts.children;
     match (
         children.d_children,
         children.d_sib,
@@ -125,22 +139,22 @@ pub fn successor<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, path: &Path)
         (Some(head), Some(member), ..) => {
             let head = parent.offset(u64::from(head.offset));
             for child in kernel.hlist(head, member).bounded(MAX_CHILDREN) {
-                if let Some(found) = check(child?)? {
-                    return Ok(Some(found));
+                if !show(child?)? {
+                    break;
                 }
             }
         }
         (.., Some(head), Some(member)) => {
             let head = parent.offset(u64::from(head.offset));
             for child in kernel.list(head, member).bounded(MAX_CHILDREN) {
-                if let Some(found) = check(child?)? {
-                    return Ok(Some(found));
+                if !show(child?)? {
+                    break;
                 }
             }
         }
         _ => {}
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Whether the directory of a deleted file, which is one of ext4, may still have its name.

@@ -4,16 +4,17 @@
 //! cache: dirty, or under writeback. A page leaves writeback only when its extent is written
 //! (`ext4_end_io_end`), so that a page without a mark is on the disk, in the block that the journal says.
 //!
-//! Where the journal cannot be completed, its file system comes back as it was some seconds before. Files that were changed
-//! since are recorded whole then, with a name, as those of protected processes are.
+//! Where the journal cannot be completed, its file system comes back as it was some seconds before. Names and attributes that
+//! were changed since are recorded then ([`names`]), and files whole, with a name, as those of protected processes are.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
-use crate::dentry;
+use crate::dentry::{self, Path};
 use crate::ext4;
-use crate::inodes::{self, S_IFMT, S_IFREG};
+use crate::inodes::{self, As, S_IFMT, S_IFREG};
 use crate::jbd2;
 use crate::memory::PhysMem;
+use crate::names::{self, Paths};
 use crate::page_cache::{append, each_buffer, has_buffers};
 use crate::refusal::{Refusal, Result};
 use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
@@ -86,15 +87,6 @@ fn file_system<M: PhysMem + ?Sized>(
     }
     if let Ok(Some(journal)) = read {
         whole = journal.refused.is_empty() && journal.running_refused.is_empty();
-        for why in [&journal.refused, &journal.running_refused] {
-            if !why.is_empty() {
-                lost.push(Lost {
-                    object: name(context, superblock),
-                    reason: why.clone(),
-                    ..Lost::default()
-                });
-            }
-        }
         writer.push(Kind::Journal, 1, 0, superblock.0, &journal)?;
         for block in &journal.blocks {
             for at in [Some(block.at), block.before].into_iter().flatten() {
@@ -102,12 +94,19 @@ fn file_system<M: PhysMem + ?Sized>(
             }
         }
     }
+    let paths = match whole {
+        true => None,
+        false => {
+            let name = name(context, superblock);
+            Some(names::write(context, writer, superblock, &name, lost)?)
+        }
+    };
     let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
     let kernel = context.kernel;
     for inode in kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES) {
         let done = inode
             .map_err(Refusal::from)
-            .and_then(|inode| one(context, writer, retained, (superblock, inode), whole));
+            .and_then(|inode| one(context, writer, retained, (superblock, inode), paths.as_ref()));
         if let Err(why) = done {
             lost.push(why.lost_of(name(context, superblock)));
         }
@@ -120,18 +119,20 @@ fn one<M: PhysMem + ?Sized>(
     writer: &mut Writer<'_>,
     retained: &mut [u8],
     (superblock, inode): (Kva, Kva),
-    whole: bool,
+    paths: Option<&Paths>,
 ) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let field = |field| mem.uint(inode, field);
-    if field(layouts.inode.i_mode)? & S_IFMT != S_IFREG || field(layouts.inode.i_nlink)? == 0 {
+    let path = paths.and_then(|paths| paths.get(&field(layouts.inode.i_ino).ok()?));
+    let named = field(layouts.inode.i_nlink)? != 0 || path.is_some();
+    if field(layouts.inode.i_mode)? & S_IFMT != S_IFREG || !named {
         return Ok(());
     }
     let size = field(layouts.inode.i_size)?;
-    if !whole
+    if paths.is_some()
         && ext4::ahead(context, inode, superblock, size)?.inode
-        && as_held(context, writer, retained, superblock, inode)?
+        && as_held(context, writer, retained, (superblock, inode), path)?
     {
         return Ok(());
     }
@@ -168,17 +169,26 @@ fn as_held<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
-    superblock: Kva,
-    inode: Kva,
+    (superblock, inode): (Kva, Kva),
+    path: Option<&Vec<u8>>,
 ) -> Result<bool> {
     if context.is_written(Kind::Inode, inode.0) {
         return Ok(true);
     }
-    let Some(path) = dentry::of_inode(context, superblock, inode)? else {
-        return Ok(false);
+    let path = match (path, dentry::of_inode(context, superblock, inode)?) {
+        (_, Some(path)) => path,
+        (Some(bytes), None) => Path {
+            bytes: bytes.clone(),
+            ..Path::default()
+        },
+        (None, None) => return Ok(false),
+    };
+    let how = As {
+        parts_follow: true,
+        named: true,
     };
     let (mark, checkpoint) = (writer.mark(), context.checkpoint());
-    let written = inodes::write_but_parts(context, writer, retained, inode, &path, true)
+    let written = inodes::write_as(context, writer, retained, inode, &path, how)
         .and_then(|()| parts_of(context, writer, retained, (superblock, inode)));
     match &written {
         Ok(()) => context.commit(),

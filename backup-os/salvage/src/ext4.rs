@@ -8,19 +8,26 @@
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
+use crate::ext4_table::Table;
+use crate::jbd2::is_uncommitted;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::page_cache::buffer_is_valid;
+use crate::page_cache::{buffer_at, buffer_is_valid};
 use crate::refusal::Result;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use shared_region::context::{DiskContent, DiskRun};
+use shared_region::crc32c::crc32c;
 
 /// `EXT4_EXTENTS_FL`.
 const EXTENTS: u64 = 0x8_0000;
 /// What makes blocks on the disk differ from pages, and names from what is asked for: `EXT4_ENCRYPT_FL`,
-/// `EXT4_JOURNAL_DATA_FL`, `EXT4_INLINE_DATA_FL`, `EXT4_CASEFOLD_FL`.
-const OTHERWISE_STORED: u64 = 0x800 | 0x4000 | 0x1000_0000 | 0x4000_0000;
+/// `EXT4_INLINE_DATA_FL`, `EXT4_CASEFOLD_FL`.
+const OTHERWISE_STORED: u64 = 0x800 | INLINE | 0x4000_0000;
+/// `EXT4_INLINE_DATA_FL`: what it holds stands in the inode.
+const INLINE: u64 = 0x1000_0000;
+/// `EXT4_JOURNAL_DATA_FL`.
+const JOURNALLED: u64 = 0x4000;
 /// `EXT4_MOUNT_DATA_FLAGS` and `EXT4_MOUNT_JOURNAL_DATA`.
 const DATA_MODE: u64 = 0xC00;
 const JOURNAL_DATA: u64 = 0x400;
@@ -47,6 +54,11 @@ crate::mirrors! {
         i_disksize: Field,
         i_sync_tid: Field,
         i_datasync_tid: Field,
+        i_file_acl: Field,
+        i_csum_seed: Field,
+        i_raw_lock: Field,
+        i_data_sem: Field = "i_data_sem.count.counter",
+        xattr_sem: Field = "xattr_sem.count.counter",
     }
 
     /// A mounted ext4.
@@ -54,6 +66,13 @@ crate::mirrors! {
     pub struct Ext4Super = "ext4_sb_info" {
         s_journal: Field,
         s_mount_opt: Field,
+        s_es: Field,
+        s_desc_size: Field,
+        s_inodes_per_group: Field,
+        s_desc_per_block_bits: Field,
+        s_inode_size: Field,
+        s_groups_count: Field,
+        s_group_desc: Field,
     }
 
     /// A block device. Its page cache holds the file system's own blocks.
@@ -132,18 +151,20 @@ pub fn ahead_of_inode<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: 
     Ok(ahead(context, inode, superblock, size)?.inode)
 }
 
-/// Whether a file system keeps data in its journal as well (`data=journal`).
+/// Whether what a file holds goes through the journal as well (`data=journal`, or an attribute of the file): pages may be
+/// newer than the disk without being dirty.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
+pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva, superblock: Kva) -> Result<bool> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let Some(mounted) = &layouts.ext4_super else {
+    let (Some(mounted), Some(own)) = (&layouts.ext4_super, &layouts.ext4_inode) else {
         return Ok(true);
     };
     let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
-    Ok(options & DATA_MODE == JOURNAL_DATA)
+    let info = inode.back(u64::from(own.vfs_inode.offset));
+    Ok(options & DATA_MODE == JOURNAL_DATA || mem.uint(info, own.i_flags)? & JOURNALLED != 0)
 }
 
 /// The size that the disk will have of a file (`i_disksize`).
@@ -172,6 +193,30 @@ pub fn block_map<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) 
     Ok(context.kernel.mem.bytes(data, own.i_data.size.min(60) as usize)?)
 }
 
+/// Whether what an inode holds stands neither in extents nor in any other way that is not known here.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_plain<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    let Some(own) = &context.kernel.types.layouts.ext4_inode else {
+        return Ok(false);
+    };
+    let info = inode.back(u64::from(own.vfs_inode.offset));
+    Ok(context.kernel.mem.uint(info, own.i_flags)? & (EXTENTS | OTHERWISE_STORED) == 0)
+}
+
+/// Whether what an inode holds stands in it, and its names are what is asked for.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_inline<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    let Some(own) = &context.kernel.types.layouts.ext4_inode else {
+        return Ok(false);
+    };
+    let info = inode.back(u64::from(own.vfs_inode.offset));
+    Ok(context.kernel.mem.uint(info, own.i_flags)? & OTHERWISE_STORED == INLINE)
+}
+
 /// Where the written blocks of a file or directory lie.
 #[derive(Debug)]
 pub struct Blocks {
@@ -194,13 +239,12 @@ impl Blocks {
     ) -> Result<Option<Self>> {
         let layouts = &context.kernel.types.layouts;
         let mem = &context.kernel.mem;
-        let (Some(own), Some(mounted)) = (&layouts.ext4_inode, &layouts.ext4_super) else {
+        let Some(own) = &layouts.ext4_inode else {
             return Ok(None);
         };
         let info = inode.back(u64::from(own.vfs_inode.offset));
         let flags = mem.uint(info, own.i_flags)?;
-        let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
-        if flags & EXTENTS == 0 || flags & OTHERWISE_STORED != 0 || options & DATA_MODE == JOURNAL_DATA {
+        if flags & EXTENTS == 0 || flags & OTHERWISE_STORED != 0 {
             return Ok(None);
         }
         let block_bits = mem.uint(superblock, layouts.super_block.s_blocksize_bits)?;
@@ -208,16 +252,30 @@ impl Blocks {
             return Ok(None);
         }
         let (device, block_bits) = (device_mapping(context, superblock)?, block_bits as u32);
+        let is_changing = is_write_locked(mem.uint(info, own.i_data_sem)?);
+        let (mut checks, seed) = (false, mem.uint(info, own.i_csum_seed)? as u32);
+        let root = match is_changing {
+            false => block_map(context, inode)?,
+            // Somebody was changing it: as it was before.
+            true => {
+                let table = Table::of(context, superblock)?;
+                let Some(root) = table.and_then(|table| table.settled_map(context, inode)) else {
+                    return Ok(None);
+                };
+                checks = table.is_some_and(|table| table.checks);
+                root
+            }
+        };
         let tree = Tree {
-            block: |number| cached_block(context, device, block_bits, number),
+            block: |number| {
+                let node = cached_block(context, device, block_bits, number)?;
+                // Below the root nothing but a checksum tells that a node is whole while somebody changes the tree.
+                (!is_changing || (checks && node_is_whole(seed, &node))).then_some(node)
+            },
             block_bits,
             size,
             nodes: Cell::new(MAX_NODES),
         };
-        let root = mem.bytes(
-            info.offset(u64::from(own.i_data.offset)),
-            own.i_data.size.min(60) as usize,
-        )?;
         let mut runs = Vec::new();
         Ok(tree.node(&root, None, &mut runs).map(|()| Self {
             runs,
@@ -265,7 +323,7 @@ pub fn content<M: PhysMem + ?Sized>(
 }
 
 /// The page cache of the device a file system lies on.
-fn device_mapping<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Kva> {
+pub fn device_mapping<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Kva> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let device = mem.ptr(superblock, layouts.super_block.s_bdev)?;
@@ -274,6 +332,11 @@ fn device_mapping<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock:
         (None, Some(inode)) => mem.ptr(mem.ptr(device, inode)?, layouts.inode.i_mapping)?,
         (None, None) => Kva::NULL,
     })
+}
+
+/// Whether the count of a `struct rw_semaphore` says that somebody may change what it protects (`RWSEM_WRITER_LOCKED`).
+pub const fn is_write_locked(count: u64) -> bool {
+    count & 1 != 0
 }
 
 /// An extent tree: its root in the inode, its other nodes in blocks of the file system.
@@ -329,13 +392,22 @@ impl<F: Fn(u64) -> Option<Vec<u8>>> Tree<F> {
     }
 }
 
+/// A block of a file system in the page cache of its device.
+#[derive(Debug)]
+pub struct CachedBlock {
+    /// What lies in it.
+    pub bytes: Vec<u8>,
+    /// A transaction that is not committed has it.
+    pub is_changed: bool,
+}
+
 /// A block of a file system, if the page cache of its device has it.
-fn cached_block<M: PhysMem + ?Sized>(
+pub fn block<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
     device: Kva,
     block_bits: u32,
     number: u64,
-) -> Option<Vec<u8>> {
+) -> Option<CachedBlock> {
     let kernel = context.kernel;
     if device.is_null() {
         return None;
@@ -355,7 +427,28 @@ fn cached_block<M: PhysMem + ?Sized>(
     }
     let start = Pfn(pfn).phys().checked_add(within)?;
     let bytes = 1usize.checked_shl(block_bits)?;
-    kernel.mem.bytes(kernel.phys_to_kva(start), bytes).ok()
+    Some(CachedBlock {
+        bytes: kernel.mem.bytes(kernel.phys_to_kva(start), bytes).ok()?,
+        is_changed: buffer_at(context, page, flags, within).is_some_and(|buffer| is_uncommitted(context, buffer)),
+    })
+}
+
+fn cached_block<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    device: Kva,
+    block_bits: u32,
+    number: u64,
+) -> Option<Vec<u8>> {
+    block(context, device, block_bits, number).map(|block| block.bytes)
+}
+
+/// Whether the checksum of a node of an extent tree, which follows its last entry, is right.
+fn node_is_whole(seed: u32, node: &[u8]) -> bool {
+    let check = || {
+        let end = ENTRY.checked_mul(usize::from(half(node, 4)?).checked_add(1)?)?;
+        Some(crc32c(seed, node.get(..end)?) == word(node, end)?)
+    };
+    check().unwrap_or(false)
 }
 
 /// Number of entries of a node, and what stands behind its header.
@@ -461,6 +554,18 @@ mod tests {
             read(&root, 11 * BLOCK, |number| block(number).filter(|_| number == 500)),
             None
         );
+    }
+
+    #[test]
+    fn a_node_that_is_being_changed_is_not_whole() {
+        let mut whole = node(0, &[extent(0, 10, 1000)]);
+        whole[4..6].copy_from_slice(&2u16.to_le_bytes());
+        whole.resize(ENTRY * 3, 0);
+        let check = crc32c(7, &whole);
+        whole.extend_from_slice(&check.to_le_bytes());
+        assert!(node_is_whole(7, &whole) && !node_is_whole(8, &whole));
+        whole[14] ^= 1;
+        assert!(!node_is_whole(7, &whole) && !node_is_whole(7, &[]));
     }
 
     #[test]

@@ -6,9 +6,8 @@ use crate::context::Context;
 use crate::ext4;
 use crate::memory::PhysMem;
 use crate::refusal::Result;
+use shared_region::ext4_dir::{head, HEAD};
 
-/// Bytes of an entry before its name.
-const HEAD: usize = 8;
 /// Blocks of a directory that are looked at.
 const MAX_BLOCKS: u64 = 1 << 14;
 
@@ -62,18 +61,6 @@ fn block_may_have(block: &[u8], name: &[u8]) -> bool {
         rest = next;
     }
     false
-}
-
-/// Inode number, length of the entry and of its name.
-fn head(entry: &[u8]) -> Option<(u32, usize, usize)> {
-    let (inode, rest) = entry.split_first_chunk()?;
-    let (length, rest) = rest.split_first_chunk()?;
-    let length = match u16::from_le_bytes(*length) {
-        // A whole block of 64 KB.
-        0 | 0xFFFF => entry.len(),
-        length => usize::from(length),
-    };
-    Some((u32::from_le_bytes(*inode), length, usize::from(*rest.first()?)))
 }
 
 #[cfg(test)]

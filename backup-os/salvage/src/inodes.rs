@@ -29,8 +29,9 @@ pub const S_IFCHR: u64 = 0o020_000;
 pub const S_IFIFO: u64 = 0o010_000;
 /// A socket.
 pub const S_IFSOCK: u64 = 0o140_000;
-/// `I_DIRTY_ALL`: inode, data attributes, pages, and times that are only in memory.
-const I_DIRTY: u64 = 1 | 2 | 4 | 1 << 11;
+/// `I_DIRTY_ALL`: inode, data attributes, pages, and times that are only in memory. The first three were bits 0 to 2 up to
+/// Linux 6.11, and are 3 to 5 since; what the other kernel has there is rare, and dirty for safety.
+const I_DIRTY: u64 = 0x3F | 1 << 11;
 /// Longest name of a file system type.
 const MAX_TYPE: usize = 32;
 /// File systems on disks whose files are found again by path.
@@ -178,20 +179,29 @@ pub fn write<M: PhysMem + ?Sized>(
     inode: Kva,
     path: &Path,
 ) -> Result<()> {
-    write_but_parts(context, writer, retained, inode, path, false)
+    write_as(context, writer, retained, inode, path, As::default())
 }
 
-/// As [`write`]. Pages of which not all blocks are known are left out if `parts_follow`, else there must be none.
+/// How a file is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct As {
+    /// Pages of which not all blocks are known are left out, because they are recorded elsewhere; else there must be none.
+    pub parts_follow: bool,
+    /// It has its name, whatever its links count, and the directories above are recorded elsewhere.
+    pub named: bool,
+}
+
+/// As [`write`], in another way.
 ///
 /// # Errors
 /// As [`write`].
-pub fn write_but_parts<M: PhysMem + ?Sized>(
+pub fn write_as<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
     inode: Kva,
     path: &Path,
-    parts_follow: bool,
+    how: As,
 ) -> Result<()> {
     if is_anonymous_shmem(context, inode)? {
         return write_shared_memory(context, writer, retained, inode, path);
@@ -219,6 +229,9 @@ pub fn write_but_parts<M: PhysMem + ?Sized>(
         };
     }
     let mut record = record(context, inode, superblock, fstype)?;
+    if how.named {
+        record.nlink = record.nlink.max(1);
+    }
     let deleted = path.deleted || record.nlink == 0;
     record.path = if deleted { Vec::new() } else { path.bytes.clone() };
     record.last_path = path.bytes.clone();
@@ -235,7 +248,7 @@ pub fn write_but_parts<M: PhysMem + ?Sized>(
             alloc::format!("{} pages of a file in memory", cached.swapped),
         ));
     }
-    if let Some(page) = cached.in_part.filter(|_| !parts_follow) {
+    if let Some(page) = cached.in_part.filter(|_| !how.parts_follow) {
         let page = alloc::format!("page {page} was read only in part");
         return Err(Refusal::new(reasons::UNREADABLE, page));
     }
@@ -268,6 +281,9 @@ pub fn write_but_parts<M: PhysMem + ?Sized>(
         // Where its blocks are on the disk may not be where they are looked for: all that is cached goes back.
         cached.all_dirty();
     }
+    if is_ext4 && ahead.content && ext4::journals_data(context, inode, superblock)? {
+        cached.all_dirty();
+    }
     let unlinked = deleted && record.nlink == 0 && ahead.inode && is_ext4;
     writer.push(Kind::Inode, 1, 0, inode.0, &record)?;
     if let Some(disk) = disk {
@@ -278,6 +294,9 @@ pub fn write_but_parts<M: PhysMem + ?Sized>(
     }
     if unlinked {
         write_name(context, writer, retained, inode, path)?;
+    }
+    if how.named {
+        return Ok(());
     }
     directories::write_above(context, writer, path)
 }

@@ -12,6 +12,8 @@
 //! block as it was is in `b_frozen_data`, unless it had been written to the log before the change: then it is nowhere in
 //! memory, and the two can be committed only as one.
 //!
+//! With `data=journal`, blocks of files are blocks of transactions like any other.
+//!
 //! Revoked blocks of the running transaction stand in the current table, those of the committing one in the other, from
 //! which they go as they are put into blocks of the log; these are in the device's page cache.
 
@@ -152,6 +154,8 @@ crate::constants! {
         jbddirty: Option<u32> = "BH_JBDDirty",
         /// The running transaction has freed it.
         freed: Option<u32> = "BH_Freed",
+        /// `b_private` is its `journal_head`.
+        journalled: Option<u32> = "BH_JBD",
     }
 }
 
@@ -233,6 +237,23 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
     Ok(Some(record))
 }
 
+/// Whether a block belongs to a transaction that is not committed. What cannot be read does.
+pub fn is_uncommitted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, buffer: Kva) -> bool {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let (Some(head), Some(bit)) = (&layouts.journal_head, layouts.journal_buffer_states.journalled) else {
+        return true;
+    };
+    let belongs = || -> Result<bool> {
+        if mem.uint(buffer, layouts.buffer_head.b_state)? & 1u64.wrapping_shl(bit) == 0 {
+            return Ok(false);
+        }
+        let jh = mem.ptr(buffer, layouts.buffer_head.b_private)?;
+        Ok(!mem.ptr(jh, head.b_transaction)?.is_null() || !mem.ptr(jh, head.b_next_transaction)?.is_null())
+    };
+    belongs().unwrap_or(true)
+}
+
 /// Operations under way on all mounted ext4 together, while the kernel may still run. What cannot be read has none.
 pub fn operations_under_way<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>) -> u64 {
     let layouts = &kernel.types.layouts;
@@ -306,9 +327,6 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         }
         if self.device != mem.ptr(superblock, layouts.super_block.s_bdev)? {
             return Err(refuse("its journal is of another file system"));
-        }
-        if ext4::journals_data(self.context, superblock)? {
-            return Err(refuse("it keeps data in its journal"));
         }
         record.inode = ext4::block_map(self.context, inode)?;
         let low = |field: Field, bits: u64| mem.uint(self.journal, field).map(|word| word & bits);

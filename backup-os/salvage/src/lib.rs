@@ -32,6 +32,7 @@
 //! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
+//! | [`names`], [`ext4_table`], [`ext4_attributes`] | names and attributes where a journal cannot be completed |
 //! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`] | their names |
 //! | [`evidence`] | why the kernel died |
 #![no_std]
@@ -63,7 +64,9 @@ pub mod error;
 pub mod event_files;
 pub mod evidence;
 pub mod ext4;
+pub mod ext4_attributes;
 pub mod ext4_dir;
+pub mod ext4_table;
 pub mod failover;
 pub mod file_locks;
 pub mod files;
@@ -90,6 +93,7 @@ pub mod mm;
 pub mod modules;
 pub mod mounts;
 pub mod mqueue;
+pub mod names;
 pub mod namespaces;
 pub mod network;
 pub mod newborn;

@@ -32,6 +32,7 @@ crate::mirrors! {
         b_blocknr: Field,
         b_data: Field,
         b_bdev: Field,
+        b_private: Field,
     }
 }
 
@@ -159,6 +160,28 @@ pub fn buffer_is_valid<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: 
         valid |= offset == at && is_valid
     });
     valid
+}
+
+/// The buffer of the block at `at` bytes into a page or folio.
+pub fn buffer_at<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: Kva, flags: u64, at: u64) -> Option<Kva> {
+    /// Blocks are 512 bytes at least.
+    const SMALLEST: u64 = 512;
+    let types = &context.kernel.types;
+    let mem = &context.kernel.mem;
+    let layout = &types.layouts.buffer_head;
+    let first = mem
+        .ptr(page, types.page.private)
+        .ok()
+        .filter(|_| has_buffers(context, flags))?;
+    let (mut buffer, mut offset) = (first, 0u64);
+    for _ in 0..=at / SMALLEST {
+        if offset == at {
+            return Some(buffer);
+        }
+        offset = offset.saturating_add(mem.uint(buffer, layout.b_size).ok()?);
+        buffer = mem.ptr(buffer, layout.b_this_page).ok().filter(|&next| next != first)?;
+    }
+    None
 }
 
 /// Whether a page or folio with these flags has blocks of its own.

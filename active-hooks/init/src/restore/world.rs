@@ -6,8 +6,8 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
-        Machine, Mapping, MessageQueue, Mount, NameGone, Network, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
-        SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue, Process,
+        PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -104,6 +104,10 @@ pub struct World<'a> {
     pub journals: Vec<Journal>,
     /// Files that nobody here holds, with data that their disks do not have.
     pub dirty_files: BTreeMap<Id, Content<'a, DirtyFile>>,
+    /// Directories of file systems whose journals cannot be completed, in which names have changed.
+    pub names: Vec<Names>,
+    /// What their inodes are.
+    pub nodes: Vec<Node>,
     /// Shared-memory objects.
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
@@ -196,6 +200,8 @@ impl<'a> World<'a> {
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::Names => self.names.push(record.decode().map_err(text)?),
+            Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => self.take_bytes(owner, record.payload)?,

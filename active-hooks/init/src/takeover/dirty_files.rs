@@ -14,13 +14,15 @@ use crate::{
         OrRefuse, Refusal, Restored,
     },
 };
-use rustix::fs::futimens;
+use rustix::fs::{futimens, open, Mode, OFlags};
 use shared_region::{
-    context::{DirtyFile, FileCache, FrameRun, PagePart},
+    context::{DirtyFile, FileCache, FrameRun, Id, PagePart},
     PAGE_SIZE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     time::{Duration, Instant},
 };
 
@@ -29,10 +31,12 @@ const STRETCH: u64 = 4096;
 /// How long all of it may take. The backup OS gives a successor up that stays ten minutes in one phase.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Puts all of it back; returns what was, and what could not be. Calls `alive` again and again meanwhile.
+/// Puts all of it back; returns what was, and what could not be. Calls `alive` again and again meanwhile. Inodes in
+/// `rewritten` have a new file under their name.
 pub fn put_back(
     world: &World<'_>,
     committed: &BTreeSet<u64>,
+    rewritten: &BTreeSet<Id>,
     host: &dyn Host,
     alive: &dyn Fn(),
 ) -> (FileCache, Vec<String>) {
@@ -42,13 +46,18 @@ pub fn put_back(
     // Without the journal a file may be one that was made anew, or lie elsewhere: how many are left as they are.
     let mut behind: BTreeMap<u64, u64> = BTreeMap::new();
     let mut done = FileCache::default();
-    for file in world.dirty_files.values() {
+    for (id, file) in &world.dirty_files {
         let record = &file.record;
         if record.ahead && !committed.contains(&record.device) {
             *behind.entry(record.device).or_default() += 1;
             continue;
         }
-        match one(world, file, host, alive, deadline) {
+        let anew = world.inodes.get(id).filter(|_| rewritten.contains(id));
+        let fd = match anew {
+            Some(inode) => by_name(&inode.record.path),
+            None => handles::to_write(world, record.device, record.number, record.generation),
+        };
+        match one(fd, file, host, alive, deadline) {
             Ok((filled, bytes)) => {
                 done.files += 1;
                 done.bytes += bytes;
@@ -84,15 +93,20 @@ fn name(device: u64) -> String {
     format!("device {}:{}", device >> 20, device & 0xF_FFFF)
 }
 
+fn by_name(path: &[u8]) -> Option<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open(OsStr::from_bytes(path), flags, Mode::empty()).ok()
+}
+
 fn one(
-    world: &World<'_>,
+    fd: Option<OwnedFd>,
     file: &Content<'_, DirtyFile>,
     host: &dyn Host,
     alive: &dyn Fn(),
     deadline: Instant,
 ) -> Restored<(Filled, u64)> {
     let record = &file.record;
-    let Some(fd) = handles::to_write(world, record.device, record.number, record.generation) else {
+    let Some(fd) = fd else {
         return Err(Refusal::new("its data", "is not put back: the file is not there"));
     };
     // The size, whatever there is to write.

@@ -1,13 +1,15 @@
 //! Files that protected processes hold open or map: what had not reached the disk is put back, at file level.
 //!
 //! In this order, because each step writes to file systems from which the one before still reads: every file is looked
-//! for, and what it has lost is read; directories get their names; files without a name are opened or made again; files
+//! for, and what it has lost is read; names are put back that were changed where a journal could not be completed;
+//! directories get their names; files without a name are opened or made again; files
 //! get names and content; names that were gone are taken away again; directories get their times.
 
 use super::{
     disk::{missing, FromDisk, Reader, WRITTEN_TO},
     fail_at, handles,
     mounts::Missing,
+    names::{self, Trees},
     plan::Plan,
 };
 use crate::{
@@ -76,13 +78,16 @@ pub fn put_back(world: &World<'_>, from_disk: &FromDisk, again: bool, host: &dyn
         missing: Missing::of(world),
         done: PutBack::default(),
     };
-    work.find();
+    let mut trees = work.find();
     work.each(is_directory, Work::directory);
     work.each(|record| record.path.is_empty() && !is_directory(record), Work::nameless);
     work.each(|record| !record.path.is_empty() && !is_directory(record), Work::named);
+    trees.link();
     work.take_names_away();
     work.tell_displaced();
     work.set_directory_times();
+    trees.finish();
+    work.done.remarks.append(&mut trees.remarks);
     work.done
 }
 
@@ -112,7 +117,8 @@ struct Work<'w, 'a> {
 }
 
 impl<'w> Work<'w, '_> {
-    fn find(&mut self) {
+    /// Looks for every file, and then puts names back that were changed on file systems without a whole journal.
+    fn find(&mut self) -> Trees<'w> {
         let mut reader = Reader::within_memory();
         for (&id, inode) in &self.world.inodes {
             if handles::is_numbered(&inode.record.fstype) {
@@ -120,6 +126,14 @@ impl<'w> Work<'w, '_> {
                     .insert(id, find_one(self.world, id, inode, self.again, &mut reader));
             }
         }
+        let trees = names::place(self.world, &mut reader, self.again);
+        if !self.world.names.is_empty() {
+            for (id, found) in &mut self.found {
+                let inode = self.world.inodes.get(id).filter(|inode| !inode.record.path.is_empty());
+                found.named = inode.is_some_and(|inode| handles::by_name(&inode.record, &inode.record.path).is_some());
+            }
+        }
+        trees
     }
 
     /// Does one step for every inode it is for, those with short paths first: directories before what is in them.

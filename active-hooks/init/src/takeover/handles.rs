@@ -69,15 +69,16 @@ fn by_handle(
     access: OFlags,
     is_it: impl Fn(&OwnedFd) -> bool,
 ) -> Option<OwnedFd> {
-    // Generation 0 would match any file.
-    let number = u32::try_from(number).ok().filter(|_| generation != 0)?;
+    let number = u32::try_from(number).ok()?;
     let mut mounts = world.mounts.iter().filter(|mount| mount.device == device);
     mounts.find_map(|mount| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
         // Another file system may be mounted there now.
         let fd = sys::open_by_handle(at.as_fd(), number, generation, access.bits() as i32).ok()?;
-        is_it(&fd).then_some(fd)
+        // Generation 0, which files have that were made with their file system, would match any.
+        let same = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (number, generation));
+        (same && is_it(&fd)).then_some(fd)
     })
 }
 

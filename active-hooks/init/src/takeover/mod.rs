@@ -19,6 +19,7 @@ pub mod haste;
 pub mod journal;
 pub mod limits;
 pub mod mounts;
+pub mod names;
 pub mod netlink;
 pub mod network;
 pub mod plan;
@@ -237,6 +238,9 @@ impl Takeover {
         let Some(inner) = &mut self.inner else { return Ok(()) };
         fail_at::here(FailAt::Mount);
         commit(&inner.device, CommitPoint::Disks)?;
+        if let Some(saved) = inner.saved.as_mut().filter(|_| leaves_uncommitted()) {
+            saved.world.names.clear();
+        }
         if let Some(Saved { world, .. }) = inner.saved.as_ref().filter(|_| !leaves_uncommitted()) {
             let again = inner.earlier.wrote_to_disks;
             let commit = || journal::commit(world, again, &inner.device);
@@ -307,7 +311,7 @@ impl Inner {
         if let Some(committed) = &self.committed {
             put_back.remarks.extend(committed.remarks.iter().cloned());
             let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
-            let of_others = || dirty_files::put_back(world, &committed.devices, device, &alive);
+            let of_others = || dirty_files::put_back(world, &committed.devices, &put_back.rewritten, device, &alive);
             let (done, remarks) = meter::at(Part::DirtyFiles, of_others);
             put_back.remarks.extend(remarks);
             files = FileCache {

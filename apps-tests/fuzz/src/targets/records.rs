@@ -28,6 +28,8 @@ fn decode(record: &Record<'_>) {
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Journal => drop(record.decode::<context::Journal>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
+        Kind::Names => drop(record.decode::<context::Names>()),
+        Kind::Node => drop(record.decode::<context::Node>()),
         Kind::FileCache => drop(record.decode::<context::FileCache>()),
         Kind::Frames => {
             for run in FrameRun::iter(record.payload) {

@@ -53,8 +53,8 @@ pub fn gather(context: &Context) -> Vec<JournalEntry> {
             pages: pages.sum(),
             choice: match (journal.refused.as_str(), journal.running_refused.as_str()) {
                 ("", "") => "committed".into(),
-                ("", why) => format!("what was being committed is committed, the rest is not: {why}"),
-                (why, _) => format!("left to the mount: {why}"),
+                ("", why) => format!("what was being committed is committed, the rest file by file: {why}"),
+                (why, _) => format!("file by file: {why}"),
             },
         }
     });

@@ -54,14 +54,15 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
         };
         match one(record, deadline, host, now) {
             Ok(done) => {
-                tell(done.text.clone());
+                let text = match done.is_whole {
+                    true => done.text,
+                    false => format!("{}; the rest file by file: {}", done.text, record.running_refused),
+                };
                 if done.is_whole {
                     committed.devices.insert(record.device);
-                } else {
-                    let why = &record.running_refused;
-                    committed.remarks.push(format!("file system on {}: {why}", record.name));
                 }
-                console::info(format_args!("file system on {}: {}", record.name, done.text));
+                console::info(format_args!("file system on {}: {text}", record.name));
+                tell(text);
             }
             Err(why) if again && record.refused.is_empty() => {
                 tell(format!("left to an earlier successor: {why}"));
@@ -70,6 +71,11 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
                     "file system on {}: left to an earlier successor: {why}",
                     record.name
                 ));
+            }
+            // Whoever made the record has put everything else in others.
+            Err(why) if !record.refused.is_empty() || !record.running_refused.is_empty() => {
+                tell(format!("file by file: {why}"));
+                console::info(format_args!("file system on {}: file by file: {why}", record.name));
             }
             Err(why) => {
                 tell(format!("as after an ordinary crash: {why}"));

@@ -1,0 +1,552 @@
+//! Names, links and attributes on file systems whose journals could not be completed.
+//!
+//! What we know on entry: such a file system is mounted as its disk has it, which is as it was at its last commit, and
+//! records say what all directories that were changed since have to have in them. What we are responsible for: every file
+//! is known by number and generation, wherever it is; what is not where it belongs is put aside first, and deleted last,
+//! when everything else has its names, so that nothing is lost that a record leads to; and if anything that changed is not
+//! known, nothing is deleted at all.
+//!
+//! In this order: [`place`] moves what there is and makes directories, links and special files; regular files that are not
+//! on the disk are made where they belong by whoever has their content; [`Trees::link`] gives those their further names and
+//! deletes what has none; [`Trees::finish`] sets owners, permissions, attributes and times.
+
+use super::disk::{self, Reader};
+use crate::{
+    boot::log,
+    restore::{inodes::times, world::World},
+    sys,
+};
+use rustix::{
+    fs::{
+        chownat, fchmod, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, linkat, mkdirat, mknodat, open, openat,
+        renameat, statat, statx, symlinkat, utimensat, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid,
+        XattrFlags, CWD,
+    },
+    io::Errno,
+};
+use shared_region::{
+    context::{Attribute, Names, Node},
+    ext4_dir,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::{CString, OsStr},
+    fs,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where what is not where it belongs is put aside, in the root of its file system, and what it is called if it stays.
+const ASIDE: &str = ".orthros-aside";
+const KEPT: &str = ".orthros-displaced";
+/// Number of the root directory of an ext4.
+const ROOT: u64 = 2;
+
+/// Number and generation.
+type Key = (u64, u32);
+/// Names of a directory, and to what each leads; the generation may be unknown.
+type Wanted = BTreeMap<Vec<u8>, (u64, Option<u32>)>;
+
+/// File systems at work.
+#[derive(Debug, Default)]
+pub struct Trees<'w> {
+    trees: Vec<Tree<'w>>,
+    /// What could not be done.
+    pub remarks: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Tree<'w> {
+    /// Device number it has now.
+    number: u64,
+    /// Inode number of its root directory.
+    top: u64,
+    /// Where it is mounted.
+    at: PathBuf,
+    root: OwnedFd,
+    aside: OwnedFd,
+    /// Directories in which names have changed.
+    directories: BTreeMap<Key, OwnedFd>,
+    /// Regular files that are not on the disk, and their names.
+    anew: BTreeMap<Key, Vec<(Key, Vec<u8>)>>,
+    /// Other files that were made here, by one of their names.
+    made: BTreeMap<Key, (Key, Vec<u8>)>,
+    nodes: BTreeMap<Key, &'w Node>,
+    /// Everything that changed is known.
+    is_complete: bool,
+    /// Names that were given, moved or taken away.
+    count: u64,
+    /// Of what was put aside last.
+    next: u64,
+    remarks: Vec<String>,
+}
+
+/// Moves, removes and makes names. If an earlier successor has begun with it (`again`), what it has made anew stays.
+pub fn place<'w>(world: &'w World<'_>, reader: &mut Reader, again: bool) -> Trees<'w> {
+    let devices: BTreeSet<u64> = world.names.iter().map(|names| names.device).collect();
+    let mut all = Trees::default();
+    for device in devices {
+        let names: Vec<&Names> = world.names.iter().filter(|names| names.device == device).collect();
+        match Tree::open(world, device, &names) {
+            Ok(mut tree) => {
+                tree.place(world, &names, reader, again);
+                all.trees.push(tree);
+            }
+            Err(why) => all.remarks.push(format!(
+                "names that were changed last on device {}:{} are not put back: {why}",
+                device >> 20,
+                device & 0xF_FFFF
+            )),
+        }
+    }
+    all
+}
+
+impl Trees<'_> {
+    /// Gives files that were made anew their further names, and deletes what has none.
+    pub fn link(&mut self) {
+        for tree in &mut self.trees {
+            tree.link();
+            tree.clear();
+        }
+    }
+
+    /// Sets what is not content, and tells what was done.
+    pub fn finish(&mut self) {
+        for tree in &mut self.trees {
+            tree.attributes();
+            log::info(format_args!(
+                "{}: {} names are put back in {} directories",
+                tree.at.display(),
+                tree.count,
+                tree.directories.len()
+            ));
+            self.remarks.append(&mut tree.remarks);
+        }
+        for remark in &self.remarks {
+            log::warning(format_args!("{remark}"));
+        }
+    }
+}
+
+impl<'w> Tree<'w> {
+    fn open(world: &'w World<'_>, device: u64, names: &[&Names]) -> Result<Self, String> {
+        let uuid = names.first().map(|names| names.uuid).unwrap_or_default();
+        let disk = disk::locate(uuid, Duration::ZERO)?;
+        let number = fs::metadata(&disk).map_err(|error| error.to_string())?.rdev();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut whole = world.mounts.iter().filter(|it| it.device == device && it.root == b"/");
+        let (at, root) = whole
+            .find_map(|mount| {
+                let at = Path::new(OsStr::from_bytes(&mount.mountpoint));
+                let root = open(at, flags, Mode::empty()).ok()?;
+                let found = fstat(&root).ok()?;
+                (found.st_dev == number && found.st_ino == ROOT).then(|| (at.to_owned(), root))
+            })
+            .ok_or("it is not mounted")?;
+        match mkdirat(&root, ASIDE, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        let aside = openat(&root, ASIDE, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(|error| error.to_string())?;
+        let nodes = world.nodes.iter().filter(|node| node.device == device);
+        Ok(Self {
+            number,
+            top: ROOT,
+            at,
+            root,
+            aside,
+            directories: BTreeMap::new(),
+            anew: BTreeMap::new(),
+            made: BTreeMap::new(),
+            nodes: nodes.map(|node| ((node.number, node.generation), node)).collect(),
+            is_complete: true,
+            count: 0,
+            next: 0,
+            remarks: Vec::new(),
+        })
+    }
+
+    fn place(&mut self, world: &World<'_>, all: &[&Names], reader: &mut Reader, again: bool) {
+        let mut wanted: BTreeMap<Key, (Wanted, &Names, bool)> = BTreeMap::new();
+        for names in all {
+            let key = (names.number, names.generation);
+            let whole = whole(names, reader);
+            let is_complete = names.is_complete && whole.is_ok();
+            self.is_complete &= is_complete;
+            let list = whole.unwrap_or_else(|why| {
+                self.remarks.push(format!("{}: {why}", self.name(names)));
+                listed(names)
+            });
+            match self.directory(key) {
+                Ok(fd) => drop(self.directories.insert(key, fd)),
+                Err(error) => {
+                    self.is_complete = false;
+                    self.remarks.push(format!("{}: {error}", self.name(names)));
+                    continue;
+                }
+            }
+            wanted.insert(key, (list, names, is_complete));
+        }
+        let since = again.then_some(world.machine.clock.realtime);
+        for (&key, (list, names, is_complete)) in &wanted {
+            self.put_aside(key, list, names, *is_complete, since);
+        }
+        for (&key, (list, names, _)) in &wanted {
+            for (name, &of) in list {
+                if let Err(why) = self.give(key, name, of, since) {
+                    let name = String::from_utf8_lossy(name);
+                    self.remarks.push(format!("{}/{name}: {why}", self.name(names)));
+                }
+            }
+        }
+    }
+
+    fn name(&self, names: &Names) -> String {
+        match names.path.is_empty() {
+            true => format!("{}, directory {}", self.at.display(), names.number),
+            false => String::from_utf8_lossy(&names.path).into_owned(),
+        }
+    }
+
+    /// A directory, which is made aside if the disk does not have it.
+    fn directory(&mut self, key: Key) -> Result<OwnedFd, String> {
+        if key.0 == self.top {
+            return self.root.try_clone().map_err(|error| error.to_string());
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if let Some(found) = self.by_handle(key, flags) {
+            return Ok(found);
+        }
+        let name = self.free()?;
+        mkdirat(&self.aside, name.as_c_str(), Mode::RWXU).map_err(|error| error.to_string())?;
+        self.count += 1;
+        openat(&self.aside, name.as_c_str(), flags, Mode::empty()).map_err(|error| error.to_string())
+    }
+
+    fn by_handle(&self, (number, generation): Key, flags: OFlags) -> Option<OwnedFd> {
+        let short = u32::try_from(number).ok()?;
+        let fd = sys::open_by_handle(self.root.as_fd(), short, generation, flags.bits() as i32).ok()?;
+        // Generation 0, which files have that were made with their file system, would match any.
+        let is_it = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (short, generation));
+        (is_it && fstat(&fd).ok()?.st_nlink != 0).then_some(fd)
+    }
+
+    /// A name that nothing put aside has.
+    fn free(&mut self) -> Result<CString, String> {
+        loop {
+            self.next += 1;
+            let name = CString::new(self.next.to_string()).map_err(|error| error.to_string())?;
+            if sys::handle_of(self.aside.as_fd(), &name).is_err() {
+                return Ok(name);
+            }
+        }
+    }
+
+    /// Moves away what is not where it belongs.
+    fn put_aside(&mut self, key: Key, wanted: &Wanted, names: &Names, is_complete: bool, since: Option<i64>) {
+        let there = self.directories.get(&key).map(entries);
+        let there = match there {
+            Some(Ok(there)) => there,
+            Some(Err(error)) => {
+                self.is_complete = false;
+                return self.remarks.push(format!("{}: {error}", self.name(names)));
+            }
+            None => return,
+        };
+        let gone: BTreeSet<&[u8]> = names.gone.iter().map(Vec::as_slice).collect();
+        for name in there {
+            let ours = key.0 == self.top && [ASIDE, KEPT].iter().any(|own| name.starts_with(own.as_bytes()));
+            let of = wanted.get(&name).copied();
+            let stays = of.is_none() && !is_complete && !gone.contains(&*name);
+            if ours || stays || self.is_in_place(key, &name, of, since) {
+                continue;
+            }
+            let done = self.free().and_then(|free| {
+                let directory = self.directories.get(&key).ok_or("it is not there")?;
+                let done = renameat(directory, &*name, &self.aside, free.as_c_str());
+                done.map_err(|error| error.to_string())
+            });
+            match done {
+                Ok(()) => self.count += 1,
+                Err(why) => {
+                    let name = String::from_utf8_lossy(&name).into_owned();
+                    self.remarks
+                        .push(format!("{}/{name}: is back: {why}", self.name(names)));
+                }
+            }
+        }
+    }
+
+    /// Whether a name leads to what it has to.
+    fn is_in_place(&self, key: Key, name: &[u8], of: Option<(u64, Option<u32>)>, since: Option<i64>) -> bool {
+        let Some(directory) = self.directories.get(&key) else {
+            return false;
+        };
+        let Ok(text) = CString::new(name) else { return false };
+        // What another file system is mounted on cannot be looked at, and not be moved either.
+        let covered = |there: rustix::fs::Stat| there.st_dev != self.number;
+        if statat(directory, text.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok_and(covered) {
+            return true;
+        }
+        let Some((number, generation)) = of else { return false };
+        match sys::handle_of(directory.as_fd(), &text) {
+            Ok((there, born)) => {
+                let is_it = u64::from(there) == number && generation.is_none_or(|generation| generation == born);
+                is_it || since.is_some_and(|since| is_file_since(directory, name, since))
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Gives a name to what it has to lead to.
+    fn give(&mut self, key: Key, name: &[u8], of: (u64, Option<u32>), since: Option<i64>) -> Result<(), String> {
+        if self.is_in_place(key, name, Some(of), since) {
+            return Ok(());
+        }
+        let text = |error: Errno| error.to_string();
+        let (number, Some(generation)) = of else {
+            return Err("what it led to is not known".into());
+        };
+        let what = (number, generation);
+        let Some(directory) = self.directories.get(&key) else {
+            return Err("its directory is not there".into());
+        };
+        if let Some(moved) = self.directories.get(&what) {
+            let old = fs::read_link(magic(moved)).map_err(|error| error.to_string())?;
+            renameat(CWD, &old, directory, name).map_err(text)?;
+        } else if let Some(found) = self.by_handle(what, OFlags::PATH | OFlags::NOFOLLOW) {
+            let kind = fstat(&found).map_err(text)?.st_mode;
+            if FileType::from_raw_mode(kind) == FileType::Directory {
+                let old = fs::read_link(magic(&found)).map_err(|error| error.to_string())?;
+                renameat(CWD, &old, directory, name).map_err(text)?;
+            } else {
+                linkat(&found, c"", directory, name, AtFlags::EMPTY_PATH).map_err(text)?;
+            }
+        } else if let Some((of, old)) = self.made.get(&what) {
+            let from = self.directories.get(of).ok_or("its other name is not there")?;
+            linkat(from, old.as_slice(), directory, name, AtFlags::empty()).map_err(text)?;
+        } else {
+            let Some(node) = self.nodes.get(&what) else {
+                return Err("it is not on the disk, and not in memory".into());
+            };
+            match FileType::from_raw_mode(node.mode) {
+                FileType::RegularFile => {
+                    self.anew.entry(what).or_default().push((key, name.to_vec()));
+                    return Ok(());
+                }
+                FileType::Symlink if !node.target.is_empty() => {
+                    symlinkat(node.target.as_slice(), directory, name).map_err(text)?;
+                }
+                kind @ (FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice) => {
+                    mknodat(directory, name, kind, Mode::RUSR | Mode::WUSR, node.rdev).map_err(text)?;
+                }
+                _ => return Err("it is not on the disk, and what it was is not known".into()),
+            }
+            self.made.insert(what, (key, name.to_vec()));
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// See [`Trees::link`].
+    fn link(&mut self) {
+        for (what, places) in std::mem::take(&mut self.anew) {
+            let mut missing = Vec::new();
+            let mut found = None;
+            for (key, name) in &places {
+                let directory = self.directories.get(key);
+                let is_there = directory.is_some_and(|directory| {
+                    CString::new(name.as_slice()).is_ok_and(|name| sys::handle_of(directory.as_fd(), &name).is_ok())
+                });
+                match (is_there, found) {
+                    (true, None) => found = Some((key, name)),
+                    (true, Some(_)) => {}
+                    (false, _) => missing.push((key, name)),
+                }
+            }
+            for (key, name) in missing {
+                let done = match (found, self.directories.get(key)) {
+                    (Some((of, old)), Some(directory)) => match self.directories.get(of) {
+                        Some(from) => linkat(from, old.as_slice(), directory, name.as_slice(), AtFlags::empty())
+                            .map_err(|error| error.to_string()),
+                        None => Err("its other name is not there".into()),
+                    },
+                    _ => Err("it is not on the disk, and could not be made".into()),
+                };
+                match done {
+                    Ok(()) => self.count += 1,
+                    Err(why) => {
+                        let name = String::from_utf8_lossy(name).into_owned();
+                        self.remarks.push(format!("{}, {name}: {why}", self.at.display()));
+                    }
+                }
+            }
+            if let Some((key, name)) = found {
+                self.made.insert(what, (*key, name.clone()));
+            }
+        }
+    }
+
+    /// Deletes what was put aside and has no name, or keeps it all.
+    fn clear(&mut self) {
+        let aside = self.at.join(ASIDE);
+        if self.is_complete && self.remarks.is_empty() {
+            if let Err(error) = fs::remove_dir_all(&aside) {
+                self.remarks.push(format!("{}: {error}", aside.display()));
+            }
+            return;
+        }
+        // An empty directory has nothing to be kept for.
+        if fs::remove_dir(&aside).is_ok() {
+            return;
+        }
+        let free = (0..).map(|number| self.at.join(format!("{KEPT}-{number}")));
+        let kept = free
+            .into_iter()
+            .find(|kept| kept.symlink_metadata().is_err())
+            .unwrap_or_default();
+        let done = fs::rename(&aside, &kept);
+        self.remarks.push(match done {
+            Ok(()) => format!("{}: has what was removed or moved last", kept.display()),
+            Err(error) => format!("{}: {error}", aside.display()),
+        });
+    }
+
+    /// See [`Trees::finish`].
+    fn attributes(&mut self) {
+        let (directories, others): (Vec<_>, Vec<_>) = self
+            .nodes
+            .iter()
+            .map(|(&key, &node)| (key, node))
+            .partition(|(_, node)| FileType::from_raw_mode(node.mode) == FileType::Directory);
+        for (key, node) in others.into_iter().chain(directories) {
+            if let Err(why) = self.attributes_of(key, node) {
+                self.remarks
+                    .push(format!("{}, inode {}: {why}", self.at.display(), node.number));
+            }
+        }
+    }
+
+    fn attributes_of(&self, key: Key, node: &Node) -> Result<(), String> {
+        let kind = FileType::from_raw_mode(node.mode);
+        let readable = matches!(kind, FileType::RegularFile | FileType::Directory);
+        let access = match readable {
+            true => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW,
+            false => OFlags::PATH | OFlags::NOFOLLOW,
+        };
+        let made = || {
+            let (of, name) = self.made.get(&key)?;
+            openat(self.directories.get(of)?, name.as_slice(), access, Mode::empty()).ok()
+        };
+        let found = match self.directories.get(&key) {
+            Some(directory) => directory.try_clone().ok(),
+            None => self.by_handle(key, access).or_else(made),
+        };
+        // Where it could not be made that was said.
+        let Some(fd) = found else { return Ok(()) };
+        set(&fd, node, readable)
+    }
+}
+
+fn set(fd: &OwnedFd, node: &Node, readable: bool) -> Result<(), String> {
+    let text = |what: &'static str| move |error: Errno| format!("{what}: {error}");
+    let there = fstat(fd).map_err(text("status"))?;
+    // A change of the owner takes file capabilities away.
+    if (there.st_uid, there.st_gid) != (node.uid, node.gid) {
+        let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+        chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(text("owner"))?;
+    }
+    if readable {
+        if let Some(wanted) = &node.attributes {
+            attributes(fd, wanted).map_err(text("extended attributes"))?;
+        }
+        // An access list changes it.
+        fchmod(fd, Mode::from_raw_mode(node.mode & 0o7777)).map_err(text("permissions"))?;
+    } else if FileType::from_raw_mode(node.mode) != FileType::Symlink {
+        let path = magic(fd);
+        chmodat_path(&path, node.mode).map_err(text("permissions"))?;
+    }
+    utimensat(fd, c"", &times(node.times), AtFlags::EMPTY_PATH).map_err(text("times"))
+}
+
+fn chmodat_path(path: &str, mode: u32) -> rustix::io::Result<()> {
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
+}
+
+/// Sets extended attributes, and takes those away that there are not to be.
+fn attributes(fd: &OwnedFd, wanted: &[Attribute]) -> rustix::io::Result<()> {
+    let mut room = vec![0; 64 << 10];
+    let length = match flistxattr(fd, &mut room) {
+        Err(Errno::OPNOTSUPP) if wanted.is_empty() => return Ok(()),
+        other => other?,
+    };
+    let there = room[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
+    for name in there {
+        if !wanted.iter().any(|one| one.name == name) {
+            fremovexattr(fd, name)?;
+        }
+    }
+    for one in wanted {
+        let mut value = vec![0; one.value.len() + 1];
+        let is_there = fgetxattr(fd, one.name.as_slice(), &mut value).is_ok_and(|length| value[..length] == one.value);
+        if !is_there {
+            fsetxattr(fd, one.name.as_slice(), &one.value, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+fn magic(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Names in a directory.
+fn entries(directory: &OwnedFd) -> std::io::Result<Vec<Vec<u8>>> {
+    let all = fs::read_dir(magic(directory))?;
+    all.map(|entry| entry.map(|entry| entry.file_name().as_bytes().to_vec()))
+        .collect()
+}
+
+/// Whether a name leads to something else than a directory that was made since a time.
+fn is_file_since(directory: &OwnedFd, name: &[u8], since: i64) -> bool {
+    let wanted = StatxFlags::BTIME | StatxFlags::TYPE;
+    let found = statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, wanted);
+    found.is_ok_and(|found| {
+        let kind = FileType::from_raw_mode(found.stx_mode.into());
+        let born =
+            i64::from(found.stx_btime.tv_nsec).saturating_add(found.stx_btime.tv_sec.saturating_mul(1_000_000_000));
+        found.stx_mask & wanted.bits() == wanted.bits() && kind != FileType::Directory && born >= since
+    })
+}
+
+/// The names that are recorded.
+fn listed(names: &Names) -> Wanted {
+    let entries = names.entries.iter();
+    entries
+        .map(|entry| (entry.name.clone(), (entry.number, entry.generation)))
+        .collect()
+}
+
+/// All names of a directory: those that are recorded, and those in blocks that have not changed.
+fn whole(names: &Names, reader: &mut Reader) -> Result<Wanted, String> {
+    let mut all = listed(names);
+    if names.rest.is_empty() {
+        return Ok(all);
+    }
+    let gone: BTreeSet<&[u8]> = names.gone.iter().map(Vec::as_slice).collect();
+    for piece in reader.read(names.uuid, &names.rest)? {
+        let found = ext4_dir::names(&piece.bytes).ok_or("a block of it makes no sense")?;
+        for (name, number) in found.into_iter().filter(|(name, _)| !gone.contains(&**name)) {
+            all.entry(name).or_insert((number.into(), None));
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests;

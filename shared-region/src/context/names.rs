@@ -1,0 +1,74 @@
+//! What names and attributes files have on a file system whose journal cannot be completed.
+
+use super::DiskRun;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// The names in a directory, some of which its disk may not have, or have still ([`crate::record::Kind::Names`]). All that
+/// is neither here nor in [`Self::rest`] is gone, if [`Self::is_complete`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// Device number of the file system.
+    pub device: u64,
+    /// Inode number of the directory.
+    pub number: u64,
+    /// Its generation.
+    pub generation: u32,
+    /// Its path, for messages; may be empty.
+    pub path: Vec<u8>,
+    /// Names but `.` and `..`.
+    pub entries: Vec<Name>,
+    /// Names that are known to be gone, whatever [`Self::rest`] says.
+    pub gone: Vec<Vec<u8>>,
+    /// UUID of the file system.
+    pub uuid: [u8; 16],
+    /// Blocks of the directory that were not in memory, and have not changed therefore.
+    pub rest: Vec<DiskRun>,
+    /// Nothing that could be read is left out.
+    pub is_complete: bool,
+}
+
+/// A name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    /// The name.
+    pub name: Vec<u8>,
+    /// Inode number of what it leads to.
+    pub number: u64,
+    /// Its generation, if it is known; else it is what the disk says.
+    pub generation: Option<u32>,
+}
+
+/// Any kind of file that its disk may not know as it is ([`crate::record::Kind::Node`]), but for what a regular file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Device number of the file system.
+    pub device: u64,
+    /// Inode number.
+    pub number: u64,
+    /// Generation.
+    pub generation: u32,
+    /// File type and permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Access and modification time in nanoseconds since 1970.
+    pub times: [i64; 2],
+    /// Device number of a device, as `mknod` takes it.
+    pub rdev: u64,
+    /// Where a symbolic link leads; empty if that is not known.
+    pub target: Vec<u8>,
+    /// Extended attributes; `None` if they are those on the disk, or not known.
+    pub attributes: Option<Vec<Attribute>>,
+}
+
+/// An extended attribute, as `setxattr` takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribute {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
