@@ -23,12 +23,13 @@ mod sockets;
 mod sysv_ipc;
 mod threads;
 mod timers;
+mod unix_sockets;
 
 use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 23] = [
+    let lists: [&'static [Cell]; 24] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         pipes::CELLS,
         sysv_ipc::CELLS,
         sockets::CELLS,
+        unix_sockets::CELLS,
         event_files::CELLS,
         timers::CELLS,
         clocks::CELLS,
