@@ -38,6 +38,7 @@ union request {
 	struct orthros_stage_write stage_write;
 	struct orthros_stage_commit stage_commit;
 	struct orthros_update update;
+	struct orthros_peer_credentials peer_credentials;
 };
 
 static void fill_info(struct orthros_info *info)
@@ -155,6 +156,8 @@ static int dispatch(unsigned int command, union request *request)
 		return hang_configure(&request->configure);
 	case ORTHROS_UPDATE:
 		return update_go(&request->update);
+	case ORTHROS_PEER_CREDENTIALS:
+		return peer_credentials(&request->peer_credentials);
 	default:
 		return -ENOTTY;
 	}

@@ -141,6 +141,9 @@ void lazy_stop(void);
 /* cache.c */
 int cache_write(struct orthros_cache *request);
 
+/* peer.c */
+int peer_credentials(const struct orthros_peer_credentials *request);
+
 /* resume.c */
 int resume_call(const struct orthros_resume_call *request);
 int resume_task_state(const struct orthros_task_state *request);

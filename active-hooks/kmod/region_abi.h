@@ -486,6 +486,16 @@ struct orthros_stage_commit {
 	__u64 request;
 };
 
+struct orthros_peer_credentials {
+	__u64 fd;
+	__u64 of_peer;
+	__u64 process;
+	__u64 user;
+	__u64 group;
+	__u64 groups;
+	__u64 count;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -507,5 +517,6 @@ struct orthros_stage_commit {
 #define ORTHROS_STAGE_COMMIT _IOWR('O', 35, struct orthros_stage_commit)
 #define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
 #define ORTHROS_CACHE _IOWR('O', 64, struct orthros_cache)
+#define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
 
 #endif

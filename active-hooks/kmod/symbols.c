@@ -9,6 +9,7 @@
 #include <linux/kprobes.h>
 #include <linux/memory_hotplug.h>
 #include <linux/sched.h>
+#include <net/af_unix.h>
 #include "btf.h"
 #include "orthros.h"
 #include "symbols.h"
@@ -114,6 +115,11 @@ static struct expected_member expected_members[] = {
 	MEMBER(page, _refcount),
 	MEMBER(page, _mapcount),
 	MEMBER(page, mapping),
+	MEMBER(sock, sk_peer_lock),
+	MEMBER(sock, sk_peer_pid),
+	MEMBER(sock, sk_peer_cred),
+	MEMBER(unix_sock, peer),
+	MEMBER(unix_sock, lock),
 	MEMBER(task_struct, restart_block),
 	MEMBER(task_struct, start_boottime),
 	MEMBER(task_struct, utime),

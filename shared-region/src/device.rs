@@ -346,6 +346,29 @@ pub mod update_flags {
 /// did not take over.
 pub const UPDATE: u64 = iowr::<Update>(17);
 
+/// Argument of [`PEER_CREDENTIALS`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PeerCredentials {
+    /// Descriptor of a socket of AF_UNIX.
+    pub fd: u64,
+    /// Not 0: the socket that it is connected to is meant.
+    pub of_peer: u64,
+    /// Id of a process.
+    pub process: u64,
+    /// Its user.
+    pub user: u64,
+    /// Its group.
+    pub group: u64,
+    /// User address of further groups, 32 bits each.
+    pub groups: u64,
+    /// Their number.
+    pub count: u64,
+}
+/// Sets whom `SO_PEERCRED` names. ESRCH if there is no such process, ENOTCONN if there is no peer, EINVAL if it is no socket of
+/// AF_UNIX.
+pub const PEER_CREDENTIALS: u64 = iowr::<PeerCredentials>(80);
+
 /// Argument of [`COMMIT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

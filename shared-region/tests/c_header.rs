@@ -81,6 +81,9 @@ fn structures(out: &mut String) {
     structure!(text, device::AddMemory, "orthros_add_memory", { start, size, withheld, given, nanoseconds });
     structure!(text, device::Lazy, "orthros_lazy", { step, pid, runs, count, pages, nanoseconds });
     structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
+    structure!(text, device::PeerCredentials, "orthros_peer_credentials", {
+        fd, of_peer, process, user, group, groups, count
+    });
     structure!(text, device::Adopt, "orthros_adopt", { pid, runs, count, adopted, copied, stopped_at, nanoseconds });
     structure!(text, device::Release, "orthros_release", { released, nanoseconds });
     structure!(text, device::ResumeCall, "orthros_resume_call", { tid, kind, a, b, expires, c });
@@ -250,6 +253,7 @@ fn constants(out: &mut String) {
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
         ("CACHE", device::CACHE),
+        ("PEER_CREDENTIALS", device::PEER_CREDENTIALS),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),

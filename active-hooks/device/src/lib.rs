@@ -17,10 +17,10 @@ use shared_region::{
     context::FrameRun,
     control::CommitPoint,
     device::{
-        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, Protect, Release, Rest, ResumeCall,
-        StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY, ADOPT, CACHE,
-        COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PROTECT, RELEASE, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT,
-        STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
+        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, PeerCredentials, Protect, Release,
+        Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY,
+        ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, REST, RESUME,
+        STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -314,6 +314,14 @@ impl Device {
     /// EPERM unless the module was loaded with `allow_test=1`.
     pub fn test(&self, mut test: Test) -> Result<(), DeviceError> {
         ioctl::update::<TEST, Test>(&self.fd, "TEST", &mut test)
+    }
+
+    /// Sets whom `SO_PEERCRED` names. The groups must stay where they are during the call.
+    ///
+    /// # Errors
+    /// ESRCH if there is no such process, ENOTCONN if there is no peer.
+    pub fn peer_credentials(&self, mut request: PeerCredentials) -> Result<(), DeviceError> {
+        ioctl::update::<PEER_CREDENTIALS, PeerCredentials>(&self.fd, "PEER_CREDENTIALS", &mut request)
     }
 
     /// Sets a deadline.

@@ -40,6 +40,10 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     pub namespaces: Namespaces,
     /// Offsets of open files that an interrupted call has moved, by address of `struct file`.
     pub positions: HashMap<Kva, u64>,
+    /// Sockets that processes to be recorded hold.
+    pub sockets: HashSet<Kva>,
+    /// How deep in what is on its way in sockets the present object lies.
+    pub nesting: u32,
     /// Numbers for the report.
     pub tally: Summary,
     zero: u64,
@@ -75,6 +79,8 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             now,
             namespaces,
             positions: HashMap::new(),
+            sockets: HashSet::new(),
+            nesting: 0,
             tally: Summary::default(),
             zero: variable(globals.zero_pfn),
             huge_zero: variable(globals.huge_zero_pfn),

@@ -71,6 +71,26 @@ crate::constants! {
     }
 }
 
+/// Supplementary groups.
+///
+/// # Errors
+/// They cannot be read.
+pub fn groups<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, cred: Kva) -> Result<Vec<u32>> {
+    let types = &kernel.types.layouts;
+    let mem = &kernel.mem;
+    let info = mem.ptr(cred, types.cred.group_info)?;
+    let count = mem.uint(info, types.group_info.ngroups)?;
+    if count > MAX_GROUPS {
+        return Err(Refusal::new(reasons::UNREADABLE, alloc::format!("{count} groups")));
+    }
+    let groups = mem.bytes(
+        info.offset(u64::from(types.group_info.gid.offset)),
+        (count as usize).saturating_mul(4),
+    )?;
+    let (groups, _) = groups.as_chunks::<4>();
+    Ok(groups.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect())
+}
+
 /// Translates credentials.
 ///
 /// # Errors
@@ -82,17 +102,6 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, cred: Kva) -> Result<Cr
     let id = |field| mem.uint(cred, field).map(|id| id as u32);
     // `kernel_cap_t` is one word, or two halves of it in order (up to Linux 6.2, f122a08b197d).
     let capability = |field: Field| mem.u64(cred.offset(u64::from(field.offset)));
-
-    let info = mem.ptr(cred, layout.group_info)?;
-    let count = mem.uint(info, types.group_info.ngroups)?;
-    if count > MAX_GROUPS {
-        return Err(Refusal::new(reasons::UNREADABLE, alloc::format!("{count} groups")));
-    }
-    let groups = mem.bytes(
-        info.offset(u64::from(types.group_info.gid.offset)),
-        (count as usize).saturating_mul(4),
-    )?;
-    let (groups, _) = groups.as_chunks::<4>();
 
     let mut keyrings = Vec::new();
     for (name, field) in [("process", layout.process_keyring), ("thread", layout.thread_keyring)] {
@@ -117,7 +126,7 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, cred: Kva) -> Result<Cr
     Ok(Creds {
         uid: [id(layout.uid)?, id(layout.euid)?, id(layout.suid)?, id(layout.fsuid)?],
         gid: [id(layout.gid)?, id(layout.egid)?, id(layout.sgid)?, id(layout.fsgid)?],
-        groups: groups.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect(),
+        groups: groups(kernel, cred)?,
         caps: [
             capability(layout.cap_inheritable)?,
             capability(layout.cap_permitted)?,

@@ -20,6 +20,7 @@ use crate::network;
 use crate::process::{self, Written};
 use crate::protected;
 use crate::refusal::Refusal;
+use crate::sockets;
 use crate::sysv_ipc;
 use crate::tasks::{self, ProcessEntry};
 use alloc::string::{String, ToString};
@@ -120,6 +121,7 @@ pub fn run<M: PhysMem + ?Sized>(
         let moved = process::moved_files(&context, entry);
         context.positions.extend(moved);
     }
+    context.sockets = sockets::held(&context, chosen());
     let mut lost: Vec<(u32, Lost)> = Vec::new();
     for entry in chosen() {
         let (mark, checkpoint) = (writer.mark(), context.checkpoint());

@@ -150,6 +150,32 @@ pub fn write<M: PhysMem + ?Sized>(
     file_locks::write(context, writer, &table, files)
 }
 
+/// Writes open files that are on their way to whoever takes them, unless they were recorded.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_passed<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    passed: &[Kva],
+) -> Result<()> {
+    for &file in passed {
+        if !context.first(Kind::OpenFile, file.0) {
+            continue;
+        }
+        if let Some(sk) = sockets::behind(context, file)? {
+            // Nobody has recorded it as one that is held.
+            if !context.sockets.contains(&sk) {
+                return Err(sockets::refuse("AF_UNIX, with a socket on its way"));
+            }
+        }
+        open_file(context, writer, retained, &[], file)
+            .map_err(|refusal| refusal.of(|| alloc::string::String::from("descriptor on its way")))?;
+    }
+    Ok(())
+}
+
 /// One open file, with the object behind it.
 fn open_file<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
@@ -199,7 +225,7 @@ fn open_file<M: PhysMem + ?Sized>(
                 .kernel
                 .mem
                 .ptr(file, context.kernel.types.layouts.file.private_data)?;
-            sockets::write(context, writer, data)
+            sockets::write(context, writer, retained, data)
         }
         OpenFileKind::PtyMaster { terminal } | OpenFileKind::PtySlave { terminal, .. } => {
             terminals::write(context, writer, terminal)

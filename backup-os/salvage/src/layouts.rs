@@ -38,7 +38,7 @@ use crate::sockets::inet::{InetSock, UdpSock};
 use crate::sockets::inet6::Ipv6Pinfo;
 use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
 use crate::sockets::tcp::{InetConnectionSock, TcpCongestionOps, TcpSkbCb, TcpSock};
-use crate::sockets::unix::{UnixAddress, UnixSkbParms, UnixSock};
+use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, SockFlags, Socket};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
@@ -316,6 +316,8 @@ crate::mirror_set! {
         unix_skb_parms: UnixSkbParms,
         /// `struct unix_address`.
         unix_address: UnixAddress,
+        /// `struct scm_fp_list`.
+        scm_fp_list: ScmFpList,
         /// `struct sk_buff`.
         sk_buff: SkBuff,
         /// `struct sk_buff_head`.

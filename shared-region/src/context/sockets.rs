@@ -103,15 +103,71 @@ pub struct TcpConnection {
     pub window: [u32; 5],
 }
 
-/// A socket of AF_UNIX.
+/// A socket of AF_UNIX. What is in its receive queue belongs to [`UnixSocket::messages`], one after the other.
+///
+/// Not every one belongs to an open file: there are those that wait to be accepted, and ends of others that nobody who is
+/// protected has any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnixSocket {
     /// What it is bound to, as in `sun_path`: a path, or an abstract name after a NUL; empty if it is not bound.
     pub name: Vec<u8>,
+    /// The name is that of the socket that listened, not one that others find this one by.
+    pub inherited: bool,
+    /// The file of a path, if it still has a name.
+    pub file: Option<SocketFile>,
     /// Whom it is connected to.
     pub peer: UnixPeer,
+    /// It listens; these sockets wait to be accepted, the oldest first.
+    pub listening: Option<Vec<Id>>,
+    /// Connections (if it listens) or datagrams that may wait.
+    pub limit: u32,
     /// Directions that are closed: 1 receiving, 2 sending.
     pub shutdown: u32,
+    /// The next call fails because what its peer had not read was lost (`ECONNRESET`).
+    pub reset: bool,
+    /// Whom `SO_PEERCRED` names.
+    pub credentials: Option<UnixCredentials>,
+    /// What is in its receive queue.
+    pub messages: Vec<UnixMessage>,
+}
+
+/// The file of a socket of AF_UNIX.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketFile {
+    /// Its path.
+    pub path: Vec<u8>,
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub user: u32,
+    /// Group.
+    pub group: u32,
+}
+
+/// Who a process was when it made a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnixCredentials {
+    /// Its id.
+    pub process: i32,
+    /// Its user.
+    pub user: u32,
+    /// Its group.
+    pub group: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// What was sent at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnixMessage {
+    /// Bytes of it.
+    pub length: u32,
+    /// The socket that it came from.
+    pub sender: Id,
+    /// Process, user and group that come with it.
+    pub credentials: Option<(i32, u32, u32)>,
+    /// Open files that come with it.
+    pub files: Vec<Id>,
 }
 
 /// Whom a socket of AF_UNIX is connected to.
@@ -120,11 +176,6 @@ pub enum UnixPeer {
     /// Nobody.
     #[default]
     None,
-    /// Another socket, which may be among the records or not.
-    Socket {
-        /// Its id.
-        socket: Id,
-        /// What that one is bound to.
-        name: Vec<u8>,
-    },
+    /// Another socket, which is among the records.
+    Socket(Id),
 }

@@ -177,6 +177,13 @@ impl<'a> Builder<'a> {
             .try_for_each(|watch| self.objects.ensure(self.world, self.host, &self.elapsed, watch.file))
     }
 
+    /// Opens a file that nobody has but a message on its way, and returns its number.
+    pub fn open_for_passing(&mut self, id: Id) -> Restored<u32> {
+        self.prepare_file(id)?;
+        let number = self.objects.number(id);
+        number.ok_or_else(|| Refusal::new("descriptor on its way", "it was not opened"))
+    }
+
     /// Builds every process of the tree.
     pub fn build_all(&mut self, tree: &Tree) {
         self.shares = meter::at(Part::Planning, || Shares::plan(self.world, tree));

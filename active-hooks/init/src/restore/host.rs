@@ -4,8 +4,8 @@ use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
-    context::{FrameRun, Lost},
-    device::{ResumeCall, TaskState},
+    context::{FrameRun, Lost, UnixCredentials},
+    device::{PeerCredentials, ResumeCall, TaskState},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
 };
@@ -42,6 +42,11 @@ pub trait Host {
 
     /// Sets start and CPU times of a stopped thread.
     fn set_times(&self, times: TaskState) -> Restored<()>;
+
+    /// Sets whom `SO_PEERCRED` names, of a socket of AF_UNIX or of its peer. The process must be there.
+    fn set_peer_credentials(&self, _fd: u32, _of_peer: bool, _credentials: &UnixCredentials) -> Restored<()> {
+        Ok(())
+    }
 
     /// Notes, for a successor that may have to do all this again, processes whose memory is about to be changed.
     fn note_at_stake(&self, _failover: u64, _processes: &[u32]) -> Restored<()> {
@@ -92,6 +97,19 @@ impl Host for Device {
 
     fn set_times(&self, times: TaskState) -> Restored<()> {
         self.task_state(times).or_refuse(|| "start and CPU times")
+    }
+
+    fn set_peer_credentials(&self, fd: u32, of_peer: bool, credentials: &UnixCredentials) -> Restored<()> {
+        let request = PeerCredentials {
+            fd: fd.into(),
+            of_peer: of_peer.into(),
+            process: credentials.process as u64,
+            user: credentials.user.into(),
+            group: credentials.group.into(),
+            groups: credentials.groups.as_ptr() as u64,
+            count: credentials.groups.len() as u64,
+        };
+        Device::peer_credentials(self, request).or_refuse(|| "SO_PEERCRED")
     }
 
     fn note_at_stake(&self, failover: u64, processes: &[u32]) -> Restored<()> {

@@ -62,7 +62,7 @@ use self::{
     world::World,
 };
 use shared_region::{
-    context::{Id, OpenFileKind, Outcome, Process},
+    context::{Id, OpenFileKind, Outcome, Process, SocketState},
     control::Cause,
 };
 use std::{
@@ -107,7 +107,9 @@ pub struct Ready {
 pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restored<Ready> {
     crate::sys::block_child_signal();
     let base = lowest_free_descriptor(world);
-    let room = u64::from(base) + (world.files.len() + 2 * world.inodes.len() + 2 * world.shared.len()) as u64 + 4096;
+    let room = u64::from(base)
+        + (world.files.len() + 4 * world.sockets.len() + 2 * world.inodes.len() + 2 * world.shared.len()) as u64
+        + 4096;
     let limit = crate::sys::limit(libc::RLIMIT_NOFILE).or_refuse(|| "descriptors of the agent")?;
     let set_limit = |soft: u64, hard: u64| {
         crate::sys::set_limit(0, libc::RLIMIT_NOFILE, soft, hard).or_refuse(|| "descriptors of the agent")
@@ -128,7 +130,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     refuse_by_record(world, &mut refused);
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
-    builder.objects.sockets.listen(world);
+    builder.objects.sockets.make(world, builder.objects.base());
     builder.objects.terminals.make(world);
     for remark in builder.objects.queues.make(world, base) {
         crate::boot::log::warning(format_args!("{remark}"));
@@ -161,6 +163,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         terminals::foregrounds(&mut builder);
         finish(&mut builder, setting, own);
         terminals::complete_all(&mut builder);
+        finish_sockets(&mut builder);
     });
     builder.objects.inodes.seal(world)?;
     sysv_ipc::complete(world);
@@ -208,6 +211,28 @@ fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
         let finished = process::finish(&mut builder.arena, built, member, &context, in_sections, &mut done);
         if let Err(refusal) = finished {
             builder.refuse(id, refusal);
+        }
+    }
+}
+
+/// Fills the queues of sockets of AF_UNIX: those who have sent what is in them are there now.
+fn finish_sockets(builder: &mut Builder<'_>) {
+    let world = builder.world;
+    let mut passed = BTreeMap::new();
+    for content in world.sockets.values() {
+        let SocketState::Unix(unix) = &content.record.state else {
+            continue;
+        };
+        for &id in unix.messages.iter().flat_map(|message| &message.files) {
+            passed.entry(id).or_insert_with(|| builder.open_for_passing(id));
+        }
+    }
+    let unix = builder.objects.sockets.unix();
+    for (socket, refusal) in unix.finish(world, builder.host, &passed) {
+        for id in sockets::concerned(world, socket) {
+            if builder.built.contains_key(&id) {
+                builder.refuse(id, Refusal::new("socket", &refusal));
+            }
         }
     }
 }

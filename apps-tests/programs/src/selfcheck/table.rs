@@ -114,18 +114,6 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("RevokedBlock.committing", WHOLE_FILE_SYSTEMS),
     ("RevokedBlock.number", WHOLE_FILE_SYSTEMS),
     ("Socket.state", "listed by its values"),
-    (
-        "UnixSocket.name",
-        "seen with output to the journal by the scenario `service`",
-    ),
-    (
-        "UnixSocket.shutdown",
-        "seen with output to the journal by the scenario `service`",
-    ),
-    (
-        "UnixPeer.Socket",
-        "seen with output to the journal by the scenario `service`",
-    ),
     ("Network.links", "a property of the machine; seen by the scenario `tcp`"),
     (
         "Network.addresses",

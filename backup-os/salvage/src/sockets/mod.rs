@@ -8,10 +8,13 @@ pub mod unix;
 
 use crate::addr::Kva;
 use crate::context::Context;
+use crate::files;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
+use crate::tasks::ProcessEntry;
 use alloc::vec::Vec;
+use hashbrown::HashSet;
 use shared_region::context::{Socket as Record, SocketOption, SocketState};
 use shared_region::reasons;
 use shared_region::record::{flags, Kind, Writer};
@@ -34,6 +37,12 @@ const SO_RCVLOWAT: i32 = 18;
 const SO_RCVTIMEO: i32 = 20;
 const SO_SNDTIMEO: i32 = 21;
 const SO_MARK: i32 = 36;
+/// Sockets that one leads to: peers, those that wait to be accepted, senders of datagrams.
+const MAX_RELATED: usize = 1 << 16;
+/// Open files on their way within open files on their way ….
+const MAX_NESTING: u32 = 4;
+/// `ECONNRESET`.
+const ECONNRESET: u64 = 104;
 /// `MAX_SCHEDULE_TIMEOUT`.
 const FOREVER: u64 = i64::MAX as u64;
 /// `SOCK_PASSCRED` (`include/linux/net.h`).
@@ -97,6 +106,10 @@ crate::mirrors! {
         sk_ll_usec: Field,
         sk_reserved_mem: Field,
         sk_uid: Field,
+        sk_socket: Field,
+        sk_peer_pid: Field,
+        sk_peer_cred: Field,
+        hash: Field = "__sk_common.skc_hash",
     }
 }
 
@@ -206,20 +219,103 @@ pub fn of_file<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva) -
     Ok(sk)
 }
 
-/// Writes a socket with what is in its queues.
+/// The sockets that processes hold, with those that wait to be accepted from them. What cannot be read here is told when its
+/// process is recorded.
+pub fn held<'p, M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    processes: impl Iterator<Item = &'p ProcessEntry>,
+) -> HashSet<Kva> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let mut held = HashSet::new();
+    let mut tables = HashSet::new();
+    for process in processes {
+        let Ok(table) = mem.ptr(process.leader, layouts.task.files) else {
+            continue;
+        };
+        if table.is_null() || !tables.insert(table) {
+            continue;
+        }
+        for descriptor in files::descriptors(context, table).unwrap_or_default() {
+            let Ok(Some(sk)) = behind(context, descriptor.file) else {
+                continue;
+            };
+            if held.insert(sk) {
+                held.extend(unix::waiting(context, sk).unwrap_or_default());
+            }
+        }
+    }
+    held
+}
+
+/// The `struct sock` of an open file, if that is a socket.
+///
+/// # Errors
+/// It cannot be read.
+pub fn behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva) -> Result<Option<Kva>> {
+    let layout = &context.kernel.types.layouts.file;
+    let mem = &context.kernel.mem;
+    let operations = context.symbol(mem.ptr(file, layout.f_op)?);
+    if operations.as_deref() != Some(files::SOCKETS) {
+        return Ok(None);
+    }
+    of_file(context, mem.ptr(file, layout.private_data)?).map(Some)
+}
+
+/// What a socket leads to.
+#[derive(Debug, Default)]
+pub struct Related {
+    /// Sockets.
+    pub sockets: Vec<Kva>,
+    /// Open files on their way.
+    pub files: Vec<Kva>,
+}
+
+/// Writes a socket with what is in its queues, and what belongs to it.
 ///
 /// # Errors
 /// It is in a state that is not restored, or cannot be read.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
+    retained: &mut [u8],
     socket: Kva,
 ) -> Result<()> {
-    let sk = of_file(context, socket)?;
-    if !context.first(Kind::Socket, sk.0) {
+    let mut related = Related::default();
+    related.sockets.push(of_file(context, socket)?);
+    let mut count = 0usize;
+    while let Some(sk) = related.sockets.pop() {
+        count = count.saturating_add(1);
+        if count > MAX_RELATED {
+            return Err(refuse("with too many others that belong to it"));
+        }
+        if context.first(Kind::Socket, sk.0) {
+            one(context, writer, sk, &mut related)?;
+        }
+    }
+    if related.files.is_empty() {
         return Ok(());
     }
-    let (record, queues) = read(context, socket, sk)?;
+    if context.nesting >= MAX_NESTING {
+        return Err(refuse("AF_UNIX, with descriptors on their way in sockets on their way"));
+    }
+    context.nesting = context.nesting.saturating_add(1);
+    let written = files::write_passed(context, writer, retained, &related.files);
+    context.nesting = context.nesting.saturating_sub(1);
+    written
+}
+
+fn one<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    sk: Kva,
+    related: &mut Related,
+) -> Result<()> {
+    let (record, queues) = if context.sockets.contains(&sk) {
+        read(context, sk, related)?
+    } else {
+        unix::of_others(context, sk)?
+    };
     writer.push(Kind::Socket, 1, flags::MUST_UNDERSTAND, sk.0, &record)?;
     for (kind, bytes) in [
         (Kind::ReceiveQueue, &queues.received),
@@ -229,7 +325,10 @@ pub fn write<M: PhysMem + ?Sized>(
             writer.push_bytes(kind, 1, flags::MUST_UNDERSTAND, sk.0, bytes)?;
         }
     }
-    Ok(())
+    match &record.state {
+        SocketState::Unix(unix) if unix.file.is_some() => unix::write_above(context, writer, sk),
+        _ => Ok(()),
+    }
 }
 
 /// The bytes in the queues of a socket.
@@ -241,7 +340,7 @@ pub struct Queues {
     pub to_send: Vec<u8>,
 }
 
-fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva, sk: Kva) -> Result<(Record, Queues)> {
+fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mut Related) -> Result<(Record, Queues)> {
     let layout = &context.kernel.types.layouts.sock;
     let mut reading = Reading {
         context,
@@ -255,11 +354,15 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva, sk: Kva)
     if reading.field(layout.net)? != context.namespaces.net.0 {
         return Err(Refusal::new(reasons::NS_NET, "a socket of another one"));
     }
-    common(&mut reading, socket)?;
+    common(&mut reading)?;
     let family = reading.field(layout.family)?;
+    let error = reading.field(layout.sk_err)?;
+    if error != 0 && !(family == AF_UNIX && error == ECONNRESET) {
+        return Err(refuse("with an error that nobody has seen"));
+    }
     let mut queues = Queues::default();
     let state = match family {
-        AF_UNIX => SocketState::Unix(unix::read(&mut reading, &mut queues)?),
+        AF_UNIX => SocketState::Unix(unix::read(&mut reading, &mut queues, related)?),
         AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, family == AF_INET6)?,
         other => return Err(refuse(&alloc::format!("family {other}"))),
     };
@@ -280,13 +383,12 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva, sk: Kva)
 }
 
 /// Options of every socket.
-fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, socket: Kva) -> Result<()> {
+fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<()> {
     let kernel = reading.context.kernel;
     let layouts = &kernel.types.layouts;
     let layout = &layouts.sock;
     reading.none_of(&[
         (Some(layout.bound_dev_if), "bound to a device"),
-        (Some(layout.sk_err), "with an error that nobody has seen"),
         (Some(layout.sk_filter), "with a filter"),
         (Some(layout.sk_user_data), "used by a part of the kernel"),
         (Some(layout.sk_tsflags), "with time stamps"),
@@ -302,7 +404,12 @@ fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, socket: Kva
     if !skb::queue(reading.context, reading.sk, layout.sk_error_queue)?.is_empty() {
         return Err(refuse("with errors in its queue"));
     }
-    let of_socket = kernel.mem.uint(socket, layouts.socket.flags)?;
+    // One that nobody has accepted yet has none.
+    let socket = kernel.mem.ptr(reading.sk, layout.sk_socket)?;
+    let of_socket = match socket.is_null() {
+        true => 0,
+        false => kernel.mem.uint(socket, layouts.socket.flags)?,
+    };
     if of_socket & UNUSUAL != 0 {
         return Err(refuse("with SO_PASSSEC, SO_PASSPIDFD or options of its own"));
     }

@@ -13,7 +13,7 @@ use super::{
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
-use shared_region::context::{Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState};
+use shared_region::context::{Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState, UnixPeer};
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
@@ -50,13 +50,16 @@ pub struct SocketContent<'a> {
 pub struct Sockets {
     listening: BTreeMap<Id, Restored<OwnedFd>>,
     standing: Vec<tcp::Standing>,
+    unix: unix::Unix,
     /// Services of the system that sockets are connected to.
     pub peers: peers::Peers,
 }
 
 impl Sockets {
-    /// Makes those that listen. What goes wrong with one is told when it is asked for.
-    pub fn listen(&mut self, world: &World<'_>) {
+    /// Makes those that listen, and all of AF_UNIX, with descriptors at `base` or above. What goes wrong with one is told when
+    /// it is asked for.
+    pub fn make(&mut self, world: &World<'_>, base: u32) {
+        self.unix = unix::Unix::make(world, base, &mut self.peers);
         for (&id, content) in &world.sockets {
             if let SocketState::Listening { local, backlog } = &content.record.state {
                 let made = listening(&content.record, local, *backlog);
@@ -83,7 +86,7 @@ impl Sockets {
                 self.standing.push(standing);
                 fd
             }
-            SocketState::Unix(unix) => unix::open(content, unix, &self::output_of(world, id), &mut self.peers)?,
+            SocketState::Unix(_) => self.unix.open(id)?,
         };
         let flags = rustix::fs::OFlags::from_bits_retain(file.flags) & rustix::fs::OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&fd, flags).or_refuse(|| "flags of a socket")?;
@@ -96,19 +99,50 @@ impl Sockets {
     pub fn standing(&mut self) -> Vec<tcp::Standing> {
         std::mem::take(&mut self.standing)
     }
+
+    /// Those of AF_UNIX, to be finished.
+    pub fn unix(&mut self) -> unix::Unix {
+        std::mem::take(&mut self.unix)
+    }
+}
+
+/// The processes that have a socket.
+pub fn holders<'w>(world: &'w World<'_>, socket: Id) -> impl Iterator<Item = (u32, &'w Member)> {
+    let is_it = move |&(_, file, _): &(u32, Id, bool)| {
+        let file = world.files.get(&file);
+        file.is_some_and(|file| file.what == OpenFileKind::Socket { socket })
+    };
+    world
+        .processes
+        .iter()
+        .map(|(&id, member)| (id, member))
+        .filter(move |(_, member)| {
+            let table = world.tables.get(&member.record.files);
+            table.is_some_and(|table| table.descriptors.iter().any(is_it))
+        })
+}
+
+/// The processes that cannot do without a socket: those that have it or its peer, or the one that it waits to be accepted from.
+pub fn concerned(world: &World<'_>, socket: Id) -> Vec<u32> {
+    let mut sockets = vec![socket];
+    for (&id, content) in &world.sockets {
+        if let SocketState::Unix(unix) = &content.record.state {
+            let waits = unix.listening.iter().flatten().any(|&waiting| waiting == socket);
+            if waits || unix.peer == UnixPeer::Socket(socket) {
+                sockets.push(id);
+            }
+        }
+    }
+    sockets
+        .into_iter()
+        .flat_map(|id| holders(world, id))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// The name of the process that has a socket, and its service: the journal knows output by them.
 fn output_of(world: &World<'_>, socket: Id) -> (String, String) {
-    let is_it = |&(_, file, _): &(u32, Id, bool)| {
-        let file = world.files.get(&file);
-        file.is_some_and(|file| file.what == OpenFileKind::Socket { socket })
-    };
-    let has_it = |member: &&Member| {
-        let table = world.tables.get(&member.record.files);
-        table.is_some_and(|table| table.descriptors.iter().any(is_it))
-    };
-    let member = world.processes.values().find(has_it);
+    let member = holders(world, socket).next().map(|(_, member)| member);
     member.map_or_else(Default::default, |member| {
         let service = peers::service_of(&member.record.cgroup);
         (member.comm(), service.map_or_else(String::new, |(name, _)| name))

@@ -2,7 +2,7 @@
 //! are made here, so that connections to them can be, and are handed to the service manager, which gives them to the
 //! services: what is sent meanwhile waits there.
 
-use super::{raw, unix::sockaddr};
+use super::{raw, unix::names::sockaddr};
 use crate::restore::{OrRefuse, Refusal, Restored};
 use rustix::fs::{chmod, Mode};
 use std::{

@@ -79,6 +79,17 @@ pub fn listen(fd: &impl AsFd, backlog: u32) -> io::Result<()> {
     check(unsafe { libc::listen(fd.as_fd().as_raw_fd(), backlog) } as isize).map(drop)
 }
 
+/// `accept`, as [`socket`].
+pub fn accept(fd: &impl AsFd) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: nothing is asked for but a new descriptor.
+    let fd = unsafe { libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    check(fd as isize)?;
+    // SAFETY: a descriptor that a call just returned belongs to the caller alone.
+    Ok(unsafe { high::own(fd) })
+}
+
 /// `shutdown`.
 pub fn shutdown(fd: &impl AsFd, how: i32) -> io::Result<()> {
     // SAFETY: takes numbers.
@@ -90,6 +101,22 @@ pub fn send(fd: &impl AsFd, data: &[u8]) -> io::Result<usize> {
     let fd = fd.as_fd().as_raw_fd();
     // SAFETY: the data is live and as long as said; the kernel reads it only.
     check(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), libc::MSG_NOSIGNAL) })
+}
+
+/// `sendmsg`, without waiting and without a signal when nobody listens. Returns how much was taken.
+pub fn send_message(fd: &impl AsFd, data: &[u8], to: &[u8], control: &[u8]) -> io::Result<usize> {
+    let mut part = libc::iovec {
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: data.len(),
+    };
+    // SAFETY: a `struct msghdr` of zeros is valid: nothing of anything.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
+    (message.msg_name, message.msg_namelen) = (to.as_ptr().cast_mut().cast(), to.len() as libc::socklen_t);
+    (message.msg_control, message.msg_controllen) = (control.as_ptr().cast_mut().cast(), control.len());
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: all parts are live and as long as said; the kernel reads them only.
+    check(unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &raw const message, flags) })
 }
 
 /// `recv`. Returns how much was there.

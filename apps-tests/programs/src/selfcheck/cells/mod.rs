@@ -27,12 +27,13 @@ mod sysv_ipc;
 mod terminals;
 mod threads;
 mod timers;
+mod unix_sockets;
 
 use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 27] = [
+    let lists: [&'static [Cell]; 28] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -53,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         pipes::CELLS,
         sysv_ipc::CELLS,
         sockets::CELLS,
+        unix_sockets::CELLS,
         event_files::CELLS,
         terminals::CELLS,
         inotify::CELLS,
