@@ -124,6 +124,27 @@ fn held<M: PhysMem + ?Sized>(
     Ok([of_file, of_table])
 }
 
+/// Whether an open file has a lease.
+///
+/// # Errors
+/// The leases cannot be read.
+pub fn has_lease<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let inode = mem.ptr(file, layouts.file.f_inode)?;
+    let on_inode = mem.ptr(inode, layouts.inode.i_flctx)?;
+    if on_inode.is_null() {
+        return Ok(false);
+    }
+    let head = on_inode.offset(u64::from(layouts.file_lock_context.flc_lease.offset));
+    for lease in context.kernel.list(head, layouts.file_lock.list).bounded(MAX_LOCKS) {
+        if mem.ptr(lease?, layouts.file_lock.owner)? == file {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A lease, which nobody wants to break.
 fn lease<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, lease: Kva) -> Result<FileLock> {
     Ok(FileLock {

@@ -190,7 +190,8 @@ fn open_file<M: PhysMem + ?Sized>(
     let inode = mem.ptr(file, layout.f_inode)?;
     let path = dentry::of_file(context, file)?;
     let flags = mem.uint(file, layout.f_flags)?;
-    if flags & FASYNC != 0 {
+    // Whoever has a lease is told by a signal, too.
+    if flags & FASYNC != 0 && !file_locks::has_lease(context, file)? {
         return Err(Refusal::new(reasons::FASYNC, ""));
     }
     let what = classify(context, table, file, inode, &path)?;
@@ -199,7 +200,7 @@ fn open_file<M: PhysMem + ?Sized>(
         None => mem.uint(file, layout.f_pos)?,
     };
     let record = OpenFile {
-        flags: (flags & !KERNEL_FLAGS) as u32,
+        flags: (flags & !(KERNEL_FLAGS | FASYNC)) as u32,
         position,
         owner: owner(context, file)?,
         path: path.bytes.clone(),

@@ -360,9 +360,9 @@ fn area<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, start: u64, 
     let backing = match ops_name.as_deref() {
         Some("special_mapping_vmops") => special(context, at)?,
         None if ops.is_null() => Backing::Anonymous,
-        Some("shm_vm_ops") if !shared || !crate::inodes::is_anonymous_shmem(context, inode)? => {
-            return Err(Refusal::new(reasons::SYSV_SHM, ""));
-        }
+        // One that is only read does not count as shared (VM_SHARED).
+        Some("shm_vm_ops") if crate::inodes::is_anonymous_shmem(context, inode)? => Backing::SharedMemory,
+        Some("shm_vm_ops") => return Err(Refusal::new(reasons::SYSV_SHM, "")),
         Some(name) if file.is_null() => return Err(Refusal::new(reasons::SPECIAL_MAPPING, name)),
         // File systems in modules have tables that are no symbols; the file decides.
         _ if !shared => Backing::FilePrivate,

@@ -73,7 +73,8 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
 /// What any file may have.
 fn common(object: &str, info: &Info) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if info.flags & O_ASYNC != 0 {
+    // Whoever has a lease is told by a signal, too.
+    if info.flags & O_ASYNC != 0 && !info.locks.iter().any(|lock| lock.contains(" LEASE ")) {
         findings.push(Finding::refused(object, reasons::FASYNC, ""));
     }
     // `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`

@@ -287,7 +287,7 @@ fn each_kind_of_descriptor_is_named() {
         ),
         (
             "/home/file",
-            "flags:\t0100002\nmnt_id:\t22\nlock:\t1: LEASE  ACTIVE    READ  3000 fe:01:5 0 EOF\n",
+            "flags:\t0120002\nmnt_id:\t22\nlock:\t1: LEASE  ACTIVE    READ  3000 fe:01:5 0 EOF\n",
             None,
         ),
         (

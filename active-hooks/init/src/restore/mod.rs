@@ -132,7 +132,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
 
     builder.objects.sockets.make(world, builder.objects.base());
     builder.objects.terminals.make(world);
-    for remark in builder.objects.queues.make(world, base) {
+    for remark in builder.objects.queues.make(world) {
         crate::boot::log::warning(format_args!("{remark}"));
     }
     for (&id, member) in &world.processes {
@@ -167,6 +167,9 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     });
     builder.objects.inodes.seal(world)?;
     sysv_ipc::complete(world);
+    for remark in builder.objects.queues.complete() {
+        crate::boot::log::warning(format_args!("{remark}"));
+    }
     inotify::watch_all(&mut builder, &setting.rewritten);
     let inotifies = builder.objects.inotifies.take();
     let connections = builder.objects.sockets.standing();

@@ -1,23 +1,30 @@
 //! POSIX message queues, made anew with their messages before any process runs.
 
-use super::{high::High, world::World, OrRefuse, Refusal, Restored};
+use super::{world::World, OrRefuse, Refusal, Restored};
 use crate::sys::ipc;
-use rustix::fs::{fchmod, fchown, open, Gid, Mode, OFlags, Uid};
+use rustix::fs::{fchmod, fchown, Gid, Mode, OFlags, Uid};
 use shared_region::context::{Id, PosixQueue};
 use std::{collections::BTreeMap, ffi::CString, os::fd::OwnedFd};
 
 /// Queues, by their ids.
 #[derive(Debug, Default)]
-pub struct Queues(BTreeMap<Id, Restored<High>>);
+pub struct Queues(BTreeMap<Id, Restored<Made>>);
+
+/// A queue, which keeps its name until all of its open files are there.
+#[derive(Debug)]
+struct Made {
+    name: CString,
+    unlinked: bool,
+}
 
 impl Queues {
     /// Makes all of them. Returns what could not be made, for the report.
-    pub fn make(&mut self, world: &World<'_>, base: u32) -> Vec<String> {
+    pub fn make(&mut self, world: &World<'_>) -> Vec<String> {
         // What the queues of one user may hold is limited.
         let unlimited = crate::sys::set_limit(0, libc::RLIMIT_MSGQUEUE, u64::MAX, u64::MAX);
         let mut remarks: Vec<String> = unlimited.err().iter().map(ToString::to_string).collect();
         for (&id, record) in &world.queues {
-            let made = make(record).and_then(|fd| High::raise(fd, base));
+            let made = make(record);
             if let Err(refusal) = &made {
                 remarks.push(refusal.to_string());
             }
@@ -30,14 +37,25 @@ impl Queues {
     pub fn open(&self, id: Id, flags: OFlags) -> Restored<OwnedFd> {
         let what = || "POSIX message queue";
         match self.0.get(&id) {
-            Some(Ok(queue)) => open(queue.magic_path(), flags | OFlags::CLOEXEC, Mode::empty()).or_refuse(what),
+            Some(Ok(made)) => ipc::open_posix_queue(&made.name, flags.bits() as i32).or_refuse(what),
             Some(Err(refusal)) => Err(refusal.clone()),
             None => Err(Refusal::new(what(), "there is no record of it")),
         }
     }
 }
 
-fn make(record: &PosixQueue) -> Restored<OwnedFd> {
+impl Queues {
+    /// Takes the names away that are gone. Returns what could not be done.
+    pub fn complete(&self) -> Vec<String> {
+        let made = self.0.values().filter_map(|made| made.as_ref().ok());
+        made.filter(|made| made.unlinked)
+            .filter_map(|made| ipc::remove_posix_queue(&made.name).err())
+            .map(|error| format!("POSIX message queue without a name: {error}"))
+            .collect()
+    }
+}
+
+fn make(record: &PosixQueue) -> Restored<Made> {
     let what = || format!("POSIX message queue {}", String::from_utf8_lossy(&record.name));
     let name = CString::new(record.name.as_slice()).or_refuse(what)?;
     let fd = ipc::make_posix_queue(&name, record.mode, record.limits).or_refuse(what)?;
@@ -49,8 +67,9 @@ fn make(record: &PosixQueue) -> Restored<OwnedFd> {
         fchmod(&fd, Mode::from_raw_mode(record.mode)).or_refuse(what)
     };
     let filled = filled();
-    if record.unlinked || filled.is_err() {
+    if filled.is_err() {
         ipc::remove_posix_queue(&name).or_refuse(what)?;
     }
-    filled.map(|()| fd)
+    let unlinked = record.unlinked;
+    filled.map(|()| Made { name, unlinked })
 }
