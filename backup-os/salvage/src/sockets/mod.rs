@@ -242,6 +242,7 @@ pub fn held<'p, M: PhysMem + ?Sized>(
             };
             if held.insert(sk) {
                 held.extend(unix::waiting(context, sk).unwrap_or_default());
+                held.extend(tcp::waiting(context, sk).unwrap_or_default());
             }
         }
     }
@@ -363,7 +364,7 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
     let mut queues = Queues::default();
     let state = match family {
         AF_UNIX => SocketState::Unix(unix::read(&mut reading, &mut queues, related)?),
-        AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, family == AF_INET6)?,
+        AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, related, family == AF_INET6)?,
         other => return Err(refuse(&alloc::format!("family {other}"))),
     };
     let record = Record {
