@@ -47,8 +47,9 @@ const ECONNRESET: u64 = 104;
 const FOREVER: u64 = i64::MAX as u64;
 /// `SOCK_PASSCRED` (`include/linux/net.h`).
 const PASSCRED: u64 = 1 << 3;
-/// `SOCK_PASSSEC`, `SOCK_CUSTOM_SOCKOPT` and `SOCK_PASSPIDFD` ask for what is not restored.
-const UNUSUAL: u64 = 1 << 4 | 1 << 6 | 1 << 7;
+/// `SOCK_PASSSEC` and `SOCK_PASSPIDFD` ask for what is not restored. `SOCK_CUSTOM_SOCKOPT` is a matter of the protocol: in newer
+/// kernels every socket of UDP has it (`udp_lib_init_sock`, include/net/udp.h).
+const UNUSUAL: u64 = 1 << 4 | 1 << 7;
 /// `SOCK_SNDBUF_LOCK` and `SOCK_RCVBUF_LOCK`.
 const BUFFER_LOCKS: u64 = 3;
 
@@ -412,7 +413,7 @@ fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<(
         false => kernel.mem.uint(socket, layouts.socket.flags)?,
     };
     if of_socket & UNUSUAL != 0 {
-        return Err(refuse("with SO_PASSSEC, SO_PASSPIDFD or options of its own"));
+        return Err(refuse("with SO_PASSSEC or SO_PASSPIDFD"));
     }
     let bits = reading.field(layout.sk_flags)?;
     let known = &layouts.sock_flags;
