@@ -39,6 +39,7 @@ union request {
 	struct orthros_stage_commit stage_commit;
 	struct orthros_update update;
 	struct orthros_peer_credentials peer_credentials;
+	struct orthros_tcp tcp;
 };
 
 static void fill_info(struct orthros_info *info)
@@ -158,6 +159,8 @@ static int dispatch(unsigned int command, union request *request)
 		return update_go(&request->update);
 	case ORTHROS_PEER_CREDENTIALS:
 		return peer_credentials(&request->peer_credentials);
+	case ORTHROS_TCP:
+		return tcp_go(&request->tcp);
 	default:
 		return -ENOTTY;
 	}

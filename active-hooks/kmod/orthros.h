@@ -144,6 +144,9 @@ int cache_write(struct orthros_cache *request);
 /* peer.c */
 int peer_credentials(const struct orthros_peer_credentials *request);
 
+/* tcp.c */
+int tcp_go(const struct orthros_tcp *request);
+
 /* resume.c */
 int resume_call(const struct orthros_resume_call *request);
 int resume_task_state(const struct orthros_task_state *request);

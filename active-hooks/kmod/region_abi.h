@@ -496,6 +496,16 @@ struct orthros_peer_credentials {
 	__u64 count;
 };
 
+#define ORTHROS_TCP_FIN 1
+#define ORTHROS_TCP_CROSSED 2
+#define ORTHROS_TCP_WAIT 3
+
+struct orthros_tcp {
+	__u64 fd;
+	__u64 step;
+	__u64 listener;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -518,5 +528,6 @@ struct orthros_peer_credentials {
 #define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
 #define ORTHROS_CACHE _IOWR('O', 64, struct orthros_cache)
 #define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
+#define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
 
 #endif

@@ -9,7 +9,9 @@
 #include <linux/kprobes.h>
 #include <linux/memory_hotplug.h>
 #include <linux/sched.h>
+#include <linux/tcp.h>
 #include <net/af_unix.h>
+#include <net/request_sock.h>
 #include "btf.h"
 #include "orthros.h"
 #include "symbols.h"
@@ -118,6 +120,10 @@ static struct expected_member expected_members[] = {
 	MEMBER(sock, sk_peer_lock),
 	MEMBER(sock, sk_peer_pid),
 	MEMBER(sock, sk_peer_cred),
+	MEMBER(sock, sk_shutdown),
+	MEMBER(tcp_sock, rcv_nxt),
+	MEMBER(request_sock, rsk_ops),
+	MEMBER(tcp_request_sock, tfo_listener),
 	MEMBER(unix_sock, peer),
 	MEMBER(unix_sock, lock),
 	MEMBER(task_struct, restart_block),

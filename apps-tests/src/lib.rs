@@ -13,6 +13,7 @@ pub mod agent;
 pub mod artefacts;
 pub mod bench;
 pub mod cache;
+pub mod capture;
 pub mod checks;
 pub mod clients;
 pub mod cost;

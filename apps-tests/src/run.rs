@@ -2,6 +2,7 @@
 
 use crate::agent::Hello;
 use crate::artefacts::Artefacts;
+use crate::capture;
 use crate::clients::Clients;
 use crate::machine::{Machine, Plan};
 use crate::paths::Paths;
@@ -294,6 +295,19 @@ impl<'a> Ready<'a> {
                     format!("ended with status {status}")
                 });
                 bail!("the client `{}` {end}", client.command);
+            }
+        }
+        if verdict.capture {
+            let seen = capture::judge(&self.plan.dir.join(capture::FILE), &self.scenario.guest.ports)?;
+            if !seen.wrong.is_empty() || seen.connections == 0 {
+                let some: Vec<&str> = seen.wrong.iter().take(10).map(String::as_str).collect();
+                bail!(
+                    "over the wire, of {} segments of {} connections, {} were wrong: {}",
+                    seen.segments,
+                    seen.connections,
+                    seen.wrong.len(),
+                    some.join("; ")
+                );
             }
         }
         Ok(())

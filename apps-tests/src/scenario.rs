@@ -318,6 +318,9 @@ pub struct Verdict {
     /// Whether all clients must end with status 0.
     #[serde(default)]
     pub clients: bool,
+    /// Whether what goes over the wire to and from the guest's ports must be sound ([`crate::capture`]).
+    #[serde(default)]
+    pub capture: bool,
     /// Seconds for the command and for the clients to end.
     #[serde(default = "default_timeout")]
     pub timeout: u64,
@@ -433,6 +436,9 @@ impl Scenario {
         }
         if self.verdict.clients && self.clients.is_empty() {
             bail!("[verdict] asks for clients, but there is no [[client]]");
+        }
+        if self.verdict.capture && self.guest.ports.is_empty() {
+            bail!("[verdict] asks for what goes over the wire, but [guest] has no ports");
         }
         if !matches!(self.guest.machine.as_str(), "q35" | "pc") {
             bail!("machine \"{}\" is neither \"q35\" nor \"pc\"", self.guest.machine);
@@ -559,6 +565,7 @@ mod tests {
             ("command = \"c\"", "unit = \"u\"", "systemd"),
             ("guest = \"true\"", "", "decides nothing"),
             ("guest = \"true\"", "clients = true", "no [[client]]"),
+            ("guest = \"true\"", "guest = \"true\"\ncapture = true", "no ports"),
             ("event = \"panic\"", "event = \"flood\"", "flood"),
             ("title = \"t\"", "titel = \"t\"", "titel"),
             (

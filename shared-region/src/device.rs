@@ -369,6 +369,29 @@ pub struct PeerCredentials {
 /// AF_UNIX.
 pub const PEER_CREDENTIALS: u64 = iowr::<PeerCredentials>(80);
 
+/// Argument of [`TCP`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Tcp {
+    /// Descriptor of a connection.
+    pub fd: u64,
+    /// A value of [`tcp_step`].
+    pub step: u64,
+    /// With [`tcp_step::WAIT`], the descriptor of the socket that listens.
+    pub listener: u64,
+}
+/// Values of [`Tcp::step`].
+pub mod tcp_step {
+    /// The peer's end has come, behind what was received: ESTABLISHED, under repair, becomes CLOSE-WAIT.
+    pub const FIN: u64 = 1;
+    /// It came at the same time as the own: LAST-ACK becomes CLOSING.
+    pub const CROSSED: u64 = 2;
+    /// The connection waits to be accepted from a socket that listens. The descriptor leads to nothing afterwards.
+    pub const WAIT: u64 = 3;
+}
+/// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
+pub const TCP: u64 = iowr::<Tcp>(81);
+
 /// Argument of [`COMMIT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -81,6 +81,7 @@ fn structures(out: &mut String) {
     structure!(text, device::AddMemory, "orthros_add_memory", { start, size, withheld, given, nanoseconds });
     structure!(text, device::Lazy, "orthros_lazy", { step, pid, runs, count, pages, nanoseconds });
     structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
+    structure!(text, device::Tcp, "orthros_tcp", { fd, step, listener });
     structure!(text, device::PeerCredentials, "orthros_peer_credentials", {
         fd, of_peer, process, user, group, groups, count
     });
@@ -254,6 +255,10 @@ fn constants(out: &mut String) {
         ("UPDATE", device::UPDATE),
         ("CACHE", device::CACHE),
         ("PEER_CREDENTIALS", device::PEER_CREDENTIALS),
+        ("TCP", device::TCP),
+        ("TCP_FIN", device::tcp_step::FIN),
+        ("TCP_CROSSED", device::tcp_step::CROSSED),
+        ("TCP_WAIT", device::tcp_step::WAIT),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),

@@ -18,9 +18,9 @@ use shared_region::{
     control::CommitPoint,
     device::{
         lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, PeerCredentials, Protect, Release,
-        Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Test, Update, Wake, WriteReport, ADD_MEMORY,
-        ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, REST, RESUME,
-        STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
+        Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test, Update, Wake, WriteReport,
+        ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, REST,
+        RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -322,6 +322,14 @@ impl Device {
     /// ESRCH if there is no such process, ENOTCONN if there is no peer.
     pub fn peer_credentials(&self, mut request: PeerCredentials) -> Result<(), DeviceError> {
         ioctl::update::<PEER_CREDENTIALS, PeerCredentials>(&self.fd, "PEER_CREDENTIALS", &mut request)
+    }
+
+    /// Does with a connection of TCP what no system call does.
+    ///
+    /// # Errors
+    /// EINVAL if it is none, or not in the state that the step begins with.
+    pub fn tcp(&self, mut request: Tcp) -> Result<(), DeviceError> {
+        ioctl::update::<TCP, Tcp>(&self.fd, "TCP", &mut request)
     }
 
     /// Sets a deadline.

@@ -48,6 +48,10 @@ pub enum Way {
     WaitPointer(usize),
     /// Receives from a socket, with MSG_* in this argument.
     Receive(usize),
+    /// `recvmsg`, the same.
+    ReceiveMessage(usize),
+    /// `connect`.
+    Connect,
     /// `sendto`.
     Send,
     /// `sendmsg`.
@@ -138,10 +142,11 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (23, "select", Way::WaitPointer(4)),
     (35, "nanosleep", Way::Sleep),
     (40, "sendfile", Way::Move { from: 1, to: 0 }),
+    (42, "connect", Way::Connect),
     (44, "sendto", Way::Send),
     (45, "recvfrom", Way::Receive(3)),
     (46, "sendmsg", Way::SendMessage),
-    (47, "recvmsg", Way::Receive(2)),
+    (47, "recvmsg", Way::ReceiveMessage(2)),
     (56, "clone", Way::Fork),
     (57, "fork", Way::Fork),
     (58, "vfork", Way::Fork),
@@ -212,7 +217,6 @@ const SPECIAL: &[(u32, &str, Way)] = &[
 const ONCE: &[(u32, &str)] = &[
     (25, "mremap"),
     (37, "alarm"),
-    (42, "connect"),
     (62, "kill"),
     (82, "rename"),
     (83, "mkdir"),

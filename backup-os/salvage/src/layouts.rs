@@ -37,7 +37,7 @@ use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
 use crate::sockets::inet::{InetSock, UdpSock};
 use crate::sockets::inet6::Ipv6Pinfo;
 use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
-use crate::sockets::tcp::{InetConnectionSock, TcpCongestionOps, TcpSkbCb, TcpSock};
+use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, SockFlags, Socket};
 use crate::sysv_ipc::{
@@ -304,6 +304,8 @@ crate::mirror_set! {
         ipv6_pinfo: Ipv6Pinfo,
         /// `struct inet_connection_sock`.
         inet_connection_sock: InetConnectionSock,
+        /// `struct request_sock`.
+        request_sock: RequestSock,
         /// `struct tcp_congestion_ops`.
         tcp_congestion_ops: TcpCongestionOps,
         /// `struct tcp_sock`.

@@ -47,12 +47,14 @@ pub enum SocketState {
         /// Address of the peer.
         peer: Option<InetAddress>,
     },
-    /// Listens (TCP), with no connection waiting.
+    /// Listens (TCP).
     Listening {
         /// Own address.
         local: InetAddress,
         /// As given to `listen`.
         backlog: u32,
+        /// The connections that nobody has accepted yet, the oldest first.
+        waiting: Vec<Id>,
     },
     /// Connected (TCP).
     Connected(TcpConnection),
@@ -78,7 +80,7 @@ pub struct InetAddress {
     pub port: u16,
 }
 
-/// A connection of TCP in which both sides can still send.
+/// A connection of TCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TcpConnection {
     /// Own address.
@@ -101,6 +103,22 @@ pub struct TcpConnection {
     pub unsent: u32,
     /// The windows as `struct tcp_repair_window` has them: snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup.
     pub window: [u32; 5],
+    /// Directions that are closed: 1 receiving, 2 sending. What had to be sent before the end is in the queue.
+    pub shutdown: u32,
+    /// How the peer's end has come.
+    pub fin: PeerFin,
+}
+
+/// How the end of what a peer sends has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerFin {
+    /// It has not.
+    #[default]
+    None,
+    /// Before the own (CLOSE-WAIT, LAST-ACK).
+    First,
+    /// At the same time as the own, which is not acknowledged yet (CLOSING).
+    Crossed,
 }
 
 /// A socket of AF_UNIX. What is in its receive queue belongs to [`UnixSocket::messages`], one after the other.

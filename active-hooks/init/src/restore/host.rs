@@ -5,7 +5,7 @@ use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
     context::{FrameRun, Lost, UnixCredentials},
-    device::{PeerCredentials, ResumeCall, TaskState},
+    device::{PeerCredentials, ResumeCall, TaskState, Tcp},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
 };
@@ -46,6 +46,11 @@ pub trait Host {
     /// Sets whom `SO_PEERCRED` names, of a socket of AF_UNIX or of its peer. The process must be there.
     fn set_peer_credentials(&self, _fd: u32, _of_peer: bool, _credentials: &UnixCredentials) -> Restored<()> {
         Ok(())
+    }
+
+    /// Does with a connection of TCP what no system call does.
+    fn tcp(&self, _request: Tcp) -> Restored<()> {
+        Err(Refusal::new("connection", "there is no module to end or queue it"))
     }
 
     /// Notes, for a successor that may have to do all this again, processes whose memory is about to be changed.
@@ -112,10 +117,37 @@ impl Host for Device {
         Device::peer_credentials(self, request).or_refuse(|| "SO_PEERCRED")
     }
 
+    fn tcp(&self, request: Tcp) -> Restored<()> {
+        Device::tcp(self, request).or_refuse(|| "connection")
+    }
+
     fn note_at_stake(&self, failover: u64, processes: &[u32]) -> Restored<()> {
         let mut area = vec![0; REPORT.size as usize];
         let used = at_stake(&mut area, failover, processes).or_refuse(|| "a note for other successors")?;
         let note = area.get(..used).unwrap_or_default();
         self.write_report(note).or_refuse(|| "a note for other successors")
+    }
+}
+
+/// No frames, and no module.
+#[cfg(test)]
+pub struct Nobody;
+
+#[cfg(test)]
+impl Host for Nobody {
+    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
+        Err(Refusal::new("frames", "there are none"))
+    }
+
+    fn read_frames(&self, _: u64, _: &mut [u8]) -> Restored<()> {
+        Err(Refusal::new("frames", "there are none"))
+    }
+
+    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
+        Ok(())
+    }
+
+    fn set_times(&self, _: TaskState) -> Restored<()> {
+        Ok(())
     }
 }

@@ -130,7 +130,8 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     refuse_by_record(world, &mut refused);
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
-    builder.objects.sockets.make(world, builder.objects.base());
+    let base = builder.objects.base();
+    builder.objects.sockets.make(world, host, &builder.elapsed, base);
     builder.objects.terminals.make(world);
     for remark in builder.objects.queues.make(world) {
         crate::boot::log::warning(format_args!("{remark}"));
@@ -332,9 +333,9 @@ impl Ready {
     }
 
     /// Lets the connections go on; the wire must be let in.
-    pub fn go_on_with_connections(&mut self) {
+    pub fn go_on_with_connections(&mut self, host: &dyn Host) {
         for connection in self.connections.drain(..) {
-            if let Err(refusal) = connection.go_on() {
+            if let Err(refusal) = connection.go_on(host) {
                 crate::boot::log::error(format_args!("connection: {refusal}"));
             }
         }

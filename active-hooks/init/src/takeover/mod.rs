@@ -345,7 +345,7 @@ impl Inner {
                 if let Some(held) = held {
                     held.let_go();
                 }
-                ready.go_on_with_connections();
+                ready.go_on_with_connections(device);
                 listening = ready.listening();
                 // Those released first must not keep the others waiting.
                 crate::sys::ahead_of_others(|| {

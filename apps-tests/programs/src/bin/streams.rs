@@ -1,74 +1,113 @@
-//! Serves connections of TCP on a port: on each it sends a counter for ever, and checks that it receives one. Says what
-//! is wrong on standard output, and then closes the connection.
+//! Serves connections of TCP on a port. Both sides send the same numbers, counted up from the first that the client sends, and
+//! check what they receive. Once the client's end has come, what was received is counted, and the count sent as the last number
+//! behind [`END`]. Says what is wrong on standard output, and then closes the connection.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Numbers in a block.
 const NUMBERS: u64 = 1024;
+/// Stands before the last number.
+const END: u64 = u64::MAX;
 
-fn send(mut connection: TcpStream) -> io::Result<()> {
-    let mut number = 0;
-    loop {
-        let block: Vec<u8> = (number..number + NUMBERS).flat_map(u64::to_le_bytes).collect();
-        connection.write_all(&block)?;
-        number += NUMBERS;
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+/// A connection.
+struct Stream {
+    /// The first number.
+    first: u64,
+    /// Time between two blocks.
+    pause: Duration,
+    /// How many numbers have come, when the end has.
+    received: Arc<AtomicU64>,
 }
 
-fn receive(mut connection: TcpStream) -> io::Result<()> {
-    let mut number = 0u64;
-    let mut word = [0; 8];
-    let mut buffer = vec![0; 1 << 16];
-    let mut have = 0;
-    loop {
-        let length = connection.read(&mut buffer)?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+impl Stream {
+    fn send(&self, mut connection: TcpStream) -> io::Result<()> {
+        let mut number = self.first;
+        loop {
+            let received = self.received.load(Ordering::Acquire);
+            if received != END {
+                return connection.write_all(&[END.to_le_bytes(), received.to_le_bytes()].concat());
+            }
+            let block: Vec<u8> = (number..number + NUMBERS).flat_map(u64::to_le_bytes).collect();
+            connection.write_all(&block)?;
+            number += NUMBERS;
+            std::thread::sleep(self.pause);
         }
-        for byte in &buffer[..length] {
-            word[have] = *byte;
-            have += 1;
-            if have == word.len() {
-                let found = u64::from_le_bytes(word);
+    }
+
+    /// Receives until the end; the first number has come already.
+    fn receive(&self, mut connection: TcpStream) -> io::Result<()> {
+        let mut number = self.first + 1;
+        let mut rest = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let length = connection.read(&mut buffer)?;
+            if length == 0 && rest.is_empty() {
+                self.received.store(number - self.first, Ordering::Release);
+                return Ok(());
+            }
+            if length == 0 {
+                return Err(io::Error::other("it ends in the middle of a number"));
+            }
+            rest.extend_from_slice(&buffer[..length]);
+            let (words, after) = rest.as_chunks::<8>();
+            for word in words {
+                let found = u64::from_le_bytes(*word);
                 if found != number {
                     return Err(io::Error::other(format!("{found} instead of {number}")));
                 }
                 number += 1;
-                have = 0;
             }
+            rest = after.to_vec();
         }
     }
 }
 
-fn watched(name: &str, connection: TcpStream, work: fn(TcpStream) -> io::Result<()>, ends: bool) {
-    let other = connection.try_clone();
-    if let Err(error) = work(connection) {
-        // That the client goes away in the end is no problem.
-        let closed = matches!(
-            error.kind(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        );
-        if !(closed && ends) {
-            println!("{name}: {error}");
-        }
-        if let Ok(other) = other {
+fn serve(mut connection: TcpStream, pause: Duration) -> io::Result<()> {
+    let mut first = [0; 8];
+    connection.read_exact(&mut first)?;
+    let stream = Stream {
+        first: u64::from_le_bytes(first),
+        pause,
+        received: Arc::new(AtomicU64::new(END)),
+    };
+    std::thread::scope(|scope| {
+        let (copy, stream) = (connection.try_clone()?, &stream);
+        let sender = scope.spawn(move || {
+            let result = stream.send(copy.try_clone()?);
+            // The other direction must not wait for ever.
+            result.inspect_err(|_| drop(copy.shutdown(std::net::Shutdown::Both)))
+        });
+        let result = stream.receive(connection.try_clone()?);
+        if result.is_err() {
             // It may be closed already.
-            let _ = other.shutdown(std::net::Shutdown::Both);
+            let _ = connection.shutdown(std::net::Shutdown::Both);
         }
-    }
+        let sent = sender
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
+        result.and(sent)
+    })
 }
 
 fn main() -> io::Result<()> {
-    let port = std::env::args().nth(1).and_then(|port| port.parse().ok());
-    let port: u16 = port.ok_or_else(|| io::Error::other("usage: streams PORT"))?;
+    let usage = || io::Error::other("usage: streams PORT [PAUSE_MS]");
+    let mut arguments = std::env::args().skip(1);
+    let port: u16 = arguments.next().and_then(|port| port.parse().ok()).ok_or_else(usage)?;
+    let pause = arguments
+        .next()
+        .map_or(Ok(20), |pause| pause.parse().map_err(|_| usage()))?;
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     for connection in listener.incoming() {
         let connection = connection?;
-        let copy = connection.try_clone()?;
-        std::thread::spawn(move || watched("sending", copy, send, true));
-        std::thread::spawn(move || watched("receiving", connection, receive, true));
+        std::thread::spawn(move || {
+            if let Err(error) = serve(connection, Duration::from_millis(pause)) {
+                println!("{error}");
+            }
+        });
     }
     Ok(())
 }

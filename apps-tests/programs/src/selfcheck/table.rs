@@ -114,6 +114,10 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("RevokedBlock.committing", WHOLE_FILE_SYSTEMS),
     ("RevokedBlock.number", WHOLE_FILE_SYSTEMS),
     ("Socket.state", "listed by its values"),
+    (
+        "PeerFin.Crossed",
+        "both ends under way at once: no cell can hold a segment back",
+    ),
     ("Network.links", "a property of the machine; seen by the scenario `tcp`"),
     (
         "Network.addresses",

@@ -27,7 +27,11 @@ const RECEIVES: [&str; 5] = [
 ];
 /// Where calls wait for room to send.
 const SENDS: [&str; 3] = ["sk_stream_wait_memory", "sock_alloc_send_pskb", "sock_wait_for_wmem"];
-/// Functions that have the `struct msghdr` of a call, whose iterator moves with what is sent.
+/// Where calls wait for room at a peer of AF_UNIX.
+const WAITS_FOR_PEER: &str = "unix_wait_for_peer";
+/// Functions that have the `struct msghdr` of a call, whose iterator moves with what is received.
+const RECEIVERS: [&str; 2] = ["sock_read_iter", "__sys_recvfrom"];
+/// The same of what is sent.
 const OWNERS: [&str; 5] = [
     "sock_write_iter",
     "__sys_sendto",
@@ -37,8 +41,8 @@ const OWNERS: [&str; 5] = [
 ];
 
 impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
-    /// A call that receives; `flags` is the argument with MSG_*.
-    pub(super) fn receive(&mut self, flags: Option<usize>) -> Result<Decision> {
+    /// A call that receives; `flags` is the argument with MSG_*, `vector` tells where its buffers are.
+    pub(super) fn receive(&mut self, flags: Option<usize>, vector: Buffers) -> Result<Decision> {
         let Some(sk) = self.socket()? else {
             return self.restart();
         };
@@ -51,11 +55,57 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let layout = &self.context.kernel.types.layouts.sock;
         let mem = &self.context.kernel.mem;
         let all = flags.is_some_and(|flags| self.argument(flags) & MSG_WAITALL != 0);
-        if !waits || all || mem.uint(sk, layout.sk_rcvlowat)? > 1 {
+        if !waits {
             return Err(self.refuse("which may have received something"));
         }
         let limited = mem.uint(sk, layout.sk_rcvtimeo)? != FOREVER;
-        self.answered(limited)
+        // Anything else waits while there is nothing, and for nothing more.
+        let done = match all || mem.uint(sk, layout.sk_rcvlowat)? > 1 {
+            true => self.received(vector)?,
+            false => 0,
+        };
+        match done {
+            0 => self.answered(limited),
+            // The call would also say from whom it was, and what came with it.
+            _ if vector == Buffers::Message || flags.is_some() && self.argument(4) != 0 => {
+                Err(self.refuse("which has received something"))
+            }
+            done => Ok(self.result(done)),
+        }
+    }
+
+    /// How much a call has received that waits for more.
+    fn received(&mut self, vector: Buffers) -> Result<u64> {
+        let (buffers, chain) = (self.buffers_of(vector), self.chain()?);
+        let mut found = Vec::new();
+        if let (Some(buffers), Some(chain)) = (&buffers, &chain) {
+            for link in chain.all(&RECEIVERS) {
+                found.extend(self.words(link)?.vector_progress(self.context, buffers));
+            }
+        }
+        super::stack::agreed(&found).ok_or_else(|| self.refuse("which may have received something"))
+    }
+
+    /// `connect`. One that waits for room in the queue of a socket of AF_UNIX has done nothing yet.
+    pub(super) fn connect(&mut self) -> Result<Decision> {
+        let Some(sk) = self.socket()? else {
+            return self.restart();
+        };
+        if !self.waits_for_peer()? {
+            return Err(self.refuse(""));
+        }
+        self.answered(self.is_send_limited(sk)?)
+    }
+
+    /// Whether a call waits for room at a peer of AF_UNIX: what it has prepared is given up then.
+    fn waits_for_peer(&mut self) -> Result<bool> {
+        let chain = self.chain()?;
+        Ok(chain.is_some_and(|chain| chain.find(&[WAITS_FOR_PEER]).is_some_and(|at| chain.waits(at))))
+    }
+
+    fn is_send_limited(&self, sk: Kva) -> Result<bool> {
+        let layout = &self.context.kernel.types.layouts.sock;
+        Ok(self.context.kernel.mem.uint(sk, layout.sk_sndtimeo)? != FOREVER)
     }
 
     /// A call that sends: `vector` tells where its buffers are.
@@ -63,7 +113,10 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let Some(sk) = self.socket()? else {
             return self.restart();
         };
-        let buffers = self.sent_from(vector);
+        if self.waits_for_peer()? {
+            return self.answered(self.is_send_limited(sk)?);
+        }
+        let buffers = self.buffers_of(vector);
         let Some(chain) = self.chain()? else {
             return Err(self.refuse("whose frames cannot be found"));
         };
@@ -78,11 +131,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         match super::stack::agreed(&found) {
             None => Err(self.refuse("which may have sent something")),
-            Some(0) => {
-                let layout = &self.context.kernel.types.layouts.sock;
-                let limited = self.context.kernel.mem.uint(sk, layout.sk_sndtimeo)? != FOREVER;
-                self.answered(limited)
-            }
+            Some(0) => self.answered(self.is_send_limited(sk)?),
             Some(done) => Ok(self.result(done)),
         }
     }
@@ -109,7 +158,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         Ok(Some(crate::sockets::of_file(self.context, socket)?))
     }
 
-    fn sent_from(&self, vector: Buffers) -> Option<Vec<(u64, u64)>> {
+    fn buffers_of(&self, vector: Buffers) -> Option<Vec<(u64, u64)>> {
         let phys = self.context.kernel.phys();
         let word = |at| user_memory::word(phys, &self.thread.tables, at);
         let (first, count) = match vector {

@@ -90,7 +90,8 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         if self.is_socket(file)? {
             return match (writes, vector) {
-                (false, _) => self.receive(None),
+                (false, false) => self.receive(None, Buffers::One),
+                (false, true) => self.receive(None, Buffers::Vector),
                 (true, false) => self.send(Buffers::One),
                 (true, true) => self.send(Buffers::Vector),
             };

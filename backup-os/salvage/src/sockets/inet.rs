@@ -1,6 +1,6 @@
 //! Sockets of IP (`include/net/inet_sock.h`): addresses and options; UDP.
 
-use super::{refuse, skb, tcp, Queues, Reading};
+use super::{refuse, skb, tcp, Queues, Reading, Related};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
@@ -108,6 +108,7 @@ crate::mirrors! {
 pub fn read<M: PhysMem + ?Sized>(
     reading: &mut Reading<'_, '_, '_, M>,
     queues: &mut Queues,
+    related: &mut Related,
     six: bool,
 ) -> Result<SocketState> {
     let kernel = reading.context.kernel;
@@ -118,7 +119,7 @@ pub fn read<M: PhysMem + ?Sized>(
     }
     let (kind, protocol) = (reading.field(layout.sk_type)?, reading.field(layout.sk_protocol)?);
     match (kind, protocol) {
-        (SOCK_STREAM, IPPROTO_TCP) => tcp::read(reading, queues, six),
+        (SOCK_STREAM, IPPROTO_TCP) => tcp::read(reading, queues, related, six),
         (SOCK_DGRAM, IPPROTO_UDP) => udp(reading, six),
         _ => Err(refuse(&alloc::format!("type {kind}, protocol {protocol}"))),
     }

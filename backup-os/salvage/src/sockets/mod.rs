@@ -47,8 +47,9 @@ const ECONNRESET: u64 = 104;
 const FOREVER: u64 = i64::MAX as u64;
 /// `SOCK_PASSCRED` (`include/linux/net.h`).
 const PASSCRED: u64 = 1 << 3;
-/// `SOCK_PASSSEC`, `SOCK_CUSTOM_SOCKOPT` and `SOCK_PASSPIDFD` ask for what is not restored.
-const UNUSUAL: u64 = 1 << 4 | 1 << 6 | 1 << 7;
+/// `SOCK_PASSSEC` and `SOCK_PASSPIDFD` ask for what is not restored. `SOCK_CUSTOM_SOCKOPT` is a matter of the protocol: in newer
+/// kernels every socket of UDP has it (`udp_lib_init_sock`, include/net/udp.h).
+const UNUSUAL: u64 = 1 << 4 | 1 << 7;
 /// `SOCK_SNDBUF_LOCK` and `SOCK_RCVBUF_LOCK`.
 const BUFFER_LOCKS: u64 = 3;
 
@@ -242,6 +243,7 @@ pub fn held<'p, M: PhysMem + ?Sized>(
             };
             if held.insert(sk) {
                 held.extend(unix::waiting(context, sk).unwrap_or_default());
+                held.extend(tcp::waiting(context, sk).unwrap_or_default());
             }
         }
     }
@@ -363,7 +365,7 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
     let mut queues = Queues::default();
     let state = match family {
         AF_UNIX => SocketState::Unix(unix::read(&mut reading, &mut queues, related)?),
-        AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, family == AF_INET6)?,
+        AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, related, family == AF_INET6)?,
         other => return Err(refuse(&alloc::format!("family {other}"))),
     };
     let record = Record {
@@ -411,7 +413,7 @@ fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<(
         false => kernel.mem.uint(socket, layouts.socket.flags)?,
     };
     if of_socket & UNUSUAL != 0 {
-        return Err(refuse("with SO_PASSSEC, SO_PASSPIDFD or options of its own"));
+        return Err(refuse("with SO_PASSSEC or SO_PASSPIDFD"));
     }
     let bits = reading.field(layout.sk_flags)?;
     let known = &layouts.sock_flags;

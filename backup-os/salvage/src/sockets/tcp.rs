@@ -1,12 +1,13 @@
 //! TCP (`include/linux/tcp.h`, `include/net/tcp.h`): connections with everything that TCP_REPAIR can put back.
 
-use super::{inet, refuse, skb, Queues, Reading};
+use super::{inet, refuse, skb, Queues, Reading, Related};
 use crate::addr::Kva;
+use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use alloc::vec::Vec;
-use shared_region::context::{SocketOption, SocketState, TcpConnection};
+use shared_region::context::{PeerFin, SocketOption, SocketState, TcpConnection};
 use shared_region::reasons;
 
 /// States (`include/net/tcp_states.h`), by number.
@@ -51,7 +52,16 @@ const RTO_FIRST: u64 = 1;
 /// Sequence numbers that are further apart make no sense: no window is as wide.
 const MAX_DISTANCE: u32 = 1 << 30;
 /// `TCPHDR_SYN` and `TCPHDR_FIN`: numbers in a queue that are no bytes.
-const SYN_OR_FIN: u64 = 3;
+const SYN: u64 = 2;
+const FIN: u64 = 1;
+/// Bits of `sock.sk_shutdown`: receiving and sending.
+const RECEIVING: u64 = 1;
+const SENDING: u64 = 2;
+/// `TCP_CLOSE` and `TCP_LISTEN`.
+const CLOSE: u64 = 7;
+const LISTEN: u64 = 10;
+/// More connections than wait to be accepted anywhere.
+const MAX_WAITING: usize = 1 << 16;
 /// Length of a name of congestion control (`TCP_CA_NAME_MAX`).
 const MAX_NAME: usize = 16;
 
@@ -67,6 +77,13 @@ crate::mirrors! {
         icsk_ulp_ops: Field,
         icsk_syn_retries: Field,
         icsk_user_timeout: Field,
+    }
+
+    /// A request for a connection.
+    #[allow(missing_docs)]
+    pub struct RequestSock = "request_sock" {
+        dl_next: Field,
+        sk: Field,
     }
 
     /// A way of controlling congestion.
@@ -135,6 +152,7 @@ crate::mirrors! {
 pub fn read<M: PhysMem + ?Sized>(
     reading: &mut Reading<'_, '_, '_, M>,
     queues: &mut Queues,
+    related: &mut Related,
     six: bool,
 ) -> Result<SocketState> {
     let layouts = &reading.context.kernel.types.layouts;
@@ -149,25 +167,29 @@ pub fn read<M: PhysMem + ?Sized>(
             Ok(SocketState::Plain { local, peer: None })
         }
         ("LISTEN", Some(local)) => {
-            let icsk = &layouts.inet_connection_sock;
-            reading.none_of(&[
-                (
-                    Some(icsk.accept_head),
-                    "TCP, with connections that nobody has accepted yet",
-                ),
-                (
-                    Some(layouts.sock.sk_ack_backlog),
-                    "TCP, with connections that nobody has accepted yet",
-                ),
-            ])?;
+            let waiting = waiting(reading.context, reading.sk)?;
+            related.sockets.extend(&waiting);
             let backlog = reading.field(layouts.sock.sk_max_ack_backlog)? as u32;
-            Ok(SocketState::Listening { local, backlog })
+            let waiting = waiting.iter().map(|sk| sk.0).collect();
+            Ok(SocketState::Listening {
+                local,
+                backlog,
+                waiting,
+            })
         }
-        ("ESTABLISHED", Some(local)) => {
-            reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, half closed")])?;
+        (name, Some(local)) if ends(name).is_some() => {
+            let ends = ends(name).unwrap_or_default();
+            let shutdown = reading.field(layouts.sock.sk_shutdown)?;
+            let agree =
+                (shutdown & SENDING != 0) == ends.sent && (ends.fin == PeerFin::None || shutdown & RECEIVING != 0);
+            if !agree {
+                return Err(refuse("TCP, closed in another way than its state says"));
+            }
             let peer = inet::peer(reading, six)?;
-            let connection = connection(reading, queues)?;
+            let connection = connection(reading, queues, ends)?;
             Ok(SocketState::Connected(TcpConnection {
+                shutdown: shutdown as u32,
+                fin: ends.fin,
                 local,
                 peer,
                 ..connection
@@ -175,6 +197,64 @@ pub fn read<M: PhysMem + ?Sized>(
         }
         (name, _) => Err(refuse(&alloc::format!("TCP in state {name}"))),
     }
+}
+
+/// What a state says about the ends of both directions.
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    /// The own end was put into the queue.
+    sent: bool,
+    /// The peer's.
+    fin: PeerFin,
+}
+
+/// The same of a state in which there is a connection.
+fn ends(state: &str) -> Option<Ends> {
+    let (sent, fin) = match state {
+        "ESTABLISHED" => (false, PeerFin::None),
+        "FIN_WAIT1" | "FIN_WAIT2" => (true, PeerFin::None),
+        "CLOSE_WAIT" => (false, PeerFin::First),
+        "LAST_ACK" => (true, PeerFin::First),
+        "CLOSING" => (true, PeerFin::Crossed),
+        _ => return None,
+    };
+    Some(Ends { sent, fin })
+}
+
+/// The connections that wait to be accepted from a socket that listens. One that has ended already is left out, as if it had
+/// never come.
+///
+/// # Errors
+/// Its queue makes no sense.
+pub fn waiting<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<Vec<Kva>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let (protocol, state) = (
+        mem.uint(sk, layouts.sock.sk_protocol)?,
+        mem.uint(sk, layouts.sock.state)?,
+    );
+    if protocol != IPPROTO_TCP as u64 || state != LISTEN {
+        return Ok(Vec::new());
+    }
+    let count = mem.uint(sk, layouts.sock.sk_ack_backlog)?;
+    let mut at = mem.ptr(sk, layouts.inet_connection_sock.accept_head)?;
+    let (mut found, mut seen) = (Vec::new(), 0u64);
+    while !at.is_null() {
+        seen = seen.saturating_add(1);
+        let child = mem.ptr(at, layouts.request_sock.sk)?;
+        if seen > count || found.len() >= MAX_WAITING || child.is_null() {
+            return Err(Refusal::new(reasons::UNREADABLE, "TCP, a queue of connections"));
+        }
+        let ended = mem.uint(child, layouts.sock.state)? == CLOSE || mem.uint(child, layouts.sock.sk_err)? != 0;
+        if !ended {
+            found.push(child);
+        }
+        at = mem.ptr(at, layouts.request_sock.dl_next)?;
+    }
+    if seen != count {
+        return Err(Refusal::new(reasons::UNREADABLE, "TCP, a queue of connections"));
+    }
+    Ok(found)
 }
 
 fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<()> {
@@ -259,21 +339,28 @@ fn congestion<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Resu
     Ok(())
 }
 
-fn connection<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, queues: &mut Queues) -> Result<TcpConnection> {
+fn connection<M: PhysMem + ?Sized>(
+    reading: &Reading<'_, '_, '_, M>,
+    queues: &mut Queues,
+    ends: Ends,
+) -> Result<TcpConnection> {
     let context = reading.context;
     let layouts = &context.kernel.types.layouts;
     let tcp = &layouts.tcp_sock;
     let number = |field: Field| reading.field(field).map(|value| value as u32);
-    let (copied, next) = (number(tcp.copied_seq)?, number(tcp.rcv_nxt)?);
-    let (una, written) = (number(tcp.snd_una)?, number(tcp.write_seq)?);
+    // An end takes a number behind the last byte, which may be acknowledged, or read, as well.
+    let next = number(tcp.rcv_nxt)?.wrapping_sub(u32::from(ends.fin != PeerFin::None));
+    let written = number(tcp.write_seq)?.wrapping_sub(u32::from(ends.sent));
+    let copied = not_behind(number(tcp.copied_seq)?, next);
+    let una = not_behind(number(tcp.snd_una)?, written);
     let received = skb::queue(context, reading.sk, layouts.sock.sk_receive_queue)?;
-    queues.received = stretch(reading, &received, copied, next)?;
+    queues.received = stretch(reading, &received, copied, next, ends.fin != PeerFin::None)?;
     let root = reading.sk.offset(u64::from(layouts.sock.tcp_rtx_queue.offset));
     let sent = context.kernel.rbtree(root, layouts.sk_buff.rbnode)?;
     let mut unacknowledged: Vec<Kva> = sent.bounded(skb::MAX_BUFFERS).collect::<core::result::Result<_, _>>()?;
     unacknowledged.extend(skb::queue(context, reading.sk, layouts.sock.sk_write_queue)?);
-    queues.to_send = stretch(reading, &unacknowledged, una, written)?;
-    let unsent = written.wrapping_sub(number(tcp.snd_nxt)?);
+    queues.to_send = stretch(reading, &unacknowledged, una, written, ends.sent)?;
+    let unsent = written.wrapping_sub(not_behind(number(tcp.snd_nxt)?, written));
     if unsent as usize > queues.to_send.len() {
         return Err(Refusal::new(reasons::UNREADABLE, "TCP, with more sent than there was"));
     }
@@ -301,12 +388,22 @@ fn connection<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, queues: &mu
     })
 }
 
-/// The bytes of a queue from one sequence number to another.
+/// A sequence number, which may be the one after the last byte's.
+fn not_behind(seq: u32, end: u32) -> u32 {
+    if seq == end.wrapping_add(1) {
+        end
+    } else {
+        seq
+    }
+}
+
+/// The bytes of a queue from one sequence number to another, behind which there may be an end.
 fn stretch<M: PhysMem + ?Sized>(
     reading: &Reading<'_, '_, '_, M>,
     buffers: &[Kva],
     first: u32,
     end: u32,
+    closed: bool,
 ) -> Result<Vec<u8>> {
     let layouts = &reading.context.kernel.types.layouts;
     let (cb, layout) = (layouts.sk_buff.cb, &layouts.tcp_skb_cb);
@@ -328,8 +425,9 @@ fn stretch<M: PhysMem + ?Sized>(
     for &skb in buffers {
         let control = skb.offset(u64::from(cb.offset));
         let seq = mem.uint(control, layout.seq)? as u32;
-        if mem.uint(control, layout.tcp_flags)? & SYN_OR_FIN != 0 {
-            return Err(refuse("TCP, half closed"));
+        let flags = mem.uint(control, layout.tcp_flags)?;
+        if flags & SYN != 0 || flags & FIN != 0 && !closed {
+            return Err(broken());
         }
         let at = first.wrapping_add(bytes.len() as u32);
         // What comes before is acknowledged, or taken by the process.
@@ -349,7 +447,24 @@ fn stretch<M: PhysMem + ?Sized>(
 
 #[cfg(test)]
 mod tests {
-    use super::seconds_of_retries;
+    use super::{ends, not_behind, seconds_of_retries};
+    use shared_region::context::PeerFin;
+
+    #[test]
+    fn a_state_says_who_has_ended() {
+        let of = |state| ends(state).map(|ends| (ends.sent, ends.fin));
+        assert_eq!(of("ESTABLISHED"), Some((false, PeerFin::None)));
+        assert_eq!(of("FIN_WAIT2"), Some((true, PeerFin::None)));
+        assert_eq!(of("CLOSE_WAIT"), Some((false, PeerFin::First)));
+        assert_eq!(of("CLOSING"), Some((true, PeerFin::Crossed)));
+        assert_eq!([of("SYN_SENT"), of("TIME_WAIT"), of("CLOSE"), of("")], [None; 4]);
+    }
+
+    #[test]
+    fn an_end_that_was_acknowledged_is_no_byte() {
+        assert_eq!([10, 11, 12].map(|seq| not_behind(seq, 11)), [10, 11, 11]);
+        assert_eq!(not_behind(0, u32::MAX), u32::MAX);
+    }
 
     #[test]
     fn repetitions_double_their_distance() {

@@ -10,6 +10,7 @@ pub mod unix;
 
 use super::{
     clock::Elapsed,
+    host::Host,
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
@@ -56,20 +57,54 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Makes those that listen, and all of AF_UNIX, with descriptors at `base` or above. What goes wrong with one is told when
-    /// it is asked for.
-    pub fn make(&mut self, world: &World<'_>, base: u32) {
+    /// Makes those that listen with the connections that wait, and all of AF_UNIX, with descriptors at `base` or above. What
+    /// goes wrong with one is told when it is asked for.
+    pub fn make(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed, base: u32) {
         self.unix = unix::Unix::make(world, base, &mut self.peers);
         for (&id, content) in &world.sockets {
-            if let SocketState::Listening { local, backlog } = &content.record.state {
+            if let SocketState::Listening { local, backlog, .. } = &content.record.state {
                 let made = listening(&content.record, local, *backlog);
                 self.listening.insert(id, made);
             }
         }
+        for (&id, content) in &world.sockets {
+            let SocketState::Listening { waiting, .. } = &content.record.state else {
+                continue;
+            };
+            let made = (waiting.iter()).try_for_each(|&waiting| self.wait(world, host, elapsed, id, waiting));
+            if let Err(refusal) = made {
+                self.listening.insert(id, Err(refusal));
+            }
+        }
+    }
+
+    /// Makes a connection that is going to wait for being accepted.
+    fn wait(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed, at: Id, waiting: Id) -> Restored<()> {
+        let listener = match self.listening.get(&at) {
+            Some(Ok(listener)) => rustix::io::fcntl_dupfd_cloexec(listener, 0).or_refuse(|| "descriptor")?,
+            Some(Err(refusal)) => return Err(refusal.clone()),
+            None => return Err(Refusal::new("socket", "it was not made")),
+        };
+        let content = world.sockets.get(&waiting);
+        let found = content.and_then(|content| match &content.record.state {
+            SocketState::Connected(connection) => Some((content, connection)),
+            _ => None,
+        });
+        let (content, connection) = found.ok_or_else(|| Refusal::new("a connection that waits", "no record of it"))?;
+        let (_, standing) = tcp::connect(content, connection, host, elapsed)?;
+        self.standing.push(standing.that_waits(listener));
+        Ok(())
     }
 
     /// The socket of an open file.
-    pub fn open(&mut self, world: &World<'_>, elapsed: &Elapsed, file: &OpenFile, id: Id) -> Restored<OwnedFd> {
+    pub fn open(
+        &mut self,
+        world: &World<'_>,
+        host: &dyn Host,
+        elapsed: &Elapsed,
+        file: &OpenFile,
+        id: Id,
+    ) -> Restored<OwnedFd> {
         let content = world
             .sockets
             .get(&id)
@@ -82,7 +117,7 @@ impl Sockets {
                 .unwrap_or_else(|| Err(Refusal::new("socket", "it was not made")))?,
             SocketState::Plain { local, peer } => plain(record, local.as_ref(), peer.as_ref())?,
             SocketState::Connected(connection) => {
-                let (fd, standing) = tcp::connect(content, connection, elapsed)?;
+                let (fd, standing) = tcp::connect(content, connection, host, elapsed)?;
                 self.standing.push(standing);
                 fd
             }

@@ -2,9 +2,19 @@
 //! peer, and sends nothing meanwhile.
 
 use super::{buffers, new, options, raw, sockaddr, what, SocketContent, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
-use crate::restore::{clock::Elapsed, OrRefuse, Refusal, Restored};
-use shared_region::context::{Socket, SocketOption, TcpConnection};
-use std::{io, os::fd::OwnedFd};
+use crate::restore::{clock::Elapsed, host::Host, OrRefuse, Refusal, Restored};
+use shared_region::{
+    context::{PeerFin, Socket, SocketOption, TcpConnection},
+    device::{tcp_step, Tcp},
+};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+/// Bits of [`TcpConnection::shutdown`].
+const RECEIVING: u32 = 1;
+const SENDING: u32 = 2;
 
 /// Options of `IPPROTO_TCP` (include/uapi/linux/tcp.h).
 const TCP_REPAIR: i32 = 19;
@@ -39,22 +49,33 @@ fn repair(fd: &OwnedFd, name: i32, value: u32) -> io::Result<()> {
 pub fn connect(
     content: &SocketContent<'_>,
     connection: &TcpConnection,
+    host: &dyn Host,
     elapsed: &Elapsed,
 ) -> Restored<(OwnedFd, Standing)> {
     let fd = new(&content.record)?;
     let name = format!("{} to {}", what(&connection.local), what(&connection.peer));
-    let unsent = put(&fd, content, connection, elapsed).map_err(|refusal| Refusal::new(name.as_str(), refusal))?;
+    let put = put(&fd, content, connection, host, elapsed);
+    let unsent = put.map_err(|refusal| Refusal::new(name.as_str(), refusal))?;
     let standing = Standing {
         fd: rustix::io::fcntl_dupfd_cloexec(&fd, 0).or_refuse(|| "descriptor")?,
         record: content.record.clone(),
         unsent,
         name,
+        shutdown: connection.shutdown,
+        fin: connection.fin,
+        listener: None,
     };
     Ok((fd, standing))
 }
 
 /// Returns what was not sent yet.
-fn put(fd: &OwnedFd, content: &SocketContent<'_>, connection: &TcpConnection, elapsed: &Elapsed) -> Restored<Vec<u8>> {
+fn put(
+    fd: &OwnedFd,
+    content: &SocketContent<'_>,
+    connection: &TcpConnection,
+    host: &dyn Host,
+    elapsed: &Elapsed,
+) -> Restored<Vec<u8>> {
     let (received, mut to_send) = (content.received.concat(), content.to_send.concat());
     let sent = to_send.len().checked_sub(connection.unsent as usize);
     let unsent = to_send.split_off(sent.ok_or_else(|| Refusal::new("queue", "more was sent than there is"))?);
@@ -76,6 +97,9 @@ fn put(fd: &OwnedFd, content: &SocketContent<'_>, connection: &TcpConnection, el
     fill(fd, RECEIVE, SO_RCVBUFFORCE, &received).or_refuse(|| format!("{} bytes received", received.len()))?;
     fill(fd, SEND, SO_SNDBUFFORCE, &to_send).or_refuse(|| format!("{} bytes to be sent", to_send.len()))?;
     repair(fd, TCP_REPAIR_QUEUE, NO_QUEUE).or_refuse(|| "repair")?;
+    if connection.fin != PeerFin::None {
+        host.tcp(step(fd, tcp_step::FIN, 0))?;
+    }
     let window: Vec<u8> = connection.window.iter().flat_map(|word| word.to_ne_bytes()).collect();
     raw::set(fd, libc::IPPROTO_TCP, TCP_REPAIR_WINDOW, &window).or_refuse(|| "windows")?;
     buffers(fd, &content.record)?;
@@ -89,15 +113,33 @@ pub struct Standing {
     record: Socket,
     unsent: Vec<u8>,
     name: String,
+    shutdown: u32,
+    fin: PeerFin,
+    /// Whom it waits to be accepted from.
+    listener: Option<OwnedFd>,
+}
+
+fn step(fd: &OwnedFd, step: u64, listener: u64) -> Tcp {
+    Tcp {
+        fd: fd.as_raw_fd() as u64,
+        step,
+        listener,
+    }
 }
 
 impl Standing {
+    /// It belongs to no descriptor: it waits to be accepted from a socket that listens.
+    pub fn that_waits(self, listener: OwnedFd) -> Self {
+        let listener = Some(listener);
+        Self { listener, ..self }
+    }
+
     /// Ends the repair: from here on the kernel speaks with the peer, and asks it at once how far it has got.
     ///
     /// # Errors
     /// What does not work. The connection is broken off then: its process and its peer are told so when they use it.
-    pub fn go_on(self) -> Restored<()> {
-        let result = self.try_to_go_on();
+    pub fn go_on(self, host: &dyn Host) -> Restored<()> {
+        let result = self.try_to_go_on(host);
         if result.is_err() {
             // struct sockaddr of AF_UNSPEC: what is left of the connection is given up with a reset.
             let _ = raw::connect(&self.fd, &[0; 16]);
@@ -105,7 +147,7 @@ impl Standing {
         result.map_err(|refusal| Refusal::new(self.name, refusal))
     }
 
-    fn try_to_go_on(&self) -> Restored<()> {
+    fn try_to_go_on(&self, host: &dyn Host) -> Restored<()> {
         let Self { fd, record, unsent, .. } = self;
         repair(fd, TCP_REPAIR, OFF).or_refuse(|| "end of the repair")?;
         // The repair takes `SO_REUSEADDR` away, and holds timers back. The others that come before `bind` stand.
@@ -118,7 +160,24 @@ impl Standing {
             push(fd, SO_SNDBUFFORCE, unsent).or_refuse(|| format!("{} bytes to be sent", unsent.len()))?;
             buffers(fd, record)?;
         }
-        Ok(())
+        // An end that was on its way, or acknowledged, goes out once more, with the same number.
+        let how = match self.shutdown & (RECEIVING | SENDING) {
+            0 => None,
+            RECEIVING if self.fin != PeerFin::None => None,
+            RECEIVING => Some(libc::SHUT_RD),
+            SENDING => Some(libc::SHUT_WR),
+            _ => Some(libc::SHUT_RDWR),
+        };
+        if let Some(how) = how {
+            raw::shutdown(fd, how).or_refuse(|| "its end")?;
+        }
+        if self.fin == PeerFin::Crossed {
+            host.tcp(step(fd, tcp_step::CROSSED, 0))?;
+        }
+        match &self.listener {
+            Some(listener) => host.tcp(step(fd, tcp_step::WAIT, listener.as_raw_fd() as u64)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -173,7 +232,7 @@ fn push(fd: &OwnedFd, buffer: i32, data: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore::clock;
+    use crate::restore::{clock, host::Nobody};
     use shared_region::context::{Clock, InetAddress};
     use std::{
         io::{Read, Write},
@@ -227,12 +286,18 @@ mod tests {
             // The last word of what is to be sent.
             unsent: 12,
             window: windows,
+            ..TcpConnection::default()
         }
     }
 
     #[test]
     fn a_connection_goes_on_without_its_peer_noticing() {
-        goes_on(Ipv4Addr::LOCALHOST.into(), libc::AF_INET, Vec::new());
+        goes_on(Ipv4Addr::LOCALHOST.into(), libc::AF_INET, Vec::new(), 0);
+    }
+
+    #[test]
+    fn an_end_that_was_on_its_way_comes_behind_the_data() {
+        goes_on(Ipv4Addr::LOCALHOST.into(), libc::AF_INET, Vec::new(), SENDING);
     }
 
     #[test]
@@ -246,10 +311,10 @@ mod tests {
             name: libc::IPV6_V6ONLY,
             value: 0u32.to_ne_bytes().to_vec(),
         };
-        goes_on(Ipv6Addr::LOCALHOST.into(), libc::AF_INET6, vec![only]);
+        goes_on(Ipv6Addr::LOCALHOST.into(), libc::AF_INET6, vec![only], 0);
     }
 
-    fn goes_on(host: IpAddr, family: i32, options: Vec<SocketOption>) {
+    fn goes_on(host: IpAddr, family: i32, options: Vec<SocketOption>, shutdown: u32) {
         let listener = TcpListener::bind((host, 0)).expect("listen");
         let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
         let (server, _) = listener.accept().expect("accept");
@@ -264,7 +329,10 @@ mod tests {
             eprintln!("skipped: TCP_REPAIR is not allowed here");
             return;
         }
-        let connection = record(&server, 22, local, peer);
+        let connection = TcpConnection {
+            shutdown,
+            ..record(&server, 22, local, peer)
+        };
         // Under repair an end goes away without a word.
         drop(server);
 
@@ -285,8 +353,8 @@ mod tests {
             monotonic: now,
             ..Clock::default()
         };
-        let (fd, standing) = connect(&content, &connection, &Elapsed { then }).expect("restored");
-        standing.go_on().expect("goes on");
+        let (fd, standing) = connect(&content, &connection, &Nobody, &Elapsed { then }).expect("restored");
+        standing.go_on(&Nobody).expect("goes on");
         rustix::fs::fcntl_setfl(&fd, rustix::fs::OFlags::empty()).expect("flags");
         let mut server = TcpStream::from(fd);
         for end in [&client, &server] {
@@ -301,6 +369,11 @@ mod tests {
             .write_all(b"on")
             .and_then(|()| server.read_exact(&mut data[..2]))
             .expect("there");
+        if shutdown != 0 {
+            assert_eq!(client.read(&mut data).expect("end"), 0);
+            assert!(server.write_all(b"back").is_err());
+            return;
+        }
         server
             .write_all(b"back")
             .and_then(|()| client.read_exact(&mut data[..4]))

@@ -4,7 +4,7 @@ use crate::cell::{same, Cell, Context};
 use crate::sys::socket;
 use anyhow::{ensure, Context as _, Result};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{fchown, MetadataExt};
 use std::time::Duration;
@@ -45,11 +45,39 @@ pub const CELLS: &[Cell] = &[
         run: connected6,
     },
     Cell {
+        name: "sockets/waiting",
+        what: "connections of TCP that nobody has accepted yet, with data, one shut; then a new one",
+        covers: &["SocketState.Listening", "SocketState.Connected"],
+        caught: None,
+        run: waiting,
+    },
+    Cell {
+        name: "sockets/half-closed",
+        what: "a connection of TCP shut in one direction, with unread data: the end, and the other direction goes on",
+        covers: &["TcpConnection.shutdown", "TcpConnection.fin", "PeerFin.First"],
+        caught: None,
+        run: half_closed,
+    },
+    Cell {
+        name: "sockets/closing",
+        what: "both ends shut with full queues: every byte and the end come both ways",
+        covers: &["TcpConnection.shutdown", "PeerFin.None", "TcpConnection.unsent"],
+        caught: None,
+        run: closing,
+    },
+    Cell {
         name: "sockets/in-recv",
         what: "a `recv` that waits on a connection: it gets what is sent after the failover",
         covers: &["SocketState.Connected"],
         caught: Some("recvfrom"),
         run: in_recv,
+    },
+    Cell {
+        name: "sockets/in-recv-all",
+        what: "a `recv` with MSG_WAITALL that has got a part: it says how much, and the rest follows",
+        covers: &["TcpConnection.receive_seq"],
+        caught: Some("recvfrom"),
+        run: in_recv_all,
     },
     Cell {
         name: "sockets/in-send",
@@ -166,6 +194,18 @@ fn connected6(context: &mut Context) -> Result<()> {
     connected(context, (Ipv6Addr::LOCALHOST, 0).into())
 }
 
+/// Sends as much as there is room for; returns how much that was.
+fn fill(end: &mut TcpStream, data: &[u8]) -> Result<usize> {
+    end.set_nonblocking(true)?;
+    let mut count = 0;
+    while let Ok(more @ 1..) = end.write(&data[count..]) {
+        count += more;
+    }
+    end.set_nonblocking(false)?;
+    end.set_read_timeout(Some(PATIENCE))?;
+    Ok(count)
+}
+
 fn connected(context: &mut Context, address: SocketAddr) -> Result<()> {
     let (mut client, mut server) = pair(context, address)?;
     set(&client)?;
@@ -176,14 +216,7 @@ fn connected(context: &mut Context, address: SocketAddr) -> Result<()> {
     let data: Vec<u8> = (0..400_000u32).flat_map(u32::to_le_bytes).collect();
     let mut sent = Vec::new();
     for end in [&mut client, &mut server] {
-        end.set_nonblocking(true)?;
-        let mut count = 0;
-        while let Ok(more @ 1..) = end.write(&data[count..]) {
-            count += more;
-        }
-        sent.push(count);
-        end.set_nonblocking(false)?;
-        end.set_read_timeout(Some(PATIENCE))?;
+        sent.push(fill(end, &data)?);
     }
     ensure!(
         sent.iter().all(|&count| count > 1000 && count < data.len()),
@@ -198,9 +231,15 @@ fn connected(context: &mut Context, address: SocketAddr) -> Result<()> {
         ))
     };
     let before = ends(&client, &server)?;
+    let stamps = |end: &TcpStream| socket::option(end, libc::IPPROTO_TCP, libc::TCP_TIMESTAMP);
+    let stamped = [stamps(&client)?, stamps(&server)?];
     let wrong = usize::from(context.mutate());
     context.failover(|| Ok(()))?;
     same("addresses, options and buffer", ends(&client, &server)?, before)?;
+    for (end, before) in [&client, &server].into_iter().zip(stamped) {
+        let passed = stamps(end)?.wrapping_sub(before);
+        ensure!((0..3_600_000).contains(&passed), "time stamps went on by {passed} ms");
+    }
     let mut found = vec![0; sent[1]];
     client.read_exact(&mut found).context("what the server has sent")?;
     ensure!(found[wrong..] == data[..sent[1] - wrong], "data to the client is wrong");
@@ -216,6 +255,91 @@ fn connected(context: &mut Context, address: SocketAddr) -> Result<()> {
     same("bytes at its end", server.read(&mut more)?, 0)
 }
 
+fn waiting(context: &mut Context) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let mut first = TcpStream::connect(address)?;
+    first.write_all(b"first")?;
+    let mut second = TcpStream::connect(address)?;
+    second.write_all(b"second")?;
+    second.shutdown(Shutdown::Write)?;
+    let names =
+        |first: &TcpStream, second: &TcpStream| -> Result<_> { Ok([first.local_addr()?, second.local_addr()?]) };
+    let before = names(&first, &second)?;
+    context.failover(|| Ok(drop(listener.accept()?)))?;
+    same("addresses", names(&first, &second)?, before)?;
+    listener.set_nonblocking(true)?;
+    let mut data = [0; 16];
+    for (client, address, words) in [(&first, before[0], &b"first"[..]), (&second, before[1], b"second")] {
+        let (mut waited, from) = listener.accept().context("it waits no more")?;
+        waited.set_nonblocking(false)?;
+        waited.set_read_timeout(Some(PATIENCE))?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        same("address of its client", from, address)?;
+        waited.read_exact(&mut data[..words.len()])?;
+        same("its data", &data[..words.len()], words)?;
+        if client.local_addr()? == before[1] {
+            same("bytes at its end", waited.read(&mut data)?, 0)?;
+        }
+        waited.write_all(b"answer")?;
+        let mut client = client;
+        client.read_exact(&mut data[..6])?;
+        same("answer", &data[..6], b"answer")?;
+    }
+    ensure!(listener.accept().is_err(), "more wait than there were");
+    let new = TcpStream::connect(address).context("a new connection")?;
+    listener.set_nonblocking(false)?;
+    same("its address", listener.accept()?.1, new.local_addr()?)
+}
+
+fn half_closed(context: &mut Context) -> Result<()> {
+    let (mut client, mut server) = pair(context, (Ipv4Addr::LOCALHOST, 0).into())?;
+    client.write_all(b"all there is")?;
+    client.shutdown(Shutdown::Write)?;
+    for end in [&client, &server] {
+        end.set_read_timeout(Some(PATIENCE))?;
+    }
+    let mut data = [0; 16];
+    server.read_exact(&mut data[..4])?;
+    context.failover(|| server.try_clone()?.read_exact(&mut [0]).map_err(Into::into))?;
+    let mut found = Vec::new();
+    server.read_to_end(&mut found)?;
+    same("what was there", &found[..], b"there is")?;
+    ensure!(client.write_all(b"x").is_err(), "it still sends");
+    server.write_all(b"the other way")?;
+    client.read_exact(&mut data[..13])?;
+    same("the other way", &data[..13], b"the other way")?;
+    drop(server);
+    same("bytes at its end", client.read(&mut data)?, 0)
+}
+
+fn closing(context: &mut Context) -> Result<()> {
+    let (mut client, mut server) = pair(context, (Ipv4Addr::LOCALHOST, 0).into())?;
+    let data: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut sent = Vec::new();
+    for end in [&mut client, &mut server] {
+        socket::set_option(end, libc::SOL_SOCKET, libc::SO_SNDBUF, 400_000)?;
+        sent.push(fill(end, &data)?);
+        end.shutdown(Shutdown::Write)?;
+    }
+    let wrong = usize::from(context.mutate());
+    context.failover(|| Ok(()))?;
+    let mut other = client.try_clone()?;
+    // Both at once: neither end comes before the data.
+    let reader = std::thread::spawn(move || -> std::io::Result<Vec<u8>> {
+        let mut found = Vec::new();
+        other.read_to_end(&mut found).map(|_| found)
+    });
+    let mut found = Vec::new();
+    server.read_to_end(&mut found)?;
+    same("bytes of the client", found.len(), sent[0] + wrong)?;
+    ensure!(found == data[..sent[0]], "data of the client is wrong");
+    let found = crate::cell::join(reader)??;
+    same("bytes of the server", found.len(), sent[1])?;
+    ensure!(found == data[..sent[1]], "data of the server is wrong");
+    Ok(())
+}
+
 fn in_recv(context: &mut Context) -> Result<()> {
     let (mut client, mut server) = pair(context, (Ipv4Addr::LOCALHOST, 0).into())?;
     let expected: &[u8; 4] = if context.mutate() { b"then" } else { b"late" };
@@ -225,6 +349,23 @@ fn in_recv(context: &mut Context) -> Result<()> {
     let length = server.read(&mut data)?;
     context.expect_failover("recv")?;
     same("bytes", length, 4)?;
+    same("data", &data, expected)?;
+    crate::cell::join(partner)?.map(drop).context("the sender")
+}
+
+fn in_recv_all(context: &mut Context) -> Result<()> {
+    let (mut client, server) = pair(context, (Ipv4Addr::LOCALHOST, 0).into())?;
+    let expected: &[u8; 8] = if context.mutate() { b"all then" } else { b"all late" };
+    client.write_all(b"all ")?;
+    let partner = context.partner(move || client.write_all(b"late").map(|()| client));
+    context.ready(|| Ok(()))?;
+    let mut data = [0; 8];
+    let mut length = socket::receive_all(&server, &mut data)?;
+    context.expect_failover("recv")?;
+    ensure!(length >= 4, "{length} bytes of the 4 that were there");
+    while length < data.len() {
+        length += socket::receive_all(&server, &mut data[length..])?;
+    }
     same("data", &data, expected)?;
     crate::cell::join(partner)?.map(drop).context("the sender")
 }

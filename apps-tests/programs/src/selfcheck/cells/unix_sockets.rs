@@ -101,6 +101,20 @@ pub const CELLS: &[Cell] = &[
         run: in_send,
     },
     Cell {
+        name: "unix-sockets/in-send-datagram",
+        what: "a `send` of a datagram that waits because the queue is full: it comes once",
+        covers: &["UnixSocket.limit", "UnixSocket.messages"],
+        caught: Some("sendto"),
+        run: in_send_datagram,
+    },
+    Cell {
+        name: "unix-sockets/in-connect",
+        what: "a `connect` that waits because the queue is full: it is accepted in its turn",
+        covers: &["UnixSocket.listening", "UnixSocket.limit"],
+        caught: Some("connect"),
+        run: in_connect,
+    },
+    Cell {
         name: "unix-sockets/in-accept",
         what: "an `accept` that waits: a connection after the failover ends it",
         covers: &["UnixSocket.listening"],
@@ -382,6 +396,52 @@ fn in_send(context: &mut Context) -> Result<()> {
     same("bytes", found.len(), wanted + wrong)?;
     ensure!(found == data, "data is wrong");
     Ok(())
+}
+
+fn in_send_datagram(context: &mut Context) -> Result<()> {
+    let (one, other) = UnixDatagram::pair()?;
+    one.set_nonblocking(true)?;
+    let mut sent = 0u32;
+    while one.send(&sent.to_le_bytes()).is_ok() {
+        sent += 1;
+    }
+    one.set_nonblocking(false)?;
+    other.set_read_timeout(Some(PATIENCE))?;
+    let wrong = u32::from(context.mutate());
+    let partner = context.partner(move || -> Result<UnixDatagram> {
+        let mut data = [0; 8];
+        for expected in 0..=sent {
+            same("bytes", other.recv(&mut data)?, 4)?;
+            same("datagram", &data[..4], &(expected + wrong).to_le_bytes()[..])?;
+        }
+        other.set_nonblocking(true)?;
+        ensure!(other.recv(&mut data).is_err(), "more came than were sent");
+        Ok(other)
+    });
+    context.ready(|| Ok(()))?;
+    let last = one.send(&sent.to_le_bytes())?;
+    context.expect_failover("send")?;
+    same("bytes", last, 4)?;
+    join(partner)?.map(drop)
+}
+
+fn in_connect(context: &mut Context) -> Result<()> {
+    let address = SocketAddr::from_abstract_name(format!("selfcheck-n-{}", own_id()?))?;
+    let listener = UnixListener::bind_addr(&address)?;
+    socket::listen(&listener, 0)?;
+    let first = UnixStream::connect_addr(&address)?;
+    (&first).write_all(b"first")?;
+    let mutate = context.mutate();
+    let partner = context.partner(move || -> Result<[[u8; 5]; 2]> {
+        let (first, _) = listener.accept()?;
+        let (second, _) = listener.accept()?;
+        Ok([exactly(&first)?, exactly(&second)?])
+    });
+    context.ready(|| Ok(()))?;
+    let second = UnixStream::connect_addr(&address)?;
+    context.expect_failover("connect")?;
+    (&second).write_all(if mutate { b"wrong" } else { b"later" })?;
+    same("data", join(partner)??, [*b"first", *b"later"])
 }
 
 fn in_accept(context: &mut Context) -> Result<()> {

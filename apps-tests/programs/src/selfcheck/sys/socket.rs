@@ -39,6 +39,21 @@ pub fn set_option(fd: &impl AsFd, level: i32, name: i32, value: i32) -> Result<(
     check("setsockopt", ret.into()).map(drop)
 }
 
+/// `listen`.
+pub fn listen(fd: &impl AsFd, backlog: i32) -> Result<()> {
+    // SAFETY: takes numbers.
+    let ret = unsafe { libc::listen(fd.as_fd().as_raw_fd(), backlog) };
+    check("listen", ret.into()).map(drop)
+}
+
+/// `recv` with MSG_WAITALL: returns how much there was.
+pub fn receive_all(fd: &impl AsFd, data: &mut [u8]) -> Result<usize> {
+    let (fd, at) = (fd.as_fd().as_raw_fd(), data.as_mut_ptr().cast());
+    // SAFETY: the kernel writes no more than the length, which is that of the data.
+    let ret = unsafe { libc::recv(fd, at, data.len(), libc::MSG_WAITALL) };
+    Ok(check("recv", ret as i64)? as usize)
+}
+
 /// Two sockets of AF_UNIX, connected to each other.
 pub fn pair(kind: i32) -> Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];

@@ -125,8 +125,12 @@ impl Unix {
             }
         };
         let mine = || all(world).filter(|(id, _)| self.held.contains(id) || self.waiting.contains_key(id));
-        for (id, content) in mine() {
-            note(id, self.fill(world, id, content, files));
+        for (id, content) in all(world) {
+            let filled = self.fill(world, id, content, files);
+            // One that nobody has takes what it has not read with it.
+            if self.held.contains(&id) || self.waiting.contains_key(&id) {
+                note(id, filled);
+            }
         }
         for id in self.order_of_connecting(world) {
             note(id, self.connect_datagram(world, id));
@@ -233,7 +237,7 @@ impl Unix {
         for before_bind in [true, false] {
             options(fd, record, before_bind)?;
         }
-        if unix.shutdown != 0 && (peer_of(unix).is_some() || is_datagram(content)) {
+        if unix.shutdown != 0 {
             let how = match unix.shutdown {
                 RECEIVING => libc::SHUT_RD,
                 SENDING => libc::SHUT_WR,
@@ -292,7 +296,8 @@ impl<'w, 'a> Maker<'w, 'a> {
         }
     }
 
-    /// What is made at once: connected streams, and datagram sockets that are connected to each other or to one that nobody has.
+    /// What is made at once: connected streams, and datagram sockets that are connected to each other, or to one without a name
+    /// that nobody has.
     fn pairs(&self) -> Vec<(Id, Id)> {
         let mut taken = BTreeSet::new();
         let mut pairs = Vec::new();
@@ -307,7 +312,8 @@ impl<'w, 'a> Maker<'w, 'a> {
             let mutual = peer_of(other) == Some(id);
             let gone = !self.unix.held.contains(&peer);
             let served = gone && Peers::known(&other.name).is_some();
-            let together = !is_datagram(content) || mutual || gone;
+            // Others may be connected to the same one, by its name.
+            let together = !is_datagram(content) || mutual || gone && other.name.is_empty();
             if waits || served || !together || taken.contains(&id) || taken.contains(&peer) {
                 continue;
             }

@@ -1,32 +1,11 @@
 use super::*;
-use orthros_device::Adopted;
-use shared_region::{
-    context::{OpenFile, Socket, SocketFile, UnixMessage},
-    device::{ResumeCall, TaskState},
-};
+use crate::restore::host::Nobody;
+use shared_region::context::{OpenFile, Socket, SocketFile, UnixMessage};
 use std::{
     io::{IoSliceMut, Read, Write},
     mem::ManuallyDrop,
     os::unix::net::{UnixDatagram, UnixListener, UnixStream},
 };
-
-/// There are no frames here, and no module.
-struct Nobody;
-
-impl Host for Nobody {
-    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
-        Err(Refusal::new("frames", "none"))
-    }
-    fn read_frames(&self, _: u64, _: &mut [u8]) -> Restored<()> {
-        Err(Refusal::new("frames", "none"))
-    }
-    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
-        Ok(())
-    }
-    fn set_times(&self, _: TaskState) -> Restored<()> {
-        Ok(())
-    }
-}
 
 /// Records of sockets, each of which has an open file unless it is said otherwise.
 #[derive(Default)]

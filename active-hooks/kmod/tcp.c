@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What TCP_REPAIR does not reach: the end of what a peer sends, and connections
+ * that nobody has accepted yet.
+ */
+#include <linux/net.h>
+#include <linux/tcp.h>
+#include <net/inet_connection_sock.h>
+#include <net/request_sock.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+#include "orthros.h"
+
+static bool is_tcp(const struct sock *sk)
+{
+	return sk && (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) &&
+	       sk->sk_type == SOCK_STREAM && sk->sk_protocol == IPPROTO_TCP;
+}
+
+/* As tcp_fin() does, without the segment. */
+static int receive_fin(struct sock *sk)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	if (sk->sk_state != TCP_ESTABLISHED || !tp->repair)
+		return -EINVAL;
+	WRITE_ONCE(tp->rcv_nxt, tp->rcv_nxt + 1);
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
+	sock_set_flag(sk, SOCK_DONE);
+	tcp_set_state(sk, TCP_CLOSE_WAIT);
+	return 0;
+}
+
+static int cross_fin(struct sock *sk)
+{
+	if (sk->sk_state != TCP_LAST_ACK)
+		return -EINVAL;
+	tcp_set_state(sk, TCP_CLOSING);
+	return 0;
+}
+
+/*
+ * Takes a connection away from its descriptor and puts it into the queue of a
+ * listening socket, as a SYN cookie's would be (tcp_get_cookie_sock()). The
+ * reference of the one becomes that of the other.
+ */
+static int let_wait(struct socket *socket, struct sock *listener)
+{
+	struct sock *sk = socket->sk;
+	struct request_sock *req;
+
+	if (!is_tcp(listener) || listener->sk_state != TCP_LISTEN ||
+	    listener->sk_family != sk->sk_family || !listener->sk_prot->rsk_prot)
+		return -EINVAL;
+	if (!((1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)))
+		return -EINVAL;
+	req = inet_reqsk_alloc(listener->sk_prot->rsk_prot, listener, false);
+	if (!req)
+		return -ENOMEM;
+	tcp_rsk(req)->tfo_listener = false;
+	refcount_set(&req->rsk_refcnt, 1);
+
+	write_lock_bh(&sk->sk_callback_lock);
+	sk_set_socket(sk, NULL);
+	rcu_assign_pointer(sk->sk_wq, NULL);
+	socket->sk = NULL;
+	write_unlock_bh(&sk->sk_callback_lock);
+
+	local_bh_disable();
+	/* If nobody listens any more it ends the connection. */
+	if (!inet_csk_reqsk_queue_add(listener, req, sk))
+		reqsk_put(req);
+	else
+		listener->sk_data_ready(listener);
+	local_bh_enable();
+	return 0;
+}
+
+static int wait_at(struct socket *socket, u64 fd)
+{
+	struct socket *listener;
+	int error;
+
+	listener = sockfd_lookup(fd, &error);
+	if (!listener)
+		return error;
+	/* Nobody else has either of them. */
+	error = let_wait(socket, listener->sk);
+	sockfd_put(listener);
+	return error;
+}
+
+int tcp_go(const struct orthros_tcp *request)
+{
+	struct socket *socket;
+	int error;
+
+	socket = sockfd_lookup(request->fd, &error);
+	if (!socket)
+		return error;
+	if (!is_tcp(socket->sk)) {
+		error = -EINVAL;
+	} else if (request->step == ORTHROS_TCP_WAIT) {
+		error = wait_at(socket, request->listener);
+	} else {
+		lock_sock(socket->sk);
+		if (request->step == ORTHROS_TCP_FIN)
+			error = receive_fin(socket->sk);
+		else if (request->step == ORTHROS_TCP_CROSSED)
+			error = cross_fin(socket->sk);
+		else
+			error = -EINVAL;
+		release_sock(socket->sk);
+	}
+	sockfd_put(socket);
+	return error;
+}
