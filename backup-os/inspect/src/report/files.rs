@@ -109,6 +109,11 @@ fn words(descriptor: &Descriptor) -> String {
         OpenFileKind::SignalFd { mask } => format!("signalfd, {mask:#x}"),
         OpenFileKind::Path => "path".into(),
         OpenFileKind::Socket { .. } => "socket".into(),
+        OpenFileKind::Pseudo => "made by the kernel as it is read".into(),
+        OpenFileKind::Inotify { watches, .. } => format!("inotify, {} watched", watches.len()),
+        OpenFileKind::PosixQueue { .. } => "POSIX message queue".into(),
+        OpenFileKind::PtyMaster { .. } => "master of a pseudo terminal".into(),
+        OpenFileKind::PtySlave { .. } => "slave of a pseudo terminal".into(),
     }
 }
 

@@ -266,7 +266,10 @@ fn waiting(context: &mut Context) -> Result<()> {
     let names =
         |first: &TcpStream, second: &TcpStream| -> Result<_> { Ok([first.local_addr()?, second.local_addr()?]) };
     let before = names(&first, &second)?;
-    context.failover(|| Ok(drop(listener.accept()?)))?;
+    context.failover(|| {
+        listener.accept()?;
+        Ok(())
+    })?;
     same("addresses", names(&first, &second)?, before)?;
     listener.set_nonblocking(true)?;
     let mut data = [0; 16];

@@ -260,7 +260,10 @@ fn listening(context: &mut Context, listener: UnixListener, address: SocketAddr)
         ])
     };
     let before = (names(&old, &accepted)?, socket::peer(&old)?, socket::peer(&first)?);
-    context.failover(|| Ok(drop(listener.accept()?)))?;
+    context.failover(|| {
+        listener.accept()?;
+        Ok(())
+    })?;
     let after = (names(&old, &accepted)?, socket::peer(&old)?, socket::peer(&first)?);
     same("names and SO_PEERCRED", after, before)?;
     listener.set_nonblocking(true)?;

@@ -116,10 +116,8 @@ pub fn send_with(fd: &impl AsFd, data: &[u8], files: &[BorrowedFd<'_>]) -> Resul
     let length = if files.is_empty() { 0 } else { 8 * words.len() };
     let message = message(&mut part, &mut words, length);
     // SAFETY: all parts of the message are live and as long as said; the kernel reads them only.
-    check(
-        "sendmsg",
-        unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &raw const message, 0) } as i64,
-    )?;
+    let sent = unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &raw const message, 0) };
+    check("sendmsg", sent as i64)?;
     Ok(())
 }
 
