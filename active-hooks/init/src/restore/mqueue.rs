@@ -2,7 +2,7 @@
 
 use super::{world::World, OrRefuse, Refusal, Restored};
 use crate::sys::ipc;
-use rustix::fs::{fchmod, fchown, Gid, Mode, OFlags, Uid};
+use rustix::fs::{fchmod, fchown, Gid, Mode, Uid};
 use shared_region::context::{Id, PosixQueue};
 use std::{collections::BTreeMap, ffi::CString, os::fd::OwnedFd};
 
@@ -34,10 +34,10 @@ impl Queues {
     }
 
     /// An open file of a queue.
-    pub fn open(&self, id: Id, flags: OFlags) -> Restored<OwnedFd> {
+    pub fn open(&self, id: Id, flags: u32) -> Restored<OwnedFd> {
         let what = || "POSIX message queue";
         match self.0.get(&id) {
-            Some(Ok(made)) => ipc::open_posix_queue(&made.name, flags.bits() as i32).or_refuse(what),
+            Some(Ok(made)) => ipc::open_posix_queue(&made.name, flags as i32).or_refuse(what),
             Some(Err(refusal)) => Err(refusal.clone()),
             None => Err(Refusal::new(what(), "there is no record of it")),
         }

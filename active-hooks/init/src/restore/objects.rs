@@ -128,7 +128,7 @@ impl Objects {
             } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
             OpenFileKind::Socket { socket } => self.sockets.open(world, host, elapsed, file, *socket),
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
-            OpenFileKind::PosixQueue { queue } => self.queues.open(*queue, flags),
+            OpenFileKind::PosixQueue { queue } => self.queues.open(*queue, file.flags),
             OpenFileKind::Inotify { .. } => self.inotifies.open(id, flags),
             OpenFileKind::PtyMaster { terminal } => self.terminals.master(*terminal),
             OpenFileKind::PtySlave { terminal, rdev } => self.terminals.slave(*terminal, *rdev, flags),

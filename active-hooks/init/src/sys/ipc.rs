@@ -162,13 +162,13 @@ pub fn make_posix_queue(name: &std::ffi::CStr, mode: u32, limits: (u64, u64)) ->
     }
 }
 
-/// Opens a POSIX message queue.
+/// Opens a POSIX message queue. The kernel keeps `O_CLOEXEC` among the flags of the open file.
 ///
 /// # Errors
 /// As `mq_open`.
 pub fn open_posix_queue(name: &std::ffi::CStr, flags: i32) -> io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
-    let flags = flags & (libc::O_ACCMODE | libc::O_NONBLOCK) | libc::O_CLOEXEC;
+    let flags = flags & (libc::O_ACCMODE | libc::O_NONBLOCK | libc::O_CLOEXEC);
     // SAFETY: (1) the name is valid for the whole call; (2) a descriptor that it returns belongs to nobody else.
     unsafe {
         let result = libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, 0, ptr::null::<libc::mq_attr>());
