@@ -218,9 +218,11 @@ fn binprm<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva, frames: Ra
     for word in words {
         let candidate = Kva(u64::from_le_bytes(*word));
         let is_it = || -> Result<bool> {
+            // Set until the old memory has been given up.
+            let given = mem.ptr(candidate, layout.mm)?;
             let vma = mem.ptr(candidate, layout.vma)?;
             Ok(mem.ptr(candidate, layout.file)? == file
-                && mem.ptr(candidate, layout.mm)?.is_null()
+                && (given.is_null() || given == mm)
                 && mem.ptr(vma, layouts.vma.vm_mm)? == mm)
         };
         // Most words are no addresses at all.
