@@ -10,22 +10,19 @@
 //! on the disk are made where they belong by whoever has their content; [`Trees::link`] gives those their further names and
 //! deletes what has none; [`Trees::finish`] sets owners, permissions, attributes and times.
 
+mod attributes;
+
 use super::disk::{self, Reader};
-use crate::{
-    boot::log,
-    restore::{inodes::times, world::World},
-    sys,
-};
+use crate::{boot::log, restore::world::World, sys};
 use rustix::{
     fs::{
-        chownat, fchmod, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, linkat, mkdirat, mknodat, open, openat,
-        renameat, statat, statx, symlinkat, utimensat, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid,
-        XattrFlags, CWD,
+        fstat, linkat, mkdirat, mknodat, open, openat, renameat, statat, statx, symlinkat, AtFlags, FileType, Mode,
+        OFlags, StatxFlags, CWD,
     },
     io::Errno,
 };
 use shared_region::{
-    context::{Attribute, Names, Node},
+    context::{Names, Node},
     ext4_dir,
 };
 use std::{
@@ -449,56 +446,8 @@ impl<'w> Tree<'w> {
         };
         // Where it could not be made that was said.
         let Some(fd) = found else { return Ok(()) };
-        set(&fd, node, readable)
+        attributes::set(&fd, node, readable)
     }
-}
-
-fn set(fd: &OwnedFd, node: &Node, readable: bool) -> Result<(), String> {
-    let text = |what: &'static str| move |error: Errno| format!("{what}: {error}");
-    let there = fstat(fd).map_err(text("status"))?;
-    // A change of the owner takes file capabilities away.
-    if (there.st_uid, there.st_gid) != (node.uid, node.gid) {
-        let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-        chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH).map_err(text("owner"))?;
-    }
-    if readable {
-        if let Some(wanted) = &node.attributes {
-            attributes(fd, wanted).map_err(text("extended attributes"))?;
-        }
-        // An access list changes it.
-        fchmod(fd, Mode::from_raw_mode(node.mode & 0o7777)).map_err(text("permissions"))?;
-    } else if FileType::from_raw_mode(node.mode) != FileType::Symlink {
-        let path = magic(fd);
-        chmodat_path(&path, node.mode).map_err(text("permissions"))?;
-    }
-    utimensat(fd, c"", &times(node.times), AtFlags::EMPTY_PATH).map_err(text("times"))
-}
-
-fn chmodat_path(path: &str, mode: u32) -> rustix::io::Result<()> {
-    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty())
-}
-
-/// Sets extended attributes, and takes those away that there are not to be.
-fn attributes(fd: &OwnedFd, wanted: &[Attribute]) -> rustix::io::Result<()> {
-    let mut room = vec![0; 64 << 10];
-    let length = match flistxattr(fd, &mut room) {
-        Err(Errno::OPNOTSUPP) if wanted.is_empty() => return Ok(()),
-        other => other?,
-    };
-    let there = room[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty());
-    for name in there {
-        if !wanted.iter().any(|one| one.name == name) {
-            fremovexattr(fd, name)?;
-        }
-    }
-    for one in wanted {
-        let mut value = vec![0; one.value.len() + 1];
-        let is_there = fgetxattr(fd, one.name.as_slice(), &mut value).is_ok_and(|length| value[..length] == one.value);
-        if !is_there {
-            fsetxattr(fd, one.name.as_slice(), &one.value, XattrFlags::empty())?;
-        }
-    }
-    Ok(())
 }
 
 fn magic(fd: &OwnedFd) -> String {

@@ -1,7 +1,8 @@
 //! Names put back on the file system of the host, where that has handles as ext4 has them and they may be opened.
 
 use super::*;
-use shared_region::context::Name;
+use rustix::fs::fgetxattr;
+use shared_region::context::{Attribute, Name};
 use std::os::unix::fs::{symlink, PermissionsExt};
 
 /// A folder in which names are put back.
