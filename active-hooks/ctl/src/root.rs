@@ -60,4 +60,9 @@ impl Root {
     pub fn metadata(&self, path: &str) -> io::Result<std::fs::Metadata> {
         std::fs::metadata(self.path(path))
     }
+
+    /// The magic number of the file system of what a path leads to, following links (statfs(2)).
+    pub fn file_system(&self, path: &str) -> io::Result<i64> {
+        Ok(rustix::fs::statfs(self.path(path))?.f_type)
+    }
 }

@@ -4,7 +4,6 @@ use super::mounts::Mounts;
 use super::{peers, Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
-use std::os::unix::fs::MetadataExt;
 
 /// `O_ASYNC` (include/uapi/asm-generic/fcntl.h).
 const O_ASYNC: u32 = 0o20_000;
@@ -12,6 +11,9 @@ const O_ASYNC: u32 = 0o20_000;
 const KEPT: [&str; 4] = ["[eventfd]", "[eventpoll]", "[timerfd]", "[signalfd]"];
 /// Devices without state of their own.
 const STATELESS: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// File system of POSIX message queues (ipc/mqueue.c).
+const MQUEUE_MAGIC: i64 = 0x1980_0202;
 
 /// What `fdinfo` says.
 #[derive(Debug, Default)]
@@ -146,9 +148,9 @@ fn kind(
             Special::Socket => refuse(reasons::SOCKET, target),
         };
     }
-    let device = process.root.metadata(link).map_or(0, |metadata| metadata.dev());
     match info.mount {
-        _ if mounts.is_queue(device) => None,
+        // The mount that a POSIX message queue is on shows nowhere.
+        _ if process.root.file_system(link).is_ok_and(|magic| magic == MQUEUE_MAGIC) => None,
         Some(mount) => mounts.problem_of_mount(object, mount, target, directory, info.flags),
         None => refuse(reasons::UNREADABLE, &format!("no mount is shown for {target}")),
     }

@@ -57,13 +57,6 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// Whether a file is a POSIX message queue, by the number of its device: the mount that it is on shows nowhere.
-    pub fn is_queue(&self, device: u64) -> bool {
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let kind = self.by_device.get(&format!("{major}:{minor}"));
-        kind.is_some_and(|kind| kind == "mqueue")
-    }
-
     /// What is wrong with a file of this mount, if anything. A mount that is not listed is not visible by any path.
     pub fn problem_of_mount(&self, object: &str, id: u32, path: &str, directory: bool, flags: u32) -> Option<Finding> {
         match self.by_id.get(&id) {
