@@ -68,6 +68,10 @@ impl<'a> Mapping<'a> {
     fn backing(&self, mounts: &Mounts) -> Option<Finding> {
         let refuse = |reason, detail: &str| Some(Finding::refused(self.object(), reason, detail));
         let name = self.name.trim_end_matches(" (deleted)");
+        // The inode number is the segment's id, which may be 0.
+        if name.starts_with("/SYSV") {
+            return None;
+        }
         if self.inode == "0" {
             let anonymous = ["", "[heap]", "[stack]"].contains(&name)
                 || name.starts_with("[anon:")
@@ -80,7 +84,6 @@ impl<'a> Mapping<'a> {
         }
         match name {
             "/dev/zero" | "/memfd:" => None,
-            _ if name.starts_with("/SYSV") => None,
             "/[aio]" => refuse(reasons::AIO, ""),
             _ if name.starts_with("/memfd:") => None,
             _ if name.starts_with("/anon_hugepage") => refuse(reasons::HUGETLB, ""),

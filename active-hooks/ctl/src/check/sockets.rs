@@ -3,10 +3,9 @@
 use super::{Finding, Process};
 use shared_region::reasons;
 
-/// States of TCP in those tables that are restored: ESTABLISHED, CLOSE and LISTEN.
-const ESTABLISHED: &str = "01";
-const CLOSE: &str = "07";
-const LISTEN: &str = "0A";
+/// States of TCP in those tables that are restored: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN
+/// and CLOSING (include/net/tcp_states.h).
+const KEPT: [&str; 8] = ["01", "04", "05", "07", "08", "09", "0A", "0B"];
 /// State of a socket of AF_UNIX that has a peer (`SS_CONNECTED`).
 const CONNECTED: &str = "03";
 
@@ -17,17 +16,10 @@ pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Findin
     for table in ["tcp", "tcp6"] {
         // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
         if let Some(line) = find(process, table, 9, inode) {
-            let queues = line[4].as_str();
-            return match line[3].as_str() {
-                LISTEN if queues.ends_with(":00000000") => None,
-                // They come and go.
-                LISTEN => Some(Finding::risk(
-                    object,
-                    reasons::SOCKET_STATE.name,
-                    "TCP, with connections that nobody has accepted yet",
-                )),
-                ESTABLISHED | CLOSE => None,
-                state => refuse(&format!("TCP in state {state}")),
+            let state = line[3].as_str();
+            return match KEPT.contains(&state) {
+                true => None,
+                false => refuse(&format!("TCP in state {state}")),
             };
         }
     }

@@ -159,6 +159,7 @@ fn each_flag_and_kind_of_a_mapping_is_named() {
         (mapping("/memfd:x (deleted)", "ht"), Some("hugetlb")),
         (mapping("/memfd:x (deleted)", "qq"), Some("unknown")),
         (mapping("/SYSV00000000 (deleted)", "sh"), None),
+        (mapping("/SYSV00000000 (deleted)", "sh").replace(" 99 ", " 0 "), None),
         (mapping("/[aio] (deleted)", "sh"), Some("aio")),
         (mapping("/dev/dri/card0", "sh"), Some("device-memory")),
         (mapping("/anon_hugepage (deleted)", "sh"), Some("hugetlb")),
@@ -447,6 +448,7 @@ fn sockets_are_told_apart_by_their_tables() {
         tcp(1, "0A", "00000002", 12),
         tcp(2, "01", "00000000", 13),
         tcp(3, "08", "00000001", 14),
+        tcp(4, "02", "00000000", 21),
     ];
     tree.file("proc/3000/net/tcp", &table.concat());
     tree.file(
@@ -464,9 +466,10 @@ fn sockets_are_told_apart_by_their_tables() {
     tree.file("proc/3000/environ", "A=b\0JOURNAL_STREAM=8:17\0");
     let expected = [
         (11, None),
-        (12, Some((Cost::Risk, "socket-state"))),
+        (12, None),
         (13, None),
-        (14, Some((Cost::Fatal, "socket-state"))),
+        (14, None),
+        (21, Some((Cost::Fatal, "socket-state"))),
         (15, Some((Cost::Note, "udp"))),
         (16, None),
         (17, Some((Cost::Note, "journal"))),

@@ -1,7 +1,7 @@
 //! POSIX message queues, made anew with their messages before any process runs.
 
 use super::{world::World, OrRefuse, Refusal, Restored};
-use crate::sys::ipc;
+use crate::sys::{self, ipc};
 use rustix::fs::{fchmod, fchown, Gid, Mode, Uid};
 use shared_region::context::{Id, PosixQueue};
 use std::{collections::BTreeMap, ffi::CString, os::fd::OwnedFd};
@@ -20,8 +20,12 @@ struct Made {
 impl Queues {
     /// Makes all of them. Returns what could not be made, for the report.
     pub fn make(&mut self, world: &World<'_>) -> Vec<String> {
-        // What the queues of one user may hold is limited.
-        let unlimited = crate::sys::set_limit(0, libc::RLIMIT_MSGQUEUE, u64::MAX, u64::MAX);
+        if world.queues.is_empty() {
+            return Vec::new();
+        }
+        // What the queues of one user may hold is limited, and whatever this program starts inherits the limit.
+        let limit = sys::limit(libc::RLIMIT_MSGQUEUE);
+        let unlimited = sys::set_limit(0, libc::RLIMIT_MSGQUEUE, u64::MAX, u64::MAX);
         let mut remarks: Vec<String> = unlimited.err().iter().map(ToString::to_string).collect();
         for (&id, record) in &world.queues {
             let made = make(record);
@@ -30,6 +34,8 @@ impl Queues {
             }
             self.0.insert(id, made);
         }
+        let limited = limit.and_then(|(soft, hard)| sys::set_limit(0, libc::RLIMIT_MSGQUEUE, soft, hard));
+        remarks.extend(limited.err().iter().map(ToString::to_string));
         remarks
     }
 
