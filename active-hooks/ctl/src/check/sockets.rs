@@ -6,6 +6,15 @@ use shared_region::reasons;
 /// States of TCP in those tables that are restored: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN
 /// and CLOSING (include/net/tcp_states.h).
 const KEPT: [&str; 8] = ["01", "04", "05", "07", "08", "09", "0A", "0B"];
+/// Tables of sockets that are not kept, and where the inode stands in them.
+const OTHERS: [(&str, usize); 6] = [
+    ("raw", 9),
+    ("raw6", 9),
+    ("icmp", 9),
+    ("icmp6", 9),
+    ("packet", 8),
+    ("netlink", 9),
+];
 /// State of a socket of AF_UNIX that has a peer (`SS_CONNECTED`).
 const CONNECTED: &str = "03";
 
@@ -46,7 +55,17 @@ pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Findin
             _ => None,
         };
     }
-    Some(Finding::refused(object, reasons::SOCKET, target))
+    if OTHERS
+        .iter()
+        .any(|&(table, column)| find(process, table, column, inode).is_some())
+    {
+        return Some(Finding::refused(object, reasons::SOCKET, target));
+    }
+    Some(Finding::risk(
+        object,
+        reasons::SOCKET.name,
+        "in no table: kept if it is one of TCP or UDP that was never bound or connected",
+    ))
 }
 
 /// Whether a socket is that of the journal, as systemd tells a service (`JOURNAL_STREAM`, systemd.exec(5)).

@@ -463,6 +463,10 @@ fn sockets_are_told_apart_by_their_tables() {
          0: 3 0 00000000 0001 03 18\n\
          0: 2 0 00000000 0002 01 19\n",
     );
+    tree.file(
+        "proc/3000/net/netlink",
+        "head\n0000000000000000 0   3000       00000111 0        0        0     2        0        22\n",
+    );
     tree.file("proc/3000/environ", "A=b\0JOURNAL_STREAM=8:17\0");
     let expected = [
         (11, None),
@@ -475,7 +479,8 @@ fn sockets_are_told_apart_by_their_tables() {
         (17, Some((Cost::Note, "journal"))),
         (18, Some((Cost::Note, "unix"))),
         (19, None),
-        (20, Some((Cost::Fatal, "socket"))),
+        (20, Some((Cost::Risk, "socket"))),
+        (22, Some((Cost::Fatal, "socket"))),
     ];
     let root = tree.root();
     let process = Process { root: &root, pid: 3000 };
