@@ -419,6 +419,23 @@ pub fn next_watch(fd: std::os::fd::BorrowedFd<'_>, number: u32) -> io::Result<()
     check(result.into()).map(drop)
 }
 
+/// A path by which an open file can be opened once more (proc_pid_fd(5)).
+pub fn magic_path(fd: &impl std::os::fd::AsFd) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// Opens for reading and writing what is mapped in this process, as one mapping, from `start` to before `end`
+/// (`/proc/PID/map_files`, proc_pid_map_files(5)).
+///
+/// # Errors
+/// As `open`.
+pub fn open_mapped(start: usize, end: usize) -> io::Result<std::os::fd::OwnedFd> {
+    let path = format!("/proc/self/map_files/{start:x}-{end:x}");
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    opened.map(Into::into)
+}
+
 /// The generation of an open file's inode (FS_IOC_GETVERSION).
 ///
 /// # Errors

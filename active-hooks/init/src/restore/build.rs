@@ -427,14 +427,8 @@ impl<'a> Builder<'a> {
 
     /// Gives up every process that has an open file of which `is_it` says so.
     pub fn refuse_holders(&mut self, is_it: impl Fn(Id, &OpenFile) -> bool, refusal: &Refusal) {
-        let world = self.world;
-        let has_it = |id: &u32| {
-            let member = world.processes.get(id);
-            let table = member.and_then(|member| world.tables.get(&member.record.files));
-            let mut files = table.into_iter().flat_map(|table| &table.descriptors);
-            files.any(|&(_, id, _)| world.files.get(&id).is_some_and(|file| is_it(id, file)))
-        };
-        let holders: Vec<u32> = self.built.keys().copied().filter(has_it).collect();
+        let holders = self.world.holders(is_it).map(|(id, _)| id);
+        let holders: Vec<u32> = holders.filter(|id| self.built.contains_key(id)).collect();
         for holder in holders {
             self.refuse(holder, refusal.clone());
         }

@@ -21,11 +21,6 @@ impl High {
     pub fn number(&self) -> u32 {
         self.0.as_raw_fd() as u32
     }
-
-    /// A path by which the same file can be opened once more.
-    pub fn magic_path(&self) -> String {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd())
-    }
 }
 
 impl std::os::fd::AsFd for High {

@@ -6,6 +6,7 @@ use super::{
     world::{Content, World},
     OrRefuse, Refusal, Restored,
 };
+use crate::sys;
 use rustix::{
     fs::{
         fcntl_add_seals, fstat, ftruncate, memfd_create, open, FileType, MemfdFlags, Mode, OFlags, SealFlags, Timespec,
@@ -21,8 +22,9 @@ use shared_region::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
+    io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -75,7 +77,7 @@ impl Inodes {
         self.locate(world, host, base, id)?;
         let (path, what) = match self.places.get(&id) {
             Some(Place::Named(path)) => (path.clone(), String::from_utf8_lossy(path).into_owned()),
-            Some(Place::Held(held)) => (held.magic_path().into_bytes(), format!("nameless file {id:#x}")),
+            Some(Place::Held(held)) => (sys::magic_path(held).into_bytes(), format!("nameless file {id:#x}")),
             None => return Err(Refusal::new(format!("inode {id:#x}"), "it was not found")),
         };
         open(OsStr::from_bytes(&path), flags | OFlags::CLOEXEC, Mode::empty()).or_refuse(|| what)
@@ -178,8 +180,7 @@ pub fn revive(inode: &Content<'_, Inode>, from_disk: Option<&[Piece]>, host: &dy
     let times = times([record.times[0], record.times[1]]);
     rustix::fs::futimens(&fd, &times).or_refuse(name)?;
     // A file that is open for writing cannot be made a process's executable.
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).or_refuse(name)
+    open(sys::magic_path(&fd), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).or_refuse(name)
 }
 
 /// Writes pieces to where they belong in a file.
@@ -218,7 +219,7 @@ fn share(shared: &Content<'_, SharedMemory>, host: &dyn Host) -> Restored<OwnedF
 }
 
 /// Shared anonymous memory has no descriptor of its own: it is mapped once and opened through `map_files`.
-fn nameless(size: u64) -> rustix::io::Result<OwnedFd> {
+fn nameless(size: u64) -> io::Result<OwnedFd> {
     let length = size.next_multiple_of(PAGE_SIZE) as usize;
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice disturbs no memory of this process.
@@ -230,9 +231,7 @@ fn nameless(size: u64) -> rustix::io::Result<OwnedFd> {
             MapFlags::SHARED | MapFlags::NORESERVE,
         )
     }?;
-    let (start, end) = (at as usize, at as usize + length);
-    let path = format!("/proc/self/map_files/{start:x}-{end:x}");
-    let fd = open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+    let fd = sys::open_mapped(at as usize, at as usize + length);
     // SAFETY: mapped above, and nothing refers to it.
     unsafe { munmap(at, length) }?;
     fd
@@ -374,7 +373,7 @@ mod tests {
         for in_place in 0..=6 {
             let fd = memfd_create("filled", MemfdFlags::CLOEXEC).unwrap();
             let filled = fill(&fd, runs.into_iter(), size, &Frames(in_place)).unwrap();
-            let content = std::fs::read(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+            let content = std::fs::read(sys::magic_path(&fd)).unwrap();
             assert!(content == want, "{in_place} in place");
             let (pages, in_place) = (filled.pages, in_place.min(5));
             assert!(pages - filled.copied == in_place && pages >= 6, "{filled:?}");

@@ -48,9 +48,7 @@ impl Queues {
             None => Err(Refusal::new(what(), "there is no record of it")),
         }
     }
-}
 
-impl Queues {
     /// Takes the names away that are gone. Returns what could not be done.
     pub fn complete(&self) -> Vec<String> {
         let made = self.0.values().filter_map(|made| made.as_ref().ok());

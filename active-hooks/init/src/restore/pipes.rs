@@ -89,7 +89,5 @@ impl HeldPipe {
 }
 
 fn reopen(fd: &impl std::os::fd::AsFd, flags: OFlags) -> Restored<OwnedFd> {
-    use std::os::fd::AsRawFd;
-    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    open(path, flags, Mode::empty()).or_refuse(|| "pipe")
+    open(crate::sys::magic_path(fd), flags, Mode::empty()).or_refuse(|| "pipe")
 }

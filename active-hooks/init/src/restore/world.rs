@@ -162,6 +162,21 @@ impl<'a> World<'a> {
         world
     }
 
+    /// The processes that have an open file of which `is_it` says so.
+    pub fn holders<'w>(
+        &'w self,
+        is_it: impl Fn(Id, &OpenFile) -> bool + 'w,
+    ) -> impl Iterator<Item = (u32, &'w Member)> {
+        self.processes
+            .iter()
+            .map(|(&id, member)| (id, member))
+            .filter(move |(_, member)| {
+                let table = self.tables.get(&member.record.files);
+                let mut files = table.into_iter().flat_map(|table| &table.descriptors);
+                files.any(|&(_, id, _)| self.files.get(&id).is_some_and(|file| is_it(id, file)))
+            })
+    }
+
     fn take(&mut self, record: &Record<'a>) -> Result<(), String> {
         let owner = record.owner;
         if record.version != RECORD_VERSION {

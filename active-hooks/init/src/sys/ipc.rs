@@ -110,11 +110,10 @@ pub fn open_segment(id: i32, size: u64) -> io::Result<std::os::fd::OwnedFd> {
     if at as isize == -1 {
         return Err(io::Error::last_os_error());
     }
-    let path = format!("/proc/self/map_files/{:x}-{:x}", at as usize, at as usize + length);
-    let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    let opened = super::open_mapped(at as usize, at as usize + length);
     // SAFETY: attached above, and nothing refers to it.
     check(unsafe { libc::shmdt(at) }.into())?;
-    opened.map(Into::into)
+    opened
 }
 
 /// Takes away what [`make_segment`] made, once nobody has it attached.

@@ -20,6 +20,7 @@ use crate::{
         world::{Content, World},
         OrRefuse, Refusal, Restored,
     },
+    sys::magic_path,
 };
 use rustix::fs::{
     chmodat, chownat, fallocate, linkat, mkdir, mknodat, open, rename, statx, unlink, utimensat, AtFlags,
@@ -34,7 +35,7 @@ use std::{
     ffi::OsStr,
     fs,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::OwnedFd,
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
@@ -169,7 +170,7 @@ impl<'w> Work<'w, '_> {
         let mut made = false;
         if !path.is_dir() {
             // It may have been renamed: the descriptor knows its old name.
-            let old = found.and_then(|found| fs::read_link(magic(&found.file?)).ok());
+            let old = found.and_then(|found| fs::read_link(magic_path(&found.file?)).ok());
             match old.filter(|old| old.is_dir()) {
                 Some(old) => rename(&old, path).or_refuse(|| "its name")?,
                 None => mkdir(path, Mode::from_raw_mode(record.mode & 0o7777)).or_refuse(|| "directory")?,
@@ -398,22 +399,18 @@ fn path_of(record: &Inode) -> &Path {
     Path::new(OsStr::from_bytes(&record.path))
 }
 
-fn magic(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
 /// The file the journal has kept, with the pages, the size and the attributes it has not.
 fn refresh(file: &OwnedFd, inode: &Content<'_, Inode>, plan: Result<Plan, String>, host: &dyn Host) -> Restored<()> {
     let plan = plan.map_err(|why| Refusal::new("its content", why))?;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let fd = open(magic(file), flags, Mode::empty()).or_refuse(|| "opening")?;
+    let fd = open(magic_path(file), flags, Mode::empty()).or_refuse(|| "opening")?;
     inodes::fill(&fd, plan.frames.into_iter(), inode.record.size, host)?;
     for (start, end) in plan.holes {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(&fd, flags, start, end - start).or_refuse(|| "a hole")?;
     }
     inodes::put(&fd, &plan.pieces)?;
-    let path = magic(file);
+    let path = magic_path(file);
     ownership(&inode.record, Path::new(&path))?;
     set_times(&inode.record, Path::new(&path))
 }

@@ -69,17 +69,22 @@ fn by_handle(
     access: OFlags,
     is_it: impl Fn(&OwnedFd) -> bool,
 ) -> Option<OwnedFd> {
-    let number = u32::try_from(number).ok()?;
     let mut mounts = world.mounts.iter().filter(|mount| mount.device == device);
     mounts.find_map(|mount| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
         // Another file system may be mounted there now.
-        let fd = sys::open_by_handle(at.as_fd(), number, generation, access.bits() as i32).ok()?;
-        // Generation 0, which files have that were made with their file system, would match any.
-        let same = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (number, generation));
-        (same && is_it(&fd)).then_some(fd)
+        on_mount(&at, number, generation, access).filter(|fd| is_it(fd))
     })
+}
+
+/// Opens a file of the ext4 that `mount` lies on by its number and generation.
+pub fn on_mount(mount: &impl AsFd, number: u64, generation: u32, access: OFlags) -> Option<OwnedFd> {
+    let number = u32::try_from(number).ok()?;
+    let fd = sys::open_by_handle(mount.as_fd(), number, generation, access.bits() as i32).ok()?;
+    // Generation 0, which files have that were made with their file system, would match any.
+    let same = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (number, generation));
+    same.then_some(fd)
 }
 
 /// Opens a regular file of ext4 for writing by its number and generation, if it is there.

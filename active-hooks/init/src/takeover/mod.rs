@@ -238,14 +238,16 @@ impl Takeover {
         let Some(inner) = &mut self.inner else { return Ok(()) };
         fail_at::here(FailAt::Mount);
         commit(&inner.device, CommitPoint::Disks)?;
-        if let Some(saved) = inner.saved.as_mut().filter(|_| leaves_uncommitted()) {
-            saved.world.names.clear();
+        let Some(Saved { world, .. }) = &mut inner.saved else {
+            return Ok(());
+        };
+        if leaves_uncommitted() {
+            world.names.clear();
+            return Ok(());
         }
-        if let Some(Saved { world, .. }) = inner.saved.as_ref().filter(|_| !leaves_uncommitted()) {
-            let again = inner.earlier.wrote_to_disks;
-            let commit = || journal::commit(world, again, &inner.device);
-            inner.committed = Some(meter::at(Part::Journals, commit));
-        }
+        let again = inner.earlier.wrote_to_disks;
+        let commit = || journal::commit(world, again, &inner.device);
+        inner.committed = Some(meter::at(Part::Journals, commit));
         Ok(())
     }
 

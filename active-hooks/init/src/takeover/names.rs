@@ -12,8 +12,15 @@
 
 mod attributes;
 
-use super::disk::{self, Reader};
-use crate::{boot::log, restore::world::World, sys};
+use super::{
+    disk::{self, Reader},
+    handles,
+};
+use crate::{
+    boot::log,
+    restore::world::World,
+    sys::{self, magic_path},
+};
 use rustix::{
     fs::{
         fstat, linkat, mkdirat, mknodat, open, openat, renameat, statat, statx, symlinkat, AtFlags, FileType, Mode,
@@ -30,7 +37,7 @@ use std::{
     ffi::{CString, OsStr},
     fs,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
@@ -226,11 +233,8 @@ impl<'w> Tree<'w> {
     }
 
     fn by_handle(&self, (number, generation): Key, flags: OFlags) -> Option<OwnedFd> {
-        let short = u32::try_from(number).ok()?;
-        let fd = sys::open_by_handle(self.root.as_fd(), short, generation, flags.bits() as i32).ok()?;
-        // Generation 0, which files have that were made with their file system, would match any.
-        let is_it = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (short, generation));
-        (is_it && fstat(&fd).ok()?.st_nlink != 0).then_some(fd)
+        let fd = handles::on_mount(&self.root, number, generation, flags)?;
+        (fstat(&fd).ok()?.st_nlink != 0).then_some(fd)
     }
 
     /// A name that nothing put aside has.
@@ -314,12 +318,12 @@ impl<'w> Tree<'w> {
             return Err("its directory is not there".into());
         };
         if let Some(moved) = self.directories.get(&what) {
-            let old = fs::read_link(magic(moved)).map_err(|error| error.to_string())?;
+            let old = fs::read_link(magic_path(moved)).map_err(|error| error.to_string())?;
             renameat(CWD, &old, directory, name).map_err(text)?;
         } else if let Some(found) = self.by_handle(what, OFlags::PATH | OFlags::NOFOLLOW) {
             let kind = fstat(&found).map_err(text)?.st_mode;
             if FileType::from_raw_mode(kind) == FileType::Directory {
-                let old = fs::read_link(magic(&found)).map_err(|error| error.to_string())?;
+                let old = fs::read_link(magic_path(&found)).map_err(|error| error.to_string())?;
                 renameat(CWD, &old, directory, name).map_err(text)?;
             } else {
                 linkat(&found, c"", directory, name, AtFlags::EMPTY_PATH).map_err(text)?;
@@ -450,13 +454,9 @@ impl<'w> Tree<'w> {
     }
 }
 
-fn magic(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
 /// Names in a directory.
 fn entries(directory: &OwnedFd) -> std::io::Result<Vec<Vec<u8>>> {
-    let all = fs::read_dir(magic(directory))?;
+    let all = fs::read_dir(magic_path(directory))?;
     all.map(|entry| entry.map(|entry| entry.file_name().as_bytes().to_vec()))
         .collect()
 }

@@ -127,9 +127,7 @@ impl Sockets {
         rustix::fs::fcntl_setfl(&fd, flags).or_refuse(|| "flags of a socket")?;
         Ok(fd)
     }
-}
 
-impl Sockets {
     /// The connections that are still under repair.
     pub fn standing(&mut self) -> Vec<tcp::Standing> {
         std::mem::take(&mut self.standing)
@@ -142,19 +140,8 @@ impl Sockets {
 }
 
 /// The processes that have a socket.
-pub fn holders<'w>(world: &'w World<'_>, socket: Id) -> impl Iterator<Item = (u32, &'w Member)> {
-    let is_it = move |&(_, file, _): &(u32, Id, bool)| {
-        let file = world.files.get(&file);
-        file.is_some_and(|file| file.what == OpenFileKind::Socket { socket })
-    };
-    world
-        .processes
-        .iter()
-        .map(|(&id, member)| (id, member))
-        .filter(move |(_, member)| {
-            let table = world.tables.get(&member.record.files);
-            table.is_some_and(|table| table.descriptors.iter().any(is_it))
-        })
+fn holders<'w>(world: &'w World<'_>, socket: Id) -> impl Iterator<Item = (u32, &'w Member)> {
+    world.holders(move |_, file| file.what == OpenFileKind::Socket { socket })
 }
 
 /// The processes that cannot do without a socket: those that have it or its peer, or the one that it waits to be accepted from.

@@ -134,7 +134,7 @@ fn a_deleted_file_is_made_of_pages_and_of_what_was_read_from_its_disk() {
     let mut wanted = vec![0; 4 * PAGE_SIZE as usize];
     wanted[PAGE_SIZE as usize..2 * PAGE_SIZE as usize].fill(9);
     wanted[3 * PAGE_SIZE as usize..][..10].fill(5);
-    assert_eq!(fs::read(magic(held)).unwrap(), wanted);
+    assert_eq!(fs::read(magic_path(held)).unwrap(), wanted);
     assert_eq!(rustix::fs::fstat(held).unwrap().st_nlink, 0);
 
     let why = FromDisk::from([(1, Err("the disk is broken".to_owned()))]);

@@ -1,7 +1,6 @@
 //! What a file has besides names and content.
 
-use super::magic;
-use crate::restore::inodes::times;
+use crate::{restore::inodes::times, sys::magic_path};
 use rustix::{
     fs::{
         chmodat, chownat, fchmod, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, utimensat, AtFlags, FileType,
@@ -29,7 +28,7 @@ pub fn set(fd: &OwnedFd, node: &Node, readable: bool) -> Result<(), String> {
         fchmod(fd, Mode::from_raw_mode(node.mode & 0o7777)).map_err(text("permissions"))?;
     } else if FileType::from_raw_mode(node.mode) != FileType::Symlink {
         let mode = Mode::from_raw_mode(node.mode & 0o7777);
-        chmodat(CWD, magic(fd), mode, AtFlags::empty()).map_err(text("permissions"))?;
+        chmodat(CWD, magic_path(fd), mode, AtFlags::empty()).map_err(text("permissions"))?;
     }
     utimensat(fd, c"", &times(node.times), AtFlags::EMPTY_PATH).map_err(text("times"))
 }

@@ -124,18 +124,18 @@ impl Unix {
                 wrong.push((id, refusal));
             }
         };
-        let mine = || all(world).filter(|(id, _)| self.held.contains(id) || self.waiting.contains_key(id));
+        let is_needed = |id: Id| self.held.contains(&id) || self.waiting.contains_key(&id);
         for (id, content) in all(world) {
             let filled = self.fill(world, id, content, files);
             // One that nobody has takes what it has not read with it.
-            if self.held.contains(&id) || self.waiting.contains_key(&id) {
+            if is_needed(id) {
                 note(id, filled);
             }
         }
         for id in self.order_of_connecting(world) {
             note(id, self.connect_datagram(world, id));
         }
-        for (id, content) in mine() {
+        for (id, content) in all(world).filter(|&(id, _)| is_needed(id)) {
             note(id, self.complete(id, content, host));
         }
         wrong

@@ -16,7 +16,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{chown, FileTypeExt, PermissionsExt},
@@ -39,7 +39,7 @@ impl Bound {
     /// The address by which it is found now.
     pub fn address(&self, name: &[u8]) -> Restored<Vec<u8>> {
         match &self.file {
-            Some(file) => sockaddr(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes()),
+            Some(file) => sockaddr(crate::sys::magic_path(file).as_bytes()),
             None if name.is_empty() => Err(Refusal::new("socket", "one without a name is not found")),
             None => sockaddr(name),
         }
