@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 /// Bytes of an entry before its name.
-pub const HEAD: usize = 8;
+const HEAD: usize = 8;
 
 /// The names in a block but `.` and `..`, and the inode number of each. Blocks of the index have none. `None` if it is no
 /// block of a directory, or was caught being changed.
@@ -26,8 +26,24 @@ pub fn names(block: &[u8]) -> Option<Vec<(Vec<u8>, u32)>> {
     Some(found)
 }
 
+/// Whether a block has a name, or is none of a directory. Blocks of the index look like empty ones.
+pub fn may_have(block: &[u8], name: &[u8]) -> bool {
+    let mut rest = block;
+    while let Some((inode, length, name_length)) = head(rest) {
+        let found = rest.get(HEAD..).and_then(|behind| behind.get(..name_length));
+        if inode != 0 && found == Some(name) {
+            return true;
+        }
+        let Some(next) = rest.get(length..).filter(|_| length >= HEAD) else {
+            return true;
+        };
+        rest = next;
+    }
+    false
+}
+
 /// Inode number, length of the entry and of its name.
-pub fn head(entry: &[u8]) -> Option<(u32, usize, usize)> {
+fn head(entry: &[u8]) -> Option<(u32, usize, usize)> {
     let (inode, rest) = entry.split_first_chunk()?;
     let (length, rest) = rest.split_first_chunk()?;
     let length = match u16::from_le_bytes(*length) {
@@ -40,7 +56,7 @@ pub fn head(entry: &[u8]) -> Option<(u32, usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::names;
+    use super::{may_have, names};
     use alloc::vec::Vec;
 
     fn block(entries: &[(u32, &[u8])]) -> Vec<u8> {
@@ -83,5 +99,22 @@ mod tests {
         half[9] = 0;
         assert_eq!(names(&half), None);
         assert_eq!(names(&half[..1022]), None);
+    }
+
+    #[test]
+    fn names_are_found_if_they_lead_somewhere() {
+        let block = block(&[(2, b"."), (2, b".."), (12, b"there"), (0, b"gone"), (13, b"last")]);
+        assert!(may_have(&block, b"there") && may_have(&block, b"last"));
+        assert!(!may_have(&block, b"gone") && !may_have(&block, b"ther"));
+    }
+
+    #[test]
+    fn what_is_torn_may_have_any_name() {
+        let mut torn = block(&[(12, b"one"), (13, b"two")]);
+        torn[4] = 3;
+        assert!(may_have(&torn, b"three"));
+        let mut beyond = block(&[(12, b"one"), (13, b"two")]);
+        beyond[4..6].copy_from_slice(&5000u16.to_le_bytes());
+        assert!(may_have(&beyond, b"three"));
     }
 }

@@ -159,12 +159,11 @@ pub fn ahead_of_inode<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: 
 pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva, superblock: Kva) -> Result<bool> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let (Some(mounted), Some(own)) = (&layouts.ext4_super, &layouts.ext4_inode) else {
+    let (Some(mounted), Some(flags)) = (&layouts.ext4_super, flags(context, inode)?) else {
         return Ok(true);
     };
     let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
-    let info = inode.back(u64::from(own.vfs_inode.offset));
-    Ok(options & DATA_MODE == JOURNAL_DATA || mem.uint(info, own.i_flags)? & JOURNALLED != 0)
+    Ok(options & DATA_MODE == JOURNAL_DATA || flags & JOURNALLED != 0)
 }
 
 /// The size that the disk will have of a file (`i_disksize`).
@@ -198,11 +197,7 @@ pub fn block_map<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) 
 /// # Errors
 /// It cannot be read.
 pub fn is_plain<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
-    let Some(own) = &context.kernel.types.layouts.ext4_inode else {
-        return Ok(false);
-    };
-    let info = inode.back(u64::from(own.vfs_inode.offset));
-    Ok(context.kernel.mem.uint(info, own.i_flags)? & (EXTENTS | OTHERWISE_STORED) == 0)
+    Ok(flags(context, inode)?.is_some_and(|flags| flags & (EXTENTS | OTHERWISE_STORED) == 0))
 }
 
 /// Whether what an inode holds stands in it, and its names are what is asked for.
@@ -210,11 +205,16 @@ pub fn is_plain<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -
 /// # Errors
 /// It cannot be read.
 pub fn is_inline<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    Ok(flags(context, inode)?.is_some_and(|flags| flags & OTHERWISE_STORED == INLINE))
+}
+
+/// `EXT4_*_FL` of an inode; `None` if this kernel's ext4 is not known.
+fn flags<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<Option<u64>> {
     let Some(own) = &context.kernel.types.layouts.ext4_inode else {
-        return Ok(false);
+        return Ok(None);
     };
     let info = inode.back(u64::from(own.vfs_inode.offset));
-    Ok(context.kernel.mem.uint(info, own.i_flags)? & OTHERWISE_STORED == INLINE)
+    Ok(Some(context.kernel.mem.uint(info, own.i_flags)?))
 }
 
 /// Where the written blocks of a file or directory lie.

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::ext4;
 use crate::memory::PhysMem;
 use crate::refusal::Result;
-use shared_region::ext4_dir::{head, HEAD};
+use shared_region::ext4_dir;
 
 /// Blocks of a directory that are looked at.
 const MAX_BLOCKS: u64 = 1 << 14;
@@ -38,68 +38,11 @@ pub fn may_have<M: PhysMem + ?Sized>(
             left = fewer;
             if blocks
                 .cached(context, at)
-                .is_some_and(|block| block_may_have(&block, name))
+                .is_some_and(|block| ext4_dir::may_have(&block, name))
             {
                 return Ok(true);
             }
         }
     }
     Ok(false)
-}
-
-/// Whether a block has a name, or is none of a directory. Blocks of the index look like empty ones.
-fn block_may_have(block: &[u8], name: &[u8]) -> bool {
-    let mut rest = block;
-    while let Some((inode, length, name_length)) = head(rest) {
-        let found = rest.get(HEAD..).and_then(|behind| behind.get(..name_length));
-        if inode != 0 && found == Some(name) {
-            return true;
-        }
-        let Some(next) = rest.get(length..).filter(|_| length >= HEAD) else {
-            return true;
-        };
-        rest = next;
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::block_may_have;
-    use alloc::vec::Vec;
-
-    fn block(entries: &[(u32, &[u8])]) -> Vec<u8> {
-        let mut block = Vec::new();
-        for (at, (inode, name)) in entries.iter().enumerate() {
-            let length = if at + 1 == entries.len() {
-                1024 - block.len()
-            } else {
-                (8 + name.len()).next_multiple_of(4)
-            };
-            let start = block.len();
-            block.extend_from_slice(&inode.to_le_bytes());
-            block.extend_from_slice(&(length as u16).to_le_bytes());
-            block.extend_from_slice(&[name.len() as u8, 1]);
-            block.extend_from_slice(name);
-            block.resize(start + length, 0);
-        }
-        block
-    }
-
-    #[test]
-    fn names_are_found_if_they_lead_somewhere() {
-        let block = block(&[(2, b"."), (2, b".."), (12, b"there"), (0, b"gone"), (13, b"last")]);
-        assert!(block_may_have(&block, b"there") && block_may_have(&block, b"last"));
-        assert!(!block_may_have(&block, b"gone") && !block_may_have(&block, b"ther"));
-    }
-
-    #[test]
-    fn what_is_torn_may_have_any_name() {
-        let mut torn = block(&[(12, b"one"), (13, b"two")]);
-        torn[4] = 3;
-        assert!(block_may_have(&torn, b"three"));
-        let mut beyond = block(&[(12, b"one"), (13, b"two")]);
-        beyond[4..6].copy_from_slice(&5000u16.to_le_bytes());
-        assert!(block_may_have(&beyond, b"three"));
-    }
 }

@@ -5,9 +5,10 @@
 
 use crate::addr::{Kva, Uva, PAGE_SIZE};
 use crate::context::Context;
+use crate::interrupted::stack::Words;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::mm::Space;
+use crate::mm::{self, Space};
 use crate::paging::PageTables;
 use crate::refusal::{Refusal, Result};
 use crate::registers::UserRegs;
@@ -35,8 +36,6 @@ crate::mirrors! {
     }
 }
 
-/// Bytes of the kernel's stack that are looked at.
-const MOST_STACK: u64 = 32 << 10;
 /// Bytes of strings. Linux takes three quarters of 8 MiB (`bprm_stack_limits()`).
 const MOST_BYTES: usize = 1 << 20;
 /// Bytes behind the last character of the last string: its end, and a null pointer (`__bprm_mm_init()`).
@@ -79,10 +78,7 @@ impl Launch {
         if !mem.ptr(program, layout.fdpath)?.is_null() {
             return Err(refuse("by a descriptor"));
         }
-        let tables = PageTables {
-            root: mem.translate(mem.ptr(mm, layouts.mm.pgd)?)?,
-            levels: context.kernel.prepared.space.tables.levels,
-        };
+        let tables = mm::tables(context, mm)?;
         let name = mem.cstr(mem.ptr(program, layout.filename)?, MOST_PATH)?;
         // Once the stack is where it stays, the structure knows less than the address space.
         let start = match mem.uint(mm, layouts.mm.arg_start)? {
@@ -156,7 +152,7 @@ impl Launch {
         space.record.auxv.clear();
         space.record.vdso = 0;
         space.record.vvar_size = 0;
-        space.areas = [crate::mm::Area {
+        space.areas = [mm::Area {
             mapping: Mapping {
                 start,
                 end,
@@ -194,10 +190,7 @@ impl Launch {
     /// # Errors
     /// There is no room.
     pub fn write(&self, writer: &mut Writer<'_>, id: u64, space: &Space) -> Result<()> {
-        writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, id, &space.record)?;
-        for area in &space.areas {
-            writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, id, &area.mapping)?;
-        }
+        space.write(writer, id)?;
         let mut bytes = BASE.to_le_bytes().to_vec();
         bytes.extend_from_slice(&self.content);
         Ok(writer.push_bytes(Kind::Bytes, 1, flags::MUST_UNDERSTAND, id, &bytes)?)
@@ -211,12 +204,8 @@ fn binprm<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva, frames: Ra
     let layout = &layouts.linux_binprm;
     let mem = &context.kernel.mem;
     let file = mem.ptr(mm, layouts.mm.exe_file)?;
-    let size = frames.end.0.saturating_sub(frames.start.0).min(MOST_STACK);
-    let bytes = mem.bytes(frames.start, size as usize)?;
-    let (words, _) = bytes.as_chunks::<8>();
     let mut found = None;
-    for word in words {
-        let candidate = Kva(u64::from_le_bytes(*word));
+    for candidate in Words::read(context, frames)?.all().map(Kva) {
         let is_it = || -> Result<bool> {
             // Set until the old memory has been given up.
             let given = mem.ptr(candidate, layout.mm)?;

@@ -1,6 +1,6 @@
 //! Address spaces and their mappings (`include/linux/mm_types.h`, `mm/mmap.c`).
 
-use crate::addr::{Kva, PhysAddr};
+use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry;
 use crate::memory::PhysMem;
@@ -11,6 +11,7 @@ use crate::vma_flags as vm;
 use alloc::vec::Vec;
 use shared_region::context::{AddressSpace, Backing, Mapping};
 use shared_region::reasons;
+use shared_region::record::{flags, Kind, Writer};
 
 /// More mappings than `vm.max_map_count` is ever set to.
 const MAX_MAPPINGS: u64 = 4 << 20;
@@ -140,6 +141,33 @@ pub struct Space {
     pub coredump_filter: u32,
 }
 
+impl Space {
+    /// Writes it and its mappings, without what lies in them.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn write(&self, writer: &mut Writer<'_>, id: u64) -> Result<()> {
+        writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, id, &self.record)?;
+        for area in &self.areas {
+            writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, id, &area.mapping)?;
+        }
+        Ok(())
+    }
+}
+
+/// The page tables of an address space.
+///
+/// # Errors
+/// They cannot be found.
+pub fn tables<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<PageTables> {
+    let kernel = context.kernel;
+    let pgd = kernel.mem.ptr(mm, kernel.types.layouts.mm.pgd)?;
+    Ok(PageTables {
+        root: kernel.mem.translate(pgd)?,
+        levels: kernel.prepared.space.tables.levels,
+    })
+}
+
 /// Translates an address space.
 ///
 /// # Errors
@@ -162,11 +190,6 @@ pub fn read_but_areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva
     let flags = mem.uint(mm, layout.flags)?;
     check(context, mm, flags)?;
 
-    let pgd = mem.ptr(mm, layout.pgd)?;
-    let tables = PageTables {
-        root: PhysAddr(mem.translate(pgd)?.0),
-        levels: kernel.prepared.space.tables.levels,
-    };
     let mut bounds = [0; 11];
     let fields = [
         layout.start_code,
@@ -223,7 +246,7 @@ pub fn read_but_areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva
             membarrier: membarrier(layout.membarrier_state.map_or(Ok(0), |field| mem.uint(mm, field))?),
             thp_disable: flags & DISABLE_THP != 0,
         },
-        tables,
+        tables: tables(context, mm)?,
         areas: Vec::new(),
         exe_inode,
         vdso_code,

@@ -45,7 +45,7 @@ pub type Paths = BTreeMap<u64, Vec<u8>>;
 /// # Errors
 /// The file system cannot be read, or there is no room.
 pub fn write<M: PhysMem + ?Sized>(
-    context: &mut Context<'_, '_, M>,
+    context: &Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     superblock: Kva,
     file_system: &str,
@@ -60,13 +60,13 @@ pub fn write<M: PhysMem + ?Sized>(
         let why = why.of(|| object);
         lost.push(why.lost_of(file_system.into()));
     };
+    let walk = Walk {
+        context,
+        superblock,
+        table: &table,
+        inodes: &inodes,
+    };
     for (&number, &inode) in &inodes {
-        let walk = Walk {
-            context,
-            superblock,
-            table: &table,
-            inodes: &inodes,
-        };
         match walk.directory(number, inode) {
             Ok(Some(names)) => {
                 if !names.is_complete {
@@ -85,12 +85,6 @@ pub fn write<M: PhysMem + ?Sized>(
         }
     }
     for (&number, &inode) in &inodes {
-        let walk = Walk {
-            context,
-            superblock,
-            table: &table,
-            inodes: &inodes,
-        };
         match walk.node(number, inode, &paths) {
             Ok(Some(node)) => writer.push(Kind::Node, 1, 0, inode.0, &node)?,
             Ok(None) => {}

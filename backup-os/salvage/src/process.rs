@@ -173,10 +173,7 @@ fn write_space<M: PhysMem + ?Sized>(
     if !context.first(Kind::AddressSpace, id) {
         return Ok(());
     }
-    writer.push(Kind::AddressSpace, 1, flags::MUST_UNDERSTAND, id, &space.record)?;
-    for area in &space.areas {
-        writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, id, &area.mapping)?;
-    }
+    space.write(writer, id)?;
     frames::write(context, writer, retained, id, space)?;
     let mut seen = Vec::new();
     for area in space.areas.iter().filter(|area| !area.inode.is_null()) {
@@ -208,10 +205,7 @@ pub fn moved_files<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: &Pr
         if mm.is_null() || entry.exit_state != 0 {
             return Ok(Vec::new());
         }
-        let tables = crate::paging::PageTables {
-            root: mem.translate(mem.ptr(mm, layouts.mm.pgd)?)?,
-            levels: kernel.prepared.space.tables.levels,
-        };
+        let tables = mm::tables(context, mm)?;
         let descriptors = interrupted::descriptors(context, mem.ptr(entry.leader, layouts.task.files)?)?;
         let mut views = Vec::new();
         for task in tasks::threads(kernel, signal)? {

@@ -73,10 +73,10 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         match exec::progress(self.context, task, user, chain.as_deref())? {
             exec::Progress::Before => self.restart(),
             exec::Progress::After => Ok(self.result(0)),
-            exec::Progress::Within => match exec::launch(self.context, task)? {
-                Some(launch) => Ok(self.decision(launch.registers(user), Resume::Registers)),
-                None => Err(Refusal::new(reasons::EXEC, "")),
-            },
+            exec::Progress::Within => {
+                let launch = exec::within(self.context, task, chain.as_deref())?;
+                Ok(self.decision(launch.registers(user), Resume::Registers))
+            }
         }
     }
 

@@ -78,24 +78,33 @@ fn of_chain(chain: &Chain, is_program: bool, has_result: bool) -> Option<Progres
 /// # Errors
 /// It is, and it cannot be told what it was to run.
 pub fn launch<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Option<Launch>> {
+    // Of most processes this is all that is read.
+    if !is_under_way(context, task)? {
+        return Ok(None);
+    }
     let registers = registers::read(context.kernel, context.input, task, context.cpu_of(task))?;
     let user = &registers.user;
     let starts = calls::way(user.orig_ax as u32) == Way::Exec && matches!(user.ax as i64, super::ENOSYS | 0);
-    if registers.origin != Origin::Stack || !user.in_syscall() || !starts || !is_under_way(context, task)? {
+    if registers.origin != Origin::Stack || !user.in_syscall() || !starts {
         return Ok(None);
     }
     let chain = Chain::of(context, task, &registers);
     match progress(context, task, user, chain.as_ref())? {
         Progress::Before | Progress::After => Ok(None),
-        Progress::Within => {
-            let signal = context.kernel.mem.ptr(task, context.kernel.types.layouts.task.signal)?;
-            if tasks::threads(context.kernel, signal)?.len() != 1 {
-                return Err(Refusal::new(reasons::EXEC, "with other threads"));
-            }
-            let frames = chain.as_ref().and_then(Chain::frames);
-            Launch::find(context, task, frames.unwrap_or_default()).map(Some)
-        }
+        Progress::Within => within(context, task, chain.as_ref()).map(Some),
     }
+}
+
+/// The same of a thread that is [`Progress::Within`].
+///
+/// # Errors
+/// It cannot be told what it was to run, or it is not alone in its process.
+pub fn within<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, chain: Option<&Chain>) -> Result<Launch> {
+    let signal = context.kernel.mem.ptr(task, context.kernel.types.layouts.task.signal)?;
+    if tasks::threads(context.kernel, signal)?.len() != 1 {
+        return Err(Refusal::new(reasons::EXEC, "with other threads"));
+    }
+    Launch::find(context, task, chain.and_then(Chain::frames).unwrap_or_default())
 }
 
 #[cfg(test)]

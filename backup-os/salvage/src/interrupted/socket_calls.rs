@@ -150,12 +150,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let Some(file) = self.descriptor(0) else {
             return Ok(None);
         };
-        let kernel = self.context.kernel;
-        let socket = kernel.mem.ptr(file, kernel.types.layouts.file.private_data)?;
-        if !self.is_socket(file)? {
-            return Ok(None);
-        }
-        Ok(Some(crate::sockets::of_file(self.context, socket)?))
+        crate::sockets::behind(self.context, file)
     }
 
     fn buffers_of(&self, vector: Buffers) -> Option<Vec<(u64, u64)>> {

@@ -75,6 +75,11 @@ impl Words {
         })
     }
 
+    /// All of them, from the innermost frame outwards.
+    pub fn all(&self) -> impl Iterator<Item = u64> + '_ {
+        self.words.iter().copied()
+    }
+
     /// Indices of words with a value, from the outermost frame inwards.
     fn find(&self, value: u64) -> impl Iterator<Item = usize> + '_ {
         self.words

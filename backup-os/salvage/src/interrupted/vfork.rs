@@ -1,6 +1,7 @@
 //! A thread that waits for a child that runs in its memory (`CLONE_VFORK`, `kernel_clone()` in `kernel/fork.c`).
 
-use crate::addr::{Kva, PAGE_SIZE};
+use super::stack::Words;
+use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::refusal::Result;
@@ -10,8 +11,6 @@ use core::ops::Range;
 
 /// More children than a process has.
 const MOST_CHILDREN: u64 = 1 << 20;
-/// Pages of a kernel stack.
-const MOST_STACK: u64 = 8 * PAGE_SIZE;
 
 /// The id of the child that the thread waits for, which is the result of its call. `frames` is what the call has on the kernel's
 /// stack. `None` if it cannot be told.
@@ -25,9 +24,7 @@ pub fn child<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, frame
     let kernel = context.kernel;
     let layout = &kernel.types.layouts.task;
     let mem = &kernel.mem;
-    let size = frames.end.0.saturating_sub(frames.start.0).min(MOST_STACK);
-    let bytes = mem.bytes(frames.start, size as usize)?;
-    let (words, _) = bytes.as_chunks::<8>();
+    let words = Words::read(context, frames.clone())?;
     let mut named = Vec::new();
     let children = task.offset(u64::from(layout.children.offset));
     for child in kernel.list(children, layout.sibling).bounded(MOST_CHILDREN) {
@@ -40,7 +37,7 @@ pub fn child<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, frame
         if frames.contains(&mem.ptr(child, layout.vfork_done)?) {
             return Ok(Some(number));
         }
-        if words.iter().any(|word| u64::from_le_bytes(*word) == pid.0) {
+        if words.all().any(|word| word == pid.0) {
             named.push(number);
         }
     }
