@@ -24,6 +24,7 @@ union request {
 	struct orthros_adopt adopt;
 	struct orthros_lazy lazy;
 	struct orthros_cache cache;
+	struct orthros_warm warm;
 	struct orthros_release release;
 	struct orthros_resume_call resume_call;
 	struct orthros_mark mark;
@@ -129,6 +130,8 @@ static int dispatch(unsigned int command, union request *request)
 		return lazy_go(&request->lazy);
 	case ORTHROS_CACHE:
 		return cache_write(&request->cache);
+	case ORTHROS_WARM:
+		return warm_put(&request->warm);
 	case ORTHROS_RELEASE:
 		return hotadd_release(&request->release);
 	case ORTHROS_RESUME:

@@ -108,6 +108,8 @@ struct orthros_header {
 #define ORTHROS_FEATURE_ANSWERS 1
 
 #define ORTHROS_HANG_LIMITS 5
+#define ORTHROS_WARM_CACHE_LIMIT 64
+#define ORTHROS_WARM_CACHE_MOST_MB (1ULL << 20)
 #define ORTHROS_HANG_LIMIT_OFF 0xffffffffffffffffULL
 #define ORTHROS_HANG_LIMIT_LEAST_MS 1000
 #define ORTHROS_HANG_LIMIT_MOST_MS 3600000
@@ -159,7 +161,8 @@ struct orthros_control {
 	__u64 nursery_free;
 	__u64 module_features;
 	__u64 hang_limits[ORTHROS_HANG_LIMITS];
-	__u64 module_reserved[10];
+	__u64 warm_cache;
+	__u64 module_reserved[9];
 };
 
 /* timeline.rs */
@@ -372,6 +375,16 @@ struct orthros_cache {
 	__u64 nanoseconds;
 };
 
+struct orthros_warm {
+	__u64 fd;
+	__u64 runs;
+	__u64 count;
+	__u64 size;
+	__u64 version;
+	__u64 pages;
+	__u64 nanoseconds;
+};
+
 struct orthros_release {
 	__u64 released;
 	__u64 nanoseconds;
@@ -527,6 +540,7 @@ struct orthros_tcp {
 #define ORTHROS_STAGE_COMMIT _IOWR('O', 35, struct orthros_stage_commit)
 #define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
 #define ORTHROS_CACHE _IOWR('O', 64, struct orthros_cache)
+#define ORTHROS_WARM _IOWR('O', 65, struct orthros_warm)
 #define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
 #define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
 

@@ -276,6 +276,31 @@ impl HangLimit {
     }
 }
 
+/// Name of [`ControlWords::warm_cache`] for `orthros-ctl config` and the loader.
+pub const WARM_CACHE: &str = "warm-cache";
+/// What is in force where [`ControlWords::warm_cache`] is 0, in megabytes.
+pub const WARM_CACHE_MB: u64 = 256;
+/// The largest [`ControlWords::warm_cache`], in megabytes: what there is room to describe.
+pub const WARM_CACHE_MOST_MB: u64 = 1 << 20;
+
+/// The word for a limit as it is written: `off`, `default`, or megabytes. `None` if it is none of these or out of range.
+pub fn warm_cache_word(text: &str) -> Option<u64> {
+    match text {
+        "off" => Some(u64::MAX),
+        "default" => Some(0),
+        text => text.parse().ok().filter(|mb| (1..=WARM_CACHE_MOST_MB).contains(mb)),
+    }
+}
+
+/// The limit for a stored word in megabytes.
+pub const fn warm_cache_mb(word: u64) -> u64 {
+    match word {
+        0 => WARM_CACHE_MB,
+        mb if mb <= WARM_CACHE_MOST_MB => mb,
+        _ => 0,
+    }
+}
+
 /// Name of the control group into which `orthros-ctl update` moves a process that cannot be frozen where it is.
 pub const FREEZER_CGROUP: &str = "orthros-update";
 
@@ -407,8 +432,11 @@ pub struct ControlWords {
     pub module_features: AtomicU64,
     /// Deadlines in milliseconds by [`HangLimit`], 0 for the default. Written by the loader at boot, then by the module.
     pub hang_limits: [AtomicU64; HangLimit::ALL.len()],
+    /// Pages that disks have as well and that are kept in a failover, in megabytes: see [`warm_cache_mb`]. Written by the
+    /// loader at boot, then by the module.
+    pub warm_cache: AtomicU64,
     /// Room for more words of the module.
-    pub module_reserved: [AtomicU64; 10],
+    pub module_reserved: [AtomicU64; 9],
 }
 
 /// Bits of [`ControlWords::inject`].

@@ -62,11 +62,12 @@ pub enum Command {
     Stage(Stage),
     /// Replace the kernel by the staged one; protected processes go on.
     Update(Update),
-    /// Show or set after how long a hang is one.
+    /// Show or set after how long a hang is one, and how much of the page cache a failover keeps.
     Config {
-        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled` or `hang-successor`; without any, all are shown.
+        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled`, `hang-successor` or `warm-cache`; without any, all are
+        /// shown.
         name: Option<String>,
-        /// Seconds, `off` or `default`; without one, the deadline is shown.
+        /// Seconds, for `warm-cache` megabytes, `off` or `default`; without one, the setting is shown.
         value: Option<String>,
         /// As JSON.
         #[arg(long, conflicts_with = "value")]

@@ -23,6 +23,7 @@ use crate::refusal::Refusal;
 use crate::sockets;
 use crate::sysv_ipc;
 use crate::tasks::{self, ProcessEntry};
+use crate::warm_cache;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use shared_region::context::{Lost, Summary};
@@ -74,6 +75,8 @@ pub struct Input<'i> {
     pub failover: u64,
     /// The CPU that hung, if it was not a panic.
     pub suspect: Option<usize>,
+    /// Pages that disks have as well and that are kept all the same, at most.
+    pub warm_pages: u64,
 }
 
 /// What [`run`] did.
@@ -156,8 +159,9 @@ pub fn run<M: PhysMem + ?Sized>(
     lost.extend(of_machine.into_iter().map(|lost| (0, lost)));
     let queues = mqueue::write_all(&mut context, &mut writer);
     lost.extend(queues.into_iter().map(|lost| (0, lost)));
-    let of_files = dirty_files::write(&mut context, &mut writer, retained);
+    let (of_files, whole) = dirty_files::write(&mut context, &mut writer, retained);
     lost.extend(of_files.into_iter().map(|lost| (0, lost)));
+    warm_cache::write(&mut context, &mut writer, retained, &whole, input.warm_pages);
 
     writer.reserve(0);
     let summary = context.tally;

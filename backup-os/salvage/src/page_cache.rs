@@ -20,6 +20,7 @@ crate::mirrors! {
     pub struct AddressSpaceLayout = "address_space" {
         i_pages: Field,
         i_mmap_writable: Field = "i_mmap_writable.counter",
+        nrpages: Field,
         a_ops: Field,
     }
 
