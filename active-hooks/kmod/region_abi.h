@@ -499,6 +499,7 @@ struct orthros_peer_credentials {
 #define ORTHROS_TCP_FIN 1
 #define ORTHROS_TCP_CROSSED 2
 #define ORTHROS_TCP_WAIT 3
+#define ORTHROS_TCP_SPEAK 4
 
 struct orthros_tcp {
 	__u64 fd;

@@ -259,6 +259,7 @@ fn constants(out: &mut String) {
         ("TCP_FIN", device::tcp_step::FIN),
         ("TCP_CROSSED", device::tcp_step::CROSSED),
         ("TCP_WAIT", device::tcp_step::WAIT),
+        ("TCP_SPEAK", device::tcp_step::SPEAK),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),
