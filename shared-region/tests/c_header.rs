@@ -57,7 +57,7 @@ fn structures(out: &mut String) {
         watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
         park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
         successor_slot, stop_gently, failure_cause, failure_cpu, failure_where,
-        failure_interrupted, hang_questions, stalled_threads, successor_fails_at, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
+        failure_interrupted, hang_questions, stalled_threads, successor_fails_at, network_hold, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
         nursery_free, module_features, hang_limits, module_reserved,
     });
@@ -197,6 +197,7 @@ fn constants(out: &mut String) {
         ("EVENT_INIT_STARTED", Event::InitStarted as u64),
         ("EVENT_MODULE_LOADED", Event::ModuleLoaded as u64),
         ("EVENT_COMPLETE", Event::Complete as u64),
+        ("EVENT_NETWORK_WANTED", Event::NetworkWanted as u64),
         ("FACTS_MAGIC", facts::MAGIC),
         ("PROTECT_ENTRIES", protect::MAX_ENTRIES as u64),
         ("PROTECT_FREE", u64::from(protect::kind::FREE)),

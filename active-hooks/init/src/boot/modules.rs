@@ -2,7 +2,13 @@
 
 use super::{cmdline::Cmdline, log};
 use orthros_device::Device;
-use std::{fs, fs::File, io, path::Path};
+use std::{
+    fs,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 /// The list of modules to load: absolute paths, one a line, in the order of their dependencies.
 pub const LIST: &str = "/lib/orthros/modules";
@@ -13,15 +19,51 @@ const PREFIX: &str = "orthros.";
 /// Words with the prefix that are for this program.
 const OURS: [&str; 3] = ["init", "successor", "uncommitted"];
 
-/// Loads what the list names. What cannot be loaded is warned of: the root file system tells whether it was needed.
-pub fn load_list(list: &str) {
+/// A driver of cards that the backup OS can hold.
+const HELD_BACK: &str = "virtio_net.ko";
+
+/// Modules of the list that come later, open: by then their files are out of reach.
+static LATER: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
+
+/// Loads what the list names, but for drivers of the network if they are to come later ([`load_later`]). What cannot be loaded is
+/// warned of: the root file system tells whether it was needed.
+pub fn load_list(list: &str, network_later: bool) {
     let text = match fs::read_to_string(list) {
         Ok(text) => text,
         Err(error) => return log::warning(format_args!("no modules are loaded: {list}: {error}")),
     };
     for path in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Err(error) = load(Path::new(path), "") {
-            log::warning(format_args!("module {path}: {error}"));
+        let path = Path::new(path);
+        let done = if network_later && path.ends_with(HELD_BACK) {
+            put_off(path)
+        } else {
+            load(path, "")
+        };
+        if let Err(error) = done {
+            log::warning(format_args!("module {}: {error}", path.display()));
+        }
+    }
+}
+
+fn put_off(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    if let Ok(mut later) = LATER.lock() {
+        later.push((path.to_owned(), file));
+    }
+    Ok(())
+}
+
+/// Whether modules were put off.
+pub fn are_put_off() -> bool {
+    LATER.lock().is_ok_and(|later| !later.is_empty())
+}
+
+/// Loads what was put off.
+pub fn load_later() {
+    let later = LATER.lock().map(|mut later| std::mem::take(&mut *later));
+    for (path, file) in later.unwrap_or_default() {
+        if let Err(error) = load_file(&file, "") {
+            log::warning(format_args!("module {}: {error}", path.display()));
         }
     }
 }
@@ -53,9 +95,12 @@ pub fn load_orthros(cmdline: &Cmdline) -> Option<Device> {
 }
 
 fn load(path: &Path, parameters: &str) -> io::Result<()> {
-    let file = File::open(path)?;
+    load_file(&File::open(path)?, parameters)
+}
+
+fn load_file(file: &File, parameters: &str) -> io::Result<()> {
     let parameters = std::ffi::CString::new(parameters)?;
-    match rustix::system::finit_module(&file, &parameters, 0) {
+    match rustix::system::finit_module(file, &parameters, 0) {
         // Loaded already, or built in.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),

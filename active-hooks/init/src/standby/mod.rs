@@ -44,7 +44,7 @@ pub fn rest(device: Option<&Device>, started: u64, successor: bool) -> Rested {
     let sleeps = |(_, region): &(_, Region)| region.standby() == Ok(StandbyState::Starting);
     let Some((device, region)) = region.filter(sleeps) else {
         let haste = successor.then(Haste::begin);
-        modules::load_list(modules::LIST);
+        modules::load_list(modules::LIST, successor);
         return Rested { started, haste };
     };
     let woken = sleep(device, &region).and_then(|(rested, joining)| {
@@ -63,7 +63,7 @@ pub fn rest(device: Option<&Device>, started: u64, successor: bool) -> Rested {
 
 fn sleep(device: &Device, region: &Region) -> Result<(Rested, drivers::Joining)> {
     let parted = drivers::part().context("/sys/bus")?;
-    modules::load_list(modules::LIST);
+    modules::load_list(modules::LIST, false);
     let joining = parted.joining();
     let disks = disks()?;
     if !disks.is_empty() {

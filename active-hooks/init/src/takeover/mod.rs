@@ -322,6 +322,7 @@ impl Inner {
             };
         }
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
+        network::let_in();
         let held = network::bring_back(world);
 
         put_back.remarks.extend(restore::sysv_ipc::make(world, device));
