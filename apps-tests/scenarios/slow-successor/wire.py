@@ -1,8 +1,8 @@
-"""A neighbour on the guest's wire: asks for its addresses and pings it all the time, and looks at all that it sends. Argument: how
-long, in seconds, nothing may be answered at most."""
+"""A neighbour on the guest's wire: asks for its addresses and pings it all the time, and looks at all that is sent. Arguments: how
+long, in seconds, nothing may be answered at most, and how soon a peer must send again when the guest goes on."""
 import os, select, socket, struct, sys, time
 
-LIMIT, EVERY = float(sys.argv[1]), 0.25
+LIMIT, SOON, EVERY = float(sys.argv[1]), float(sys.argv[2]), 0.25
 # Goes on for so long after the last step, in seconds.
 AFTER = 5
 to, at = map(int, os.environ["WIRE"].split())
@@ -70,7 +70,9 @@ class Answers:
 
 arp, pings, neighbours = Answers("addresses"), Answers("pings"), Answers("neighbours")
 kinds = (arp, pings, neighbours)
-mac, problems, zero, resets, windows, number = None, [], 0, 0, {}, 0
+mac, problems, zero, resets, number = None, [], 0, 0, 0
+# Of each peer that was told of no room: since when, until when, when the guest went on, and when the peer did.
+held = {}
 
 
 def look(frame, now):
@@ -84,15 +86,31 @@ def look(frame, now):
     elif kind == 0x800 and packet[9] == 1 and packet[20] == 0 and packet[16:20] == OWN4:
         pings.come(now)
     elif kind == 0x800 and packet[9] == 6:
-        segment = packet[(packet[0] & 15) * 4 :]
+        segment, _ = segment_of(packet)
         port = struct.unpack(">H", segment[2:4])[0]
         window = struct.unpack(">H", segment[14:16])[0]
         resets += segment[13] >> 2 & 1
         zero += window == 0
         if window == 0:
-            windows.setdefault(port, [now, now, None])[1:] = [now, None]
-        elif port in windows and windows[port][2] is None:
-            windows[port][2] = now
+            held.setdefault(port, [now, now, None, None])[1:] = [now, None, None]
+        elif port in held and held[port][2] is None:
+            held[port][2] = now
+
+
+def segment_of(packet):
+    """The segment in a packet, and the bytes that it carries."""
+    segment = packet[(packet[0] & 15) * 4 : struct.unpack(">H", packet[2:4])[0]]
+    return segment, len(segment) - (segment[12] >> 4) * 4
+
+
+def look_at_peer(frame, now):
+    """At a frame that somebody else has sent to the guest."""
+    packet = frame[14:]
+    if frame[12:14] == b"\x08\x00" and packet[9] == 6:
+        segment, length = segment_of(packet)
+        peer = held.get(struct.unpack(">H", segment[:2])[0])
+        if length and peer and peer[2] and peer[3] is None:
+            peer[3] = now
 
 
 due, until = 0.0, None
@@ -118,6 +136,8 @@ while until is None or time.monotonic() < until:
             mac = frame[6:12]
         if mac and frame[6:12] == mac:
             look(frame, time.monotonic())
+        elif mac and frame[:6] == mac:
+            look_at_peer(frame, time.monotonic())
 for kind in kinds:
     silent = time.monotonic() - (kind.last or start)
     print(f"{kind.name}: asked {kind.asked}, answered {kind.answered}, longest {kind.longest:.2f} s from {kind.when - start:.1f} s on")
@@ -126,9 +146,11 @@ for kind in kinds:
     if kind.answered > kind.asked:
         problems.append(f"{kind.name}: answered by more than one")
 print(f"segments of the guest with a window of zero {zero}, resets {resets}")
-for port, (first, last, opened) in sorted(windows.items()):
-    after = "never" if opened is None else f"{opened - last:.2f} s later"
-    print(f"port {port}: held from {first - start:.1f} to {last - start:.1f} s, open {after}")
+for port, (first, last, on, again) in sorted(held.items()):
+    print(f"port {port}: held from {first - start:.1f} to {last - start:.1f} s", end=", ")
+    print(f"on at {(on or start) - start:.2f}, the peer at {(again or start) - start:.2f}")
+    if not on or not again or again - on > SOON:
+        problems.append(f"port {port}: the peer does not go on with the guest")
 if resets:
     problems.append("a reset")
 if not zero:
