@@ -132,7 +132,7 @@ impl Backup {
         while attempt.watch.phase() < phase {
             self.wait_a_tick();
             let word = control.successor_phase.load(Ordering::Acquire);
-            self.serve_network(attempt.watch.phase());
+            self.serve_network();
             let us = rescue::since(&self.clock, attempt.since);
             let verdict = attempt.watch.look(us, word, self.heartbeat());
             let end = match verdict {

@@ -7,9 +7,9 @@ use shared_region::context::{InetAddress, Network, PeerFin, Socket, SocketState}
 use shared_region::record::{Kind, Stream};
 use smoltcp::wire::{EthernetAddress, IpAddress, Ipv4Address, Ipv6Address};
 
-/// More addresses and connections than a machine is held for.
+/// Addresses and connections that are answered for, at about a hundred bytes each.
 const MAX_ADDRESSES: usize = 256;
-const MAX_CONNECTIONS: usize = 1 << 16;
+const MAX_CONNECTIONS: usize = 1 << 14;
 /// Addresses of the link itself that come with its hardware address (RFC 4291, appendix A).
 const LINK_LOCAL: [u8; 8] = [0xFE, 0x80, 0, 0, 0, 0, 0, 0];
 
@@ -33,33 +33,33 @@ impl Known {
     /// Records that cannot be read are left out: whom they are about is not answered for.
     pub fn read(stream: &Stream<'_>, hardware: [u8; 6]) -> Option<Self> {
         let mut network = None;
-        let mut sockets: BTreeMap<u64, (Socket, [u32; 2])> = BTreeMap::new();
+        let mut sockets: BTreeMap<u64, Pending> = BTreeMap::new();
         for record in stream.records().map_while(Result::ok) {
             let length = record.payload.len() as u32;
             match record.kind {
                 Kind::Network => network = record.decode::<Network>().ok(),
                 Kind::Socket if sockets.len() < MAX_CONNECTIONS => {
-                    if let Ok(socket) = record.decode::<Socket>() {
-                        sockets.insert(record.owner, (socket, [0; 2]));
+                    let socket = record.decode::<Socket>().ok();
+                    let pending = socket.and_then(|socket| pending(&socket));
+                    sockets.extend(pending.map(|pending| (record.owner, pending)));
+                }
+                Kind::ReceiveQueue => {
+                    if let Some(pending) = sockets.get_mut(&record.owner) {
+                        pending.connection.next = pending.connection.next.wrapping_add(length);
                     }
                 }
-                Kind::ReceiveQueue | Kind::SendQueue => {
-                    let sends = usize::from(record.kind == Kind::SendQueue);
-                    let queue = sockets
-                        .get_mut(&record.owner)
-                        .and_then(|(_, queues)| queues.get_mut(sends));
-                    if let Some(queue) = queue {
-                        *queue = queue.wrapping_add(length);
+                Kind::SendQueue => {
+                    if let Some(pending) = sockets.get_mut(&record.owner) {
+                        pending.to_send = pending.to_send.saturating_add(length);
                     }
                 }
                 _ => {}
             }
         }
         let mut known = Self::of_link(&network?, hardware)?;
-        let connections = sockets
-            .into_values()
-            .filter_map(|(socket, queues)| connection(&socket, queues));
-        known.connections.extend(connections);
+        known
+            .connections
+            .extend(sockets.into_values().filter_map(Pending::complete));
         Some(known)
     }
 
@@ -100,21 +100,44 @@ fn ip(bytes: &[u8]) -> Option<IpAddress> {
     Some(six.to_ipv4_mapped().map_or(IpAddress::Ipv6(six), IpAddress::Ipv4))
 }
 
-fn connection(socket: &Socket, [received, to_send]: [u32; 2]) -> Option<(Flow, Connection)> {
+/// A connection of whose queues not all is known.
+struct Pending {
+    flow: Flow,
+    connection: Connection,
+    /// Bytes in the queue for the peer, and how many at its end were not sent.
+    to_send: u32,
+    unsent: u32,
+}
+
+fn pending(socket: &Socket) -> Option<Pending> {
     let SocketState::Connected(record) = &socket.state else {
         return None;
     };
     let end = |of: &InetAddress| Some((ip(&of.address)?, of.port));
     let ((local, port), (peer, peers)) = (end(&record.local)?, end(&record.peer)?);
+    // The peer's end takes a number behind its last byte.
     let fin = u32::from(record.fin != PeerFin::None);
-    let sent = to_send.checked_sub(record.unsent)?;
-    let connection = Connection {
-        // The peer's end takes a number behind its last byte.
-        next: record.receive_seq.wrapping_add(received).wrapping_add(fin),
-        sent: record.send_seq.wrapping_add(sent),
-        stamp: record.timestamp,
-    };
-    Some(((local, port, peer, peers), connection))
+    Some(Pending {
+        flow: (local, port, peer, peers),
+        connection: Connection {
+            next: record.receive_seq.wrapping_add(fin),
+            sent: record.send_seq,
+            stamp: record.timestamp,
+        },
+        to_send: 0,
+        unsent: record.unsent,
+    })
+}
+
+impl Pending {
+    fn complete(self) -> Option<(Flow, Connection)> {
+        let sent = self.to_send.checked_sub(self.unsent)?;
+        let connection = Connection {
+            sent: self.connection.sent.wrapping_add(sent),
+            ..self.connection
+        };
+        Some((self.flow, connection))
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //!
 //! The successor's virtio_pci resets every virtio device that it finds, and its scan of the bus turns their registers off
 //! for moments. So a card is looked at before it is touched: while it does not answer nothing is done; when it was reset it is
-//! the successor's, and taken back only when orthros-init runs, which loads no driver for it before it has asked
-//! ([`Event::NetworkWanted`]) and this program has let go. A card that any driver has taken is left for good.
+//! the successor's, and taken back only when orthros-init has loaded its drivers but for this one, for which it asks first
+//! ([`Event::NetworkWanted`]) and waits until this program has let go. A driver that is built in has the card before that, and
+//! gives it back to orthros-init.
 //!
 //! A successor that is woken is there at once: for it nothing is held.
 
@@ -22,18 +23,18 @@ use machine::clock;
 use machine::pci::Function;
 use machine::virtio::{self, Found};
 use registers::Registers;
-use shared_region::control::{NetworkHold, SuccessorPhase};
+use shared_region::control::NetworkHold;
 use shared_region::layout;
 use shared_region::record::Stream;
 use shared_region::timeline::Event;
 
 /// Cards that are held.
 const MAX_CARDS: usize = 4;
-/// Status bits: a driver has seen the card; one drives it.
+/// The status of a card that a system has seen, and no driver has taken.
 const SEEN: u8 = 1;
-const DRIVER: u8 = 2;
-/// The status of a card that does not answer.
-const AWAY: u8 = 0xFF;
+/// The status of a card that does not answer: on hardware, and where QEMU has nothing. The second is also that of one that is being
+/// reset, which is somebody else's then.
+const AWAY: [u8; 2] = [0xFF, 0];
 /// How long the successor must have left a card alone, in microseconds.
 const LEFT_ALONE_US: u64 = 200_000;
 /// Time between two looks after which somebody else could have taken a card and be done, in microseconds.
@@ -43,8 +44,8 @@ const GAP_US: u64 = 10_000;
 enum State {
     /// It is driven by this program.
     Held(Card),
-    /// The successor has reset it. Its status, and since when it is that (TSC).
-    Reset(u8, u64),
+    /// The successor has it. Its status, and since when it is that (TSC).
+    Theirs(u8, u64),
     /// It is left alone.
     Left,
 }
@@ -74,7 +75,7 @@ pub struct Network {
 }
 
 impl Backup {
-    /// Takes the cards, unless that has been done. Only while no kernel runs.
+    /// Takes the cards. Only while no kernel runs.
     pub fn take_network(&mut self) {
         let mut links = Vec::new();
         virtio::network_cards(self.ring0, |found| match found {
@@ -147,8 +148,8 @@ impl Backup {
         }
     }
 
-    /// Answers what has come, or lets go if the successor asks for it. `phase`: how far it has come.
-    pub fn serve_network(&mut self, phase: SuccessorPhase) {
+    /// Answers what has come, or lets go if the successor asks for it.
+    pub fn serve_network(&mut self) {
         if self.network.links.is_empty() {
             return;
         }
@@ -156,15 +157,18 @@ impl Backup {
         if words[Event::NetworkWanted as usize].load(Ordering::Acquire) != 0 {
             return self.leave_network();
         }
+        // By then orthros-init has loaded what it loads without asking.
+        let loaded = words[Event::InitStarted as usize].load(Ordering::Acquire) != 0;
         let stopped = words[Event::Stopped as usize].load(Ordering::Relaxed);
         let elapsed = (rescue::since(&self.clock, stopped) / 1000) as u32;
         let now = clock::tsc();
         let gap = rescue::since(&self.clock, self.network.looked) > GAP_US;
         self.network.looked = now;
+        let left_alone = |since| rescue::since(&self.clock, since) > LEFT_ALONE_US;
         let Network { links, answered, .. } = &mut self.network;
         for link in links {
             let status = link.registers.status();
-            if status == AWAY {
+            if AWAY.contains(&status) {
                 link.away = true;
                 continue;
             }
@@ -189,35 +193,27 @@ impl Backup {
                     State::Left
                 }
                 // Its memory is given back: a card that was reset does not use it.
-                State::Held(_) if status & DRIVER == 0 => {
-                    log::info!("network: {} was reset by the successor", link.function);
-                    State::Reset(status, now)
+                State::Held(_) => {
+                    log::info!("network: {} was taken by the successor", link.function);
+                    State::Theirs(status, now)
                 }
-                State::Reset(before, _) if status & DRIVER == 0 && before != status => State::Reset(status, now),
-                State::Reset(_, since) if status == SEEN && phase >= SuccessorPhase::Module => {
-                    let alone = rescue::since(&self.clock, since) > LEFT_ALONE_US;
-                    if alone && link.registers.hardware() == link.hardware {
-                        link.leave = status;
-                        match Card::take(link.registers, &self.clock) {
-                            Ok(card) => {
-                                log::info!("network: {} is held again", link.function);
-                                State::Held(card)
-                            }
-                            Err(why) => {
-                                log::warn!("network: {} {why}: it is not held any more", link.function);
-                                State::Left
-                            }
+                State::Theirs(before, _) if before != status => State::Theirs(status, now),
+                State::Theirs(_, since)
+                    if status == SEEN && loaded && left_alone(since) && link.registers.hardware() == link.hardware =>
+                {
+                    link.leave = status;
+                    match Card::take(link.registers, &self.clock) {
+                        Ok(card) => {
+                            log::info!("network: {} is held again", link.function);
+                            State::Held(card)
                         }
-                    } else {
-                        State::Reset(status, since)
+                        Err(why) => {
+                            log::warn!("network: {} {why}: it is not held any more", link.function);
+                            State::Left
+                        }
                     }
                 }
-                State::Reset(before, since) if status & DRIVER == 0 => State::Reset(before, since),
-                State::Left => State::Left,
-                _ => {
-                    log::info!("network: {} is driven by the successor", link.function);
-                    State::Left
-                }
+                state => state,
             };
         }
     }
@@ -229,17 +225,15 @@ impl Backup {
         }
         let Network { links, answered, .. } = core::mem::take(&mut self.network);
         for link in links {
-            let ours = |card: &Card| link.registers.status() == DRIVEN && card.is_ours();
-            if let State::Held(card) = link.state {
-                if ours(&card) {
-                    if let Err(timeout) = link.registers.reset(&self.clock) {
-                        log::warn!("network: {}: {timeout}", link.function);
-                        // It may still write to its buffers.
-                        core::mem::forget(card);
-                        continue;
-                    }
-                    link.registers.put_status(link.leave);
-                }
+            let State::Held(card) = link.state else { continue };
+            let status = link.registers.status();
+            let ours = status == DRIVEN && card.is_ours();
+            if AWAY.contains(&status) || ours && link.registers.reset(&self.clock).is_err() {
+                log::warn!("network: {} does not answer", link.function);
+                // It may still write to its buffers.
+                core::mem::forget(card);
+            } else if ours {
+                link.registers.put_status(link.leave);
             }
         }
         self.region

@@ -19,14 +19,28 @@ const PREFIX: &str = "orthros.";
 /// Words with the prefix that are for this program.
 const OURS: [&str; 3] = ["init", "successor", "uncommitted"];
 
-/// A driver of cards that the backup OS can hold.
-const HELD_BACK: &str = "virtio_net.ko";
+/// The driver of cards that the backup OS can hold.
+const NETWORK: &str = "virtio_net.ko";
+const NETWORK_DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
 
-/// Modules of the list that come later, open: by then their files are out of reach.
-static LATER: Mutex<Vec<(PathBuf, File)>> = Mutex::new(Vec::new());
+/// What comes later.
+enum Later {
+    /// A module, open: by then its file is out of reach.
+    Module(PathBuf, File),
+    /// A device that was taken from a driver that is built in.
+    Device(String),
+}
 
-/// Loads what the list names, but for drivers of the network if they are to come later ([`load_later`]). What cannot be loaded is
-/// warned of: the root file system tells whether it was needed.
+static LATER: Mutex<Vec<Later>> = Mutex::new(Vec::new());
+
+fn put_off(what: Later) {
+    if let Ok(mut later) = LATER.lock() {
+        later.push(what);
+    }
+}
+
+/// Loads what the list names, but for the driver of the network if that is to come later ([`load_later`]); if it is built in, its
+/// devices are taken from it. What cannot be loaded is warned of: the root file system tells whether it was needed.
 pub fn load_list(list: &str, network_later: bool) {
     let text = match fs::read_to_string(list) {
         Ok(text) => text,
@@ -34,8 +48,8 @@ pub fn load_list(list: &str, network_later: bool) {
     };
     for path in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let path = Path::new(path);
-        let done = if network_later && path.ends_with(HELD_BACK) {
-            put_off(path)
+        let done = if network_later && path.ends_with(NETWORK) {
+            File::open(path).map(|file| put_off(Later::Module(path.to_owned(), file)))
         } else {
             load(path, "")
         };
@@ -43,27 +57,41 @@ pub fn load_list(list: &str, network_later: bool) {
             log::warning(format_args!("module {}: {error}", path.display()));
         }
     }
-}
-
-fn put_off(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?;
-    if let Ok(mut later) = LATER.lock() {
-        later.push((path.to_owned(), file));
+    if network_later {
+        part_network();
     }
-    Ok(())
 }
 
-/// Whether modules were put off.
+/// Takes from the driver of the network what it has found already.
+fn part_network() {
+    let entries = fs::read_dir(NETWORK_DRIVER).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for device in names.filter(|name| name.starts_with("virtio")) {
+        match fs::write(format!("{NETWORK_DRIVER}/unbind"), &device) {
+            Ok(()) => put_off(Later::Device(device)),
+            Err(error) => log::warning(format_args!("{device} stays with its driver: {error}")),
+        }
+    }
+}
+
+/// Whether anything was put off.
 pub fn are_put_off() -> bool {
     LATER.lock().is_ok_and(|later| !later.is_empty())
 }
 
-/// Loads what was put off.
+/// Does what was put off.
 pub fn load_later() {
     let later = LATER.lock().map(|mut later| std::mem::take(&mut *later));
-    for (path, file) in later.unwrap_or_default() {
-        if let Err(error) = load_file(&file, "") {
-            log::warning(format_args!("module {}: {error}", path.display()));
+    for what in later.unwrap_or_default() {
+        let (name, done) = match what {
+            Later::Module(path, file) => (path.display().to_string(), load_file(&file, "")),
+            Later::Device(device) => {
+                let done = fs::write(format!("{NETWORK_DRIVER}/bind"), &device);
+                (device, done)
+            }
+        };
+        if let Err(error) = done {
+            log::warning(format_args!("{name}: {error}"));
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
         world::World,
     },
 };
-use orthros_device::{Device, DeviceError};
+use orthros_device::{Device, DeviceError, Region};
 use shared_region::{
     context::{NetworkAddress, NetworkLink, NetworkRoute},
     control::{ControlWords, NetworkHold},
@@ -56,6 +56,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LETTING_GO: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_micros(200);
 
+/// Whether the backup OS holds the network.
+pub fn is_held(region: &Region) -> bool {
+    region.control(offset_of!(ControlWords, network_hold)) == NetworkHold::Holding as u64
+}
+
 /// Loads the drivers of the network that were put off: the backup OS, which holds it, is asked to let go first.
 pub fn let_in() {
     if !modules::are_put_off() {
@@ -82,7 +87,7 @@ fn released() -> Result<bool, DeviceError> {
         resumed: 0,
     })?;
     let since = Instant::now();
-    while region.control(offset_of!(ControlWords, network_hold)) == NetworkHold::Holding as u64 {
+    while is_held(&region) {
         if since.elapsed() > LETTING_GO {
             return Ok(false);
         }
