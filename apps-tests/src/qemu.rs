@@ -4,6 +4,7 @@ use crate::capture;
 use crate::exec;
 use crate::qmp::Qmp;
 use crate::serial::Serial;
+use crate::turns;
 use anyhow::{bail, Context, Result};
 use serde_json::json;
 use std::fs;
@@ -18,6 +19,8 @@ use std::time::{Duration, Instant};
 const ACKNOWLEDGED: u16 = 0x2F0;
 /// Names of the ports' logs, one for each program: bytes of several at one port would mix.
 const ACKNOWLEDGERS: [&str; 4] = ["acks0", "acks1", "acks2", "acks3"];
+/// Name of the socket of [`turns`].
+const TURNS: &str = "turns";
 
 /// How instructions of the guest are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +141,8 @@ impl Qemu {
         fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
         let sockets = Sockets::new()?;
         let listeners = ["qmp", "com1", "com2", "com3"].map(|name| UnixListener::bind(sockets.path(name)));
+        let counts = config.accelerator == Accelerator::InstructionCount;
+        let turns = counts.then(|| UnixListener::bind(sockets.path(TURNS)));
         let ports_of_programs = ACKNOWLEDGERS.map(|name| UnixListener::bind(sockets.path(name)));
         let ports = free_ports(&config.ports)?;
         let wire = config.wire.then(free_wire).transpose()?;
@@ -172,6 +177,10 @@ impl Qemu {
         for (name, listener) in ACKNOWLEDGERS.into_iter().zip(ports_of_programs) {
             let stream = accept(&listener.context("cannot listen for QEMU")?, &mut child, &errors)?;
             acknowledged.push(Serial::start(name, stream, start, &logs.join(format!("{name}.log")))?);
+        }
+        if let Some(listener) = turns {
+            let stream = accept(&listener.context("cannot listen for QEMU")?, &mut child, &errors)?;
+            turns::end_now_and_then(stream)?;
         }
         let [qmp, com1, com2, com3]: [UnixStream; 4] = streams
             .try_into()
@@ -423,6 +432,14 @@ fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
         .collect()
 }
 
+/// MiB of translated code.
+///
+/// Whoever stores to a page of code has all translations of code in that page looked through, for each store. Where
+/// programs are started all the time, each at addresses of its own, there are as many as there is room for, most of them
+/// of a few pages of the C library; and a successor that clears these pages after a failover is busy for a minute with
+/// QEMU's own choice of 1024. What is in use at a time has room in this many.
+const TRANSLATED: u32 = 256;
+
 /// The CPU that is emulated: all that QEMU knows, except that strings of bytes are moved fast.
 ///
 /// A CPU with that feature clears a page with `rep stosb`. QEMU stores byte by byte, and looks for each of them through
@@ -431,13 +448,14 @@ fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
 const EMULATED: &str = "max,-erms,-fsrm";
 
 fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
+    let tcg = |thread| format!("tcg,thread={thread},tb-size={TRANSLATED}");
     let mut list: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
     match config.accelerator {
-        Accelerator::Tcg => add("-accel", "tcg,thread=single".into()),
-        Accelerator::TcgThreads => add("-accel", "tcg,thread=multi".into()),
+        Accelerator::Tcg => add("-accel", tcg("single")),
+        Accelerator::TcgThreads => add("-accel", tcg("multi")),
         Accelerator::InstructionCount => {
-            add("-accel", "tcg,thread=single".into());
+            add("-accel", tcg("single"));
             add("-icount", "shift=0,sleep=off".into());
         }
         Accelerator::Kvm => add("-accel", "kvm".into()),
@@ -475,6 +493,9 @@ fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
         ),
     );
     add("-qmp", format!("unix:{}", sockets.path("qmp").display()));
+    if config.accelerator == Accelerator::InstructionCount {
+        add("-qmp", format!("unix:{}", sockets.path(TURNS).display()));
+    }
     // The third port gets an interrupt of its own: ISA lines cannot be shared with COM1.
     for (name, place) in [("com1", "index=0"), ("com2", "index=1"), ("com3", "index=2,irq=5")] {
         add(
