@@ -58,8 +58,9 @@ static int mark(const struct orthros_mark *request)
 {
 	bool stamp = request->event != U64_MAX, move = request->phase != U64_MAX;
 
-	if (stamp && (request->event < ORTHROS_EVENT_INIT_STARTED ||
-		      request->event > ORTHROS_EVENT_COMPLETE))
+	if (stamp && request->event != ORTHROS_EVENT_NETWORK_WANTED &&
+	    (request->event < ORTHROS_EVENT_INIT_STARTED ||
+	     request->event > ORTHROS_EVENT_COMPLETE))
 		return -EINVAL;
 	if (move && (request->phase > ORTHROS_PHASE_COMPLETE ||
 		     request->phase < word_read(successor_phase)))

@@ -144,7 +144,8 @@ struct orthros_control {
 	__u64 hang_questions;
 	__u64 stalled_threads;
 	__u64 successor_fails_at;
-	__u64 backup_reserved[4];
+	__u64 network_hold;
+	__u64 backup_reserved[3];
 	/* written by the module */
 	__u64 module_abi;
 	__u64 doorbell;
@@ -170,6 +171,7 @@ struct orthros_control {
 #define ORTHROS_EVENT_INIT_STARTED 6
 #define ORTHROS_EVENT_MODULE_LOADED 7
 #define ORTHROS_EVENT_COMPLETE 13
+#define ORTHROS_EVENT_NETWORK_WANTED 17
 
 struct orthros_timeline {
 	__u64 tsc[ORTHROS_TIMELINE_SLOTS];
@@ -512,6 +514,7 @@ struct orthros_peer_credentials {
 #define ORTHROS_TCP_FIN 1
 #define ORTHROS_TCP_CROSSED 2
 #define ORTHROS_TCP_WAIT 3
+#define ORTHROS_TCP_SPEAK 4
 
 struct orthros_tcp {
 	__u64 fd;

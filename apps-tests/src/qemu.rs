@@ -1,5 +1,6 @@
 //! A QEMU process: its devices, its serial lines, and its certain end.
 
+use crate::capture;
 use crate::exec;
 use crate::qmp::Qmp;
 use crate::serial::Serial;
@@ -7,7 +8,7 @@ use crate::turns;
 use anyhow::{bail, Context, Result};
 use serde_json::json;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,6 +78,10 @@ pub struct Config {
     pub memory: Option<PathBuf>,
     /// Go on from this state saved in the first disk instead of starting the firmware.
     pub state: Option<String>,
+    /// Whether to keep what goes over the wire, in [`capture::FILE`] among the logs.
+    pub capture: bool,
+    /// Whether a program of the host is on the wire as well ([`Qemu::wire`]).
+    pub wire: bool,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -98,6 +103,8 @@ impl Config {
             stay: false,
             memory: None,
             state: None,
+            capture: false,
+            wire: false,
             extra: Vec::new(),
         }
     }
@@ -118,6 +125,8 @@ pub struct Qemu {
     pub acknowledged: Vec<Serial>,
     /// Forwarded ports: the guest's and the one of 127.0.0.1 that leads there.
     pub ports: Vec<(u16, u16)>,
+    /// UDP ports of 127.0.0.1 through which a program is on the guest's wire: where frames go to, and where they come.
+    pub wire: Option<(u16, u16)>,
     /// When the process was started; all times on serial lines count from here.
     pub start: Instant,
 }
@@ -136,11 +145,16 @@ impl Qemu {
         let turns = counts.then(|| UnixListener::bind(sockets.path(TURNS)));
         let ports_of_programs = ACKNOWLEDGERS.map(|name| UnixListener::bind(sockets.path(name)));
         let ports = free_ports(&config.ports)?;
+        let wire = config.wire.then(free_wire).transpose()?;
         // QEMU must not outlive the harness, however that ends.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(arguments(config, &sockets, &ports));
+            .args(arguments(config, &sockets))
+            .args(network(&ports, wire));
+        if config.capture {
+            command.args(["-object", &captured(logs)]);
+        }
         fs::write(logs.join("qemu.command"), exec::shown(&command) + "\n")?;
         let errors = logs.join("qemu.log");
         let start = Instant::now();
@@ -179,6 +193,7 @@ impl Qemu {
             acknowledged,
             child: child.0.take().context("QEMU is running")?,
             ports,
+            wire,
             start,
         };
         Ok(qemu)
@@ -302,6 +317,47 @@ impl Drop for Qemu {
     }
 }
 
+/// Two free UDP ports of 127.0.0.1.
+fn free_wire() -> Result<(u16, u16)> {
+    let socket = || UdpSocket::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1");
+    let (one, other) = (socket()?, socket()?);
+    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
+}
+
+/// The guest's network card, and the user network that it is on. With a wire both are on a hub, as are the frames that come
+/// to the first port of it; all that are on the hub go to the second.
+fn network(ports: &[(u16, u16)], wire: Option<(u16, u16)>) -> Vec<String> {
+    let forwards: String = ports
+        .iter()
+        .map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
+        .collect();
+    let mut list = vec!["-netdev".to_owned(), format!("user,id=net{forwards}")];
+    let mut card = "net";
+    if let Some((to, from)) = wire {
+        card = "hub0";
+        for netdev in [
+            format!("socket,id=wire,udp=127.0.0.1:{from},localaddr=127.0.0.1:{to}"),
+            "hubport,id=hub0,hubid=0".into(),
+            "hubport,id=hub1,hubid=0,netdev=net".into(),
+            "hubport,id=hub2,hubid=0,netdev=wire".into(),
+        ] {
+            list.extend(["-netdev".to_owned(), netdev]);
+        }
+    }
+    list.extend(["-device".to_owned(), format!("virtio-net-pci,netdev={card},romfile=")]);
+    list
+}
+
+/// The object that keeps what goes over the wire.
+fn captured(logs: &Path) -> String {
+    let file = logs.join(capture::FILE);
+    format!(
+        "filter-dump,id=capture,netdev=net,maxlen={},file={}",
+        capture::KEPT,
+        file.display()
+    )
+}
+
 /// Kills a child that has no other owner yet.
 struct KillOnDrop(Option<Child>);
 
@@ -391,7 +447,7 @@ const TRANSLATED: u32 = 256;
 /// of a shared library. A successor clears such pages by the hundred, being what the dead kernel's page cache was.
 const EMULATED: &str = "max,-erms,-fsrm";
 
-fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<String> {
+fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
     let tcg = |thread| format!("tcg,thread={thread},tb-size={TRANSLATED}");
     let mut list: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
@@ -487,12 +543,6 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
         );
         add("-device", format!("virtio-blk-pci,drive=disk{index}"));
     }
-    let forwards: String = ports
-        .iter()
-        .map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
-        .collect();
-    add("-netdev", format!("user,id=net{forwards}"));
-    add("-device", "virtio-net-pci,netdev=net,romfile=".into());
     if let Some(state) = &config.state {
         add("-loadvm", state.clone());
     }

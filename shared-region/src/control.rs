@@ -304,6 +304,18 @@ pub const fn warm_cache_mb(word: u64) -> u64 {
 /// Name of the control group into which `orthros-ctl update` moves a process that cannot be frozen where it is.
 pub const FREEZER_CGROUP: &str = "orthros-update";
 
+/// What the backup OS does with the network of a dead kernel; [`ControlWords::network_hold`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum NetworkHold {
+    /// Nothing: the running kernel has it, or no link could be held.
+    None = 0,
+    /// It drives at least one link. Drivers of the successor are loaded when it has let go.
+    Holding = 1,
+    /// It has let go.
+    LetGo = 2,
+}
+
 /// Bytes of [`ControlWords::failure_where`].
 pub const WHERE_SIZE: usize = 48;
 
@@ -394,8 +406,10 @@ pub struct ControlWords {
     /// Fault injection for tests: where and how the first successor of the failover under way is to fail
     /// ([`crate::fail_at`]). Taken from [`inject::SUCCESSOR_AT`] when the failure is detected.
     pub successor_fails_at: AtomicU64,
+    /// [`NetworkHold`]. Release.
+    pub network_hold: AtomicU64,
     /// Room for more words of the backup OS.
-    pub backup_reserved: [AtomicU64; 4],
+    pub backup_reserved: [AtomicU64; 3],
 
     // Written by the module of the running kernel.
     /// ABI version of the module, 0 while none is loaded.

@@ -414,6 +414,9 @@ pub mod tcp_step {
     pub const CROSSED: u64 = 2;
     /// The connection waits to be accepted from a socket that listens. The descriptor leads to nothing afterwards.
     pub const WAIT: u64 = 3;
+    /// After the repair: the peer is told at once how far this side has got and how much room there is, and segments are as long
+    /// as was agreed.
+    pub const SPEAK: u64 = 4;
 }
 /// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
 pub const TCP: u64 = iowr::<Tcp>(81);

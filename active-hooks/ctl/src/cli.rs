@@ -150,7 +150,7 @@ pub struct PanicTest {
     /// Let the first successor fail at this step of the hand-over.
     #[arg(long, value_name = "STEP", value_parser = step)]
     pub successor_at: Option<FailAt>,
-    /// How it fails there: panic, hang (all CPUs) or stall (orthros-init).
+    /// How it fails there: panic, hang (all CPUs), stall (orthros-init), or slow (it takes a minute and goes on).
     #[arg(long, value_name = "HOW", value_parser = how, default_value = "panic", requires = "successor_at")]
     pub successor_fails: FailHow,
     /// Keep this CPU from parking in the module's NMI handler (may be repeated).
@@ -298,7 +298,7 @@ pub struct Update {
     /// For tests: let the first successor fail at this step of the hand-over.
     #[arg(long, value_name = "STEP", value_parser = step)]
     pub successor_at: Option<FailAt>,
-    /// How it fails there: panic, hang (all CPUs) or stall (orthros-init).
+    /// How it fails there: panic, hang (all CPUs), stall (orthros-init), or slow (it takes a minute and goes on).
     #[arg(long, value_name = "HOW", value_parser = how, default_value = "panic", requires = "successor_at")]
     pub successor_fails: FailHow,
     /// As JSON; progress goes to standard error.

@@ -121,8 +121,9 @@ pub fn run<M: PhysMem + ?Sized>(
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
     for entry in chosen() {
-        let moved = process::moved_files(&context, entry);
-        context.positions.extend(moved);
+        let left = process::left_by_calls(&context, entry);
+        context.positions.extend(left.moved);
+        context.locked.extend(left.locked);
     }
     context.sockets = sockets::held(&context, chosen());
     let mut lost: Vec<(u32, Lost)> = Vec::new();

@@ -336,6 +336,7 @@ impl Inner {
         }
         self.versions = warm_cache::versions(world, device);
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
+        network::let_in();
         let held = network::bring_back(world);
 
         put_back.remarks.extend(restore::sysv_ipc::make(world, device));
