@@ -75,6 +75,7 @@ pub struct Pages<'k, 'm, M: PhysMem + ?Sized> {
     kernel: &'k Kernel<'m, M>,
     flags: usize,
     mapping: usize,
+    index: usize,
     compound_head: usize,
     mapcount: usize,
     entire_mapcount: u64,
@@ -83,6 +84,13 @@ pub struct Pages<'k, 'm, M: PhysMem + ?Sized> {
     head_mask: u64,
     end: u64,
     sections: RefCell<HashMap<u64, Option<&'m [[u8; PAGE_STRUCT]]>>>,
+}
+
+/// A word of it, 0 beyond its end.
+#[inline]
+fn word(page: &RawPage, at: usize) -> u64 {
+    let word = page.get(at..).and_then(<[u8]>::first_chunk);
+    word.map_or(0, |&bytes| u64::from_le_bytes(bytes))
 }
 
 /// One `struct page` in place.
@@ -98,6 +106,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
             kernel,
             flags: page.flags.offset as usize,
             mapping: page.mapping.offset as usize,
+            index: page.index.offset as usize,
             compound_head: page.compound_head.offset as usize,
             mapcount: page.mapcount.offset as usize,
             entire_mapcount: u64::from(kernel.types.layouts.folio.entire_mapcount.offset),
@@ -129,8 +138,13 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
     /// The flags of a `struct page` in place.
     #[inline]
     pub fn flags_of(&self, page: &RawPage) -> u64 {
-        let word = page.get(self.flags..).and_then(<[u8]>::first_chunk);
-        word.map_or(0, |&bytes| u64::from_le_bytes(bytes))
+        word(page, self.flags)
+    }
+
+    /// Whether a `struct page` in place says that it is this page of this cache.
+    #[inline]
+    pub fn is_of_cache(&self, page: &RawPage, mapping: Kva, index: u64) -> bool {
+        word(page, self.mapping) == mapping.0 && word(page, self.index) == index
     }
 
     /// What tells ordinary memory, for use in a tight loop.
@@ -148,11 +162,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
     /// What a frame is, by its `struct page` in place.
     #[inline]
     pub fn sort_of(&self, pfn: u64, page: &RawPage) -> FrameSort {
-        let word = |at: usize| {
-            page.get(at..)
-                .and_then(<[u8]>::first_chunk)
-                .map_or(0, |&bytes| u64::from_le_bytes(bytes))
-        };
+        let word = |at| word(page, at);
         let flags = self.flags_of(page);
         if flags & self.poison_mask != 0 {
             return FrameSort::Poisoned;

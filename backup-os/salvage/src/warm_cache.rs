@@ -127,10 +127,7 @@ fn clean<M: PhysMem + ?Sized>(
     };
     let mapping = kernel.mem.ptr(file.inode, layouts.inode.i_mapping)?;
     let array = mapping.offset(u64::from(layouts.address_space.i_pages.offset));
-    let mut clean = Clean {
-        last: pages_of(record.size).min(limit),
-        ..Clean::new(context)
-    };
+    let mut clean = Clean::new(context, mapping, pages_of(record.size).min(limit));
     // What was seen before something made no sense is sound.
     let _ = kernel
         .xarray(array)?
@@ -142,6 +139,7 @@ fn clean<M: PhysMem + ?Sized>(
 struct Clean<'m> {
     /// Flags that are looked at, and those that have to be set.
     flags: (u64, u64),
+    mapping: Kva,
     /// Pages from here on are left out.
     last: u64,
     runs: Vec<FrameRun>,
@@ -151,14 +149,15 @@ struct Clean<'m> {
 }
 
 impl<'m> Clean<'m> {
-    fn new<M: PhysMem + ?Sized>(context: &Context<'_, 'm, M>) -> Self {
+    fn new<M: PhysMem + ?Sized>(context: &Context<'_, 'm, M>, mapping: Kva, last: u64) -> Self {
         let names = &context.kernel.types.layouts.page_flags;
         let bit = |bit: u32| 1u64.wrapping_shl(bit);
         let wanted = bit(names.uptodate);
         let unwanted = bit(names.dirty) | bit(names.writeback) | names.hwpoison.map_or(0, bit);
         Self {
             flags: (wanted | unwanted, wanted),
-            last: 0,
+            mapping,
+            last,
             runs: Vec::new(),
             next: (0, 0, &[]),
         }
@@ -184,7 +183,9 @@ impl<'m> Clean<'m> {
                 continue;
             };
             let (looked_at, wanted) = self.flags;
-            if context.pages.flags_of(page) & looked_at == wanted {
+            let is_clean = context.pages.flags_of(page) & looked_at == wanted;
+            // One that belongs to another file would bring foreign data into this one.
+            if is_clean && context.pages.is_of_cache(page, self.mapping, index) {
                 let run = FrameRun::new(index.wrapping_shl(PAGE_SHIFT), pfn, 1, frame_kind::FILE);
                 append(&mut self.runs, run);
             }
