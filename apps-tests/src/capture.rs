@@ -50,6 +50,16 @@ struct End {
     acknowledged: VecDeque<(u64, u32)>,
     /// The last number that it had acknowledged before.
     settled: Option<u32>,
+    /// The number behind its end.
+    end: Option<u32>,
+}
+
+impl End {
+    /// Whether it has acknowledged a number.
+    fn has(&self, number: u32) -> bool {
+        let last = self.acknowledged.back().map(|&(_, ack)| ack).or(self.settled);
+        last.is_some_and(|last| !is_behind(number, last))
+    }
 }
 
 /// What a capture shows.
@@ -94,13 +104,23 @@ fn look(ends: &mut BTreeMap<Flow, End>, segment: &Segment, by_guest: bool, wrong
     } = *segment;
     let (one, port, other, peer) = flow;
     let other_way = (other, peer, one, port);
-    if by_guest && flags & RST != 0 {
+    // What comes for a connection that is over on both sides is answered so.
+    let over = || {
+        let (own, peers) = (ends.get(&flow), ends.get(&other_way));
+        let is_over = |one: &End, other: &End| one.end.is_some_and(|end| other.has(end));
+        own.zip(peers)
+            .is_some_and(|(own, peers)| is_over(own, peers) && is_over(peers, own))
+    };
+    if by_guest && flags & RST != 0 && !over() {
         wrong.push(format!("a reset of port {port} to {peer}"));
     }
     if flags & SYN != 0 && flags & ACK == 0 {
         // A new connection with old ports.
         ends.remove(&flow);
         ends.remove(&other_way);
+    }
+    if !by_guest && flags & ACK != 0 {
+        ends.entry(flow).or_default().acknowledged = [(at, ack)].into();
     }
     if by_guest && flags & ACK != 0 && flags & RST == 0 {
         let sent = ends.get(&other_way).and_then(|end| end.sent);
@@ -122,6 +142,9 @@ fn look(ends: &mut BTreeMap<Flow, End>, segment: &Segment, by_guest: bool, wrong
         .wrapping_add(length)
         .wrapping_add(u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0));
     let end = ends.entry(flow).or_default();
+    if flags & FIN != 0 {
+        end.end = Some(behind);
+    }
     if end.sent.is_none_or(|sent| is_behind(behind, sent)) {
         end.sent = Some(behind);
     }
@@ -252,6 +275,17 @@ mod tests {
             assert!(wrong.len() == 1 && wrong[0].contains(words), "{wrong:?}");
         }
         // What the other side does is its own affair.
+        let over = [
+            (true, (13, 9, ACK | FIN, 0)),
+            (false, (9, 14, ACK, 0)),
+            (true, (14, 0, RST, 0)),
+        ];
+        let begun = [(false, (8, 13, ACK | FIN, 0))];
+        assert_eq!(
+            judged("over", 2, &[&begun[..], &over].concat()).wrong,
+            Vec::<String>::new()
+        );
+        assert_eq!(judged("half", 2, &over).wrong.len(), 2);
         let other = judged("other", 2, &[(false, (8, 13, RST, 0))]).wrong;
         assert_eq!(other, Vec::<String>::new());
         // One segment has overtaken another.

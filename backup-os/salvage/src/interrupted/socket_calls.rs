@@ -77,6 +77,9 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         if pause.is_some_and(|pause| pause.ends) && !self.is_sound_end(done, false, vector != Buffers::One) {
             return Err(self.refuse("with a result of its own"));
         }
+        if done != 0 && pause.is_some_and(|pause| pause.copies) {
+            return Err(self.refuse("while it moved data"));
+        }
         let decision = match done {
             0 => self.answered(limited),
             // The call would also say from whom it was, and what came with it.

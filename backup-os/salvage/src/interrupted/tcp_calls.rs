@@ -1,6 +1,8 @@
 //! Calls that move data through a connection of TCP, where they give their CPU up on the way: for the lock, for what came
 //! while they had it, and for memory. There what they have moved and the connection agree (net/ipv4/tcp.c), and the lock, if
-//! they have it, is held over nothing unfinished: between two segments of the backlog, or before anything is copied.
+//! they have it, is held over nothing unfinished: between two segments of the backlog, or before anything is copied. What is
+//! received is taken out of the connection only when it has been copied, so one whose first copy meets a page that is not there
+//! has done nothing yet.
 
 use super::chain::Chain;
 
@@ -15,6 +17,8 @@ const RELEASE: &str = "release_sock";
 const BACKLOG: [&str; 3] = [RELEASE, "__release_sock", "__sk_flush_backlog"];
 /// Wait, without the lock.
 const WAITS: [&str; 2] = ["sk_wait_data", "sk_stream_wait_memory"];
+/// Copies what was received.
+const COPY: &str = "skb_copy_datagram_iter";
 /// Look for memory, with the lock, before they copy to it. The second until Linux 5.18 (f8dd3b8d7020).
 const ROOM: [&str; 3] = ["tcp_stream_alloc_skb", "sk_stream_alloc_skb", "sk_page_frag_refill"];
 
@@ -25,6 +29,8 @@ pub(super) struct Pause {
     pub locked: bool,
     /// It moves nothing any more.
     pub ends: bool,
+    /// It copies: what was copied may be more than what was taken.
+    pub copies: bool,
 }
 
 /// Where a call stands that has given its CPU up; `None` if that is no such place.
@@ -32,26 +38,16 @@ pub(super) fn pause(chain: &Chain, sends: bool) -> Option<Pause> {
     let at = chain.find(if sends { &SEND } else { &RECEIVE })?;
     let called = chain.called_by(at).filter(|_| chain.is_off())?.name.as_str();
     let at_work = chain.find(&[if sends { SEND[0] } else { RECEIVE[0] }]).is_some();
-    let paused = match called {
-        LOCK => Pause {
-            locked: false,
-            ends: false,
-        },
-        _ if BACKLOG.contains(&called) => Pause {
-            locked: true,
-            ends: called == RELEASE && !at_work,
-        },
-        _ if WAITS.contains(&called) => Pause {
-            locked: chain.is_below(at, &BACKLOG),
-            ends: false,
-        },
-        _ if sends && ROOM.contains(&called) => Pause {
-            locked: true,
-            ends: false,
-        },
+    let (ends, copies) = (called == RELEASE && !at_work, called == COPY);
+    let locked = match called {
+        LOCK => false,
+        COPY if !sends => true,
+        _ if BACKLOG.contains(&called) => true,
+        _ if WAITS.contains(&called) => chain.is_below(at, &BACKLOG),
+        _ if sends && ROOM.contains(&called) => true,
         _ => return None,
     };
-    Some(paused)
+    Some(Pause { locked, ends, copies })
 }
 
 #[cfg(test)]
@@ -117,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn where_data_is_copied_is_no_such_place() {
+    fn where_data_is_copied_is_one_before_anything_was_taken() {
         let copies = [
             &[
                 "__schedule",
@@ -135,7 +131,9 @@ mod tests {
                 "tcp_recvmsg",
             ],
         ];
-        assert_eq!(of(&copies.concat(), false), None);
+        assert_eq!(of(&copies.concat(), false), Some((true, false)));
+        let copies = pause(&chain(&copies.concat()), false).map(|pause| pause.copies);
+        assert_eq!(copies, Some(true));
         // Stopped at any instruction.
         assert_eq!(of(&["!tcp_recvmsg_locked", "tcp_recvmsg"], false), None);
         assert_eq!(of(&["!__release_sock", "release_sock", "tcp_recvmsg"], false), None);

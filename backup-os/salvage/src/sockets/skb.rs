@@ -15,6 +15,8 @@ pub const MAX_BUFFERS: u64 = 1 << 20;
 pub const MAX_QUEUE: usize = 8 << 20;
 /// More bytes than a buffer can carry: 64 KB of headers and 17 fragments, or a super-packet of IPv6 (`GSO_MAX_SIZE`).
 const MAX_BYTES: u64 = 1 << 20;
+/// More buffers than hang on one (`skb_shared_info.frag_list`), of which each has a byte at least.
+const MAX_PARTS: u64 = MAX_BYTES;
 /// `NET_IOV`, the mark of memory that is not the kernel's (`include/net/netmem.h`).
 const NET_IOV: u64 = 1;
 
@@ -88,6 +90,13 @@ pub fn queue<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva, que
 /// # Errors
 /// It makes no sense, or lies in memory that is not the kernel's.
 pub fn bytes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, skip: u64) -> Result<Vec<u8>> {
+    let mut bytes = read(context, skb, true)?;
+    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+    Ok(bytes.split_off(skip))
+}
+
+/// A buffer, and those that hang on it.
+fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, has_parts: bool) -> Result<Vec<u8>> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.sk_buff;
     let mem = &context.kernel.mem;
@@ -99,16 +108,21 @@ pub fn bytes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, skip: 
     if paged != 0 {
         // `end` is an offset on 64-bit machines (`NET_SKBUFF_DATA_USES_OFFSET`).
         let shared = mem.ptr(skb, layout.head)?.offset(mem.uint(skb, layout.end)?);
-        if !mem.ptr(shared, layouts.skb_shared_info.frag_list)?.is_null() {
-            return Err(broken("a list of fragments"));
-        }
         fragments(context, shared, &mut bytes)?;
+        let (mut part, mut parts) = (mem.ptr(shared, layouts.skb_shared_info.frag_list)?, 0u64);
+        while !part.is_null() {
+            parts = parts.saturating_add(1);
+            if !has_parts || parts > MAX_PARTS || bytes.len() as u64 > len {
+                return Err(broken("what hangs on it"));
+            }
+            bytes.extend_from_slice(&read(context, part, false)?);
+            part = mem.ptr(part, layout.next)?;
+        }
     }
     if bytes.len() as u64 != len {
         return Err(broken("not as long as it says"));
     }
-    let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-    Ok(bytes.split_off(skip))
+    Ok(bytes)
 }
 
 fn fragments<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, shared: Kva, bytes: &mut Vec<u8>) -> Result<()> {
