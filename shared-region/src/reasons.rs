@@ -41,6 +41,8 @@ reasons! {
     DELETED_DIRECTORY "deleted-directory" "uses a directory that was deleted";
     BLOCKS_UNKNOWN "blocks-unknown" "wrote to a file whose blocks on the disk cannot be told";
     UNCOMMITTED "uncommitted" "its journal cannot be completed";
+    ENCRYPTED "encrypted" "is encrypted: what was written to it last is not put back";
+    OTHER_FILE_SYSTEM "other-file-system" "what was changed on it last is as its own recovery leaves it";
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
     AIO "aio" "uses asynchronous input and output (io_setup)";

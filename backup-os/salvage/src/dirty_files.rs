@@ -11,6 +11,7 @@ use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
 use crate::dentry::{self, Path};
 use crate::ext4;
+use crate::ext4_table::Table;
 use crate::inodes::{self, As, S_IFMT, S_IFREG};
 use crate::jbd2;
 use crate::memory::PhysMem;
@@ -31,6 +32,8 @@ const MAX_FILE_SYSTEMS: u64 = 1 << 12;
 const MAX_INODES: u64 = 1 << 24;
 /// `SB_RDONLY`.
 const READ_ONLY: u64 = 1;
+/// `FS_REQUIRES_DEV`.
+const REQUIRES_DEV: u64 = 1;
 
 /// Records what the disks of all mounted ext4 do not have: the journals' transactions, and data of files whose inodes are
 /// not recorded already. Returns what is not recorded.
@@ -52,6 +55,11 @@ pub fn write<M: PhysMem + ?Sized>(
         .collect();
     for superblock in found {
         if ext4::is_ext4(context, superblock) != Ok(true) {
+            lost.extend(
+                of_another_kind(context, superblock)
+                    .err()
+                    .map(|why| why.lost_of(name(context, superblock))),
+            );
             continue;
         }
         if let Err(why) = file_system(context, writer, retained, superblock, &mut lost) {
@@ -59,6 +67,28 @@ pub fn write<M: PhysMem + ?Sized>(
         }
     }
     lost
+}
+
+/// Refuses a file system on a disk that is not ext4, if it can be written to: which of its names and attributes its disk has
+/// not got is not known here, and its data goes back for protected processes alone.
+fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let kind = mem.ptr(superblock, layouts.super_block.s_type)?;
+    let on_disk = mem.uint(kind, layouts.file_system_type.fs_flags)? & REQUIRES_DEV != 0;
+    if !on_disk || mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+        return Ok(());
+    }
+    let kind = inodes::fs_type(context, superblock)?;
+    let kind = String::from_utf8_lossy(&kind).into_owned();
+    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
+    let all = context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES);
+    let mut behind = 0u64;
+    for inode in all {
+        behind = behind.saturating_add(u64::from(inodes::is_behind(context, inode?)?));
+    }
+    let detail = alloc::format!("{kind}; its disk is behind in {behind} files");
+    Err(Refusal::new(reasons::OTHER_FILE_SYSTEM, detail))
 }
 
 fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> String {
@@ -126,14 +156,26 @@ fn one<M: PhysMem + ?Sized>(
     let field = |field| mem.uint(inode, field);
     let path = paths.and_then(|paths| paths.get(&field(layouts.inode.i_ino).ok()?));
     let named = field(layouts.inode.i_nlink)? != 0 || path.is_some();
-    if field(layouts.inode.i_mode)? & S_IFMT != S_IFREG || !named {
+    let is_regular = field(layouts.inode.i_mode)? & S_IFMT == S_IFREG;
+    if !is_regular || !named {
+        // Where no operation was under way, inode and table agree.
+        if paths.is_none() && inodes::has_new_pages(context, inode)? && is_file(context, (superblock, inode))? {
+            return Err(unsound(field(layouts.inode.i_ino)?));
+        }
         return Ok(());
     }
+    check(context, (superblock, inode))?;
     let size = field(layouts.inode.i_size)?;
-    if paths.is_some()
-        && ext4::ahead(context, inode, superblock, size)?.inode
-        && as_held(context, writer, retained, (superblock, inode), path)?
-    {
+    let is_behind = paths.is_some() && ext4::ahead(context, inode, superblock, size)?.inode;
+    // Its keys died with the kernel: nothing can be written to it.
+    if ext4::is_encrypted(context, inode)? && (is_behind || inodes::has_new_pages(context, inode)?) {
+        let known = dentry::of_inode(context, superblock, inode)?.map(|path| path.bytes);
+        let path = path.cloned().or(known).unwrap_or_default();
+        let number = field(layouts.inode.i_ino)?;
+        let detail = alloc::format!("inode {number}");
+        return Err(Refusal::new(reasons::ENCRYPTED, detail).of(|| String::from_utf8_lossy(&path).into_owned()));
+    }
+    if is_behind && as_held(context, writer, retained, (superblock, inode), path)? {
         return Ok(());
     }
     let layouts = &context.kernel.types.layouts;
@@ -162,6 +204,36 @@ fn one<M: PhysMem + ?Sized>(
         context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
     }
     inodes::write_runs(context, writer, retained, inode, &newer.runs)
+}
+
+fn unsound(number: u64) -> Refusal {
+    Refusal::new(reasons::UNREADABLE, "").of(|| alloc::format!("inode {number}"))
+}
+
+/// Refuses an inode that is not part of this file system, or whose pages are not its own.
+fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, (superblock, inode): (Kva, Kva)) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let own = inode.offset(u64::from(layouts.inode.i_data.offset));
+    let is_sound = mem.ptr(inode, layouts.inode.i_sb)? == superblock
+        && mem.ptr(inode, layouts.inode.i_mapping)? == own
+        && mem.ptr(own, layouts.address_space.host)? == inode;
+    match is_sound {
+        true => Ok(()),
+        false => Err(unsound(mem.uint(inode, layouts.inode.i_ino)?)),
+    }
+}
+
+/// Whether the table of inodes has a regular file with a name there.
+fn is_file<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, (superblock, inode): (Kva, Kva)) -> Result<bool> {
+    let number = context
+        .kernel
+        .mem
+        .uint(inode, context.kernel.types.layouts.inode.i_ino)?;
+    let table = Table::of(context, superblock)?;
+    Ok(table
+        .and_then(|table| table.raw(context, number))
+        .is_some_and(|raw| raw.is_file()))
 }
 
 /// Records a file as one that a protected process holds; whether it could be, which takes a name.
@@ -257,7 +329,7 @@ impl Newer {
                 continue;
             }
             let page = Kva(entry.value & !3);
-            let Some((pfn, flags, _)) = context.pages.of_entry(page) else {
+            let Some((pfn, flags, _)) = context.pages.of_cache(&entry, mapping) else {
                 return Err(Refusal::new(
                     reasons::UNREADABLE,
                     alloc::format!("page {index} of a file"),

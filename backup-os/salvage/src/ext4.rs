@@ -23,7 +23,9 @@ use shared_region::crc32c::crc32c;
 const EXTENTS: u64 = 0x8_0000;
 /// What makes blocks on the disk differ from pages, and names from what is asked for: `EXT4_ENCRYPT_FL`,
 /// `EXT4_INLINE_DATA_FL`, `EXT4_CASEFOLD_FL`.
-const OTHERWISE_STORED: u64 = 0x800 | INLINE | 0x4000_0000;
+const OTHERWISE_STORED: u64 = ENCRYPTED | INLINE | 0x4000_0000;
+/// `EXT4_ENCRYPT_FL`.
+const ENCRYPTED: u64 = 0x800;
 /// `EXT4_INLINE_DATA_FL`: what it holds stands in the inode.
 const INLINE: u64 = 0x1000_0000;
 /// `EXT4_JOURNAL_DATA_FL`.
@@ -65,6 +67,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct Ext4Super = "ext4_sb_info" {
         s_journal: Field,
+        s_csum_seed: Field,
         s_mount_opt: Field,
         s_es: Field,
         s_desc_size: Field,
@@ -206,6 +209,14 @@ pub fn is_plain<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -
 /// It cannot be read.
 pub fn is_inline<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
     Ok(flags(context, inode)?.is_some_and(|flags| flags & OTHERWISE_STORED == INLINE))
+}
+
+/// Whether a file's content and names on the disk are encrypted by a key that its owner has to give.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_encrypted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    Ok(flags(context, inode)?.is_some_and(|flags| flags & ENCRYPTED != 0))
 }
 
 /// `EXT4_*_FL` of an inode; `None` if this kernel's ext4 is not known.
@@ -420,7 +431,7 @@ pub fn block<M: PhysMem + ?Sized>(
         return None;
     }
     let page = Kva(entry.value & !3);
-    let (pfn, flags, _) = context.pages.of_entry(page)?;
+    let (pfn, flags, _) = context.pages.of_cache(&entry, device)?;
     let within = at.checked_sub(entry.index.checked_mul(PAGE_SIZE)?)?;
     if !buffer_is_valid(context, page, flags, within) {
         return None;
