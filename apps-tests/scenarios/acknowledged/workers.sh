@@ -16,12 +16,12 @@ vdc|-b 1024|data=journal
 END
         ;;
     kinds) cat <<END
-vdb|-b 4096 -O inline_data|data=writeback
+vdb|-b 4096|data=writeback
 vdc|-b 2048|data=writeback
 vdd|-b 2048 -O ^metadata_csum,^64bit|nodelalloc
 vde|-b 1024 -O ^metadata_csum|dioread_lock
 vdf|-b 4096|data=journal
-vdg|-b 1024 -O inline_data|rw
+vdg|-b 1024|rw
 vdh|-b 2048 -I 128 -O ^64bit|data=journal
 END
         ;;
@@ -49,12 +49,9 @@ each_worker() {
     done
 }
 
-# Linux loses stores to mappings of files that lie in their inodes, without any failure (docs/FILES.md).
 start_one() {
     rm -rf "$1" && mkdir -p "$1"
-    mappings=
-    grep -q "^$5|.*inline_data" $state/disks && mappings=--no-mappings
-    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" $mappings >"/run/churn-$5.log" 2>&1 </dev/null &
+    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" >"/run/churn-$5.log" 2>&1 </dev/null &
 }
 
 run() {
@@ -75,6 +72,17 @@ ready() {
     # One commit of the journal at least lies between the start and the panic.
     sleep 8
     each_worker runs
+}
+
+# Whether the file systems are mounted as they were.
+same_options() {
+    while IFS='|' read -r disk _ options; do
+        for option in $(echo "$options" | tr , ' '); do
+            case $option in
+            data=* | nodelalloc) grep -q "^/dev/$disk .*$option" /proc/mounts || { echo "$disk: not mounted with $option"; status=1; } ;;
+            esac
+        done
+    done <$state/disks
 }
 
 check_one() {
@@ -126,6 +134,7 @@ again)
     ;;
 check)
     status=0 kept=0 damaged=$2
+    same_options
     mount_all || status=1
     each_worker check_one
     test $kept -gt 0 || status=1

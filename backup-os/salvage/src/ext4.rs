@@ -33,6 +33,9 @@ const JOURNALLED: u64 = 0x4000;
 /// `EXT4_MOUNT_DATA_FLAGS` and `EXT4_MOUNT_JOURNAL_DATA`.
 const DATA_MODE: u64 = 0xC00;
 const JOURNAL_DATA: u64 = 0x400;
+/// `EXT4_MOUNT_WRITEBACK_DATA` and `EXT4_MOUNT_DELALLOC`.
+const WRITEBACK_DATA: u64 = 0xC00;
+const DELALLOC: u64 = 0x800_0000;
 /// `EXT4_EXT_MAGIC`.
 const MAGIC: u16 = 0xF30A;
 /// Bytes of a header, of an extent and of an index.
@@ -167,6 +170,46 @@ pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: K
     };
     let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
     Ok(options & DATA_MODE == JOURNAL_DATA || flags & JOURNALLED != 0)
+}
+
+/// Whether small files may stand in inodes. A file that grows out of its inode has its first block in the journal, as if it were
+/// metadata, but the block is freed as data, without being revoked (`ext4_convert_inline_data_nolock`): a replay can bring it
+/// back over whatever lies there by then.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_inline_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
+    /// `s_feature_incompat` of the superblock on the disk, and `EXT4_FEATURE_INCOMPAT_INLINE_DATA`.
+    const INCOMPAT: u64 = 96;
+    const INLINE_DATA: u32 = 0x8000;
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(false);
+    };
+    let own = mem.ptr(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_es)?;
+    Ok(mem.u32(own.offset(INCOMPAT))? & INLINE_DATA != 0)
+}
+
+/// How a file system was told to bring data to its disk, where that is not how ext4 does it by itself.
+///
+/// # Errors
+/// It cannot be read.
+pub fn data_options<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<&'static [u8]> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(b"");
+    };
+    let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
+    Ok(match (options & DATA_MODE, options & DELALLOC != 0) {
+        // Without delayed allocation, whatever is said.
+        (JOURNAL_DATA, _) => b"data=journal",
+        (WRITEBACK_DATA, true) => b"data=writeback",
+        (WRITEBACK_DATA, false) => b"data=writeback,nodelalloc",
+        (_, true) => b"",
+        (_, false) => b"nodelalloc",
+    })
 }
 
 /// The size that the disk will have of a file (`i_disksize`).
