@@ -26,6 +26,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::orc::{frames, Unwind};
 use crate::overview;
+use crate::page_cache::buffer_at;
 use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -508,7 +509,7 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
             ));
         }
         let at = self.place(mem.ptr(bh, layouts.buffer_head.b_data)?)?;
-        if !self.is_at(at, number)? {
+        if !self.is_at(bh, at, number)? {
             return Err(refuse(alloc::format!(
                 "block {number} does not lie where its number says"
             )));
@@ -524,14 +525,22 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         Ok((block, has(states.jbddirty), has(states.freed)))
     }
 
-    /// Whether a block of this number can lie there in memory: in the device's page cache at its place, or in that of a file
-    /// to which the number belongs. What a page that was cut off its file belonged to is not known.
-    fn is_at(&self, at: u64, number: u64) -> Result<bool> {
+    /// Whether a block of this number can lie there in memory: its page has the buffer, and is in the device's page cache at the
+    /// block's place, or in that of a file to which the number belongs. What a page that was cut off its file belonged to is
+    /// not known.
+    fn is_at(&self, bh: Kva, at: u64, number: u64) -> Result<bool> {
         let layouts = &self.context.kernel.types.layouts;
         let mem = &self.context.kernel.mem;
-        let Some((mapping, offset)) = self.context.pages.place_in_cache(PhysAddr(at)) else {
+        let Some((page, within)) = self.context.pages.whole_of(PhysAddr(at)) else {
             return Ok(false);
         };
+        let flags = mem.uint(page, self.context.kernel.types.page.flags)?;
+        if buffer_at(self.context, page, flags, within) != Some(bh) {
+            return Ok(false);
+        }
+        let mapping = mem.ptr(page, self.context.kernel.types.page.mapping)?;
+        let index = mem.uint(page, self.context.kernel.types.page.index)?;
+        let offset = index.wrapping_mul(PAGE_SIZE).wrapping_add(within);
         let place = number.checked_mul(self.block_size);
         if mapping == ext4::device_mapping(self.context, self.superblock)? {
             return Ok(place == Some(offset));

@@ -2,7 +2,7 @@
 //!
 //! The array of them is read in place, a section at a time: a process of 1 GiB has 262,144 frames.
 
-use crate::addr::{Kva, Pfn, PhysAddr, PAGE_SIZE};
+use crate::addr::{Kva, Pfn, PhysAddr};
 use crate::containers::xarray::Entry;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
@@ -219,19 +219,15 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
         (belongs && (entry.span <= 1 || is_whole())).then_some(found)
     }
 
-    /// Where in which page cache a byte of memory lies: the cache, and bytes from its beginning.
-    pub fn place_in_cache(&self, at: PhysAddr) -> Option<(Kva, u64)> {
-        let types = &self.kernel.types.page;
-        let mem = &self.kernel.mem;
+    /// The page or folio that a byte of memory belongs to, and where in it the byte lies.
+    pub fn whole_of(&self, at: PhysAddr) -> Option<(Kva, u64)> {
         let mut page = self.kernel.pfn_to_page(at.pfn());
-        let head = mem.uint(page, types.compound_head).ok()?;
+        let head = self.kernel.mem.uint(page, self.kernel.types.page.compound_head).ok()?;
         if head & 1 == 1 {
             page = Kva(head & !1);
         }
         let first = self.of_entry(page)?.0;
-        let within = at.0.checked_sub(Pfn(first).phys().0)?;
-        let start = mem.uint(page, types.index).ok()?.checked_mul(PAGE_SIZE)?;
-        Some((mem.ptr(page, types.mapping).ok()?, start.checked_add(within)?))
+        Some((page, at.0.checked_sub(Pfn(first).phys().0)?))
     }
 
     /// First frame number beyond RAM.
