@@ -8,6 +8,7 @@
 //! were changed since are recorded then ([`names`]), and files whole, with a name, as those of protected processes are.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
+use crate::containers::xarray::Entry;
 use crate::context::Context;
 use crate::dentry::{self, Path};
 use crate::ext4;
@@ -109,6 +110,9 @@ fn file_system<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
         return Ok(());
+    }
+    if ext4::has_inline_data(context, superblock)? {
+        lost.push(Refusal::new(reasons::INLINE_DATA, "").lost_of(name(context, superblock)));
     }
     let read = jbd2::read(context, superblock);
     let mut whole = read.is_ok();
@@ -245,7 +249,7 @@ fn as_held<M: PhysMem + ?Sized>(
     path: Option<&Vec<u8>>,
 ) -> Result<bool> {
     if context.is_written(Kind::Inode, inode.0) {
-        return Ok(true);
+        return parts_of(context, writer, retained, (superblock, inode)).map(|()| true);
     }
     let path = match (path, dentry::of_inode(context, superblock, inode)?) {
         (_, Some(path)) => path,
@@ -283,7 +287,12 @@ fn parts_of<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let size = mem.uint(inode, layouts.inode.i_size)?;
-    let parts = Newer::of(context, mem.ptr(inode, layouts.inode.i_mapping)?, size)?.parts;
+    let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
+    // Of data that goes through the journal, blocks are newer than the disk in pages that have no mark.
+    let parts = match ext4::journals_data(context, inode, superblock)? {
+        true => Newer::in_parts(context, mapping, size)?,
+        false => Newer::of(context, mapping, size)?.parts,
+    };
     if parts.is_empty() {
         return Ok(());
     }
@@ -323,63 +332,106 @@ impl Newer {
             }
         }
         let mut newer = Self::default();
-        for (index, entry) in entries {
-            let offset = index.wrapping_shl(PAGE_SHIFT);
-            if entry.value & 1 != 0 || offset >= size {
-                continue;
-            }
-            let page = Kva(entry.value & !3);
-            let Some((pfn, flags, _)) = context.pages.of_cache(&entry, mapping) else {
-                return Err(Refusal::new(
-                    reasons::UNREADABLE,
-                    alloc::format!("page {index} of a file"),
-                ));
-            };
-            let bit = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
-            let names = &kernel.types.layouts.page_flags;
-            if names.hwpoison.is_some_and(bit) {
-                return Err(Refusal::new(
-                    reasons::POISONED,
-                    alloc::format!("page {index} of a file"),
-                ));
-            }
-            let span = entry.span.clamp(1, FrameRun::MAX_PAGES);
-            if bit(names.uptodate) {
-                append(
-                    &mut newer.runs,
-                    FrameRun::new(offset, pfn, span, frame_kind::FILE_DIRTY),
-                );
-            } else if has_buffers(context, flags) {
-                newer.blocks(context, page, offset, pfn, span)?;
+        for entry in entries.into_values() {
+            if let Some(page) = Page::of(context, mapping, entry, size)? {
+                match page.is_whole {
+                    true => append(
+                        &mut newer.runs,
+                        FrameRun::new(page.offset, page.pfn, page.span, frame_kind::FILE_DIRTY),
+                    ),
+                    false => newer.blocks(context, &page)?,
+                }
             }
         }
         Ok(newer)
     }
 
+    /// The known blocks of all pages of which not all blocks are known.
+    fn in_parts<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size: u64) -> Result<Vec<PagePart>> {
+        let array = mapping.offset(u64::from(context.kernel.types.layouts.address_space.i_pages.offset));
+        let mut newer = Self::default();
+        for entry in context.kernel.xarray(array)? {
+            let page = Page::of(context, mapping, entry?, size)?;
+            if let Some(page) = page.filter(|page| !page.is_whole) {
+                newer.blocks(context, &page)?;
+            }
+        }
+        Ok(newer.parts)
+    }
+
     /// The blocks of a page that are known, where not all are.
-    fn blocks<M: PhysMem + ?Sized>(
-        &mut self,
-        context: &Context<'_, '_, M>,
-        page: Kva,
-        offset: u64,
-        pfn: u64,
-        span: u64,
-    ) -> Result<()> {
-        let bytes = span.wrapping_mul(PAGE_SIZE);
+    fn blocks<M: PhysMem + ?Sized>(&mut self, context: &Context<'_, '_, M>, page: &Page) -> Result<()> {
+        let Page { offset, pfn, .. } = *page;
+        if !page.has_blocks {
+            return Ok(());
+        }
+        let bytes = page.span.wrapping_mul(PAGE_SIZE);
         let mut known = Vec::new();
-        each_buffer(context, page, bytes, |at, is_valid| {
+        each_buffer(context, page.at, bytes, |at, is_valid| {
             if is_valid {
                 known.push(at);
             }
         })?;
         // Blocks lie as far apart as they are long.
-        let step = buffer_size(context, page)?;
+        let step = buffer_size(context, page.at)?;
         self.parts.extend(known.into_iter().map(|at| PagePart {
             offset: offset.wrapping_add(at),
             at: Pfn(pfn).phys().0.wrapping_add(at),
             bytes: step as u32,
         }));
         Ok(())
+    }
+}
+
+/// A page of a file, or several in one.
+struct Page {
+    /// Its `struct page`.
+    at: Kva,
+    pfn: u64,
+    span: u64,
+    /// In the file, in bytes.
+    offset: u64,
+    /// All of it is known.
+    is_whole: bool,
+    /// It has blocks of its own.
+    has_blocks: bool,
+}
+
+impl Page {
+    /// That of an entry of a page cache; none if it is no page, or lies beyond the end of the file.
+    fn of<M: PhysMem + ?Sized>(
+        context: &Context<'_, '_, M>,
+        mapping: Kva,
+        entry: Entry,
+        size: u64,
+    ) -> Result<Option<Self>> {
+        let index = entry.index;
+        let offset = index.wrapping_shl(PAGE_SHIFT);
+        if entry.value & 1 != 0 || offset >= size {
+            return Ok(None);
+        }
+        let Some((pfn, flags, _)) = context.pages.of_cache(&entry, mapping) else {
+            return Err(Refusal::new(
+                reasons::UNREADABLE,
+                alloc::format!("page {index} of a file"),
+            ));
+        };
+        let bit = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
+        let names = &context.kernel.types.layouts.page_flags;
+        if names.hwpoison.is_some_and(bit) {
+            return Err(Refusal::new(
+                reasons::POISONED,
+                alloc::format!("page {index} of a file"),
+            ));
+        }
+        Ok(Some(Self {
+            at: Kva(entry.value & !3),
+            pfn,
+            span: entry.span.clamp(1, FrameRun::MAX_PAGES),
+            offset,
+            is_whole: bit(names.uptodate),
+            has_blocks: has_buffers(context, flags),
+        }))
     }
 }
 

@@ -43,9 +43,6 @@ enum Command {
         /// End after so many
         #[arg(long)]
         operations: Option<u64>,
-        /// Write what would be stored to mappings
-        #[arg(long)]
-        no_mappings: bool,
     },
     /// Lets what will be made in a directory be encrypted, with a key that dies with the kernel
     Encrypt {
@@ -84,7 +81,6 @@ fn main() -> Result<()> {
             name,
             seed,
             operations,
-            no_mappings,
         } => {
             if operations.is_none() {
                 open_port(FIRST_PORT + port)?;
@@ -93,8 +89,7 @@ fn main() -> Result<()> {
             let mut random = Random::new(seed);
             for number in 0..operations.unwrap_or(u64::MAX) {
                 let op = Op::draw(&model, &mut random);
-                let done = if no_mappings { op.as_write() } else { op.clone() };
-                done.run(number, &dir)
+                op.run(number, &dir)
                     .with_context(|| format!("operation {number}: {op:?}"))?;
                 model.apply(number, &op);
                 if operations.is_none() {

@@ -136,14 +136,6 @@ impl Op {
         }
     }
 
-    /// The same without a mapping.
-    pub fn as_write(&self) -> Self {
-        match self.clone() {
-            Self::Store { name, offset, length } => Self::Write { name, offset, length },
-            other => other,
-        }
-    }
-
     fn candidate(model: &Model, random: &mut Random) -> Option<Self> {
         let existing = |random: &mut Random| {
             let files: Vec<&String> = model
