@@ -26,11 +26,8 @@
 /* Runs that are fetched from user memory at once. */
 #define RUNS 32
 
-/*
- * Puts a frame into the cache as it is. NULL if it cannot be had or the cache has
- * a page there. The page has a reference for the caller and is not locked.
- */
-static struct page *put_in_place(struct address_space *mapping, pgoff_t index, u64 pfn)
+/* The page has a reference for the caller. */
+struct page *cache_place(struct address_space *mapping, pgoff_t index, u64 pfn)
 {
 	struct page *page;
 
@@ -38,7 +35,6 @@ static struct page *put_in_place(struct address_space *mapping, pgoff_t index, u
 		return NULL;
 	page = pfn_to_page(pfn);
 	adopt_claim(page);
-	__SetPageUptodate(page);
 	if (filemap_add_folio(mapping, page_folio(page), index,
 			      mapping_gfp_constraint(mapping, GFP_KERNEL))) {
 		adopt_unclaim(page);
@@ -48,7 +44,18 @@ static struct page *put_in_place(struct address_space *mapping, pgoff_t index, u
 	/* It is RAM of this kernel now, whatever becomes of the write. */
 	keep_page(page);
 	adjust_managed_page_count(page, 1);
-	unlock_page(page);
+	return page;
+}
+
+/* As it is. NULL if it cannot be had. The page is not locked. */
+static struct page *put_in_place(struct address_space *mapping, pgoff_t index, u64 pfn)
+{
+	struct page *page = cache_place(mapping, index, pfn);
+
+	if (page) {
+		SetPageUptodate(page);
+		unlock_page(page);
+	}
 	return page;
 }
 
@@ -144,12 +151,12 @@ static int write_runs(struct file *file, struct orthros_cache *request)
 }
 
 /* ext4 serves the older two as well, and says so by its operations alone. */
-static bool is_served(struct file *file)
+bool cache_serves(struct file *file)
 {
 	const char *type = file_inode(file)->i_sb->s_type->name;
 	const struct address_space_operations *operations = file->f_mapping->a_ops;
 
-	return S_ISREG(file_inode(file)->i_mode) && file->f_mode & FMODE_WRITE &&
+	return S_ISREG(file_inode(file)->i_mode) &&
 	       (!strcmp(type, "ext4") || !strcmp(type, "ext3") || !strcmp(type, "ext2")) &&
 	       operations->write_begin && operations->write_end &&
 	       !IS_SWAPFILE(file_inode(file)) && !IS_DAX(file_inode(file));
@@ -168,7 +175,7 @@ int cache_write(struct orthros_cache *request)
 	file = fget(request->fd);
 	if (!file)
 		return -EBADF;
-	if (!is_served(file)) {
+	if (!(file->f_mode & FMODE_WRITE) || !cache_serves(file)) {
 		fput(file);
 		return -EOPNOTSUPP;
 	}

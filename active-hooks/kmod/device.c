@@ -24,6 +24,7 @@ union request {
 	struct orthros_adopt adopt;
 	struct orthros_lazy lazy;
 	struct orthros_cache cache;
+	struct orthros_warm warm;
 	struct orthros_release release;
 	struct orthros_resume_call resume_call;
 	struct orthros_mark mark;
@@ -57,8 +58,9 @@ static int mark(const struct orthros_mark *request)
 {
 	bool stamp = request->event != U64_MAX, move = request->phase != U64_MAX;
 
-	if (stamp && (request->event < ORTHROS_EVENT_INIT_STARTED ||
-		      request->event > ORTHROS_EVENT_COMPLETE))
+	if (stamp && request->event != ORTHROS_EVENT_NETWORK_WANTED &&
+	    (request->event < ORTHROS_EVENT_INIT_STARTED ||
+	     request->event > ORTHROS_EVENT_COMPLETE))
 		return -EINVAL;
 	if (move && (request->phase > ORTHROS_PHASE_COMPLETE ||
 		     request->phase < word_read(successor_phase)))
@@ -129,6 +131,8 @@ static int dispatch(unsigned int command, union request *request)
 		return lazy_go(&request->lazy);
 	case ORTHROS_CACHE:
 		return cache_write(&request->cache);
+	case ORTHROS_WARM:
+		return warm_put(&request->warm);
 	case ORTHROS_RELEASE:
 		return hotadd_release(&request->release);
 	case ORTHROS_RESUME:

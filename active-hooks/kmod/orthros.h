@@ -140,6 +140,13 @@ void lazy_stop(void);
 
 /* cache.c */
 int cache_write(struct orthros_cache *request);
+/* A frame in the cache, locked and not up to date; NULL if it is not to be had or the cache has a page there. */
+struct page *cache_place(struct address_space *mapping, pgoff_t index, u64 pfn);
+/* Whether pages of files of this kind come about as is known here. */
+bool cache_serves(struct file *file);
+
+/* warm.c */
+int warm_put(struct orthros_warm *request);
 
 /* peer.c */
 int peer_credentials(const struct orthros_peer_credentials *request);

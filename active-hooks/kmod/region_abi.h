@@ -108,6 +108,8 @@ struct orthros_header {
 #define ORTHROS_FEATURE_ANSWERS 1
 
 #define ORTHROS_HANG_LIMITS 5
+#define ORTHROS_WARM_CACHE_LIMIT 64
+#define ORTHROS_WARM_CACHE_MOST_MB (1ULL << 20)
 #define ORTHROS_HANG_LIMIT_OFF 0xffffffffffffffffULL
 #define ORTHROS_HANG_LIMIT_LEAST_MS 1000
 #define ORTHROS_HANG_LIMIT_MOST_MS 3600000
@@ -142,7 +144,8 @@ struct orthros_control {
 	__u64 hang_questions;
 	__u64 stalled_threads;
 	__u64 successor_fails_at;
-	__u64 backup_reserved[4];
+	__u64 network_hold;
+	__u64 backup_reserved[3];
 	/* written by the module */
 	__u64 module_abi;
 	__u64 doorbell;
@@ -159,7 +162,8 @@ struct orthros_control {
 	__u64 nursery_free;
 	__u64 module_features;
 	__u64 hang_limits[ORTHROS_HANG_LIMITS];
-	__u64 module_reserved[10];
+	__u64 warm_cache;
+	__u64 module_reserved[9];
 };
 
 /* timeline.rs */
@@ -167,6 +171,7 @@ struct orthros_control {
 #define ORTHROS_EVENT_INIT_STARTED 6
 #define ORTHROS_EVENT_MODULE_LOADED 7
 #define ORTHROS_EVENT_COMPLETE 13
+#define ORTHROS_EVENT_NETWORK_WANTED 17
 
 struct orthros_timeline {
 	__u64 tsc[ORTHROS_TIMELINE_SLOTS];
@@ -372,6 +377,16 @@ struct orthros_cache {
 	__u64 nanoseconds;
 };
 
+struct orthros_warm {
+	__u64 fd;
+	__u64 runs;
+	__u64 count;
+	__u64 size;
+	__u64 version;
+	__u64 pages;
+	__u64 nanoseconds;
+};
+
 struct orthros_release {
 	__u64 released;
 	__u64 nanoseconds;
@@ -500,6 +515,7 @@ struct orthros_peer_credentials {
 #define ORTHROS_TCP_FIN 1
 #define ORTHROS_TCP_CROSSED 2
 #define ORTHROS_TCP_WAIT 3
+#define ORTHROS_TCP_SPEAK 4
 
 struct orthros_tcp {
 	__u64 fd;
@@ -528,6 +544,7 @@ struct orthros_tcp {
 #define ORTHROS_STAGE_COMMIT _IOWR('O', 35, struct orthros_stage_commit)
 #define ORTHROS_LAZY _IOWR('O', 48, struct orthros_lazy)
 #define ORTHROS_CACHE _IOWR('O', 64, struct orthros_cache)
+#define ORTHROS_WARM _IOWR('O', 65, struct orthros_warm)
 #define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
 #define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
 

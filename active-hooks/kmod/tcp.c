@@ -40,6 +40,25 @@ static int cross_fin(struct sock *sk)
 }
 
 /*
+ * The end of a repair sends a probe with a number that the peer has had, which
+ * a Linux answers without a look at the window in it (tcp_validate_incoming()).
+ * An acknowledgement as after data is taken: it is due at the next tick.
+ *
+ * And a connection under repair took the size of its segments (536 bytes) from
+ * a peer that had told nothing, and looks again only when the way has changed.
+ */
+static int speak(struct sock *sk)
+{
+	if ((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_LISTEN | TCPF_SYN_SENT) ||
+	    tcp_sk(sk)->repair)
+		return -EINVAL;
+	inet_csk(sk)->icsk_pmtu_cookie = 0;
+	inet_csk_schedule_ack(sk);
+	inet_csk_reset_xmit_timer(sk, ICSK_TIME_DACK, 1, TCP_RTO_MAX);
+	return 0;
+}
+
+/*
  * Takes a connection away from its descriptor and puts it into the queue of a
  * listening socket, as a SYN cookie's would be (tcp_get_cookie_sock()). The
  * reference of the one becomes that of the other.
@@ -108,6 +127,8 @@ int tcp_go(const struct orthros_tcp *request)
 			error = receive_fin(socket->sk);
 		else if (request->step == ORTHROS_TCP_CROSSED)
 			error = cross_fin(socket->sk);
+		else if (request->step == ORTHROS_TCP_SPEAK)
+			error = speak(socket->sk);
 		else
 			error = -EINVAL;
 		release_sock(socket->sk);

@@ -1,7 +1,7 @@
 //! What went over the guest's wire, as QEMU's filter-dump writes it (the pcap format, link type Ethernet).
 
 use anyhow::{bail, Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::Path;
 
@@ -18,6 +18,8 @@ const FRAME_HEAD: usize = 16;
 const ETHERNET: usize = 14;
 const IPV4: [u8; 2] = [8, 0];
 const TCP: u8 = 6;
+/// Microseconds within which segments may overtake each other on their way out of a machine with several CPUs.
+const OVERTAKEN: u64 = 1_000_000;
 /// Flags of a segment.
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -30,6 +32,8 @@ type Flow = ([u8; 4], u16, [u8; 4], u16);
 /// A segment of TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Segment {
+    /// Microseconds.
+    at: u64,
     flow: Flow,
     seq: u32,
     ack: u32,
@@ -42,8 +46,10 @@ struct Segment {
 struct End {
     /// The number behind the last that it has sent.
     sent: Option<u32>,
-    /// The last number that it has acknowledged.
-    acknowledged: Option<u32>,
+    /// What it has acknowledged in the last moments, with the instants.
+    acknowledged: VecDeque<(u64, u32)>,
+    /// The last number that it had acknowledged before.
+    settled: Option<u32>,
 }
 
 /// What a capture shows.
@@ -79,6 +85,7 @@ pub fn judge(path: &Path, ports: &[u16]) -> Result<Seen> {
 
 fn look(ends: &mut BTreeMap<Flow, End>, segment: &Segment, by_guest: bool, wrong: &mut Vec<String>) {
     let Segment {
+        at,
         flow,
         seq,
         ack,
@@ -101,10 +108,15 @@ fn look(ends: &mut BTreeMap<Flow, End>, segment: &Segment, by_guest: bool, wrong
             wrong.push(format!("port {port} acknowledges to {peer} what was not sent"));
         }
         let end = ends.entry(flow).or_default();
-        if end.acknowledged.is_some_and(|before| is_behind(before, ack)) {
+        while let Some((_, before)) = end.acknowledged.pop_front_if(|(then, _)| *then + OVERTAKEN <= at) {
+            if end.settled.is_none_or(|settled| is_behind(before, settled)) {
+                end.settled = Some(before);
+            }
+        }
+        if end.settled.is_some_and(|before| is_behind(before, ack)) {
             wrong.push(format!("port {port} takes back an acknowledgement to {peer}"));
         }
-        end.acknowledged = Some(ack);
+        end.acknowledged.push_back((at, ack));
     }
     let behind = seq
         .wrapping_add(length)
@@ -132,14 +144,16 @@ fn segments(bytes: &[u8]) -> Result<Vec<Segment>> {
         let Some(frame) = bytes.get(first..first + kept as usize) else {
             break;
         };
-        found.extend(segment(frame));
+        let time = word(at).zip(word(at + 4));
+        let time = time.map_or(0, |(seconds, us)| u64::from(seconds) * 1_000_000 + u64::from(us));
+        found.extend(segment(time, frame));
         at = first + kept as usize;
     }
     Ok(found)
 }
 
 /// The segment in a frame, if it is one.
-fn segment(frame: &[u8]) -> Option<Segment> {
+fn segment(time: u64, frame: &[u8]) -> Option<Segment> {
     let packet = frame.get(ETHERNET..)?;
     if frame.get(12..ETHERNET)? != IPV4 || *packet.get(9)? != TCP {
         return None;
@@ -155,6 +169,7 @@ fn segment(frame: &[u8]) -> Option<Segment> {
         .checked_sub(head)?
         .checked_sub(usize::from(tcp.get(12)? >> 4) * 4)?;
     Some(Segment {
+        at: time,
         flow: (address(12)?, short(tcp, 0)?, address(16)?, short(tcp, 2)?),
         seq: long(tcp, 4)?,
         ack: long(tcp, 8)?,
@@ -171,7 +186,7 @@ mod tests {
     /// Sequence number, acknowledgement, flags and bytes.
     type Sent = (u32, u32, u8, u16);
 
-    fn put(out: &mut Vec<u8>, from_guest: bool, (seq, ack, flags, length): Sent) {
+    fn put(out: &mut Vec<u8>, second: u32, from_guest: bool, (seq, ack, flags, length): Sent) {
         let (from, to) = if from_guest { (GUEST, 5000) } else { (5000, GUEST) };
         let mut packet = vec![0x45, 0];
         packet.extend((40 + length).to_be_bytes());
@@ -185,23 +200,25 @@ mod tests {
         packet.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
         packet.extend([0x50, flags, 0, 0, 0, 0, 0, 0]);
         let frame = [&[0; 12][..], &IPV4, &packet].concat();
-        out.extend([0; 8]);
+        out.extend([second.to_le_bytes(), [0; 4]].concat());
         out.extend((frame.len() as u32).to_le_bytes());
         out.extend((frame.len() as u32 + u32::from(length)).to_le_bytes());
         out.extend(frame);
     }
 
-    fn judged(name: &str, more: &[(bool, Sent)]) -> Seen {
+    /// What comes of a connection that goes on with `more` every so many seconds.
+    fn judged(name: &str, every: u32, more: &[(bool, Sent)]) -> Seen {
         let mut bytes = MAGIC.to_le_bytes().to_vec();
         bytes.resize(FILE_HEAD, 0);
         // The numbers go round.
         let begin = u32::MAX - 2;
-        put(&mut bytes, false, (begin, 0, SYN, 0));
-        put(&mut bytes, true, (7, begin + 1, SYN | ACK, 0));
-        put(&mut bytes, false, (begin + 1, 8, ACK, 10));
-        put(&mut bytes, true, (8, 8, ACK, 5));
-        more.iter()
-            .for_each(|&(from_guest, segment)| put(&mut bytes, from_guest, segment));
+        put(&mut bytes, 0, false, (begin, 0, SYN, 0));
+        put(&mut bytes, 0, true, (7, begin + 1, SYN | ACK, 0));
+        put(&mut bytes, 0, false, (begin + 1, 8, ACK, 10));
+        put(&mut bytes, 0, true, (8, 8, ACK, 5));
+        for (&(from_guest, segment), number) in more.iter().zip(1..) {
+            put(&mut bytes, every * number, from_guest, segment);
+        }
         let path = std::env::temp_dir().join(format!("orthros-capture-{name}-{}", std::process::id()));
         fs::write(&path, bytes).expect("file");
         let seen = judge(&path, &[GUEST]).expect("a capture");
@@ -213,6 +230,7 @@ mod tests {
     fn a_sound_connection_is_sound() {
         let seen = judged(
             "sound",
+            0,
             &[
                 (true, (8, 8, ACK, 5)),
                 (false, (8, 13, ACK | FIN, 0)),
@@ -230,10 +248,14 @@ mod tests {
             ("ahead", (13, 9, ACK, 0), "what was not sent"),
             ("back", (13, 7, ACK, 0), "takes back"),
         ] {
-            let wrong = judged(name, &[(true, segment)]).wrong;
+            let wrong = judged(name, 2, &[(true, segment)]).wrong;
             assert!(wrong.len() == 1 && wrong[0].contains(words), "{wrong:?}");
         }
         // What the other side does is its own affair.
-        assert_eq!(judged("other", &[(false, (8, 13, RST, 0))]).wrong, Vec::<String>::new());
+        let other = judged("other", 2, &[(false, (8, 13, RST, 0))]).wrong;
+        assert_eq!(other, Vec::<String>::new());
+        // One segment has overtaken another.
+        let overtaken = judged("overtaken", 0, &[(true, (13, 7, ACK, 0))]).wrong;
+        assert_eq!(overtaken, Vec::<String>::new());
     }
 }

@@ -37,3 +37,4 @@ pub mod run;
 pub mod scenario;
 pub mod serial;
 pub mod suite;
+mod turns;

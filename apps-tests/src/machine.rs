@@ -3,7 +3,6 @@
 use crate::accelerator;
 use crate::agent::Agent;
 use crate::artefacts::Artefacts;
-use crate::capture;
 use crate::disc::{self, Contents, Staged};
 use crate::initramfs::{self, Parts};
 use crate::kernels::{Kernel, Series};
@@ -126,7 +125,9 @@ impl Machine {
             reboot: plan.reboot || scenario.restarts(),
             stay: scenario.ends_in_reset(),
             memory: plan.memory_file.then(|| plan.dir.join("memory")),
-            extra: plan.qemu.iter().cloned().chain(captured(scenario, plan)).collect(),
+            capture: scenario.verdict.capture,
+            wire: scenario.guest.wire,
+            extra: plan.qemu.clone(),
             ..Config::new(accelerator, boot)
         };
         let qemu = Qemu::start(&config, &plan.dir)?;
@@ -381,18 +382,4 @@ fn disks(
         disks.push(disk);
     }
     Ok(disks)
-}
-
-/// QEMU's arguments to keep what goes over the wire.
-fn captured(scenario: &Scenario, plan: &Plan) -> Vec<String> {
-    if !scenario.verdict.capture {
-        return Vec::new();
-    }
-    let file = plan.dir.join(capture::FILE);
-    let filter = format!(
-        "filter-dump,id=capture,netdev=net,maxlen={},file={}",
-        capture::KEPT,
-        file.display()
-    );
-    vec!["-object".into(), filter]
 }

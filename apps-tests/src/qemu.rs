@@ -1,12 +1,14 @@
 //! A QEMU process: its devices, its serial lines, and its certain end.
 
+use crate::capture;
 use crate::exec;
 use crate::qmp::Qmp;
 use crate::serial::Serial;
+use crate::turns;
 use anyhow::{bail, Context, Result};
 use serde_json::json;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 const ACKNOWLEDGED: u16 = 0x2F0;
 /// Names of the ports' logs, one for each program: bytes of several at one port would mix.
 const ACKNOWLEDGERS: [&str; 8] = ["acks0", "acks1", "acks2", "acks3", "acks4", "acks5", "acks6", "acks7"];
+/// Name of the socket of [`turns`].
+const TURNS: &str = "turns";
 
 /// How instructions of the guest are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +78,10 @@ pub struct Config {
     pub memory: Option<PathBuf>,
     /// Go on from this state saved in the first disk instead of starting the firmware.
     pub state: Option<String>,
+    /// Whether to keep what goes over the wire, in [`capture::FILE`] among the logs.
+    pub capture: bool,
+    /// Whether a program of the host is on the wire as well ([`Qemu::wire`]).
+    pub wire: bool,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
 }
@@ -95,6 +103,8 @@ impl Config {
             stay: false,
             memory: None,
             state: None,
+            capture: false,
+            wire: false,
             extra: Vec::new(),
         }
     }
@@ -115,6 +125,8 @@ pub struct Qemu {
     pub acknowledged: Vec<Serial>,
     /// Forwarded ports: the guest's and the one of 127.0.0.1 that leads there.
     pub ports: Vec<(u16, u16)>,
+    /// UDP ports of 127.0.0.1 through which a program is on the guest's wire: where frames go to, and where they come.
+    pub wire: Option<(u16, u16)>,
     /// When the process was started; all times on serial lines count from here.
     pub start: Instant,
 }
@@ -129,13 +141,20 @@ impl Qemu {
         fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
         let sockets = Sockets::new()?;
         let listeners = ["qmp", "com1", "com2", "com3"].map(|name| UnixListener::bind(sockets.path(name)));
+        let counts = config.accelerator == Accelerator::InstructionCount;
+        let turns = counts.then(|| UnixListener::bind(sockets.path(TURNS)));
         let ports_of_programs = ACKNOWLEDGERS.map(|name| UnixListener::bind(sockets.path(name)));
         let ports = free_ports(&config.ports)?;
+        let wire = config.wire.then(free_wire).transpose()?;
         // QEMU must not outlive the harness, however that ends.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(arguments(config, &sockets, &ports));
+            .args(arguments(config, &sockets))
+            .args(network(&ports, wire));
+        if config.capture {
+            command.args(["-object", &captured(logs)]);
+        }
         fs::write(logs.join("qemu.command"), exec::shown(&command) + "\n")?;
         let errors = logs.join("qemu.log");
         let start = Instant::now();
@@ -159,6 +178,10 @@ impl Qemu {
             let stream = accept(&listener.context("cannot listen for QEMU")?, &mut child, &errors)?;
             acknowledged.push(Serial::start(name, stream, start, &logs.join(format!("{name}.log")))?);
         }
+        if let Some(listener) = turns {
+            let stream = accept(&listener.context("cannot listen for QEMU")?, &mut child, &errors)?;
+            turns::end_now_and_then(stream)?;
+        }
         let [qmp, com1, com2, com3]: [UnixStream; 4] = streams
             .try_into()
             .map_err(|_| anyhow::anyhow!("four sockets were opened"))?;
@@ -170,6 +193,7 @@ impl Qemu {
             acknowledged,
             child: child.0.take().context("QEMU is running")?,
             ports,
+            wire,
             start,
         };
         Ok(qemu)
@@ -303,6 +327,47 @@ impl Drop for Qemu {
     }
 }
 
+/// Two free UDP ports of 127.0.0.1.
+fn free_wire() -> Result<(u16, u16)> {
+    let socket = || UdpSocket::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1");
+    let (one, other) = (socket()?, socket()?);
+    Ok((one.local_addr()?.port(), other.local_addr()?.port()))
+}
+
+/// The guest's network card, and the user network that it is on. With a wire both are on a hub, as are the frames that come
+/// to the first port of it; all that are on the hub go to the second.
+fn network(ports: &[(u16, u16)], wire: Option<(u16, u16)>) -> Vec<String> {
+    let forwards: String = ports
+        .iter()
+        .map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
+        .collect();
+    let mut list = vec!["-netdev".to_owned(), format!("user,id=net{forwards}")];
+    let mut card = "net";
+    if let Some((to, from)) = wire {
+        card = "hub0";
+        for netdev in [
+            format!("socket,id=wire,udp=127.0.0.1:{from},localaddr=127.0.0.1:{to}"),
+            "hubport,id=hub0,hubid=0".into(),
+            "hubport,id=hub1,hubid=0,netdev=net".into(),
+            "hubport,id=hub2,hubid=0,netdev=wire".into(),
+        ] {
+            list.extend(["-netdev".to_owned(), netdev]);
+        }
+    }
+    list.extend(["-device".to_owned(), format!("virtio-net-pci,netdev={card},romfile=")]);
+    list
+}
+
+/// The object that keeps what goes over the wire.
+fn captured(logs: &Path) -> String {
+    let file = logs.join(capture::FILE);
+    format!(
+        "filter-dump,id=capture,netdev=net,maxlen={},file={}",
+        capture::KEPT,
+        file.display()
+    )
+}
+
 /// Kills a child that has no other owner yet.
 struct KillOnDrop(Option<Child>);
 
@@ -377,6 +442,14 @@ fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
         .collect()
 }
 
+/// MiB of translated code.
+///
+/// Whoever stores to a page of code has all translations of code in that page looked through, for each store. Where
+/// programs are started all the time, each at addresses of its own, there are as many as there is room for, most of them
+/// of a few pages of the C library; and a successor that clears these pages after a failover is busy for a minute with
+/// QEMU's own choice of 1024. What is in use at a time has room in this many.
+const TRANSLATED: u32 = 256;
+
 /// The CPU that is emulated: all that QEMU knows, except that strings of bytes are moved fast.
 ///
 /// A CPU with that feature clears a page with `rep stosb`. QEMU stores byte by byte, and looks for each of them through
@@ -384,14 +457,15 @@ fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
 /// of a shared library. A successor clears such pages by the hundred, being what the dead kernel's page cache was.
 const EMULATED: &str = "max,-erms,-fsrm";
 
-fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<String> {
+fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
+    let tcg = |thread| format!("tcg,thread={thread},tb-size={TRANSLATED}");
     let mut list: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
     match config.accelerator {
-        Accelerator::Tcg => add("-accel", "tcg,thread=single".into()),
-        Accelerator::TcgThreads => add("-accel", "tcg,thread=multi".into()),
+        Accelerator::Tcg => add("-accel", tcg("single")),
+        Accelerator::TcgThreads => add("-accel", tcg("multi")),
         Accelerator::InstructionCount => {
-            add("-accel", "tcg,thread=single".into());
+            add("-accel", tcg("single"));
             add("-icount", "shift=0,sleep=off".into());
         }
         Accelerator::Kvm => add("-accel", "kvm".into()),
@@ -429,6 +503,9 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
         ),
     );
     add("-qmp", format!("unix:{}", sockets.path("qmp").display()));
+    if config.accelerator == Accelerator::InstructionCount {
+        add("-qmp", format!("unix:{}", sockets.path(TURNS).display()));
+    }
     // The third port gets an interrupt of its own: ISA lines cannot be shared with COM1.
     for (name, place) in [("com1", "index=0"), ("com2", "index=1"), ("com3", "index=2,irq=5")] {
         add(
@@ -476,12 +553,6 @@ fn arguments(config: &Config, sockets: &Sockets, ports: &[(u16, u16)]) -> Vec<St
         );
         add("-device", format!("virtio-blk-pci,drive=disk{index}"));
     }
-    let forwards: String = ports
-        .iter()
-        .map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
-        .collect();
-    add("-netdev", format!("user,id=net{forwards}"));
-    add("-device", "virtio-net-pci,netdev=net,romfile=".into());
     if let Some(state) = &config.state {
         add("-loadvm", state.clone());
     }

@@ -132,8 +132,12 @@ impl<'a> Ready<'a> {
     fn go(&mut self, steps: &[Step], report: &mut Report) -> Result<()> {
         let shown = progress::Step::start(format!("{}: steps and verdict", self.scenario.name()));
         let console = self.machine.qemu.console.position();
-        let mut clients = Clients::start(self.scenario, &self.machine.qemu.ports, &self.logs)?;
+        let mut clients = Clients::start(self.scenario, &self.machine.qemu, &self.logs)?;
         report.moment(self.machine.qemu.start.elapsed(), "ready");
+        if self.scenario.clients.iter().any(|client| client.ready.is_some()) {
+            clients.wait_ready()?;
+            report.moment(self.machine.qemu.start.elapsed(), "clients under way");
+        }
         let mut boot_id = self.hello.boot_id.clone();
         for step in steps {
             for _ in 0..step.repeat {
@@ -311,7 +315,7 @@ impl<'a> Ready<'a> {
             }
         }
         if verdict.capture {
-            let seen = capture::judge(&self.plan.dir.join(capture::FILE), &self.scenario.guest.ports)?;
+            let seen = capture::judge(&self.logs.join(capture::FILE), &self.scenario.guest.ports)?;
             if !seen.wrong.is_empty() || seen.connections == 0 {
                 let some: Vec<&str> = seen.wrong.iter().take(10).map(String::as_str).collect();
                 bail!(

@@ -63,6 +63,8 @@ pub struct Guest {
     pub drivers: Vec<String>,
     /// TCP ports that clients reach.
     pub ports: Vec<u16>,
+    /// Whether clients can put frames on the guest's wire and see all that are there.
+    pub wire: bool,
     /// Words for the kernel command line.
     pub kernel_parameters: String,
     /// Whether the first kernel's module, and the one of the other kernel, are in `/opt/orthros-tests/modules`.
@@ -110,6 +112,7 @@ impl Default for Guest {
             disks: Vec::new(),
             drivers: Vec::new(),
             ports: Vec::new(),
+            wire: false,
             kernel_parameters: String::new(),
             modules: false,
             kernels: false,
@@ -165,8 +168,10 @@ pub struct Check {
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// A shell command, run in the scenario's folder. `PORT_<n>` is where the guest's
-    /// port n is reached, `STEPS_DONE` a file that appears after the last step.
+    /// port n is reached, `STEPS_DONE` a file that appears after the last step, `READY` one that it may make itself.
     pub command: String,
+    /// Seconds that it has to make the file `READY`: only then does the time before the first step begin.
+    pub ready: Option<u64>,
 }
 
 /// Something done to the guest.
@@ -427,9 +432,6 @@ impl Scenario {
             bail!("a step with event \"hang\" needs an `injection` that says how, as \"--kind all-cpus\"");
         }
         if let Some(sweep) = &self.sweep {
-            if !self.clients.is_empty() {
-                bail!("[sweep] starts from a saved state, to which clients cannot be set back");
-            }
             if sweep.random > 0 && sweep.random_below_ms == 0 {
                 bail!("[sweep] random needs random_below_ms");
             }

@@ -27,7 +27,7 @@ use shared_region::timeline::Event;
 use zerocopy::FromZeros;
 
 /// Instants of the successor alone, which the next one has again.
-const OF_THE_SUCCESSOR: [Event; 7] = [
+const OF_THE_SUCCESSOR: [Event; 8] = [
     Event::Jumped,
     Event::Woken,
     Event::InitStarted,
@@ -35,6 +35,7 @@ const OF_THE_SUCCESSOR: [Event; 7] = [
     Event::GatePassed,
     Event::MemoryAdded,
     Event::FilesReady,
+    Event::NetworkWanted,
 ];
 
 /// How an attempt ended, and how far it had gone.
@@ -99,7 +100,10 @@ impl Backup {
             let started = match candidate.start {
                 Start::Standby if self.wake() => Ok(None),
                 Start::Standby => Err(End::Damaged),
-                Start::Cold => self.start_cold(candidate.slot, la57).map(Some),
+                Start::Cold => {
+                    self.take_network();
+                    self.start_cold(candidate.slot, la57).map(Some)
+                }
             };
             match started {
                 Ok(newborn) => {
@@ -128,6 +132,7 @@ impl Backup {
         while attempt.watch.phase() < phase {
             self.wait_a_tick();
             let word = control.successor_phase.load(Ordering::Acquire);
+            self.serve_network();
             let us = rescue::since(&self.clock, attempt.since);
             let verdict = attempt.watch.look(us, word, self.heartbeat());
             let end = match verdict {
@@ -169,6 +174,7 @@ impl Backup {
     /// It was revoked: what its CPUs do may end.
     pub unsafe fn clear_away(&mut self, attempt: &Attempt, failed: Failed) {
         self.note_end(attempt.candidate, failed, attempt.watch.phase());
+        self.leave_network();
         let nursery = self.life.reserved_nursery;
         let ram = ActiveRam::of_nursery(&self.header, nursery);
         let facts = match &self.standby {

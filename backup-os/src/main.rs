@@ -16,6 +16,7 @@
 //! | [`newborn`] | whether a successor panics that has not reported in |
 //! | [`standby`] | the successor that sleeps until it is needed |
 //! | [`rescue`] | salvage |
+//! | [`network`] | the network, while no kernel has it |
 #![no_std]
 #![no_main]
 
@@ -29,6 +30,7 @@ mod heap;
 mod interrupts;
 mod launch;
 mod memory;
+mod network;
 mod newborn;
 mod parking;
 mod platform;
@@ -169,6 +171,7 @@ fn run(ring0: Ring0, region: Region, header: Header, clock: Clock) -> ! {
         unpacking: None,
         failed_in_a_row: 0,
         unwatched: None,
+        network: network::Network::default(),
     };
     region.control().watcher_looks.store(0, Ordering::Relaxed);
     backup.step(Input::Started);

@@ -112,8 +112,8 @@ pub struct FrozenMemory {
 impl FrozenMemory {
     /// # Safety
     /// 1. The ranges, those in `beside` too, are RAM and mapped at their own addresses. 2. Nobody writes there for as
-    ///    long as the value or anything borrowed from it exists: every CPU of the active is parked, no device masters
-    ///    the bus, and the successor has not passed the gate.
+    ///    long as the value or anything borrowed from it exists: every CPU of the active is parked, devices
+    ///    master the bus for this program's heap at most, and the successor has not passed the gate.
     pub unsafe fn new(ram: ActiveRam, beside: Vec<Range>) -> Self {
         Self { ram, beside }
     }

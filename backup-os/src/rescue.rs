@@ -12,10 +12,11 @@ use salvage::failover::{Input, Protected, Saved, Stopped};
 use salvage::kernel::Kernel;
 use salvage::memory::PhysMem;
 use salvage::prepared::{KernelFacts, PrepareError, Prepared};
-use shared_region::control::inject;
+use shared_region::control::{inject, warm_cache_mb};
 use shared_region::facts::Facts;
 use shared_region::layout;
 use shared_region::record::RecordError;
+use shared_region::PAGE_SIZE;
 
 /// Bytes of the Essential Context area when a test wants it small.
 const SMALL_CONTEXT: usize = 64 << 10;
@@ -93,6 +94,7 @@ pub unsafe fn salvage(
         }),
         failover: failure.failover,
         suspect: failure.suspect,
+        warm_pages: (warm_cache_mb(word(&control.warm_cache)) << 20) / PAGE_SIZE,
     };
     salvage::failover::run(&Kernel::new(memory, prepared), &input, area, retained)
 }

@@ -24,7 +24,7 @@ use machine::hpet;
 use salvage::jbd2::operations_under_way;
 use salvage::kernel::Kernel;
 use shared_region::attempts::End;
-use shared_region::control::{inject, Cause, CommitPoint, SalvageGate, SuccessorPhase, WHERE_SIZE};
+use shared_region::control::{inject, Cause, CommitPoint, NetworkHold, SalvageGate, SuccessorPhase, WHERE_SIZE};
 use shared_region::facts::Facts;
 use shared_region::stage::StageTable;
 use shared_region::timeline::{Event, EVENTS};
@@ -60,8 +60,8 @@ impl Backup {
         quiesce::everything(self.ring0, &self.clock, &self.platform);
         self.region.stamp(Event::Quiesced);
 
-        // SAFETY: every CPU of the active is parked, no device masters the bus, and the gate is shut: the value is
-        // dropped before it opens.
+        // SAFETY: every CPU of the active is parked, no device masters the bus but the network cards, for the heap, and the
+        // gate is shut: the value is dropped before it opens.
         let frozen = unsafe { rescue::frozen(self.region, &armed.ram) };
         let hashing = self.region.control().inject.load(Ordering::Relaxed) & inject::HASH_MEMORY != 0;
         let before = hashing.then(|| rescue::hash(&frozen));
@@ -194,7 +194,10 @@ impl Backup {
             self.step(Input::Salvaged);
         }
         console::hurry(false);
-        self.await_phase(successor, SuccessorPhase::Complete)
+        self.learn_network();
+        let end = self.await_phase(successor, SuccessorPhase::Complete);
+        self.leave_network();
+        end
     }
 
     /// Notes the instant on every clock, and clears what the last failover left.
@@ -232,6 +235,7 @@ impl Backup {
         let fails_at = (control.inject.load(Ordering::Relaxed) & inject::SUCCESSOR_AT) >> inject::SUCCESSOR_AT_SHIFT;
         control.successor_fails_at.store(fails_at, Ordering::Relaxed);
         control.salvage_gate.store(SalvageGate::Busy as u64, Ordering::Release);
+        control.network_hold.store(NetworkHold::None as u64, Ordering::Release);
         self.note_cause(death);
         log::info!(
             "failover: cause {}: doorbell {rang:#x}, panic_cpu {}, tsc {tsc}, hpet {counter}, pm timer {pm_timer}",

@@ -6,6 +6,7 @@
 
 use crate::hang::{Death, Eyes, HangWatch};
 use crate::memory::LiveMemory;
+use crate::network::Network;
 use crate::parking::Parking;
 use crate::platform::Platform;
 use crate::region::Region;
@@ -79,6 +80,8 @@ pub struct Backup {
     pub failed_in_a_row: u32,
     /// The successor that has taken over everything, while it is not watched.
     pub unwatched: Option<Candidate>,
+    /// Links that are held for a dead kernel.
+    pub network: Network,
 }
 
 /// What is known about an active that is being watched.

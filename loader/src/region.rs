@@ -90,16 +90,18 @@ pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, Region
     let control = |offset: usize| base + layout::CONTROL.offset + offset as u64;
     let inject = control(offset_of!(ControlWords, inject));
     let hang_limits = control(offset_of!(ControlWords, hang_limits));
+    let warm_cache = control(offset_of!(ControlWords, warm_cache));
     let running = if table.slots[1].valid == 1 { 1 } else { stage::NO_SLOT };
     let shown = u64::from(epitaph);
     let old_epitaph = base + layout::ATTEMPTS.offset + offset_of!(AttemptWords, old_epitaph) as u64;
-    let writes: [(u64, &[u8]); 7] = [
+    let writes: [(u64, &[u8]); 8] = [
         (control(offset_of!(ControlWords, successor_slot)), running.as_bytes()),
         (old_epitaph, shown.as_bytes()),
         (base + RSDP_COPY, inventory.rsdp),
         (base + layout::STAGE_TABLE.offset, table.as_bytes()),
         (inject, inventory.options.inject.as_bytes()),
         (hang_limits, inventory.options.hang_limits.as_bytes()),
+        (warm_cache, inventory.options.warm_cache.as_bytes()),
         (base + layout::HEADER.offset, header.as_bytes()),
     ];
     for (address, bytes) in writes {

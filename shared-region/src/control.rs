@@ -276,8 +276,45 @@ impl HangLimit {
     }
 }
 
+/// Name of [`ControlWords::warm_cache`] for `orthros-ctl config` and the loader.
+pub const WARM_CACHE: &str = "warm-cache";
+/// What is in force where [`ControlWords::warm_cache`] is 0, in megabytes.
+pub const WARM_CACHE_MB: u64 = 256;
+/// The largest [`ControlWords::warm_cache`], in megabytes: what there is room to describe.
+pub const WARM_CACHE_MOST_MB: u64 = 1 << 20;
+
+/// The word for a limit as it is written: `off`, `default`, or megabytes. `None` if it is none of these or out of range.
+pub fn warm_cache_word(text: &str) -> Option<u64> {
+    match text {
+        "off" => Some(u64::MAX),
+        "default" => Some(0),
+        text => text.parse().ok().filter(|mb| (1..=WARM_CACHE_MOST_MB).contains(mb)),
+    }
+}
+
+/// The limit for a stored word in megabytes.
+pub const fn warm_cache_mb(word: u64) -> u64 {
+    match word {
+        0 => WARM_CACHE_MB,
+        mb if mb <= WARM_CACHE_MOST_MB => mb,
+        _ => 0,
+    }
+}
+
 /// Name of the control group into which `orthros-ctl update` moves a process that cannot be frozen where it is.
 pub const FREEZER_CGROUP: &str = "orthros-update";
+
+/// What the backup OS does with the network of a dead kernel; [`ControlWords::network_hold`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum NetworkHold {
+    /// Nothing: the running kernel has it, or no link could be held.
+    None = 0,
+    /// It drives at least one link. Drivers of the successor are loaded when it has let go.
+    Holding = 1,
+    /// It has let go.
+    LetGo = 2,
+}
 
 /// Bytes of [`ControlWords::failure_where`].
 pub const WHERE_SIZE: usize = 48;
@@ -369,8 +406,10 @@ pub struct ControlWords {
     /// Fault injection for tests: where and how the first successor of the failover under way is to fail
     /// ([`crate::fail_at`]). Taken from [`inject::SUCCESSOR_AT`] when the failure is detected.
     pub successor_fails_at: AtomicU64,
+    /// [`NetworkHold`]. Release.
+    pub network_hold: AtomicU64,
     /// Room for more words of the backup OS.
-    pub backup_reserved: [AtomicU64; 4],
+    pub backup_reserved: [AtomicU64; 3],
 
     // Written by the module of the running kernel.
     /// ABI version of the module, 0 while none is loaded.
@@ -407,8 +446,11 @@ pub struct ControlWords {
     pub module_features: AtomicU64,
     /// Deadlines in milliseconds by [`HangLimit`], 0 for the default. Written by the loader at boot, then by the module.
     pub hang_limits: [AtomicU64; HangLimit::ALL.len()],
+    /// Pages that disks have as well and that are kept in a failover, in megabytes: see [`warm_cache_mb`]. Written by the
+    /// loader at boot, then by the module.
+    pub warm_cache: AtomicU64,
     /// Room for more words of the module.
-    pub module_reserved: [AtomicU64; 10],
+    pub module_reserved: [AtomicU64; 9],
 }
 
 /// Bits of [`ControlWords::inject`].

@@ -147,6 +147,30 @@ pub struct Cache {
 /// the file system says to a write.
 pub const CACHE: u64 = iowr::<Cache>(64);
 
+/// Argument of [`WARM`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Warm {
+    /// Descriptor of a regular file.
+    pub fd: u64,
+    /// User address of an array of [`crate::context::FrameRun`]s, whose `va` is the offset in the file.
+    pub runs: u64,
+    /// Number of runs. With none, the file is only asked for its version.
+    pub count: u64,
+    /// Bytes that the file has.
+    pub size: u64,
+    /// The number that every change of it increments; out, where there are no runs.
+    pub version: u64,
+    /// Out: pages that are in its cache now.
+    pub pages: u64,
+    /// Out: nanoseconds.
+    pub nanoseconds: u64,
+}
+/// Puts frames into the cache of a file whose disk has what is in them, where it has no pages. EOPNOTSUPP if the file system is
+/// none of those that are known (ext4), ESTALE if the file is not what it was, EINVAL beyond the size. A frame that is not
+/// withheld is left out.
+pub const WARM: u64 = iowr::<Warm>(65);
+
 /// Argument of [`RELEASE`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -311,12 +335,14 @@ pub const TASK_STATE: u64 = iowr::<TaskState>(11);
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Configure {
-    /// A [`crate::control::HangLimit`].
+    /// A [`crate::control::HangLimit`], or [`WARM_CACHE_LIMIT`].
     pub limit: u64,
-    /// Milliseconds, 0 for the default, all ones for off.
+    /// Milliseconds, or megabytes; 0 for the default, all ones for off.
     pub value: u64,
 }
-/// Sets a deadline. EINVAL.
+/// [`Configure::limit`] for [`crate::control::ControlWords::warm_cache`].
+pub const WARM_CACHE_LIMIT: u64 = 64;
+/// Sets a limit. EINVAL.
 pub const CONFIGURE: u64 = iowr::<Configure>(16);
 
 /// Argument of [`UPDATE`].
@@ -392,6 +418,9 @@ pub mod tcp_step {
     pub const CROSSED: u64 = 2;
     /// The connection waits to be accepted from a socket that listens. The descriptor leads to nothing afterwards.
     pub const WAIT: u64 = 3;
+    /// After the repair: the peer is told at once how far this side has got and how much room there is, and segments are as long
+    /// as was agreed.
+    pub const SPEAK: u64 = 4;
 }
 /// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
 pub const TCP: u64 = iowr::<Tcp>(81);

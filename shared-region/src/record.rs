@@ -109,6 +109,11 @@ impl Kind {
     pub const Names: Self = Self(35);
     /// [`crate::context::Node`]; owner is the inode id.
     pub const Node: Self = Self(36);
+    /// [`crate::context::CachedFile`]; owner is the inode id.
+    pub const CachedFile: Self = Self(37);
+    /// Flat [`crate::context::FrameRun`]s, whose `va` is the offset in the file; owner is the inode id. Follows its owner's
+    /// [`Self::CachedFile`].
+    pub const CachedFrames: Self = Self(38);
 }
 
 /// Head of the stream, at the start of the area.

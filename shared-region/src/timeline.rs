@@ -43,13 +43,15 @@ pub enum Event {
     Woken = 15,
     /// The next standby sleeps in its nursery again; only where there is one.
     StandbyReady = 16,
+    /// orthros-init is about to load the drivers of the network, and waits until the backup OS has let it go.
+    NetworkWanted = 17,
 }
 
 /// Number of slots; more than there are events today.
 pub const SLOTS: usize = 64;
 
 /// All events in order, with the name used in reports.
-pub const EVENTS: [(Event, &str); 17] = [
+pub const EVENTS: [(Event, &str); 18] = [
     (Event::Failed, "failed"),
     (Event::Detected, "detected"),
     (Event::Stopped, "stopped"),
@@ -67,6 +69,7 @@ pub const EVENTS: [(Event, &str); 17] = [
     (Event::Armed, "armed"),
     (Event::Woken, "woken"),
     (Event::StandbyReady, "standby_ready"),
+    (Event::NetworkWanted, "network_wanted"),
 ];
 
 /// The timeline, at [`crate::layout::TIMELINE`]; 0 is "has not happened".

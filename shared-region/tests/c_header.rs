@@ -57,9 +57,9 @@ fn structures(out: &mut String) {
         watch_state, watch_reason, watcher_looks, stray_vectors, failover_count, stop_request, park_root_l4,
         park_root_l5, park_entry, salvage_gate, detected_tsc, detected_hpet, detected_pm_timer, unparked_cpus,
         successor_slot, stop_gently, failure_cause, failure_cpu, failure_where,
-        failure_interrupted, hang_questions, stalled_threads, successor_fails_at, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
+        failure_interrupted, hang_questions, stalled_threads, successor_fails_at, network_hold, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
-        nursery_free, module_features, hang_limits, module_reserved,
+        nursery_free, module_features, hang_limits, warm_cache, module_reserved,
     });
     structure!(text, timeline::Timeline, "orthros_timeline", { tsc });
     structure!(text, facts::XstateComponent, "orthros_xstate_component", { offset, size, flags, reserved });
@@ -81,6 +81,7 @@ fn structures(out: &mut String) {
     structure!(text, device::AddMemory, "orthros_add_memory", { start, size, withheld, given, nanoseconds });
     structure!(text, device::Lazy, "orthros_lazy", { step, pid, runs, count, pages, nanoseconds });
     structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
+    structure!(text, device::Warm, "orthros_warm", { fd, runs, count, size, version, pages, nanoseconds });
     structure!(text, device::Tcp, "orthros_tcp", { fd, step, listener });
     structure!(text, device::PeerCredentials, "orthros_peer_credentials", {
         fd, of_peer, process, user, group, groups, count
@@ -186,6 +187,8 @@ fn constants(out: &mut String) {
         ("DOORBELL_UPDATE", Doorbell::Update as u64),
         ("FEATURE_ANSWERS", control::features::ANSWERS),
         ("HANG_LIMITS", HangLimit::ALL.len() as u64),
+        ("WARM_CACHE_LIMIT", device::WARM_CACHE_LIMIT),
+        ("WARM_CACHE_MOST_MB", control::WARM_CACHE_MOST_MB),
         ("HANG_LIMIT_OFF", HangLimit::OFF),
         ("HANG_LIMIT_LEAST_MS", HangLimit::LEAST_MS),
         ("HANG_LIMIT_MOST_MS", HangLimit::MOST_MS),
@@ -197,6 +200,7 @@ fn constants(out: &mut String) {
         ("EVENT_INIT_STARTED", Event::InitStarted as u64),
         ("EVENT_MODULE_LOADED", Event::ModuleLoaded as u64),
         ("EVENT_COMPLETE", Event::Complete as u64),
+        ("EVENT_NETWORK_WANTED", Event::NetworkWanted as u64),
         ("FACTS_MAGIC", facts::MAGIC),
         ("PROTECT_ENTRIES", protect::MAX_ENTRIES as u64),
         ("PROTECT_FREE", u64::from(protect::kind::FREE)),
@@ -255,11 +259,13 @@ fn constants(out: &mut String) {
         ("CONFIGURE", device::CONFIGURE),
         ("UPDATE", device::UPDATE),
         ("CACHE", device::CACHE),
+        ("WARM", device::WARM),
         ("PEER_CREDENTIALS", device::PEER_CREDENTIALS),
         ("TCP", device::TCP),
         ("TCP_FIN", device::tcp_step::FIN),
         ("TCP_CROSSED", device::tcp_step::CROSSED),
         ("TCP_WAIT", device::tcp_step::WAIT),
+        ("TCP_SPEAK", device::tcp_step::SPEAK),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),

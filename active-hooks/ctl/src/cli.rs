@@ -62,11 +62,12 @@ pub enum Command {
     Stage(Stage),
     /// Replace the kernel by the staged one; protected processes go on.
     Update(Update),
-    /// Show or set after how long a hang is one.
+    /// Show or set after how long a hang is one, and how much of the page cache a failover keeps.
     Config {
-        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled` or `hang-successor`; without any, all are shown.
+        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled`, `hang-successor` or `warm-cache`; without any, all are
+        /// shown.
         name: Option<String>,
-        /// Seconds, `off` or `default`; without one, the deadline is shown.
+        /// Seconds, for `warm-cache` megabytes, `off` or `default`; without one, the setting is shown.
         value: Option<String>,
         /// As JSON.
         #[arg(long, conflicts_with = "value")]
@@ -149,7 +150,7 @@ pub struct PanicTest {
     /// Let the first successor fail at this step of the hand-over.
     #[arg(long, value_name = "STEP", value_parser = step)]
     pub successor_at: Option<FailAt>,
-    /// How it fails there: panic, hang (all CPUs) or stall (orthros-init).
+    /// How it fails there: panic, hang (all CPUs), stall (orthros-init), or slow (it takes a minute and goes on).
     #[arg(long, value_name = "HOW", value_parser = how, default_value = "panic", requires = "successor_at")]
     pub successor_fails: FailHow,
     /// Keep this CPU from parking in the module's NMI handler (may be repeated).
@@ -300,7 +301,7 @@ pub struct Update {
     /// For tests: let the first successor fail at this step of the hand-over.
     #[arg(long, value_name = "STEP", value_parser = step)]
     pub successor_at: Option<FailAt>,
-    /// How it fails there: panic, hang (all CPUs) or stall (orthros-init).
+    /// How it fails there: panic, hang (all CPUs), stall (orthros-init), or slow (it takes a minute and goes on).
     #[arg(long, value_name = "HOW", value_parser = how, default_value = "panic", requires = "successor_at")]
     pub successor_fails: FailHow,
     /// As JSON; progress goes to standard error.

@@ -18,9 +18,10 @@ use shared_region::{
     control::CommitPoint,
     device::{
         lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, PeerCredentials, Protect, Release,
-        Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test, Update, Wake, WriteReport,
+        Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test, Update, Wake, Warm, WriteReport,
         ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, REST,
-        RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WRITE_REPORT,
+        RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM,
+        WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -161,6 +162,35 @@ impl Device {
         };
         let done = ioctl::update::<CACHE, Cache>(&self.fd, "CACHE", &mut request);
         (request.pages, request.copied, done.err())
+    }
+
+    /// Puts frames into the cache of a file whose disk has what is in them, if the file has this size and version still.
+    /// Returns how many are there, and why it is not all of the runs.
+    pub fn warm(&self, file: BorrowedFd<'_>, runs: &[FrameRun], size: u64, version: u64) -> (u64, Option<DeviceError>) {
+        let bytes: Vec<u8> = runs.iter().flat_map(|run| run.to_bytes()).collect();
+        let mut request = Warm {
+            fd: file.as_raw_fd() as u64,
+            runs: bytes.as_ptr() as u64,
+            count: runs.len() as u64,
+            size,
+            version,
+            ..Warm::default()
+        };
+        let done = ioctl::update::<WARM, Warm>(&self.fd, "WARM", &mut request);
+        (request.pages, done.err())
+    }
+
+    /// The number that every change of a file increments, from now on at the latest.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP if it has none.
+    pub fn version(&self, file: BorrowedFd<'_>) -> Result<u64, DeviceError> {
+        let mut request = Warm {
+            fd: file.as_raw_fd() as u64,
+            ..Warm::default()
+        };
+        ioctl::update::<WARM, Warm>(&self.fd, "WARM", &mut request)?;
+        Ok(request.version)
     }
 
     /// The last step before a process with memory from [`Device::adopt_lazily`] runs.

@@ -8,14 +8,15 @@ mod targets;
 
 pub use targets::records::records;
 pub use targets::{
-    btf::btf, bzimage::bzimage, containers::containers, kallsyms::kallsyms, multiboot2::multiboot2, packed::packed,
+    btf::btf, bzimage::bzimage, containers::containers, holding::holding, kallsyms::kallsyms, multiboot2::multiboot2,
+    packed::packed,
 };
 
 /// A function under test.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `seeds/`.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("btf", btf),
     ("kallsyms", kallsyms),
     ("containers", containers),
@@ -23,4 +24,5 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("multiboot2", multiboot2),
     ("bzimage", bzimage),
     ("packed", packed),
+    ("holding", holding),
 ];

@@ -1,21 +1,24 @@
-"""Sends and receives numbers over several connections, and checks every byte of what comes, and at the end how many the other
-side has got. Arguments: port, connections, milliseconds between two blocks."""
+"""Receives numbers over several connections, sends the same, checks every byte of what comes, and at the end how many the other
+side has got. Arguments: port, connections, milliseconds between two blocks. $READY is there when each has sent and received."""
 import os, selectors, socket, struct, sys, time
 
 PORT, CONNECTIONS, PAUSE, NUMBERS = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) / 1000, 1024
 # Both directions have to be seen to go on for so long after the last step, in seconds, and to end within so many more.
 AFTER, PATIENCE = 5, 150
-done = os.environ["STEPS_DONE"]
-END = 2**64 - 1
+done, ready = os.environ["STEPS_DONE"], os.environ["READY"]
+END, ROOM = 2**64 - 1, 32768
 problems, resets = [], 0
 
 
 class Stream:
     def __init__(self, index):
         self.name = f"connection {index}"
-        # No two streams have the same numbers.
-        self.first = index << 40
-        self.socket = socket.create_connection(("127.0.0.1", PORT))
+        # The other side chooses: it speaks first.
+        self.first = None
+        self.socket = socket.socket()
+        # What waits on the way has to arrive before the end.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+        self.socket.connect(("127.0.0.1", PORT))
         self.socket.setblocking(False)
         self.sent = self.received = 0
         self.out, self.rest, self.due = b"", b"", 0.0
@@ -34,12 +37,11 @@ class Stream:
                 self.socket.shutdown(socket.SHUT_WR)
                 self.open = False
                 return
-            # QEMU's user network drops what it holds for a guest that repeats its SYN-ACK: nothing much until the guest has spoken.
-            if time.monotonic() < self.due or self.sent and not self.received:
+            if time.monotonic() < self.due or self.first is None:
                 return
-            number, count = self.first + self.sent, NUMBERS if self.sent else 1
-            self.out = struct.pack(f"<{count}Q", *range(number, number + count))
-            self.sent += count
+            number = self.first + self.sent
+            self.out = struct.pack(f"<{NUMBERS}Q", *range(number, number + NUMBERS))
+            self.sent += NUMBERS
             self.due = time.monotonic() + PAUSE
         taken = self.socket.send(self.out)
         self.out = self.out[taken:]
@@ -55,7 +57,9 @@ class Stream:
         if END in numbers:
             self.told = numbers[numbers.index(END) + 1 :]
             numbers = numbers[: numbers.index(END)]
-        number = self.first + self.received
+        if self.first is None and numbers:
+            self.first = numbers[0]
+        number = (self.first or 0) + self.received
         if numbers != tuple(range(number, number + len(numbers))):
             problems.append(f"{self.name}: wrong after {self.received} numbers")
         self.received += len(numbers)
@@ -74,6 +78,9 @@ for stream in streams:
 ending, since, seen, left = False, None, None, len(streams)
 while left and not problems:
     now = time.monotonic()
+    if ready and all(stream.sent and stream.received for stream in streams):
+        open(ready, "w").close()
+        ready = None
     if since is None and os.path.exists(done):
         since, seen = now, [(stream.sent, stream.received) for stream in streams]
     if since is not None and now > since + PATIENCE:

@@ -67,6 +67,7 @@ impl Context {
             readings: None,
             failover: 0,
             suspect: None,
+            warm_pages: 0,
         };
         run(kernel, &input, &mut area, &mut retained)?;
         let mut context = Self::default();

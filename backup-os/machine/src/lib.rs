@@ -47,6 +47,7 @@ pub mod real_mode;
 pub mod reset;
 pub mod trampoline;
 pub mod uart;
+pub mod virtio;
 pub mod vtd;
 
 /// Proof that the program runs in ring 0 with the low 4 GB of physical memory mapped at their own addresses.

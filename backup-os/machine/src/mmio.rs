@@ -14,6 +14,24 @@ fn pointer<T>(address: u64) -> *mut T {
     address as *mut T
 }
 
+/// Reads one byte at a physical address below 4 GB.
+///
+/// # Panics
+/// If the address is not below 4 GB.
+pub fn read8(_: Ring0, address: u64) -> u8 {
+    // SAFETY: as in `read32`.
+    unsafe { pointer::<u8>(address).read_volatile() }
+}
+
+/// Reads 16 bits at a physical address below 4 GB.
+///
+/// # Panics
+/// If the address is not below 4 GB or not aligned.
+pub fn read16(_: Ring0, address: u64) -> u16 {
+    // SAFETY: as in `read32`.
+    unsafe { pointer::<u16>(address).read_volatile() }
+}
+
 /// Reads 32 bits at a physical address below 4 GB.
 ///
 /// # Panics
@@ -55,6 +73,18 @@ pub fn read64(_: Ring0, address: u64) -> u64 {
 pub unsafe fn write64(_: Ring0, address: u64, value: u64) {
     // SAFETY: as in `write32`.
     unsafe { pointer::<u64>(address).write_volatile(value) }
+}
+
+/// Writes 16 bits at a physical address below 4 GB.
+///
+/// # Safety
+/// As [`write32`].
+///
+/// # Panics
+/// If the address is not below 4 GB or not aligned.
+pub unsafe fn write16(_: Ring0, address: u64, value: u16) {
+    // SAFETY: as in `write32`.
+    unsafe { pointer::<u16>(address).write_volatile(value) }
 }
 
 /// Writes one byte at a physical address below 4 GB.

@@ -7,11 +7,13 @@ use crate::{clock::Clock, port, Ring0};
 const ADDRESS: u16 = 0xCF8;
 const DATA: u16 = 0xCFC;
 const COMMAND: u8 = 0x04;
+const BASES: u8 = 0x10;
 const CLASS: u8 = 0x08;
 const HEADER_TYPE: u8 = 0x0C;
 const BUSES: u8 = 0x18;
 const CAPABILITIES: u8 = 0x34;
 const HAS_CAPABILITIES: u32 = 1 << 20;
+const MEMORY: u32 = 1 << 1;
 const BUS_MASTER: u32 = 1 << 2;
 const INTERRUPT_DISABLE: u32 = 1 << 10;
 const CLASS_BRIDGE: u8 = 0x06;
@@ -77,24 +79,56 @@ impl Function {
         self.class(ring0).0 == CLASS_BRIDGE
     }
 
-    /// The offset of a capability.
-    pub fn capability(&self, ring0: Ring0, id: u8) -> Option<u8> {
-        if self.read(ring0, COMMAND) & HAS_CAPABILITIES == 0 {
-            return None;
-        }
-        let mut at = self.read(ring0, CAPABILITIES) as u8 & 0xFC;
-        // 48 capabilities of 4 bytes fill the space behind the header; more is a loop.
-        for _ in 0..48 {
+    /// The offsets of all capabilities of one kind.
+    pub fn capabilities(self, ring0: Ring0, id: u8) -> impl Iterator<Item = u8> {
+        let has = self.read(ring0, COMMAND) & HAS_CAPABILITIES != 0;
+        let mut next = if has {
+            self.read(ring0, CAPABILITIES) as u8 & 0xFC
+        } else {
+            0
+        };
+        let each = core::iter::from_fn(move || {
+            let at = next;
             if at < 0x40 {
                 return None;
             }
             let head = self.read(ring0, at);
-            if head as u8 == id {
-                return Some(at);
-            }
-            at = (head >> 8) as u8 & 0xFC;
+            next = (head >> 8) as u8 & 0xFC;
+            Some((at, head as u8))
+        });
+        // 48 capabilities of 4 bytes fill the space behind the header; more is a loop.
+        each.take(48).filter_map(move |(at, found)| (found == id).then_some(at))
+    }
+
+    /// Where a base address register of memory leads; `None` if it is one of ports, or nothing was assigned.
+    pub fn memory_base(&self, ring0: Ring0, index: u8) -> Option<u64> {
+        if index >= 6 {
+            return None;
         }
-        None
+        let low = self.read(ring0, BASES + 4 * index);
+        // Bit 0: ports; bits 2 and 1: 64 bits wide.
+        let high = if low & 7 == 4 && index < 5 {
+            self.read(ring0, BASES + 4 * index + 4)
+        } else {
+            0
+        };
+        let base = u64::from(low & !0xF) | u64::from(high) << 32;
+        (low & 1 == 0 && base != 0).then_some(base)
+    }
+
+    /// Lets the function answer at its memory addresses.
+    pub fn enable_memory(&self, ring0: Ring0) {
+        self.set_command(ring0, MEMORY);
+    }
+
+    /// Gives the function the right to read and write memory.
+    pub fn enable_bus_master(&self, ring0: Ring0) {
+        self.set_command(ring0, BUS_MASTER);
+    }
+
+    fn set_command(&self, ring0: Ring0, bits: u32) {
+        let command = self.read(ring0, COMMAND) & 0xFFFF; // the upper half is status, cleared by writing ones
+        self.write(ring0, COMMAND, command | bits);
     }
 
     /// Takes the right to read and write memory from the function, and its interrupt pin.
@@ -109,7 +143,7 @@ impl Function {
     /// Waits until a PCI Express function has no request of its own under way. Returns whether that came true in time;
     /// always true for one that cannot tell.
     pub fn drain(&self, ring0: Ring0, clock: &Clock) -> bool {
-        let Some(express) = self.capability(ring0, EXPRESS) else {
+        let Some(express) = self.capabilities(ring0, EXPRESS).next() else {
             return true;
         };
         clock

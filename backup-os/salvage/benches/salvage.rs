@@ -35,6 +35,7 @@ fn main() {
             readings: None,
             failover: 1,
             suspect: None,
+            warm_pages: 0,
         };
         let mut best = Duration::MAX;
         let mut saved = None;

@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         readings: None,
         failover: 0,
         suspect: None,
+        warm_pages: 0,
     };
     let mut area = vec![0; 46 << 20];
     let mut retained = vec![0; 4 << 20];

@@ -40,6 +40,8 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     pub namespaces: Namespaces,
     /// Offsets of open files that an interrupted call has moved, by address of `struct file`.
     pub positions: HashMap<Kva, u64>,
+    /// Sockets that interrupted calls hold locked, with nothing unfinished.
+    pub locked: HashSet<Kva>,
     /// Sockets that processes to be recorded hold.
     pub sockets: HashSet<Kva>,
     /// How deep in what is on its way in sockets the present object lies.
@@ -79,6 +81,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             now,
             namespaces,
             positions: HashMap::new(),
+            locked: HashSet::new(),
             sockets: HashSet::new(),
             nesting: 0,
             tally: Summary::default(),

@@ -27,47 +27,32 @@ use shared_region::context::{frame_kind, DirtyFile, FrameRun, Lost, PagePart};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
-/// File systems that are looked at.
-const MAX_FILE_SYSTEMS: u64 = 1 << 12;
-/// Inodes of one of them.
-const MAX_INODES: u64 = 1 << 24;
 /// `SB_RDONLY`.
 const READ_ONLY: u64 = 1;
 /// `FS_REQUIRES_DEV`.
 const REQUIRES_DEV: u64 = 1;
 
 /// Records what the disks of all mounted ext4 do not have: the journals' transactions, and data of files whose inodes are
-/// not recorded already. Returns what is not recorded.
+/// not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
-) -> Vec<Lost> {
-    let mut lost = Vec::new();
-    let Some(head) = context.kernel.prepared.globals.super_blocks else {
-        return lost;
-    };
-    let member = context.kernel.types.layouts.super_block.s_list;
-    let found: Vec<Kva> = context
-        .kernel
-        .list(head, member)
-        .bounded(MAX_FILE_SYSTEMS)
-        .flatten()
-        .collect();
-    for superblock in found {
+) -> (Vec<Lost>, Vec<Kva>) {
+    let (mut lost, mut whole) = (Vec::new(), Vec::new());
+    for superblock in ext4::file_systems(context) {
         if ext4::is_ext4(context, superblock) != Ok(true) {
-            lost.extend(
-                of_another_kind(context, superblock)
-                    .err()
-                    .map(|why| why.lost_of(name(context, superblock))),
-            );
+            let why = of_another_kind(context, superblock).err();
+            lost.extend(why.map(|why| why.lost_of(name(context, superblock))));
             continue;
         }
-        if let Err(why) = file_system(context, writer, retained, superblock, &mut lost) {
-            lost.push(why.lost_of(name(context, superblock)));
+        match file_system(context, writer, retained, superblock, &mut lost) {
+            Ok(true) => whole.push(superblock),
+            Ok(false) => {}
+            Err(why) => lost.push(why.lost_of(name(context, superblock))),
         }
     }
-    lost
+    (lost, whole)
 }
 
 /// Refuses a file system on a disk that is not ext4, if it can be written to: which of its names and attributes its disk has
@@ -82,10 +67,8 @@ fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock
     }
     let kind = inodes::fs_type(context, superblock)?;
     let kind = String::from_utf8_lossy(&kind).into_owned();
-    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
-    let all = context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES);
     let mut behind = 0u64;
-    for inode in all {
+    for inode in ext4::inodes(context, superblock) {
         behind = behind.saturating_add(u64::from(inodes::is_behind(context, inode?)?));
     }
     let detail = alloc::format!("{kind}; its disk is behind in {behind} files");
@@ -106,10 +89,10 @@ fn file_system<M: PhysMem + ?Sized>(
     retained: &mut [u8],
     superblock: Kva,
     lost: &mut Vec<Lost>,
-) -> Result<()> {
+) -> Result<bool> {
     let layouts = &context.kernel.types.layouts;
     if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
-        return Ok(());
+        return Ok(false);
     }
     if ext4::has_inline_data(context, superblock)? {
         lost.push(Refusal::new(reasons::INLINE_DATA, "").lost_of(name(context, superblock)));
@@ -135,9 +118,7 @@ fn file_system<M: PhysMem + ?Sized>(
             Some(names::write(context, writer, superblock, &name, lost)?)
         }
     };
-    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
-    let kernel = context.kernel;
-    for inode in kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES) {
+    for inode in ext4::inodes(context, superblock) {
         let done = inode
             .map_err(Refusal::from)
             .and_then(|inode| one(context, writer, retained, (superblock, inode), paths.as_ref()));
@@ -145,7 +126,7 @@ fn file_system<M: PhysMem + ?Sized>(
             lost.push(why.lost_of(name(context, superblock)));
         }
     }
-    Ok(())
+    Ok(paths.is_none() && !ext4::journal(context, superblock)?.is_null())
 }
 
 fn one<M: PhysMem + ?Sized>(

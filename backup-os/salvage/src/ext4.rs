@@ -7,6 +7,7 @@
 //! the device before, by the extents the dead kernel had in memory.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
+use crate::containers::list::List;
 use crate::context::Context;
 use crate::ext4_table::Table;
 use crate::jbd2::is_uncommitted;
@@ -46,6 +47,10 @@ const INIT_MAX_LEN: u16 = 1 << 15;
 const MAX_DEPTH: u16 = 5;
 /// Extents of a file that are recorded.
 const MAX_RUNS: usize = 1 << 16;
+/// File systems that are looked at.
+const MAX_FILE_SYSTEMS: u64 = 1 << 12;
+/// Inodes of one of them.
+const MAX_INODES: u64 = 1 << 24;
 /// Nodes of a tree that are read.
 const MAX_NODES: u32 = 1 << 12;
 
@@ -100,6 +105,43 @@ pub struct Ahead {
     pub content: bool,
 }
 
+/// The superblocks of all mounted file systems.
+pub fn file_systems<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
+    let Some(head) = context.kernel.prepared.globals.super_blocks else {
+        return Vec::new();
+    };
+    let member = context.kernel.types.layouts.super_block.s_list;
+    let all = context.kernel.list(head, member).bounded(MAX_FILE_SYSTEMS);
+    all.flatten().collect()
+}
+
+/// The superblocks of those that ext4 serves.
+pub fn mounted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
+    let mut all = file_systems(context);
+    all.retain(|&superblock| is_ext4(context, superblock) == Ok(true));
+    all
+}
+
+/// The journal of a file system, null if it has none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn journal<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Kva> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(Kva::NULL);
+    };
+    Ok(mem.ptr(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_journal)?)
+}
+
+/// Every inode of a file system that is in memory.
+pub fn inodes<'k, 'm, M: PhysMem + ?Sized>(context: &Context<'k, 'm, M>, superblock: Kva) -> List<'k, 'm, M> {
+    let layouts = &context.kernel.types.layouts;
+    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
+    context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES)
+}
+
 /// Whether a file system is served by ext4.
 pub fn is_ext4<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
     let layouts = &context.kernel.types.layouts;
@@ -119,7 +161,7 @@ pub fn ahead<M: PhysMem + ?Sized>(
 ) -> Result<Ahead> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let (Some(own), Some(mounted), Some(log)) = (&layouts.ext4_inode, &layouts.ext4_super, &layouts.journal) else {
+    let (Some(own), Some(_), Some(log)) = (&layouts.ext4_inode, &layouts.ext4_super, &layouts.journal) else {
         return Ok(Ahead {
             inode: true,
             content: true,
@@ -127,7 +169,7 @@ pub fn ahead<M: PhysMem + ?Sized>(
     };
     let info = inode.back(u64::from(own.vfs_inode.offset));
     let resized = mem.uint(info, own.i_disksize)? != size;
-    let journal = mem.ptr(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_journal)?;
+    let journal = journal(context, superblock)?;
     if journal.is_null() {
         // Without a journal nothing tells what has been written.
         return Ok(Ahead {

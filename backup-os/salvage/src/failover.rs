@@ -23,6 +23,7 @@ use crate::refusal::Refusal;
 use crate::sockets;
 use crate::sysv_ipc;
 use crate::tasks::{self, ProcessEntry};
+use crate::warm_cache;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use shared_region::context::{Lost, Summary};
@@ -74,6 +75,8 @@ pub struct Input<'i> {
     pub failover: u64,
     /// The CPU that hung, if it was not a panic.
     pub suspect: Option<usize>,
+    /// Pages that disks have as well and that are kept all the same, at most.
+    pub warm_pages: u64,
 }
 
 /// What [`run`] did.
@@ -118,8 +121,9 @@ pub fn run<M: PhysMem + ?Sized>(
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
     for entry in chosen() {
-        let moved = process::moved_files(&context, entry);
-        context.positions.extend(moved);
+        let left = process::left_by_calls(&context, entry);
+        context.positions.extend(left.moved);
+        context.locked.extend(left.locked);
     }
     context.sockets = sockets::held(&context, chosen());
     let mut lost: Vec<(u32, Lost)> = Vec::new();
@@ -156,8 +160,9 @@ pub fn run<M: PhysMem + ?Sized>(
     lost.extend(of_machine.into_iter().map(|lost| (0, lost)));
     let queues = mqueue::write_all(&mut context, &mut writer);
     lost.extend(queues.into_iter().map(|lost| (0, lost)));
-    let of_files = dirty_files::write(&mut context, &mut writer, retained);
+    let (of_files, whole) = dirty_files::write(&mut context, &mut writer, retained);
     lost.extend(of_files.into_iter().map(|lost| (0, lost)));
+    warm_cache::write(&mut context, &mut writer, retained, &whole, input.warm_pages);
 
     writer.reserve(0);
     let summary = context.tally;

@@ -66,6 +66,7 @@ crate::mirrors! {
         i_writecount: Field = "i_writecount.counter",
         i_flctx: Field,
         i_generation: Field,
+        i_version: Field = "i_version.counter",
         i_sb_list: Field,
         i_dentry: Field,
     }

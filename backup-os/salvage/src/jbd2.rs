@@ -183,8 +183,7 @@ struct Walk<'c, 'k, 'm, M: PhysMem + ?Sized> {
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Option<Record>> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let (Some(mounted), Some(own), Some(transaction), Some(head), Some(table), Some(revoked)) = (
-        &layouts.ext4_super,
+    let (Some(own), Some(transaction), Some(head), Some(table), Some(revoked)) = (
         &layouts.journal,
         &layouts.transaction,
         &layouts.journal_head,
@@ -193,7 +192,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
     ) else {
         return Ok(None);
     };
-    let journal = mem.ptr(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_journal)?;
+    let journal = ext4::journal(context, superblock)?;
     if journal.is_null() {
         return Ok(None);
     }

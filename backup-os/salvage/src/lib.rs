@@ -125,3 +125,4 @@ pub mod types;
 pub mod user_memory;
 pub mod vma_flags;
 pub mod vmcoreinfo;
+pub mod warm_cache;

@@ -27,8 +27,6 @@ use shared_region::ext4_dir;
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
-/// Inodes of one file system.
-const MAX_INODES: u64 = 1 << 24;
 /// Blocks of one directory.
 const MAX_BLOCKS: usize = 1 << 16;
 /// `S_IFLNK`.
@@ -121,9 +119,8 @@ fn inodes<M: PhysMem + ?Sized>(
 ) -> BTreeMap<u64, Kva> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
     let mut found = BTreeMap::new();
-    for inode in context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES) {
+    for inode in ext4::inodes(context, superblock) {
         let one = inode
             .map_err(Refusal::from)
             .and_then(|inode| Ok((mem.uint(inode, layouts.inode.i_ino)?, inode)));

@@ -21,6 +21,7 @@ crate::mirrors! {
         host: Field,
         i_pages: Field,
         i_mmap_writable: Field = "i_mmap_writable.counter",
+        nrpages: Field,
         a_ops: Field,
     }
 

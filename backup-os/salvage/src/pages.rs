@@ -127,6 +127,13 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
         section?.get((pfn & SECTION.wrapping_sub(1)) as usize..)
     }
 
+    /// The flags of a `struct page` in place.
+    #[inline]
+    pub fn flags_of(&self, page: &RawPage) -> u64 {
+        let word = page.get(self.flags..).and_then(<[u8]>::first_chunk);
+        word.map_or(0, |&bytes| u64::from_le_bytes(bytes))
+    }
+
     /// What tells ordinary memory, for use in a tight loop.
     pub fn plain(&self) -> Plain {
         Plain {
@@ -147,7 +154,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
                 .and_then(<[u8]>::first_chunk)
                 .map_or(0, |&bytes| u64::from_le_bytes(bytes))
         };
-        let flags = word(self.flags);
+        let flags = self.flags_of(page);
         if flags & self.poison_mask != 0 {
             return FrameSort::Poisoned;
         }

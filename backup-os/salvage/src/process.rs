@@ -193,17 +193,17 @@ fn write_space<M: PhysMem + ?Sized>(
     Ok(())
 }
 
-/// Offsets of files that calls of this process's threads have moved. What goes wrong here goes wrong again, and is
-/// reported, when the process is recorded.
-pub fn moved_files<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: &ProcessEntry) -> Vec<(Kva, u64)> {
+/// What calls of this process's threads have left of objects that others have as well. What goes wrong here goes wrong again,
+/// and is reported, when the process is recorded.
+pub fn left_by_calls<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: &ProcessEntry) -> interrupted::Left {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
-    let found = || -> Result<Vec<(Kva, u64)>> {
+    let found = || -> Result<interrupted::Left> {
         let mem = &kernel.mem;
         let mm = mem.ptr(entry.leader, layouts.task.mm)?;
         let signal = mem.ptr(entry.leader, layouts.task.signal)?;
         if mm.is_null() || entry.exit_state != 0 {
-            return Ok(Vec::new());
+            return Ok(interrupted::Left::default());
         }
         let tables = mm::tables(context, mm)?;
         let descriptors = interrupted::descriptors(context, mem.ptr(entry.leader, layouts.task.files)?)?;
@@ -220,7 +220,7 @@ pub fn moved_files<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: &Pr
                 });
             }
         }
-        Ok(interrupted::moved_files(context, &views))
+        Ok(interrupted::left(context, &views))
     };
     found().unwrap_or_default()
 }

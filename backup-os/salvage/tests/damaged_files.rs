@@ -36,6 +36,7 @@ fn salvage(bytes: &[u8], prepared: &Prepared, area: &mut [u8], retained: &mut [u
         readings: None,
         failover: 1,
         suspect: None,
+        warm_pages: 0,
     };
     run(&Kernel::new(&image, prepared), &input, area, retained).expect("the area has room");
     let stream = Stream::open(area).expect("the stream is whole");

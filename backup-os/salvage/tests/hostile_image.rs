@@ -61,6 +61,7 @@ fn look(image: &Image<'_>, prepared: &Prepared, known: &[Thread]) -> usize {
         readings: None,
         failover: 1,
         suspect: None,
+        warm_pages: 1 << 16,
     };
     let saved = run(&kernel, &input, &mut area, &mut retained).expect("the area has room");
     let stream = Stream::open(&area).expect("the stream is whole");

@@ -37,6 +37,7 @@ fn everything() -> Input<'static> {
         readings: None,
         failover: 7,
         suspect: None,
+        warm_pages: 0,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The loader's own command line.
 
 use alloc::{string::String, vec::Vec};
-use shared_region::control::HangLimit;
+use shared_region::control::{warm_cache_word, HangLimit, WARM_CACHE};
 
 /// What to do when the backup OS does not start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Options {
     /// `hang-cpu=`, `hang-thread=`, `hang-livelock=`, `hang-stalled=`, `hang-successor=`, each `off`, `default` or seconds: words
     /// of `shared_region::control::ControlWords::hang_limits`.
     pub hang_limits: [u64; HangLimit::ALL.len()],
+    /// `warm-cache=`, `off`, `default` or megabytes: the word `shared_region::control::ControlWords::warm_cache`.
+    pub warm_cache: u64,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             standby: false,
             inject: 0,
             hang_limits: [0; HangLimit::ALL.len()],
+            warm_cache: 0,
         }
     }
 }
@@ -66,6 +69,9 @@ impl Options {
                 Some(("standby", "off")) => options.standby = false,
                 Some(("inject", value)) if number(value).is_some() => {
                     options.inject = number(value).unwrap_or_default();
+                }
+                Some((WARM_CACHE, value)) if warm_cache_word(value).is_some() => {
+                    options.warm_cache = warm_cache_word(value).unwrap_or_default();
                 }
                 Some((name, value)) => {
                     let limit = HangLimit::ALL
@@ -111,6 +117,15 @@ mod tests {
             Options::parse(b"hang-cpu=20 hang-thread=off hang-livelock=default hang-stalled=0 hang-successor=5");
         assert_eq!(options.hang_limits, [20_000, HangLimit::OFF, 0, 0, 5_000]);
         assert_eq!(unknown, ["hang-stalled=0"]);
+    }
+
+    #[test]
+    fn the_warm_cache_is_megabytes_or_off() {
+        for (text, word) in [("off", u64::MAX), ("default", 0), ("2048", 2048)] {
+            let (options, unknown) = Options::parse(alloc::format!("warm-cache={text}").as_bytes());
+            assert_eq!((options.warm_cache, unknown.len()), (word, 0));
+        }
+        assert_eq!(Options::parse(b"warm-cache=much").1, ["warm-cache=much"]);
     }
 
     #[test]

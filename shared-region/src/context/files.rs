@@ -278,3 +278,19 @@ pub struct Pipe {
     /// See `readers`.
     pub writers: u32,
 }
+
+/// A file of which pages are kept that its disk has as well ([`crate::record::Kind::CachedFile`]), so that nobody need read
+/// them again. They follow as [`crate::record::Kind::CachedFrames`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedFile {
+    /// Device number of the file system.
+    pub device: u64,
+    /// Inode number.
+    pub number: u64,
+    /// Generation.
+    pub generation: u32,
+    /// Bytes.
+    pub size: u64,
+    /// The number that every change of the file increments (`i_version`).
+    pub version: u64,
+}

@@ -57,6 +57,7 @@ pub fn run() -> Result<Infallible> {
     let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;
     start_pids_at(FIRST_USER_PID);
     let hand_over = takeover.complete()?;
+    takeover::network::let_in();
     takeover::fail_at::here(FailAt::Init);
 
     let init = cmdline

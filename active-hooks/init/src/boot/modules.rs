@@ -2,7 +2,13 @@
 
 use super::{cmdline::Cmdline, log};
 use orthros_device::Device;
-use std::{fs, fs::File, io, path::Path};
+use std::{
+    fs,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 /// The list of modules to load: absolute paths, one a line, in the order of their dependencies.
 pub const LIST: &str = "/lib/orthros/modules";
@@ -13,15 +19,79 @@ const PREFIX: &str = "orthros.";
 /// Words with the prefix that are for this program.
 const OURS: [&str; 3] = ["init", "successor", "uncommitted"];
 
-/// Loads what the list names. What cannot be loaded is warned of: the root file system tells whether it was needed.
-pub fn load_list(list: &str) {
+/// The driver of cards that the backup OS can hold.
+const NETWORK: &str = "virtio_net.ko";
+const NETWORK_DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
+
+/// What comes later.
+enum Later {
+    /// A module, open: by then its file is out of reach.
+    Module(PathBuf, File),
+    /// A device that was taken from a driver that is built in.
+    Device(String),
+}
+
+static LATER: Mutex<Vec<Later>> = Mutex::new(Vec::new());
+
+fn put_off(what: Later) {
+    if let Ok(mut later) = LATER.lock() {
+        later.push(what);
+    }
+}
+
+/// Loads what the list names, but for the driver of the network if that is to come later ([`load_later`]); if it is built in, its
+/// devices are taken from it. What cannot be loaded is warned of: the root file system tells whether it was needed.
+pub fn load_list(list: &str, network_later: bool) {
     let text = match fs::read_to_string(list) {
         Ok(text) => text,
         Err(error) => return log::warning(format_args!("no modules are loaded: {list}: {error}")),
     };
     for path in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Err(error) = load(Path::new(path), "") {
-            log::warning(format_args!("module {path}: {error}"));
+        let path = Path::new(path);
+        let done = if network_later && path.ends_with(NETWORK) {
+            File::open(path).map(|file| put_off(Later::Module(path.to_owned(), file)))
+        } else {
+            load(path, "")
+        };
+        if let Err(error) = done {
+            log::warning(format_args!("module {}: {error}", path.display()));
+        }
+    }
+    if network_later {
+        part_network();
+    }
+}
+
+/// Takes from the driver of the network what it has found already.
+fn part_network() {
+    let entries = fs::read_dir(NETWORK_DRIVER).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for device in names.filter(|name| name.starts_with("virtio")) {
+        match fs::write(format!("{NETWORK_DRIVER}/unbind"), &device) {
+            Ok(()) => put_off(Later::Device(device)),
+            Err(error) => log::warning(format_args!("{device} stays with its driver: {error}")),
+        }
+    }
+}
+
+/// Whether anything was put off.
+pub fn are_put_off() -> bool {
+    LATER.lock().is_ok_and(|later| !later.is_empty())
+}
+
+/// Does what was put off.
+pub fn load_later() {
+    let later = LATER.lock().map(|mut later| std::mem::take(&mut *later));
+    for what in later.unwrap_or_default() {
+        let (name, done) = match what {
+            Later::Module(path, file) => (path.display().to_string(), load_file(&file, "")),
+            Later::Device(device) => {
+                let done = fs::write(format!("{NETWORK_DRIVER}/bind"), &device);
+                (device, done)
+            }
+        };
+        if let Err(error) = done {
+            log::warning(format_args!("{name}: {error}"));
         }
     }
 }
@@ -53,9 +123,12 @@ pub fn load_orthros(cmdline: &Cmdline) -> Option<Device> {
 }
 
 fn load(path: &Path, parameters: &str) -> io::Result<()> {
-    let file = File::open(path)?;
+    load_file(&File::open(path)?, parameters)
+}
+
+fn load_file(file: &File, parameters: &str) -> io::Result<()> {
     let parameters = std::ffi::CString::new(parameters)?;
-    match rustix::system::finit_module(&file, &parameters, 0) {
+    match rustix::system::finit_module(file, &parameters, 0) {
         // Loaded already, or built in.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),

@@ -5,9 +5,9 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring, Lost,
-        Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue, Process,
-        PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring,
+        Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue,
+        Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -108,6 +108,8 @@ pub struct World<'a> {
     pub names: Vec<Names>,
     /// What their inodes are.
     pub nodes: Vec<Node>,
+    /// Files with pages that their disks have as well, the most wanted first.
+    pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
     /// Pipes.
@@ -215,6 +217,14 @@ impl<'a> World<'a> {
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::CachedFile => {
+                let (record, frames) = (record.decode().map_err(text)?, Vec::new());
+                self.cached.push((owner, Content { record, frames }));
+            }
+            Kind::CachedFrames => match self.cached.last_mut() {
+                Some((id, file)) if *id == owner => file.frames.push(record.payload),
+                _ => return Err("cached frames that belong to nothing".into()),
+            },
             Kind::Names => self.names.push(record.decode().map_err(text)?),
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,

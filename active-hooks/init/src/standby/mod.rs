@@ -13,7 +13,7 @@ mod scrub;
 use crate::{
     boot::{log, modules},
     restore::meter::{self, Part},
-    takeover::{clock, haste::Haste},
+    takeover::{clock, haste::Haste, network},
 };
 use anyhow::{bail, Context, Result};
 use orthros_device::{Device, Region};
@@ -44,7 +44,9 @@ pub fn rest(device: Option<&Device>, started: u64, successor: bool) -> Rested {
     let sleeps = |(_, region): &(_, Region)| region.standby() == Ok(StandbyState::Starting);
     let Some((device, region)) = region.filter(sleeps) else {
         let haste = successor.then(Haste::begin);
-        modules::load_list(modules::LIST);
+        let held = |device: &Device| Some(network::is_held(&device.region().ok()?));
+        let network_later = successor && device.and_then(held) == Some(true);
+        modules::load_list(modules::LIST, network_later);
         return Rested { started, haste };
     };
     let woken = sleep(device, &region).and_then(|(rested, joining)| {
@@ -63,7 +65,7 @@ pub fn rest(device: Option<&Device>, started: u64, successor: bool) -> Rested {
 
 fn sleep(device: &Device, region: &Region) -> Result<(Rested, drivers::Joining)> {
     let parted = drivers::part().context("/sys/bus")?;
-    modules::load_list(modules::LIST);
+    modules::load_list(modules::LIST, false);
     let joining = parted.joining();
     let disks = disks()?;
     if !disks.is_empty() {

@@ -1,7 +1,7 @@
 //! The dead kernel's RAM, added block by block.
 
-use super::fail_at;
-use crate::boot::log;
+use super::{disk, fail_at, warm_cache};
+use crate::{boot::log, restore::world::World};
 use orthros_device::{Device, Region};
 use shared_region::{
     fail_at::FailAt,
@@ -9,7 +9,7 @@ use shared_region::{
     layout::{HEADER, NURSERY_SIZE, REGION_SIZE, RETAINED},
     PAGE_SIZE,
 };
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 const MEMORY: &str = "/sys/devices/system/memory";
 /// e820 type of RAM.
@@ -56,10 +56,46 @@ impl Later {
     }
 }
 
+/// Frames by blocks of memory.
+#[derive(Debug, Default)]
+pub struct Frames {
+    block_size: u64,
+    /// By the address of the block.
+    counts: BTreeMap<u64, u64>,
+}
+
+impl Frames {
+    /// Counts a run of them.
+    pub fn count(&mut self, pfn: u64, pages: u64) {
+        let (mut at, end) = (pfn * PAGE_SIZE, (pfn + pages) * PAGE_SIZE);
+        while at < end {
+            let block = at / self.block_size * self.block_size;
+            let stop = end.min(block + self.block_size);
+            *self.counts.entry(block).or_default() += (stop - at) / PAGE_SIZE;
+            at = stop;
+        }
+    }
+
+    fn of(&self, block: u64) -> u64 {
+        self.counts.get(&block).copied().unwrap_or(0)
+    }
+}
+
+/// A block that can be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    /// Its address.
+    at: u64,
+    /// Retained frames for which processes or disks wait.
+    needed: u64,
+    /// Other retained frames.
+    kept: u64,
+}
+
 /// Adds of everything that was RAM, except for the region, what this kernel has already, and the nursery that becomes the
-/// next reservation, what is needed at first: all blocks with retained frames, and enough others for `room` bytes to be
-/// read. A block that cannot be added is told, and the others are.
-pub fn add(device: &Device, region: &Region, room: u64) -> Later {
+/// next reservation, what is needed at first: all blocks with retained frames for which somebody waits, and enough others for
+/// what lies on disks to be read. A block that cannot be added is told, and the others are.
+pub fn add(device: &Device, region: &Region, world: Option<&World<'_>>) -> Later {
     let header = match Header::parse(&region.copy(HEADER, HEADER.size as usize)) {
         Ok(header) => header,
         Err(error) => {
@@ -74,8 +110,18 @@ pub fn add(device: &Device, region: &Region, room: u64) -> Later {
         return Later::default();
     };
     let blocks = plan(&header, block_size);
-    let retained = blocks.iter().map(|&block| (block, retained(region, block, block_size)));
-    let (first, blocks) = split(retained.collect(), block_size, room);
+    let mut warm = Frames {
+        block_size,
+        ..Frames::default()
+    };
+    world.into_iter().for_each(|world| warm_cache::frames(world, &mut warm));
+    let blocks = blocks.into_iter().map(|at| {
+        let retained = retained(region, at, block_size);
+        let kept = warm.of(at).min(retained);
+        let needed = retained - kept;
+        Block { at, needed, kept }
+    });
+    let (first, blocks) = split(blocks.collect(), block_size, world.map_or(0, disk::room));
     add_all(device, &first, block_size);
     let mut later = Later {
         blocks,
@@ -88,27 +134,25 @@ pub fn add(device: &Device, region: &Region, room: u64) -> Later {
     later
 }
 
-/// Divides blocks, each with its number of retained frames, into those that are added at first, in the order in which they
-/// are, and the others.
-fn split(mut blocks: Vec<(u64, u64)>, block_size: u64, room: u64) -> (Vec<u64>, Vec<u64>) {
+/// Divides blocks into those that are added at first, in the order in which they are, and the others.
+fn split(mut blocks: Vec<Block>, block_size: u64, room: u64) -> (Vec<u64>, Vec<u64>) {
     // Each block needs memory for its page structures, which must come from what is free already. The first needs none, and
     // comes last: what is free in it, between frames and what the firmware keeps, is what page structures would be made of
     // next, rather than of larger pieces of others. Under emulation that is slow where programs have run.
-    blocks.sort_by_key(|&(block, retained)| (block == 0, retained));
-    let free = |retained: u64| block_size.saturating_sub(retained * PAGE_SIZE);
-    let copies: u64 = blocks.iter().map(|&(_, retained)| retained * PAGE_SIZE).sum();
+    blocks.sort_by_key(|block| (block.at == 0, block.needed, block.kept));
+    let free = |block: &Block| block_size.saturating_sub((block.needed + block.kept) * PAGE_SIZE);
+    let copies: u64 = blocks.iter().map(|block| block.needed * PAGE_SIZE).sum();
     let wanted = copies.saturating_add(room).saturating_add(AT_FIRST);
-    let with_frames = blocks.iter().filter(|&&(_, retained)| retained != 0);
-    let mut found: u64 = with_frames.map(|&(_, retained)| free(retained)).sum();
+    let mut found: u64 = blocks.iter().filter(|block| block.needed != 0).map(free).sum();
     let (mut first, mut later) = (Vec::new(), Vec::new());
-    for (block, retained) in blocks {
-        if retained != 0 || found < wanted || first.is_empty() {
-            first.push(block);
-            if retained == 0 {
-                found += block_size;
+    for block in blocks {
+        if block.needed != 0 || found < wanted || first.is_empty() {
+            first.push(block.at);
+            if block.needed == 0 {
+                found += free(&block);
             }
         } else {
-            later.push(block);
+            later.push(block.at);
         }
     }
     (first, later)
@@ -218,25 +262,32 @@ mod tests {
 
     #[test]
     fn frames_and_enough_free_memory_come_first() {
-        let blocks = vec![
-            (0, 7),
-            (1, 0),
-            (2, 0),
-            (3, 32768),
-            (4, 0),
-            (5, 0),
-            (6, 0),
-            (7, 0),
-            (8, 0),
-        ];
+        let block = |at, needed| Block { at, needed, kept: 0 };
+        let mut blocks: Vec<Block> = (0..9).map(|at| block(at, 0)).collect();
+        (blocks[0].needed, blocks[3].needed) = (7, 32768);
         // One with frames has next to all of its 128 MB free, another none: four are needed for what is free, one for copies
         // of the frames, one because of the seven.
         let (first, later) = split(blocks.clone(), 128 * MB, 0);
         assert_eq!((first, later), (vec![1, 2, 4, 5, 6, 3, 0], vec![7, 8]));
         let (first, later) = split(blocks.clone(), 128 * MB, 200 * MB);
         assert_eq!((first, later), (vec![1, 2, 4, 5, 6, 7, 3, 0], vec![8]));
-        let (first, later) = split(blocks, 1024 * MB, 0);
+        let (first, later) = split(blocks.clone(), 1024 * MB, 0);
         assert_eq!((first, later), (vec![1, 3, 0], vec![2, 4, 5, 6, 7, 8]));
+        // What only may be of use again is not waited for, and is no free memory.
+        (blocks[1].kept, blocks[2].kept) = (32768, 16384);
+        let (first, later) = split(blocks, 128 * MB, 0);
+        assert_eq!((first, later), (vec![4, 5, 6, 7, 8, 3, 0], vec![2, 1]));
+    }
+
+    #[test]
+    fn frames_are_counted_by_block() {
+        let mut frames = Frames {
+            block_size: 128 * MB,
+            ..Frames::default()
+        };
+        frames.count(32760, 16);
+        frames.count(3, 1);
+        assert_eq!([0, 128 * MB, 256 * MB].map(|block| frames.of(block)), [9, 8, 0]);
     }
 
     #[test]

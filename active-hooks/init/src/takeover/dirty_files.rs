@@ -55,7 +55,7 @@ pub fn put_back(
         let anew = world.inodes.get(id).filter(|_| rewritten.contains(id));
         let fd = match anew {
             Some(inode) => by_name(&inode.record.path),
-            None => handles::to_write(world, record.device, record.number, record.generation),
+            None => handles::regular(world, record.device, record.number, record.generation, OFlags::WRONLY),
         };
         match one(fd, file, host, alive, deadline) {
             Ok((filled, bytes)) => {
@@ -137,7 +137,7 @@ fn bytes_within(run: &FrameRun, size: u64) -> u64 {
 }
 
 /// The same runs, in lists of so many pages at most as are put back between two signs of life.
-fn stretches(runs: impl Iterator<Item = FrameRun>) -> Vec<Vec<FrameRun>> {
+pub fn stretches(runs: impl Iterator<Item = FrameRun>) -> Vec<Vec<FrameRun>> {
     let (mut all, mut pages) = (Vec::<Vec<FrameRun>>::new(), STRETCH);
     for run in runs {
         let mut at = 0;

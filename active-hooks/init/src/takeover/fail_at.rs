@@ -1,12 +1,12 @@
-//! Fails on purpose at a chosen step, for tests: [`shared_region::fail_at`].
+//! Fails on purpose at a chosen step, or is slow, for tests: [`shared_region::fail_at`].
 
 use super::earlier;
 use crate::boot::log;
 use orthros_device::{Device, Region};
 use shared_region::{
     control::{ControlWords, WatchState},
-    device::{test_kind, Test},
-    fail_at::{self, FailAt, FailHow},
+    device::{test_kind, Mark, Test},
+    fail_at::{self, FailAt, FailHow, SLOW_MS},
 };
 use std::{
     fs,
@@ -49,6 +49,7 @@ pub fn here(step: FailAt) {
         FailHow::Panic => fs::write("/proc/sysrq-trigger", "c").map_err(|error| error.to_string()),
         FailHow::Hang => hang().map_err(|error| error.to_string()),
         FailHow::Stall => stand_still(),
+        FailHow::Slow => dawdle().map_err(|error| error.to_string()),
     };
     if let Err(error) = done {
         log::error(format_args!("it does not: {error}"));
@@ -77,6 +78,23 @@ fn hang() -> Result<(), orthros_device::DeviceError> {
     };
     Device::open()?.test(test)?;
     thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
+
+/// Takes its time, and moves the heartbeat meanwhile.
+fn dawdle() -> Result<(), orthros_device::DeviceError> {
+    CHOSEN.store(0, Ordering::Relaxed);
+    let (device, since) = (Device::open()?, Instant::now());
+    let alive = Mark {
+        event: u64::MAX,
+        phase: u64::MAX,
+        tsc: 0,
+        resumed: 0,
+    };
+    while since.elapsed() < Duration::from_millis(SLOW_MS) {
+        device.mark(alive)?;
+        thread::sleep(Duration::from_secs(1));
+    }
     Ok(())
 }
 

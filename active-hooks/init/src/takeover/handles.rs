@@ -87,21 +87,14 @@ pub fn on_mount(mount: &impl AsFd, number: u64, generation: u32, access: OFlags)
     same.then_some(fd)
 }
 
-/// Opens a regular file of ext4 for writing by its number and generation, if it is there.
-pub fn to_write(world: &World<'_>, device: u64, number: u64, generation: u32) -> Option<OwnedFd> {
-    by_handle(
-        world,
-        device,
-        number,
-        generation,
-        OFlags::WRONLY | OFlags::NONBLOCK,
-        |fd| {
-            let found = rustix::fs::fstat(fd);
-            let regular = |mode: u32| mode & libc::S_IFMT == libc::S_IFREG;
-            found.is_ok_and(|found| found.st_ino == number && regular(found.st_mode))
-                && sys::generation(fd.as_fd()).is_ok_and(|found| found == generation)
-        },
-    )
+/// Opens a regular file of ext4 by its number and generation, if it is there.
+pub fn regular(world: &World<'_>, device: u64, number: u64, generation: u32, access: OFlags) -> Option<OwnedFd> {
+    by_handle(world, device, number, generation, access | OFlags::NONBLOCK, |fd| {
+        let found = rustix::fs::fstat(fd);
+        let regular = |mode: u32| mode & libc::S_IFMT == libc::S_IFREG;
+        found.is_ok_and(|found| found.st_ino == number && regular(found.st_mode))
+            && sys::generation(fd.as_fd()).is_ok_and(|found| found == generation)
+    })
 }
 
 /// Another name of the recorded file in the same directory as `path`: what it was called before it was renamed.

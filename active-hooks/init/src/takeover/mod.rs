@@ -25,6 +25,7 @@ pub mod network;
 pub mod plan;
 pub mod report;
 pub mod units;
+pub mod warm_cache;
 
 use self::haste::Haste;
 use crate::{
@@ -40,14 +41,14 @@ use crate::{
 use anyhow::{bail, Result};
 use orthros_device::{Device, Region};
 use shared_region::{
-    context::FileCache,
+    context::{FileCache, Id},
     control::{Cause, CommitPoint, ControlWords, SalvageGate, SuccessorPhase},
     device::Mark,
     fail_at::FailAt,
     record::Stream,
     timeline::Event,
 };
-use std::mem::offset_of;
+use std::{collections::BTreeMap, mem::offset_of};
 
 /// What this boot is.
 pub enum Role {
@@ -100,6 +101,8 @@ struct Inner {
     earlier: earlier::Earlier,
     /// `None` if journals, and files that no protected process holds, are left as an ordinary crash leaves them.
     committed: Option<journal::Committed>,
+    /// See [`warm_cache::versions`].
+    versions: BTreeMap<Id, u64>,
     /// RAM in pages at boot, and of the old kernel.
     ram: (u64, u64),
 }
@@ -176,8 +179,9 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     // It stays mapped until this program gives way to the real init: the records are read where they lie.
     let region: &'static Region = Box::leak(Box::new(region));
     let saved = meter::at(Part::Records, || Saved::read(region));
-    let room = saved.as_ref().map_or(0, |saved| disk::room(&saved.world));
-    let later = meter::at(Part::Memory, || blocks::add(&device, region, room));
+    let later = meter::at(Part::Memory, || {
+        blocks::add(&device, region, saved.as_ref().map(|saved| &saved.world))
+    });
     phase(&device, Some(Event::MemoryAdded), SuccessorPhase::MemoryAdded, 0);
     fail_at::here(FailAt::Memory);
 
@@ -208,6 +212,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             from_disk,
             earlier,
             committed: None,
+            versions: BTreeMap::new(),
             ram,
         }),
     })
@@ -261,8 +266,9 @@ impl Takeover {
             return Ok(units::HandOver::default());
         };
         fail_at::here(FailAt::Mounted);
-        let hand_over = match inner.saved.take() {
-            Some(saved) => inner.restore(&saved)?,
+        let saved = inner.saved.take();
+        let hand_over = match &saved {
+            Some(saved) => inner.restore(saved)?,
             None => {
                 phase(&inner.device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
                 units::HandOver::default()
@@ -277,7 +283,14 @@ impl Takeover {
             inner.later.add(device);
             let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
             limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
+            let known = saved.as_ref().zip(inner.committed.as_ref());
+            let warm = known
+                .map(|(saved, committed)| warm_cache::Pages::of(&saved.world, &committed.devices, &inner.versions));
             crate::sys::in_background(|| {
+                if let (Some(saved), Some(pages)) = (&saved, &warm) {
+                    let alive = || phase(device, None, SuccessorPhase::Resumed, 0);
+                    pages.put_in(&saved.world, device, &alive);
+                }
                 match device.release() {
                     Ok(done) => log::info(format_args!(
                         "{} frames nobody claimed are free again, after {} ms",
@@ -321,7 +334,9 @@ impl Inner {
                 ..done
             };
         }
+        self.versions = warm_cache::versions(world, device);
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
+        network::let_in();
         let held = network::bring_back(world);
 
         put_back.remarks.extend(restore::sysv_ipc::make(world, device));

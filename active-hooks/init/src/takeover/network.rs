@@ -2,11 +2,24 @@
 //! wire: a segment for a connection that does not stand yet would be answered with a reset.
 
 use super::netlink::{Netlink, Payload, CREATE, EXCL};
-use crate::{boot::log, restore::world::World};
-use shared_region::context::{NetworkAddress, NetworkLink, NetworkRoute};
+use crate::{
+    boot::{log, modules},
+    restore::{
+        meter::{self, Part},
+        world::World,
+    },
+};
+use orthros_device::{Device, DeviceError, Region};
+use shared_region::{
+    context::{NetworkAddress, NetworkLink, NetworkRoute},
+    control::{ControlWords, NetworkHold},
+    device::Mark,
+    timeline::Event,
+};
 use std::{
     collections::BTreeMap,
     fs, io,
+    mem::offset_of,
     time::{Duration, Instant},
 };
 
@@ -38,6 +51,50 @@ const TO_TABLE: u8 = 1;
 const BLACKHOLE: u8 = 6;
 /// How long a link may take to be there.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the backup OS may take to let go of the network, and between two looks.
+const LETTING_GO: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_micros(200);
+
+/// Whether the backup OS holds the network.
+pub fn is_held(region: &Region) -> bool {
+    region.control(offset_of!(ControlWords, network_hold)) == NetworkHold::Holding as u64
+}
+
+/// Loads the drivers of the network that were put off: the backup OS, which holds it, is asked to let go first.
+pub fn let_in() {
+    if !modules::are_put_off() {
+        return;
+    }
+    meter::at(Part::Devices, || {
+        match released() {
+            Ok(true) => {}
+            Ok(false) => log::error(format_args!("network: the backup OS has not let go of it")),
+            Err(error) => log::warning(format_args!("network: {error}; the backup OS is not asked for it")),
+        }
+        modules::load_later();
+    });
+}
+
+/// Whether the backup OS has let go, or did not hold it.
+fn released() -> Result<bool, DeviceError> {
+    let device = Device::open()?;
+    let region = device.region()?;
+    device.mark(Mark {
+        event: Event::NetworkWanted as u64,
+        phase: u64::MAX,
+        tsc: 0,
+        resumed: 0,
+    })?;
+    let since = Instant::now();
+    while is_held(&region) {
+        if since.elapsed() > LETTING_GO {
+            return Ok(false);
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(true)
+}
 
 /// The wire is cut until this is let go.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod bzimage;
 pub mod containers;
+pub mod holding;
 pub mod kallsyms;
 pub mod multiboot2;
 pub mod packed;

@@ -1,6 +1,9 @@
-//! Serves connections of TCP on a port. Both sides send the same numbers, counted up from the first that the client sends, and
+//! Serves connections of TCP on a port. Both sides send the same numbers, counted up from the first that this side sends, and
 //! check what they receive. Once the client's end has come, what was received is counted, and the count sent as the last number
 //! behind [`END`]. Says what is wrong on standard output, and then closes the connection.
+//!
+//! This side speaks first: QEMU's user network loses what it holds for a guest that repeats its SYN-ACK, so a client does
+//! well to send nothing before it has heard something.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -38,9 +41,9 @@ impl Stream {
         }
     }
 
-    /// Receives until the end; the first number has come already.
+    /// Receives until the end.
     fn receive(&self, mut connection: TcpStream) -> io::Result<()> {
-        let mut number = self.first + 1;
+        let mut number = self.first;
         let mut rest = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -66,11 +69,9 @@ impl Stream {
     }
 }
 
-fn serve(mut connection: TcpStream, pause: Duration) -> io::Result<()> {
-    let mut first = [0; 8];
-    connection.read_exact(&mut first)?;
+fn serve(connection: &TcpStream, first: u64, pause: Duration) -> io::Result<()> {
     let stream = Stream {
-        first: u64::from_le_bytes(first),
+        first,
         pause,
         received: Arc::new(AtomicU64::new(END)),
     };
@@ -101,10 +102,12 @@ fn main() -> io::Result<()> {
         .next()
         .map_or(Ok(20), |pause| pause.parse().map_err(|_| usage()))?;
     let listener = TcpListener::bind(("0.0.0.0", port))?;
-    for connection in listener.incoming() {
+    for (index, connection) in (0u64..).zip(listener.incoming()) {
         let connection = connection?;
+        // No two connections have the same numbers.
+        let first = index << 40;
         std::thread::spawn(move || {
-            if let Err(error) = serve(connection, Duration::from_millis(pause)) {
+            if let Err(error) = serve(&connection, first, Duration::from_millis(pause)) {
                 println!("{error}");
             }
         });

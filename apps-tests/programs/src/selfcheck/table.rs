@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 /// Why no cell observes what is of no process.
 const WHOLE_FILE_SYSTEMS: &str = "of no process: seen by the scenario `acknowledged`";
+const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
 
 /// Fields of the Essential Context that no cell observes, each with its reason.
 pub const NOT_OBSERVED: &[(&str, &str)] = &[
@@ -60,6 +61,11 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "seen by the scenario `library`: only a hook decides",
     ),
     ("SharedMemory.swapped", "the guests have no swap"),
+    ("CachedFile.device", WARM_CACHE),
+    ("CachedFile.generation", WARM_CACHE),
+    ("CachedFile.number", WARM_CACHE),
+    ("CachedFile.size", WARM_CACHE),
+    ("CachedFile.version", WARM_CACHE),
     ("DirtyFile.ahead", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.device", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.generation", WHOLE_FILE_SYSTEMS),

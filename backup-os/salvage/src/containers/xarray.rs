@@ -178,6 +178,47 @@ impl<'k, 'm, M: PhysMem + ?Sized> XArrayWalk<'k, 'm, M> {
         }
     }
 
+    /// Shows each node of the last level whole: the index of its first slot, its slots, and a bitmap of slots for each mark.
+    /// For arrays of which most slots are in use, and of which each entry is looked at.
+    ///
+    /// # Errors
+    /// A node is not what led to it, or there is no end. What was shown is sound.
+    pub fn leaves(mut self, mut show: impl FnMut(u64, &[u64; SLOTS], &[u64; MARKS])) -> Result<(), WalkError> {
+        if let Some(entry) = self.single.take() {
+            let (mut slots, mut marks) = ([0; SLOTS], [0; MARKS]);
+            slots[0] = entry.value;
+            for (mark, word) in (0u8..).zip(&mut marks) {
+                *word = u64::from(entry.marks & bit(mark) != 0);
+            }
+            show(0, &slots, &marks);
+        }
+        loop {
+            if let Some(to) = self.pending.take() {
+                self.enter(to)?;
+            }
+            let Some(frame) = self.path.last_mut() else {
+                return Ok(());
+            };
+            if frame.shift == 0 {
+                let Some(left) = self.left.checked_sub(SLOTS as u64) else {
+                    return Err(WalkError::new("xarray", frame.node, Reason::Bound(self.bound)));
+                };
+                self.left = left;
+                show(frame.base, &frame.slots, &frame.marks);
+                self.path.pop();
+                continue;
+            }
+            let slot = frame.next;
+            frame.next = slot.saturating_add(1);
+            match frame.slots.get(slot) {
+                None => drop(self.path.pop()),
+                Some(&value) if is_node(value) => self.pending = Some(frame.below(slot, value)?),
+                // An entry for many indices, or none.
+                Some(_) => {}
+            }
+        }
+    }
+
     /// Reads and checks a node and puts it on the path.
     fn enter(&mut self, to: Pending) -> Result<(), WalkError> {
         let object = "xa_node";
@@ -263,21 +304,10 @@ impl<M: PhysMem + ?Sized> Iterator for XArrayWalk<'_, '_, M> {
                 continue;
             }
             if is_node(value) {
-                let node = Kva(value.wrapping_sub(XA_INTERNAL));
-                let Some(shift) = frame.shift.checked_sub(u64::from(XA_CHUNK_SHIFT)) else {
-                    return Some(Err(WalkError::new(
-                        "xa_node",
-                        node,
-                        Reason::BadNode("below the last level"),
-                    )));
-                };
-                self.pending = Some(Pending {
-                    node,
-                    parent: frame.node,
-                    offset: slot as u64,
-                    shift: Some(shift),
-                    base: index,
-                });
+                match frame.below(slot, value) {
+                    Ok(to) => self.pending = Some(to),
+                    Err(error) => return Some(Err(error)),
+                }
                 continue;
             }
             if is_internal(value) {
@@ -301,6 +331,22 @@ impl<M: PhysMem + ?Sized> Iterator for XArrayWalk<'_, '_, M> {
 }
 
 impl Frame {
+    /// The node that a slot leads to.
+    fn below(&self, slot: usize, value: u64) -> Result<Pending, WalkError> {
+        let node = Kva(value.wrapping_sub(XA_INTERNAL));
+        let Some(shift) = self.shift.checked_sub(u64::from(XA_CHUNK_SHIFT)) else {
+            let reason = Reason::BadNode("below the last level");
+            return Err(WalkError::new("xa_node", node, reason));
+        };
+        Ok(Pending {
+            node,
+            parent: self.node,
+            offset: slot as u64,
+            shift: Some(shift),
+            base: self.base | (slot as u64).wrapping_shl(self.shift as u32),
+        })
+    }
+
     fn marks_of(&self, slot: usize) -> u8 {
         (0u8..)
             .zip(self.marks)

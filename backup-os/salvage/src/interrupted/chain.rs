@@ -127,6 +127,11 @@ impl Chain {
         self.links.get(at.checked_sub(1)?).filter(|_| !link.interrupted)
     }
 
+    /// Whether one of these functions lies below the one at `at`.
+    pub fn is_below(&self, at: usize, names: &[&str]) -> bool {
+        self.find(names).is_some_and(|found| found < at)
+    }
+
     /// Whether one of the outer functions is calling one of the inner ones.
     pub fn calls(&self, outer: &[&str], inner: &[&str]) -> bool {
         self.find(outer)

@@ -11,6 +11,7 @@ mod frozen;
 mod restart_block;
 mod socket_calls;
 pub mod stack;
+mod tcp_calls;
 mod terminal_calls;
 mod transfer;
 mod vfork;
@@ -58,6 +59,8 @@ pub struct Decision {
     pub caught: Caught,
     /// An open file whose offset has moved by a part of the call.
     pub moved: Option<(Kva, u64)>,
+    /// A socket whose lock it has, at a place where that is held over nothing unfinished.
+    pub locks: Option<Kva>,
 }
 
 /// A thread, as far as its calls are concerned.
@@ -89,6 +92,7 @@ pub fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: &Thread
         resume: Resume::Registers,
         caught,
         moved: None,
+        locks: None,
     };
     if thread.registers.origin != Origin::Stack || !regs.in_syscall() {
         let caught = if (thread.vdso.0..thread.vdso.1).contains(&regs.ip) {
@@ -152,6 +156,7 @@ pub fn decide_or_ask<M: PhysMem + ?Sized>(
         resume: Resume::Undecided,
         caught: Caught::Syscall(number),
         moved: None,
+        locks: None,
     })
 }
 
@@ -264,6 +269,7 @@ impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
             resume,
             caught: Caught::Syscall(self.number),
             moved: None,
+            locks: None,
         }
     }
 
@@ -344,12 +350,23 @@ impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
     }
 }
 
-/// Offsets that interrupted calls of all these threads have moved.
-pub fn moved_files<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, threads: &[Thread<'_>]) -> Vec<(Kva, u64)> {
-    threads
-        .iter()
-        .filter_map(|thread| decide(context, thread).ok()?.moved)
-        .collect()
+/// What interrupted calls have left of objects that other threads have as well.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Open files with the offsets that they have moved.
+    pub moved: Vec<(Kva, u64)>,
+    /// Sockets that they hold locked, with nothing unfinished.
+    pub locked: Vec<Kva>,
+}
+
+/// What the calls of all these threads have left.
+pub fn left<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, threads: &[Thread<'_>]) -> Left {
+    let mut left = Left::default();
+    for decision in threads.iter().filter_map(|thread| decide(context, thread).ok()) {
+        left.moved.extend(decision.moved);
+        left.locked.extend(decision.locks);
+    }
+    left
 }
 
 /// The descriptors of a thread's process, for [`Thread::descriptors`].

@@ -110,6 +110,7 @@ pub(super) fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: 
                 resume: Resume::Registers,
                 caught: Caught::Kernel,
                 moved: None,
+                locks: None,
             });
         }
         other => {
@@ -124,6 +125,7 @@ pub(super) fn decide<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, thread: 
         resume,
         caught: Caught::Kernel,
         moved: None,
+        locks: None,
     })
 }
 

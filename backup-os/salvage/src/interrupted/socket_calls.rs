@@ -1,7 +1,7 @@
 //! Calls about sockets. One that waits for something to receive has received nothing, unless it wants a certain amount; one
-//! that waits for room to send has sent what its `struct iov_iter` says.
+//! that waits for room to send has sent what its `struct iov_iter` says. Those of TCP may have given their CPU up elsewhere.
 
-use super::{files, Call, Decision, EINTR};
+use super::{calls, files, tcp_calls, Call, Decision, Way, EINTR};
 use crate::addr::{Kva, Uva};
 use crate::memory::PhysMem;
 use crate::refusal::Result;
@@ -10,6 +10,9 @@ use alloc::vec::Vec;
 
 /// `MSG_WAITALL`.
 const MSG_WAITALL: u64 = 0x100;
+/// What does not change how much is moved, and where: `MSG_DONTWAIT`, `MSG_EOR`, `MSG_WAITALL`, `MSG_NOSIGNAL`, `MSG_MORE`,
+/// `MSG_CMSG_CLOEXEC`.
+const PLAIN: u64 = 0x40 | 0x80 | MSG_WAITALL | 0x4000 | 0x8000 | 0x4000_0000;
 /// `MAX_SCHEDULE_TIMEOUT`.
 const FOREVER: u64 = i64::MAX as u64;
 /// Offsets of the buffers and their number in `struct user_msghdr`.
@@ -30,7 +33,13 @@ const SENDS: [&str; 3] = ["sk_stream_wait_memory", "sock_alloc_send_pskb", "sock
 /// Where calls wait for room at a peer of AF_UNIX.
 const WAITS_FOR_PEER: &str = "unix_wait_for_peer";
 /// Functions that have the `struct msghdr` of a call, whose iterator moves with what is received.
-const RECEIVERS: [&str; 2] = ["sock_read_iter", "__sys_recvfrom"];
+const RECEIVERS: [&str; 5] = [
+    "sock_read_iter",
+    "__sys_recvfrom",
+    "__sys_recvmsg",
+    "___sys_recvmsg",
+    "____sys_recvmsg",
+];
 /// The same of what is sent.
 const OWNERS: [&str; 5] = [
     "sock_write_iter",
@@ -55,26 +64,45 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let layout = &self.context.kernel.types.layouts.sock;
         let mem = &self.context.kernel.mem;
         let all = flags.is_some_and(|flags| self.argument(flags) & MSG_WAITALL != 0);
-        if !waits {
-            return Err(self.refuse("which may have received something"));
-        }
+        let pause = match waits {
+            true => None,
+            false => Some(self.pause(false, flags.map_or(0, |flags| self.argument(flags)))?),
+        };
         let limited = mem.uint(sk, layout.sk_rcvtimeo)? != FOREVER;
-        // Anything else waits while there is nothing, and for nothing more.
-        let done = match all || mem.uint(sk, layout.sk_rcvlowat)? > 1 {
+        // Anything else that waits does so while there is nothing, and for nothing more.
+        let done = match pause.is_some() || all || mem.uint(sk, layout.sk_rcvlowat)? > 1 {
             true => self.received(vector)?,
             false => 0,
         };
-        match done {
+        if pause.is_some_and(|pause| pause.ends) && !self.is_sound_end(done, false, vector != Buffers::One) {
+            return Err(self.refuse("with a result of its own"));
+        }
+        let decision = match done {
             0 => self.answered(limited),
             // The call would also say from whom it was, and what came with it.
             _ if vector == Buffers::Message || flags.is_some() && self.argument(4) != 0 => {
                 Err(self.refuse("which has received something"))
             }
             done => Ok(self.result(done)),
-        }
+        };
+        let locks = pause.filter(|pause| pause.locked).map(|_| sk);
+        decision.map(|decision| Decision { locks, ..decision })
     }
 
-    /// How much a call has received that waits for more.
+    /// Where a call of TCP stands that has given its CPU up; `flags` are its MSG_*.
+    fn pause(&mut self, sends: bool, flags: u64) -> Result<tcp_calls::Pause> {
+        let chain = self.chain()?.filter(|_| flags & !PLAIN == 0);
+        let pause = chain.and_then(|chain| tcp_calls::pause(&chain, sends));
+        pause.ok_or_else(|| {
+            self.refuse(if sends {
+                "which may have sent something"
+            } else {
+                "which may have received something"
+            })
+        })
+    }
+
+    /// How much a call has received.
     fn received(&mut self, vector: Buffers) -> Result<u64> {
         let (buffers, chain) = (self.buffers_of(vector), self.chain()?);
         let mut found = Vec::new();
@@ -123,16 +151,36 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let waits = SENDS
             .iter()
             .any(|name| chain.find(&[name]).is_some_and(|at| chain.waits(at)));
+        let pause = match waits {
+            true => None,
+            false => Some(self.pause(true, self.sending_flags())?),
+        };
         let mut found = Vec::new();
-        if let (true, Some(buffers)) = (waits, &buffers) {
+        if let Some(buffers) = &buffers {
             for link in chain.all(&OWNERS) {
                 found.extend(self.words(link)?.vector_progress(self.context, buffers));
             }
         }
-        match super::stack::agreed(&found) {
-            None => Err(self.refuse("which may have sent something")),
-            Some(0) => self.answered(self.is_send_limited(sk)?),
-            Some(done) => Ok(self.result(done)),
+        let Some(done) = super::stack::agreed(&found) else {
+            return Err(self.refuse("which may have sent something"));
+        };
+        if pause.is_some_and(|pause| pause.ends) && !self.is_sound_end(done, true, vector != Buffers::One) {
+            return Err(self.refuse("with a result of its own"));
+        }
+        let decision = match done {
+            0 => self.answered(self.is_send_limited(sk)?)?,
+            done => self.result(done),
+        };
+        let locks = pause.filter(|pause| pause.locked).map(|_| sk);
+        Ok(Decision { locks, ..decision })
+    }
+
+    /// MSG_* of a call that sends.
+    fn sending_flags(&self) -> u64 {
+        match calls::way(self.number) {
+            Way::Send => self.argument(3),
+            Way::SendMessage => self.argument(2),
+            _ => 0,
         }
     }
 

@@ -171,7 +171,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
 
     /// A call that is about to end otherwise than by having moved its bytes can have copied bytes that do not count
     /// (EFAULT), or have sent a signal (SIGPIPE).
-    fn is_sound_end(&self, done: u64, writes: bool, vector: bool) -> bool {
+    pub(super) fn is_sound_end(&self, done: u64, writes: bool, vector: bool) -> bool {
         if writes && done == 0 {
             return false;
         }

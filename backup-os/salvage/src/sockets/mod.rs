@@ -349,8 +349,9 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
         sk,
         options: Vec::new(),
     };
-    // Between a lock and its release nothing about a socket can be relied on.
-    if reading.field(layout.slock)? != 0 || reading.field(layout.owned)? != 0 {
+    // Between a lock and its release nothing about a socket can be relied on, unless it is known where its holder is.
+    let owned = reading.field(layout.owned)? != 0 && !context.locked.contains(&sk);
+    if owned || reading.field(layout.slock)? != 0 {
         return Err(refuse("in use at the instant the kernel died"));
     }
     if reading.field(layout.net)? != context.namespaces.net.0 {

@@ -134,7 +134,8 @@ impl Standing {
         Self { listener, ..self }
     }
 
-    /// Ends the repair: from here on the kernel speaks with the peer, and asks it at once how far it has got.
+    /// Ends the repair: from here on the kernel speaks with the peer, asks it at once how far it has got, and tells it how much
+    /// room there is.
     ///
     /// # Errors
     /// What does not work. The connection is broken off then: its process and its peer are told so when they use it.
@@ -150,6 +151,8 @@ impl Standing {
     fn try_to_go_on(&self, host: &dyn Host) -> Restored<()> {
         let Self { fd, record, unsent, .. } = self;
         repair(fd, TCP_REPAIR, OFF).or_refuse(|| "end of the repair")?;
+        // Without it the peer asks when its time has come.
+        let _ = host.tcp(step(fd, tcp_step::SPEAK, 0));
         // The repair takes `SO_REUSEADDR` away, and holds timers back. The others that come before `bind` stand.
         let reuse = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
         for option in record.options.iter().filter(reuse) {

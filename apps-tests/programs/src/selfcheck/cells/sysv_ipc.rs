@@ -26,7 +26,8 @@ pub const CELLS: &[Cell] = &[
     },
     Cell {
         name: "sysv/semop",
-        what: "semop on a semaphore that is zero: goes on when another process adds to it, and takes one",
+        what: "semop on a semaphore that is zero: goes on when another process adds to it, and takes one; or EINTR as after any \
+               signal",
         covers: &["SemaphoreSet.values"],
         caught: Some("semop"),
         run: semop,
@@ -103,8 +104,12 @@ fn semop(context: &mut Context) -> Result<()> {
         queue: false,
     };
     let child = fork(|| {
-        let errno = sysv::semop(set.id, 1, -1, 0);
+        let mut errno = sysv::semop(set.id, 1, -1, 0);
         context.expect_failover("semop")?;
+        if errno == libc::EINTR {
+            println!("semop answered EINTR");
+            errno = sysv::semop(set.id, 1, -1, 0);
+        }
         same("errno of semop", errno, 0)
     })?;
     context.failover(|| {

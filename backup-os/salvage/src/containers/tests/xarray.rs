@@ -4,6 +4,7 @@ use super::fixture::{at, sorted_out, World, XARRAY};
 use crate::addr::Kva;
 use crate::containers::xarray::{Entry, XArrayWalk};
 use crate::error::Reason;
+use alloc::vec;
 use alloc::vec::Vec;
 
 const ARRAY: Kva = at(0x100);
@@ -71,6 +72,29 @@ fn entries_come_with_index_and_marks() {
     let (good, _) = sorted_out(XArrayWalk::new(&memory, XARRAY, ARRAY).unwrap().marked(0));
     assert_eq!(good.len(), 1);
     assert_eq!(good[0].index, 130);
+}
+
+#[test]
+fn leaves_are_shown_whole() {
+    let leaves = |world: &World| {
+        let memory = world.memory();
+        let mut seen = Vec::new();
+        let walk = XArrayWalk::new(&memory, XARRAY, ARRAY).unwrap();
+        let end = walk.leaves(|base, slots, marks| seen.push((base, slots[0], slots[2], marks[0])));
+        (seen, end.is_ok())
+    };
+    let mut world = two_levels();
+    // An entry of the upper level is none of a leaf.
+    world.xa_slot(TOP, 1, 0xD0);
+    assert_eq!(leaves(&world), (vec![(128, 0xA0, 0xB0, 1 << 2)], true));
+    // A node that says that it is elsewhere.
+    world.xa_slot(TOP, 3, LOW.0 | 2);
+    assert_eq!(leaves(&world), (vec![(128, 0xA0, 0xB0, 1 << 2)], false));
+
+    let mut single = World::new();
+    single.put(ARRAY, 1 << (32 + 25));
+    single.put(ARRAY.offset(8), 0xFFF0);
+    assert_eq!(leaves(&single), (vec![(0, 0xFFF0, 0, 1)], true));
 }
 
 #[test]
