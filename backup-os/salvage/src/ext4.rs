@@ -504,29 +504,65 @@ pub fn block<M: PhysMem + ?Sized>(
     block_bits: u32,
     number: u64,
 ) -> Option<CachedBlock> {
-    let kernel = context.kernel;
-    if device.is_null() {
+    let page = CachedPage::of(context, device, block_bits, number)?;
+    if !buffer_is_valid(context, page.at, page.flags, page.within) {
         return None;
     }
-    let at = number.checked_mul(1u64.checked_shl(block_bits)?)?;
-    let index = at >> PAGE_SHIFT;
-    let array = device.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
-    let entry = kernel.xarray(array).ok()?.within(index, index).next()?.ok()?;
-    if entry.value & 1 != 0 {
-        return None;
-    }
-    let page = Kva(entry.value & !3);
-    let (pfn, flags, _) = context.pages.of_cache(&entry, device)?;
-    let within = at.checked_sub(entry.index.checked_mul(PAGE_SIZE)?)?;
-    if !buffer_is_valid(context, page, flags, within) {
-        return None;
-    }
-    let start = Pfn(pfn).phys().checked_add(within)?;
+    let start = Pfn(page.pfn).phys().checked_add(page.within)?;
     let bytes = 1usize.checked_shl(block_bits)?;
+    let kernel = context.kernel;
     Some(CachedBlock {
         bytes: kernel.mem.bytes(kernel.phys_to_kva(start), bytes).ok()?,
-        is_changed: buffer_at(context, page, flags, within).is_some_and(|buffer| is_uncommitted(context, buffer)),
+        is_changed: buffer_at(context, page.at, page.flags, page.within)
+            .is_some_and(|buffer| is_uncommitted(context, buffer)),
     })
+}
+
+/// Whether a block that is not valid lies in a page that says that all of it is: what is known of it makes no sense.
+pub fn is_torn<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, device: Kva, block_bits: u32, number: u64) -> bool {
+    let uptodate = context.kernel.types.layouts.page_flags.uptodate;
+    CachedPage::of(context, device, block_bits, number).is_some_and(|page| {
+        page.flags & 1u64.wrapping_shl(uptodate) != 0 && !buffer_is_valid(context, page.at, page.flags, page.within)
+    })
+}
+
+/// A page of the cache of a device.
+struct CachedPage {
+    /// Its `struct page`.
+    at: Kva,
+    pfn: u64,
+    flags: u64,
+    /// Where in it a block lies.
+    within: u64,
+}
+
+impl CachedPage {
+    /// The one with a block.
+    fn of<M: PhysMem + ?Sized>(
+        context: &Context<'_, '_, M>,
+        device: Kva,
+        block_bits: u32,
+        number: u64,
+    ) -> Option<Self> {
+        let kernel = context.kernel;
+        if device.is_null() {
+            return None;
+        }
+        let at = number.checked_mul(1u64.checked_shl(block_bits)?)?;
+        let index = at >> PAGE_SHIFT;
+        let array = device.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
+        let entry = kernel.xarray(array).ok()?.within(index, index).next()?.ok()?;
+        if entry.value & 1 != 0 {
+            return None;
+        }
+        let (pfn, flags, _) = context.pages.of_cache(&entry, device)?;
+        Some(Self {
+            at: Kva(entry.value & !3),
+            pfn,
+            flags,
+            within: at.checked_sub(entry.index.checked_mul(PAGE_SIZE)?)?,
+        })
+    }
 }
 
 fn cached_block<M: PhysMem + ?Sized>(

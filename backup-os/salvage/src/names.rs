@@ -190,6 +190,11 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
                     .ok_or_else(|| Refusal::new(reasons::UNREADABLE, "a directory without end"))?;
                 let number = at.wrapping_shr(self.table.block_bits);
                 let Some(block) = ext4::block(self.context, self.table.device, self.table.block_bits, number) else {
+                    // It may have changed all the same.
+                    if ext4::is_torn(self.context, self.table.device, self.table.block_bits, number) {
+                        changed = true;
+                        names.is_complete = false;
+                    }
                     names.rest.push(DiskRun {
                         offset: 0,
                         at,
