@@ -166,9 +166,10 @@ fn one<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let field = |field| mem.uint(inode, field);
-    let grown = ext4::disk_size(context, inode)? != size;
+    let disk_size = ext4::disk_size(context, inode)?;
+    let grown = disk_size != size;
     let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
-    let newer = Newer::of(context, mapping, size);
+    let newer = Newer::of(context, mapping, size).and_then(|newer| newer.with_end(context, mapping, disk_size, size));
     let number = field(layouts.inode.i_ino)?;
     let newer = newer.map_err(|why| why.of(|| alloc::format!("inode {number}")))?;
     if (newer.runs.is_empty() && newer.parts.is_empty() && !grown) || context.is_written(Kind::Inode, inode.0) {
@@ -325,6 +326,38 @@ impl Newer {
             }
         }
         Ok(newer)
+    }
+
+    /// With the page in which the file ends on its disk, where it is longer in memory: a file that is made longer has the rest of
+    /// that block zeroed, and what was written there may have come to the disk before the size has.
+    fn with_end<M: PhysMem + ?Sized>(
+        mut self,
+        context: &Context<'_, '_, M>,
+        mapping: Kva,
+        disk_size: u64,
+        size: u64,
+    ) -> Result<Self> {
+        let index = disk_size >> PAGE_SHIFT;
+        let start = index.wrapping_shl(PAGE_SHIFT);
+        let covers = |from: u64, bytes: u64| (from..from.saturating_add(bytes)).contains(&start);
+        let has = self.runs.iter().any(|run| covers(run.va, run.pages() << PAGE_SHIFT))
+            || self.parts.iter().any(|part| part.offset >> PAGE_SHIFT == index);
+        if disk_size >= size || disk_size == start || has {
+            return Ok(self);
+        }
+        let array = mapping.offset(u64::from(context.kernel.types.layouts.address_space.i_pages.offset));
+        let Some(entry) = context.kernel.xarray(array)?.within(index, index).next() else {
+            return Ok(self);
+        };
+        match Page::of(context, mapping, entry?, size)? {
+            Some(page) if page.is_whole => {
+                let run = FrameRun::new(page.offset, page.pfn, page.span, frame_kind::FILE_DIRTY);
+                self.runs.insert(0, run);
+            }
+            Some(page) => self.blocks(context, &page)?,
+            None => {}
+        }
+        Ok(self)
     }
 
     /// The known blocks of all pages of which not all blocks are known.
