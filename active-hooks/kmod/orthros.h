@@ -164,6 +164,9 @@ void test_stop(void);
 /* In NMI context: does not come back for a CPU that a test hangs there. */
 void test_hang_in_nmi(void);
 
+/* corrupt.c: for tests. Does not come back if there was something to damage. */
+int corrupt_and_panic(u64 seed, u64 user_path);
+
 /* device.c */
 int orthros_device_register(void);
 void orthros_device_unregister(void);

@@ -343,6 +343,8 @@ int test_fail(const struct orthros_test *request)
 		return keep_from_parking(request->value);
 	if (request->kind == ORTHROS_TEST_PANIC_AT)
 		return arm_probe(request->cpu, request->value);
+	if (request->kind == ORTHROS_TEST_CORRUPT)
+		return corrupt_and_panic(request->cpu, request->value);
 
 	cpu = request->cpu == U64_MAX ? raw_smp_processor_id() :
 					min_t(u64, request->cpu, nr_cpu_ids);

@@ -28,13 +28,14 @@ const TYPES_DISK: u64 = 32 << 20;
 type Named = (&'static str, &'static str, &'static str);
 
 /// Tests over the image of a dead guest.
-const OVER_IMAGE: [Named; 7] = [
+const OVER_IMAGE: [Named; 8] = [
     ("salvager against the truth module", "salvage", "truth"),
     ("salvager over a dead kernel", "salvage", "image"),
     ("salvager over stacks of a dead kernel", "salvage", "stacks"),
     ("salvager over processes, whole and overwritten", "salvage", "processes"),
     ("BTF of another kernel", "salvage", "foreign_btf"),
     ("salvager over hostile images", "salvage", "hostile_image"),
+    ("salvager over a damaged file cache", "salvage", "damaged_files"),
     ("orthros-inspect over a dead kernel", "inspect", "cli"),
 ];
 /// Tests over the guest's type information.
@@ -148,6 +149,7 @@ fn prepare(agent: &mut Agent) -> Result<String> {
     )?;
     agent.check(
         "cd /proc; for thread in [0-9]*/task/[0-9]*; do read -r comm <$thread/comm && echo \"TASK $thread $comm\"; done; \
+         for number in $(seq 40); do echo $number >/var/$number; done; \
          grep -E ' (init_task|init_uts_ns|panic|super_blocks|modules|prb|_stext|vfs_read)$' kallsyms",
         SHORT,
     )

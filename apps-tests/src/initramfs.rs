@@ -24,6 +24,8 @@ pub struct Parts {
     pub busybox: PathBuf,
     /// Drivers for disks are left out.
     pub without_disk: bool,
+    /// Modules besides those that every guest needs.
+    pub drivers: Vec<String>,
 }
 
 /// The files of the kernel's own modules that a guest needs.
@@ -40,11 +42,12 @@ pub fn modules(kernel: &Kernel) -> Result<Vec<PathBuf>> {
 /// When a part is missing or a wanted module is neither built in nor packaged.
 pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
     let mut key = Key::default()
-        .text("initramfs 4")
+        .text("initramfs 5")
         .text(&kernel.release)
         .file(&parts.init)?
         .file(&parts.busybox)?
-        .text(if parts.without_disk { "no disk" } else { "" });
+        .text(if parts.without_disk { "no disk" } else { "" })
+        .text(&parts.drivers.join(","));
     if let Some(module) = &parts.module {
         key = key.file(module)?;
     }
@@ -60,7 +63,10 @@ pub fn make(paths: &Paths, kernel: &Kernel, parts: &Parts) -> Result<PathBuf> {
             init: &parts.init,
             module: parts.module.as_deref(),
             busybox: Some(&parts.busybox),
-            wanted: wanted.map(|&name| name.to_owned()).collect(),
+            wanted: wanted
+                .map(|&name| name.to_owned())
+                .chain(parts.drivers.iter().cloned())
+                .collect(),
         })?;
         fs::write(scratch, archive).with_context(|| format!("cannot write {}", scratch.display()))
     })

@@ -221,6 +221,7 @@ fn boot(
             module,
             busybox: busybox.to_path_buf(),
             without_disk,
+            drivers: scenario.guest.drivers.clone(),
         };
         Ok(Staged {
             image: kernel.image.clone(),

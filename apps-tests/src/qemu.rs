@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// First I/O port of [`Qemu::acknowledged`]: no driver looks at them. Programs of the guest know them as well.
 const ACKNOWLEDGED: u16 = 0x2F0;
 /// Names of the ports' logs, one for each program: bytes of several at one port would mix.
-const ACKNOWLEDGERS: [&str; 4] = ["acks0", "acks1", "acks2", "acks3"];
+const ACKNOWLEDGERS: [&str; 8] = ["acks0", "acks1", "acks2", "acks3", "acks4", "acks5", "acks6", "acks7"];
 /// Name of the socket of [`turns`].
 const TURNS: &str = "turns";
 
@@ -132,7 +132,7 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `acks0.log` to `acks3.log`, `qemu.log` and
+    /// Starts the machine, writing `com1.log`, `com2.log`, `com3.log`, `acks0.log` to `acks7.log`, `qemu.log` and
     /// the command line to `logs`.
     ///
     /// # Errors
@@ -273,6 +273,16 @@ impl Qemu {
             .iter()
             .filter_map(|device| device["stats"]["wr_operations"].as_u64())
             .sum())
+    }
+
+    /// Lets a disk answer every request with an error from now on, as one that has gone.
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub fn fail_disk(&mut self, number: usize) -> Result<()> {
+        self.qmp
+            .monitor(&format!("drive_del disk{number}"), Duration::from_secs(30))
+            .map(drop)
     }
 
     /// Writes `size` bytes of physical memory from address 0 on to a file.

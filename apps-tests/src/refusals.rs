@@ -157,6 +157,7 @@ impl Disc {
             module: Some(artefacts.module(&kernel)?),
             busybox,
             without_disk: false,
+            drivers: Vec::new(),
         };
         let initramfs = initramfs::make(paths, &kernel, &parts)?;
         let text = dir.join("text");

@@ -30,6 +30,8 @@ const ARMED: Duration = Duration::from_secs(180);
 const SAID: Duration = Duration::from_secs(10);
 /// What a kernel says first on its console: one that boots, and one that was asleep.
 const FIRST_WORDS: [&str; 2] = ["Linux version ", "orthros-init: standby: woken"];
+/// What the backup OS says when no CPU of the old kernel runs any more.
+const STOPPED: &str = "stop: .*parked";
 /// Name of the saved machine state.
 const READY: &str = "ready";
 
@@ -181,6 +183,15 @@ impl<'a> Ready<'a> {
             let written = machine.qemu.disk_writes()?;
             machine.agent.send(&command)?;
             report.steps.push(result.clone());
+            if !step.disks_fail.is_empty() {
+                machine
+                    .qemu
+                    .backup
+                    .wait_for(said.backup, &Regex::new(STOPPED)?, SHORT)?;
+            }
+            for &number in &step.disks_fail {
+                machine.qemu.fail_disk(number)?;
+            }
             match step.expect {
                 Expect::Successor => {
                     let hello = self.successor(step, boot_id, report)?;
@@ -196,8 +207,10 @@ impl<'a> Ready<'a> {
             unharmed(machine, boot_id)?;
         }
         report.steps.push(result);
+        let acknowledged = self.acknowledged();
         for command in &step.after {
-            self.machine.agent.check(command, Duration::from_secs(step.timeout))?;
+            let command = with_acknowledged(&acknowledged, command);
+            self.machine.agent.check(&command, Duration::from_secs(step.timeout))?;
         }
         said.check(step, &self.machine)
     }
@@ -281,7 +294,7 @@ impl<'a> Ready<'a> {
             .guest
             .as_ref()
             .map(|command| {
-                let command = format!("export ACKNOWLEDGED='{acknowledged}'; {command}");
+                let command = with_acknowledged(&acknowledged, command);
                 self.machine.agent.run(&command, within)
             })
             .transpose()?;
@@ -341,6 +354,11 @@ impl<'a> Ready<'a> {
             Some(line) => bail!("the kernel complained on its console: {}", line.text.trim()),
         }
     }
+}
+
+/// A command that finds in `$ACKNOWLEDGED` what was.
+fn with_acknowledged(acknowledged: &str, command: &str) -> String {
+    format!("export ACKNOWLEDGED='{acknowledged}'; {command}")
 }
 
 /// The last number of each name among the lines `NAME NUMBER` that programs have written to their ports.

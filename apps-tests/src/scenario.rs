@@ -59,6 +59,8 @@ pub struct Guest {
     pub cpu_features: String,
     /// Sizes of further empty disks, as `64M`: /dev/vdb and on.
     pub disks: Vec<String>,
+    /// Modules that both kernels load first, besides those that every guest needs.
+    pub drivers: Vec<String>,
     /// TCP ports that clients reach.
     pub ports: Vec<u16>,
     /// Whether clients can put frames on the guest's wire and see all that are there.
@@ -108,6 +110,7 @@ impl Default for Guest {
             machine: "q35".into(),
             cpu_features: String::new(),
             disks: Vec::new(),
+            drivers: Vec::new(),
             ports: Vec::new(),
             wire: false,
             kernel_parameters: String::new(),
@@ -198,6 +201,9 @@ pub struct Step {
     /// What must not stand on the kernels' console.
     #[serde(default)]
     pub console_without: Vec<String>,
+    /// Further disks (1 is /dev/vdb) that answer every request with an error as soon as the kernel is stopped.
+    #[serde(default)]
+    pub disks_fail: Vec<usize>,
     /// From the event to the reset no disk may be written to.
     #[serde(default)]
     pub no_disk_writes: bool,
@@ -470,6 +476,13 @@ impl Scenario {
             if !step.after.is_empty() && step.expect == Expect::Reset {
                 bail!("[[step]] after asks a guest that is reset");
             }
+            if step
+                .disks_fail
+                .iter()
+                .any(|number| !(1..=self.guest.disks.len()).contains(number))
+            {
+                bail!("[[step]] disks_fail names a disk that [guest] has not");
+            }
             if step.no_disk_writes && step.expect != Expect::Reset {
                 bail!("[[step]] no_disk_writes needs expect = \"reset\": a successor writes");
             }
@@ -590,6 +603,7 @@ mod tests {
                 "event = \"panic\"\nexpect = \"reset\"\nafter = [\"true\"]",
                 "after asks",
             ),
+            ("event = \"panic\"", "event = \"panic\"\ndisks_fail = [1]", "has not"),
             (
                 "[protect]",
                 "[guest]\nwrong = { successor_init = \"none\" }\n[protect]",

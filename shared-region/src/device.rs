@@ -246,9 +246,11 @@ pub const WRITE_REPORT: u64 = iowr::<WriteReport>(9);
 pub struct Test {
     /// One of [`test_kind`].
     pub kind: u64,
-    /// CPU to do it on, or `u64::MAX` for the current one. For PANIC_AT: how often the kernel comes by before.
+    /// CPU to do it on, or `u64::MAX` for the current one. For PANIC_AT: how often the kernel comes by before. For CORRUPT: what
+    /// decides on the damage; its remainder by 3 says to what: nodes of page caches, inodes, buffer heads.
     pub cpu: u64,
-    /// For INJECT: bits of [`crate::control::inject`]. For UNPARKABLE: the CPU. For PANIC_AT: user address of a name with NUL.
+    /// For INJECT: bits of [`crate::control::inject`]. For UNPARKABLE: the CPU. For PANIC_AT and CORRUPT: user address of a name
+    /// with NUL.
     pub value: u64,
 }
 /// Kinds of [`Test`].
@@ -271,6 +273,8 @@ pub mod test_kind {
     pub const PANIC_HOLDING_LOCKS: u64 = 8;
     /// `panic()` where some thread comes to a function, or to `FUNCTION+OFFSET` (a kprobe).
     pub const PANIC_AT: u64 = 9;
+    /// `panic()` right after damage to what the kernel knows of the file system that a path lies on.
+    pub const CORRUPT: u64 = 10;
     /// Every CPU spins with interrupts off.
     pub const HANG_ALL: u64 = 16;
     /// The chosen CPU spins with interrupts off.

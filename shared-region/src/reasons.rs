@@ -41,6 +41,9 @@ reasons! {
     DELETED_DIRECTORY "deleted-directory" "uses a directory that was deleted";
     BLOCKS_UNKNOWN "blocks-unknown" "wrote to a file whose blocks on the disk cannot be told";
     UNCOMMITTED "uncommitted" "its journal cannot be completed";
+    ENCRYPTED "encrypted" "is encrypted: what was written to it last is not put back";
+    INLINE_DATA "inline-data" "keeps small files in inodes: ext4's own journal may bring older content of files back";
+    OTHER_FILE_SYSTEM "other-file-system" "what was changed on it last is as its own recovery leaves it";
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
     AIO "aio" "uses asynchronous input and output (io_setup)";

@@ -229,6 +229,7 @@ fn constants(out: &mut String) {
         ("TEST_PANIC_IN_PANIC", device::test_kind::PANIC_IN_PANIC),
         ("TEST_PANIC_HOLDING_LOCKS", device::test_kind::PANIC_HOLDING_LOCKS),
         ("TEST_PANIC_AT", device::test_kind::PANIC_AT),
+        ("TEST_CORRUPT", device::test_kind::CORRUPT),
         ("TEST_HANG_ALL", device::test_kind::HANG_ALL),
         ("TEST_HANG_CPU", device::test_kind::HANG_CPU),
         ("TEST_SOFT_LOCKUP", device::test_kind::SOFT_LOCKUP),

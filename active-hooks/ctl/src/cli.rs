@@ -138,10 +138,10 @@ pub struct PanicTest {
     /// On which CPU; where the test runs if not given.
     #[arg(long, value_name = "N")]
     pub cpu: Option<u32>,
-    /// For `at`: a function of the kernel, or FUNCTION+OFFSET.
-    #[arg(long, value_name = "FUNCTION", required_if_eq("kind", "at"))]
+    /// For `at`: a function of the kernel, or FUNCTION+OFFSET. For `corrupt`: a directory.
+    #[arg(long, value_name = "PLACE", required_if_eq_any([("kind", "at"), ("kind", "corrupt")]))]
     pub at: Option<String>,
-    /// For `at`: how often the kernel comes by before it fails.
+    /// For `at`: how often the kernel comes by before it fails. For `corrupt`: what the damage is drawn from.
     #[arg(long, value_name = "N", default_value = "0")]
     pub passes: u64,
     /// Something else that goes wrong as well (may be repeated).
@@ -202,6 +202,9 @@ pub enum PanicKind {
     PanicHoldingLocks,
     /// `panic()` in whoever comes to the function of --at.
     At,
+    /// `panic()` right after bits and pointers were changed in what the kernel knows of the file system that --at lies on:
+    /// nodes of page caches, inodes or buffer heads, as the remainder of --passes by 3 says.
+    Corrupt,
 }
 
 /// Arguments of `hang-test`.

@@ -23,6 +23,7 @@ impl PanicKind {
             Self::PanicInPanic => test_kind::PANIC_IN_PANIC,
             Self::PanicHoldingLocks => test_kind::PANIC_HOLDING_LOCKS,
             Self::At => test_kind::PANIC_AT,
+            Self::Corrupt => test_kind::CORRUPT,
         })
     }
 }
@@ -87,7 +88,7 @@ pub fn run(test: &PanicTest) -> Result<Exit> {
         cpu: test.cpu.map_or(u64::MAX, u64::from),
         value: 0,
     };
-    if test.kind == PanicKind::At {
+    if matches!(test.kind, PanicKind::At | PanicKind::Corrupt) {
         (request.cpu, request.value) = (test.passes, place.as_ptr() as u64);
     }
     device.test(request).map_err(refused)?;

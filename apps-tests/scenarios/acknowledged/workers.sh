@@ -1,104 +1,154 @@
 #!/bin/sh
 # Workers that change files on several file systems at once, none of them protected, and the judgement of what they did.
 #
-# workers.sh start [KIND]: makes file systems of a kind and starts; ready; check; lost: what an ordinary crash has cost.
+# workers.sh start [KIND]: makes file systems of a kind and starts; ready; again: the next round, on the same file systems;
+# check [damaged]; lost: what an ordinary crash has cost.
 churn=/opt/orthros-tests/churn
 state=/var/churn
-# Directory, name, seed and device of each.
-workers="/srv/large:large:11:vdb /srv/small:small:12:vdc /var/churn:root:13:vda"
 
-# Options of mkfs and of mount for both disks.
-format() {
+# Of each further disk: its device, options of mkfs.ext4 and of mount. What is not said is Debian's choice: ordered data,
+# delayed allocation, checksums, numbers of 64 bits.
+disks() {
     case $1 in
-    journal) large="-b 4096" large_mount="data=journal" small="-b 1024" small_mount="data=journal" ;;
-    *) large="-b 4096" large_mount="rw" small="-b 1024" small_mount="rw" ;;
+    journal) cat <<END
+vdb|-b 4096|data=journal
+vdc|-b 1024|data=journal
+END
+        ;;
+    kinds) cat <<END
+vdb|-b 4096|data=writeback
+vdc|-b 2048|data=writeback
+vdd|-b 2048 -O ^metadata_csum,^64bit|nodelalloc
+vde|-b 1024 -O ^metadata_csum|dioread_lock
+vdf|-b 4096|data=journal
+vdg|-b 1024|rw
+vdh|-b 2048 -I 128 -O ^64bit|data=journal
+END
+        ;;
+    *) cat <<END
+vdb|-b 4096|rw
+vdc|-b 1024|rw
+END
+        ;;
     esac
-    # shellcheck disable=SC2086
-    mkfs.ext4 -q -F $large /dev/vdb && mkfs.ext4 -q -F $small /dev/vdc || exit 1
-    printf '%s\n' "$large_mount" >$state/large-mount
-    printf '%s\n' "$small_mount" >$state/small-mount
 }
 
-mount_both() {
-    mountpoint -q /srv/large || mount -t ext4 -o "$(cat $state/large-mount)" /dev/vdb /srv/large || return 1
-    mountpoint -q /srv/small || mount -t ext4 -o "$(cat $state/small-mount)" /dev/vdc /srv/small
+mount_all() {
+    while IFS='|' read -r disk _ options; do
+        mountpoint -q /srv/$disk || mount -t ext4 -o "$options" /dev/$disk /srv/$disk || return 1
+    done <$state/disks
+}
+
+# Directory, name and seed of each worker; every round has names and seeds of its own.
+each_worker() {
+    round=$(cat $state/round) seed=10
+    for disk in $(cut -d'|' -f1 $state/disks) vda; do
+        dir=/srv/$disk seed=$((seed + 1))
+        test $disk != vda || dir=$state
+        "$@" "$dir/work" "$disk-$round-" "$seed$round" $((seed - 11)) $disk
+    done
+}
+
+start_one() {
+    rm -rf "$1" && mkdir -p "$1"
+    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" >"/run/churn-$5.log" 2>&1 </dev/null &
 }
 
 run() {
     # Data is written back after 2 s instead of 30, so that every stage is met; the journal commits every 5 s.
     sysctl -qw vm.dirty_expire_centisecs=200 vm.dirty_writeback_centisecs=100
-    port=0
-    for worker in $workers; do
-        IFS=: read -r dir name seed device <<END
-$worker
-END
-        rm -rf "$dir/work" && mkdir -p "$dir/work"
-        setsid $churn run --port $port --dir "$dir/work" --name "$name" --seed "$seed" \
-            >"/run/churn-$name.log" 2>&1 </dev/null &
-        port=$((port + 1))
-    done
+    each_worker start_one
     # The cache of the devices themselves has copies of everything, which grow old: none of them may reach a disk.
-    for device in /dev/vdb /dev/vdc; do
-        setsid sh -c "while dd if=$device of=/dev/null bs=1M count=64 status=none; do sleep 3; done" >/dev/null 2>&1 </dev/null &
-    done
+    setsid sh -c "while sleep 3; do
+        for disk in $(cut -d'|' -f1 $state/disks | tr '\n' ' '); do dd if=/dev/\$disk of=/dev/null bs=1M count=32 status=none; done
+    done" >/dev/null 2>&1 </dev/null &
+}
+
+runs() {
+    pgrep -f -- "--name $2" >/dev/null || { cat "/run/churn-$5.log"; exit 1; }
 }
 
 ready() {
     # One commit of the journal at least lies between the start and the panic.
     sleep 8
-    for worker in $workers; do
-        IFS=: read -r dir name seed device <<END
-$worker
-END
-        pgrep -f -- "--name $name" >/dev/null || { cat "/run/churn-$name.log"; exit 1; }
+    each_worker runs
+}
+
+# Whether the file systems are mounted as they were.
+same_options() {
+    while IFS='|' read -r disk _ options; do
+        for option in $(echo "$options" | tr , ' '); do
+            case $option in
+            data=* | nodelalloc) grep -q "^/dev/$disk .*$option" /proc/mounts || { echo "$disk: not mounted with $option"; status=1; } ;;
+            esac
+        done
+    done <$state/disks
+}
+
+check_one() {
+    if $churn check --dir "$1" --name "$2" --seed "$3" --acknowledged="$ACKNOWLEDGED"; then
+        kept=$((kept + 1))
+    # What is lost must be named.
+    elif orthros-ctl report | grep -E "  (file system on $5, |$1)"; then
+        echo "$2: given up by name"
+    elif test "$5" = "$damaged"; then
+        echo "$2: damaged"
+    else
+        status=1
+    fi
+}
+
+lost_one() {
+    $churn check --dir "$1" --name "$2" --seed "$3" --acknowledged="$ACKNOWLEDGED" || lost=$((lost + 1))
+}
+
+# Whether the disks are sound, each by its checker.
+sound() {
+    for disk in $(cut -d'|' -f1 $state/disks); do
+        umount /srv/$disk && e2fsck -fn /dev/$disk || status=1
     done
 }
 
 case $1 in
 start)
-    mkdir -p /srv/large /srv/small $state
-    format "$2"
-    mount_both || exit 1
+    mkdir -p $state
+    disks "$2" >$state/disks
+    echo 1 >$state/round
+    while IFS='|' read -r disk options _; do
+        # shellcheck disable=SC2086
+        mkfs.ext4 -q -F $options /dev/$disk && mkdir -p /srv/$disk || exit 1
+    done <$state/disks
+    mount_all || exit 1
     run
-    sync $state/large-mount $state/small-mount
+    sync $state/disks $state/round
     ;;
 ready) ready ;;
+again)
+    mount_all || exit 1
+    echo $(($(cat $state/round) + 1)) >$state/round.new
+    sync $state/round.new
+    mv $state/round.new $state/round
+    sync $state
+    run
+    ready
+    ;;
 check)
-    status=0 kept=0
-    mount_both || status=1
-    for worker in $workers; do
-        IFS=: read -r dir name seed device <<END
-$worker
-END
-        if $churn check --dir "$dir/work" --name "$name" --seed "$seed" --acknowledged "$ACKNOWLEDGED"; then
-            kept=$((kept + 1))
-        # What is lost must be named.
-        elif orthros-ctl report | grep -E "  (file system on $device, |$dir)"; then
-            echo "$name: given up by name"
-        else
-            status=1
-        fi
-    done
+    status=0 kept=0 damaged=$2
+    same_options
+    mount_all || status=1
+    each_worker check_one
     test $kept -gt 0 || status=1
     orthros-ctl report | grep "^File system on"
-    for device in /dev/vdb:/srv/large /dev/vdc:/srv/small; do
-        umount "${device#*:}" && e2fsck -fn "${device%:*}" || status=1
-    done
+    sound
     exit $status
     ;;
 lost)
     # After an ordinary crash: how much is lost, and that there is something at all.
-    lost=0
-    mount_both || exit 1
-    for worker in $workers; do
-        IFS=: read -r dir name seed device <<END
-$worker
-END
-        $churn check --dir "$dir/work" --name "$name" --seed "$seed" --acknowledged "$ACKNOWLEDGED" || lost=$((lost + 1))
-    done
-    for device in /dev/vdb:/srv/large /dev/vdc:/srv/small; do
-        umount "${device#*:}" && e2fsck -fn "${device%:*}" || exit 1
-    done
-    test $lost -gt 0
+    status=0 lost=0
+    mount_all || exit 1
+    each_worker lost_one
+    sound
+    test $lost -gt 0 || status=1
+    exit $status
     ;;
 esac

@@ -169,6 +169,7 @@ fn prepared(paths: &Paths, artefacts: &Artefacts, task: &Task<'_>) -> Result<(Sc
             init: artefacts.guest_program("orthros-init")?,
             module: None,
             without_disk: false,
+            drivers: Vec::new(),
             busybox: busybox()?,
         };
         file(kernel.image.clone(), "/boot/orthros-tests/kernel");

@@ -8,9 +8,11 @@
 //! were changed since are recorded then ([`names`]), and files whole, with a name, as those of protected processes are.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
+use crate::containers::xarray::Entry;
 use crate::context::Context;
 use crate::dentry::{self, Path};
 use crate::ext4;
+use crate::ext4_table::Table;
 use crate::inodes::{self, As, S_IFMT, S_IFREG};
 use crate::jbd2;
 use crate::memory::PhysMem;
@@ -27,6 +29,8 @@ use shared_region::record::{Kind, Writer};
 
 /// `SB_RDONLY`.
 const READ_ONLY: u64 = 1;
+/// `FS_REQUIRES_DEV`.
+const REQUIRES_DEV: u64 = 1;
 
 /// Records what the disks of all mounted ext4 do not have: the journals' transactions, and data of files whose inodes are
 /// not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
@@ -36,7 +40,12 @@ pub fn write<M: PhysMem + ?Sized>(
     retained: &mut [u8],
 ) -> (Vec<Lost>, Vec<Kva>) {
     let (mut lost, mut whole) = (Vec::new(), Vec::new());
-    for superblock in ext4::mounted(context) {
+    for superblock in ext4::file_systems(context) {
+        if ext4::is_ext4(context, superblock) != Ok(true) {
+            let why = of_another_kind(context, superblock).err();
+            lost.extend(why.map(|why| why.lost_of(name(context, superblock))));
+            continue;
+        }
         match file_system(context, writer, retained, superblock, &mut lost) {
             Ok(true) => whole.push(superblock),
             Ok(false) => {}
@@ -44,6 +53,26 @@ pub fn write<M: PhysMem + ?Sized>(
         }
     }
     (lost, whole)
+}
+
+/// Refuses a file system on a disk that is not ext4, if it can be written to: which of its names and attributes its disk has
+/// not got is not known here, and its data goes back for protected processes alone.
+fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let kind = mem.ptr(superblock, layouts.super_block.s_type)?;
+    let on_disk = mem.uint(kind, layouts.file_system_type.fs_flags)? & REQUIRES_DEV != 0;
+    if !on_disk || mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+        return Ok(());
+    }
+    let kind = inodes::fs_type(context, superblock)?;
+    let kind = String::from_utf8_lossy(&kind).into_owned();
+    let mut behind = 0u64;
+    for inode in ext4::inodes(context, superblock) {
+        behind = behind.saturating_add(u64::from(inodes::is_behind(context, inode?)?));
+    }
+    let detail = alloc::format!("{kind}; its disk is behind in {behind} files");
+    Err(Refusal::new(reasons::OTHER_FILE_SYSTEM, detail))
 }
 
 fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> String {
@@ -64,6 +93,9 @@ fn file_system<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
         return Ok(false);
+    }
+    if ext4::has_inline_data(context, superblock)? {
+        lost.push(Refusal::new(reasons::INLINE_DATA, "").lost_of(name(context, superblock)));
     }
     let read = jbd2::read(context, superblock);
     let mut whole = read.is_ok();
@@ -109,22 +141,35 @@ fn one<M: PhysMem + ?Sized>(
     let field = |field| mem.uint(inode, field);
     let path = paths.and_then(|paths| paths.get(&field(layouts.inode.i_ino).ok()?));
     let named = field(layouts.inode.i_nlink)? != 0 || path.is_some();
-    if field(layouts.inode.i_mode)? & S_IFMT != S_IFREG || !named {
+    let is_regular = field(layouts.inode.i_mode)? & S_IFMT == S_IFREG;
+    if !is_regular || !named {
+        // Where no operation was under way, inode and table agree.
+        if paths.is_none() && inodes::has_new_pages(context, inode)? && is_file(context, (superblock, inode))? {
+            return Err(unsound(field(layouts.inode.i_ino)?));
+        }
         return Ok(());
     }
+    check(context, (superblock, inode))?;
     let size = field(layouts.inode.i_size)?;
-    if paths.is_some()
-        && ext4::ahead(context, inode, superblock, size)?.inode
-        && as_held(context, writer, retained, (superblock, inode), path)?
-    {
+    let is_behind = paths.is_some() && ext4::ahead(context, inode, superblock, size)?.inode;
+    // Its keys died with the kernel: nothing can be written to it.
+    if ext4::is_encrypted(context, inode)? && (is_behind || inodes::has_new_pages(context, inode)?) {
+        let known = dentry::of_inode(context, superblock, inode)?.map(|path| path.bytes);
+        let path = path.cloned().or(known).unwrap_or_default();
+        let number = field(layouts.inode.i_ino)?;
+        let detail = alloc::format!("inode {number}");
+        return Err(Refusal::new(reasons::ENCRYPTED, detail).of(|| String::from_utf8_lossy(&path).into_owned()));
+    }
+    if is_behind && as_held(context, writer, retained, (superblock, inode), path)? {
         return Ok(());
     }
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let field = |field| mem.uint(inode, field);
-    let grown = ext4::disk_size(context, inode)? != size;
+    let disk_size = ext4::disk_size(context, inode)?;
+    let grown = disk_size != size;
     let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
-    let newer = Newer::of(context, mapping, size);
+    let newer = Newer::of(context, mapping, size).and_then(|newer| newer.with_end(context, mapping, disk_size, size));
     let number = field(layouts.inode.i_ino)?;
     let newer = newer.map_err(|why| why.of(|| alloc::format!("inode {number}")))?;
     if (newer.runs.is_empty() && newer.parts.is_empty() && !grown) || context.is_written(Kind::Inode, inode.0) {
@@ -147,6 +192,36 @@ fn one<M: PhysMem + ?Sized>(
     inodes::write_runs(context, writer, retained, inode, &newer.runs)
 }
 
+fn unsound(number: u64) -> Refusal {
+    Refusal::new(reasons::UNREADABLE, "").of(|| alloc::format!("inode {number}"))
+}
+
+/// Refuses an inode that is not part of this file system, or whose pages are not its own.
+fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, (superblock, inode): (Kva, Kva)) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let own = inode.offset(u64::from(layouts.inode.i_data.offset));
+    let is_sound = mem.ptr(inode, layouts.inode.i_sb)? == superblock
+        && mem.ptr(inode, layouts.inode.i_mapping)? == own
+        && mem.ptr(own, layouts.address_space.host)? == inode;
+    match is_sound {
+        true => Ok(()),
+        false => Err(unsound(mem.uint(inode, layouts.inode.i_ino)?)),
+    }
+}
+
+/// Whether the table of inodes has a regular file with a name there.
+fn is_file<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, (superblock, inode): (Kva, Kva)) -> Result<bool> {
+    let number = context
+        .kernel
+        .mem
+        .uint(inode, context.kernel.types.layouts.inode.i_ino)?;
+    let table = Table::of(context, superblock)?;
+    Ok(table
+        .and_then(|table| table.raw(context, number))
+        .is_some_and(|raw| raw.is_file()))
+}
+
 /// Records a file as one that a protected process holds; whether it could be, which takes a name.
 fn as_held<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
@@ -156,7 +231,7 @@ fn as_held<M: PhysMem + ?Sized>(
     path: Option<&Vec<u8>>,
 ) -> Result<bool> {
     if context.is_written(Kind::Inode, inode.0) {
-        return Ok(true);
+        return parts_of(context, writer, retained, (superblock, inode)).map(|()| true);
     }
     let path = match (path, dentry::of_inode(context, superblock, inode)?) {
         (_, Some(path)) => path,
@@ -194,7 +269,12 @@ fn parts_of<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let size = mem.uint(inode, layouts.inode.i_size)?;
-    let parts = Newer::of(context, mem.ptr(inode, layouts.inode.i_mapping)?, size)?.parts;
+    let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
+    // Of data that goes through the journal, blocks are newer than the disk in pages that have no mark.
+    let parts = match ext4::journals_data(context, inode, superblock)? {
+        true => Newer::in_parts(context, mapping, size)?,
+        false => Newer::of(context, mapping, size)?.parts,
+    };
     if parts.is_empty() {
         return Ok(());
     }
@@ -234,63 +314,138 @@ impl Newer {
             }
         }
         let mut newer = Self::default();
-        for (index, entry) in entries {
-            let offset = index.wrapping_shl(PAGE_SHIFT);
-            if entry.value & 1 != 0 || offset >= size {
-                continue;
-            }
-            let page = Kva(entry.value & !3);
-            let Some((pfn, flags, _)) = context.pages.of_entry(page) else {
-                return Err(Refusal::new(
-                    reasons::UNREADABLE,
-                    alloc::format!("page {index} of a file"),
-                ));
-            };
-            let bit = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
-            let names = &kernel.types.layouts.page_flags;
-            if names.hwpoison.is_some_and(bit) {
-                return Err(Refusal::new(
-                    reasons::POISONED,
-                    alloc::format!("page {index} of a file"),
-                ));
-            }
-            let span = entry.span.clamp(1, FrameRun::MAX_PAGES);
-            if bit(names.uptodate) {
-                append(
-                    &mut newer.runs,
-                    FrameRun::new(offset, pfn, span, frame_kind::FILE_DIRTY),
-                );
-            } else if has_buffers(context, flags) {
-                newer.blocks(context, page, offset, pfn, span)?;
+        for entry in entries.into_values() {
+            if let Some(page) = Page::of(context, mapping, entry, size)? {
+                match page.is_whole {
+                    true => append(
+                        &mut newer.runs,
+                        FrameRun::new(page.offset, page.pfn, page.span, frame_kind::FILE_DIRTY),
+                    ),
+                    false => newer.blocks(context, &page)?,
+                }
             }
         }
         Ok(newer)
     }
 
-    /// The blocks of a page that are known, where not all are.
-    fn blocks<M: PhysMem + ?Sized>(
-        &mut self,
+    /// With the page in which the file ends on its disk, where it is longer in memory: a file that is made longer has the rest of
+    /// that block zeroed, and what was written there may have come to the disk before the size has.
+    fn with_end<M: PhysMem + ?Sized>(
+        mut self,
         context: &Context<'_, '_, M>,
-        page: Kva,
-        offset: u64,
-        pfn: u64,
-        span: u64,
-    ) -> Result<()> {
-        let bytes = span.wrapping_mul(PAGE_SIZE);
+        mapping: Kva,
+        disk_size: u64,
+        size: u64,
+    ) -> Result<Self> {
+        let index = disk_size >> PAGE_SHIFT;
+        let start = index.wrapping_shl(PAGE_SHIFT);
+        let covers = |from: u64, bytes: u64| (from..from.saturating_add(bytes)).contains(&start);
+        let has = self.runs.iter().any(|run| covers(run.va, run.pages() << PAGE_SHIFT))
+            || self.parts.iter().any(|part| part.offset >> PAGE_SHIFT == index);
+        if disk_size >= size || disk_size == start || has {
+            return Ok(self);
+        }
+        let array = mapping.offset(u64::from(context.kernel.types.layouts.address_space.i_pages.offset));
+        let Some(entry) = context.kernel.xarray(array)?.within(index, index).next() else {
+            return Ok(self);
+        };
+        match Page::of(context, mapping, entry?, size)? {
+            Some(page) if page.is_whole => {
+                let run = FrameRun::new(page.offset, page.pfn, page.span, frame_kind::FILE_DIRTY);
+                self.runs.insert(0, run);
+            }
+            Some(page) => self.blocks(context, &page)?,
+            None => {}
+        }
+        Ok(self)
+    }
+
+    /// The known blocks of all pages of which not all blocks are known.
+    fn in_parts<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size: u64) -> Result<Vec<PagePart>> {
+        let array = mapping.offset(u64::from(context.kernel.types.layouts.address_space.i_pages.offset));
+        let mut newer = Self::default();
+        for entry in context.kernel.xarray(array)? {
+            let page = Page::of(context, mapping, entry?, size)?;
+            if let Some(page) = page.filter(|page| !page.is_whole) {
+                newer.blocks(context, &page)?;
+            }
+        }
+        Ok(newer.parts)
+    }
+
+    /// The blocks of a page that are known, where not all are.
+    fn blocks<M: PhysMem + ?Sized>(&mut self, context: &Context<'_, '_, M>, page: &Page) -> Result<()> {
+        let Page { offset, pfn, .. } = *page;
+        if !page.has_blocks {
+            return Ok(());
+        }
+        let bytes = page.span.wrapping_mul(PAGE_SIZE);
         let mut known = Vec::new();
-        each_buffer(context, page, bytes, |at, is_valid| {
+        each_buffer(context, page.at, bytes, |at, is_valid| {
             if is_valid {
                 known.push(at);
             }
         })?;
         // Blocks lie as far apart as they are long.
-        let step = buffer_size(context, page)?;
+        let step = buffer_size(context, page.at)?;
         self.parts.extend(known.into_iter().map(|at| PagePart {
             offset: offset.wrapping_add(at),
             at: Pfn(pfn).phys().0.wrapping_add(at),
             bytes: step as u32,
         }));
         Ok(())
+    }
+}
+
+/// A page of a file, or several in one.
+struct Page {
+    /// Its `struct page`.
+    at: Kva,
+    pfn: u64,
+    span: u64,
+    /// In the file, in bytes.
+    offset: u64,
+    /// All of it is known.
+    is_whole: bool,
+    /// It has blocks of its own.
+    has_blocks: bool,
+}
+
+impl Page {
+    /// That of an entry of a page cache; none if it is no page, or lies beyond the end of the file.
+    fn of<M: PhysMem + ?Sized>(
+        context: &Context<'_, '_, M>,
+        mapping: Kva,
+        entry: Entry,
+        size: u64,
+    ) -> Result<Option<Self>> {
+        let index = entry.index;
+        let offset = index.wrapping_shl(PAGE_SHIFT);
+        if entry.value & 1 != 0 || offset >= size {
+            return Ok(None);
+        }
+        let Some((pfn, flags, _)) = context.pages.of_cache(&entry, mapping) else {
+            return Err(Refusal::new(
+                reasons::UNREADABLE,
+                alloc::format!("page {index} of a file"),
+            ));
+        };
+        let bit = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
+        let names = &context.kernel.types.layouts.page_flags;
+        if names.hwpoison.is_some_and(bit) {
+            return Err(Refusal::new(
+                reasons::POISONED,
+                alloc::format!("page {index} of a file"),
+            ));
+        }
+        Ok(Some(Self {
+            at: Kva(entry.value & !3),
+            pfn,
+            span: entry.span.clamp(1, FrameRun::MAX_PAGES),
+            offset,
+            is_whole: bit(names.uptodate),
+            has_blocks: has_buffers(context, flags),
+        }))
     }
 }
 

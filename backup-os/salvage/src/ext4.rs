@@ -24,7 +24,9 @@ use shared_region::crc32c::crc32c;
 const EXTENTS: u64 = 0x8_0000;
 /// What makes blocks on the disk differ from pages, and names from what is asked for: `EXT4_ENCRYPT_FL`,
 /// `EXT4_INLINE_DATA_FL`, `EXT4_CASEFOLD_FL`.
-const OTHERWISE_STORED: u64 = 0x800 | INLINE | 0x4000_0000;
+const OTHERWISE_STORED: u64 = ENCRYPTED | INLINE | 0x4000_0000;
+/// `EXT4_ENCRYPT_FL`.
+const ENCRYPTED: u64 = 0x800;
 /// `EXT4_INLINE_DATA_FL`: what it holds stands in the inode.
 const INLINE: u64 = 0x1000_0000;
 /// `EXT4_JOURNAL_DATA_FL`.
@@ -32,6 +34,9 @@ const JOURNALLED: u64 = 0x4000;
 /// `EXT4_MOUNT_DATA_FLAGS` and `EXT4_MOUNT_JOURNAL_DATA`.
 const DATA_MODE: u64 = 0xC00;
 const JOURNAL_DATA: u64 = 0x400;
+/// `EXT4_MOUNT_WRITEBACK_DATA` and `EXT4_MOUNT_DELALLOC`.
+const WRITEBACK_DATA: u64 = 0xC00;
+const DELALLOC: u64 = 0x800_0000;
 /// `EXT4_EXT_MAGIC`.
 const MAGIC: u16 = 0xF30A;
 /// Bytes of a header, of an extent and of an index.
@@ -70,6 +75,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct Ext4Super = "ext4_sb_info" {
         s_journal: Field,
+        s_csum_seed: Field,
         s_mount_opt: Field,
         s_es: Field,
         s_desc_size: Field,
@@ -99,16 +105,21 @@ pub struct Ahead {
     pub content: bool,
 }
 
-/// The superblocks of all mounted file systems that ext4 serves.
-pub fn mounted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
+/// The superblocks of all mounted file systems.
+pub fn file_systems<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
     let Some(head) = context.kernel.prepared.globals.super_blocks else {
         return Vec::new();
     };
     let member = context.kernel.types.layouts.super_block.s_list;
     let all = context.kernel.list(head, member).bounded(MAX_FILE_SYSTEMS);
-    all.flatten()
-        .filter(|&superblock| is_ext4(context, superblock) == Ok(true))
-        .collect()
+    all.flatten().collect()
+}
+
+/// The superblocks of those that ext4 serves.
+pub fn mounted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
+    let mut all = file_systems(context);
+    all.retain(|&superblock| is_ext4(context, superblock) == Ok(true));
+    all
 }
 
 /// The journal of a file system, null if it has none.
@@ -203,6 +214,46 @@ pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: K
     Ok(options & DATA_MODE == JOURNAL_DATA || flags & JOURNALLED != 0)
 }
 
+/// Whether small files may stand in inodes. A file that grows out of its inode has its first block in the journal, as if it were
+/// metadata, but the block is freed as data, without being revoked (`ext4_convert_inline_data_nolock`): a replay can bring it
+/// back over whatever lies there by then.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_inline_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
+    /// `s_feature_incompat` of the superblock on the disk, and `EXT4_FEATURE_INCOMPAT_INLINE_DATA`.
+    const INCOMPAT: u64 = 96;
+    const INLINE_DATA: u32 = 0x8000;
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(false);
+    };
+    let own = mem.ptr(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_es)?;
+    Ok(mem.u32(own.offset(INCOMPAT))? & INLINE_DATA != 0)
+}
+
+/// How a file system was told to bring data to its disk, where that is not how ext4 does it by itself.
+///
+/// # Errors
+/// It cannot be read.
+pub fn data_options<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<&'static [u8]> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(b"");
+    };
+    let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
+    Ok(match (options & DATA_MODE, options & DELALLOC != 0) {
+        // Without delayed allocation, whatever is said.
+        (JOURNAL_DATA, _) => b"data=journal",
+        (WRITEBACK_DATA, true) => b"data=writeback",
+        (WRITEBACK_DATA, false) => b"data=writeback,nodelalloc",
+        (_, true) => b"",
+        (_, false) => b"nodelalloc",
+    })
+}
+
 /// The size that the disk will have of a file (`i_disksize`).
 ///
 /// # Errors
@@ -243,6 +294,14 @@ pub fn is_plain<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -
 /// It cannot be read.
 pub fn is_inline<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
     Ok(flags(context, inode)?.is_some_and(|flags| flags & OTHERWISE_STORED == INLINE))
+}
+
+/// Whether a file's content and names on the disk are encrypted by a key that its owner has to give.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_encrypted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    Ok(flags(context, inode)?.is_some_and(|flags| flags & ENCRYPTED != 0))
 }
 
 /// `EXT4_*_FL` of an inode; `None` if this kernel's ext4 is not known.
@@ -445,29 +504,65 @@ pub fn block<M: PhysMem + ?Sized>(
     block_bits: u32,
     number: u64,
 ) -> Option<CachedBlock> {
-    let kernel = context.kernel;
-    if device.is_null() {
+    let page = CachedPage::of(context, device, block_bits, number)?;
+    if !buffer_is_valid(context, page.at, page.flags, page.within) {
         return None;
     }
-    let at = number.checked_mul(1u64.checked_shl(block_bits)?)?;
-    let index = at >> PAGE_SHIFT;
-    let array = device.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
-    let entry = kernel.xarray(array).ok()?.within(index, index).next()?.ok()?;
-    if entry.value & 1 != 0 {
-        return None;
-    }
-    let page = Kva(entry.value & !3);
-    let (pfn, flags, _) = context.pages.of_entry(page)?;
-    let within = at.checked_sub(entry.index.checked_mul(PAGE_SIZE)?)?;
-    if !buffer_is_valid(context, page, flags, within) {
-        return None;
-    }
-    let start = Pfn(pfn).phys().checked_add(within)?;
+    let start = Pfn(page.pfn).phys().checked_add(page.within)?;
     let bytes = 1usize.checked_shl(block_bits)?;
+    let kernel = context.kernel;
     Some(CachedBlock {
         bytes: kernel.mem.bytes(kernel.phys_to_kva(start), bytes).ok()?,
-        is_changed: buffer_at(context, page, flags, within).is_some_and(|buffer| is_uncommitted(context, buffer)),
+        is_changed: buffer_at(context, page.at, page.flags, page.within)
+            .is_some_and(|buffer| is_uncommitted(context, buffer)),
     })
+}
+
+/// Whether a block that is not valid lies in a page that says that all of it is: what is known of it makes no sense.
+pub fn is_torn<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, device: Kva, block_bits: u32, number: u64) -> bool {
+    let uptodate = context.kernel.types.layouts.page_flags.uptodate;
+    CachedPage::of(context, device, block_bits, number).is_some_and(|page| {
+        page.flags & 1u64.wrapping_shl(uptodate) != 0 && !buffer_is_valid(context, page.at, page.flags, page.within)
+    })
+}
+
+/// A page of the cache of a device.
+struct CachedPage {
+    /// Its `struct page`.
+    at: Kva,
+    pfn: u64,
+    flags: u64,
+    /// Where in it a block lies.
+    within: u64,
+}
+
+impl CachedPage {
+    /// The one with a block.
+    fn of<M: PhysMem + ?Sized>(
+        context: &Context<'_, '_, M>,
+        device: Kva,
+        block_bits: u32,
+        number: u64,
+    ) -> Option<Self> {
+        let kernel = context.kernel;
+        if device.is_null() {
+            return None;
+        }
+        let at = number.checked_mul(1u64.checked_shl(block_bits)?)?;
+        let index = at >> PAGE_SHIFT;
+        let array = device.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
+        let entry = kernel.xarray(array).ok()?.within(index, index).next()?.ok()?;
+        if entry.value & 1 != 0 {
+            return None;
+        }
+        let (pfn, flags, _) = context.pages.of_cache(&entry, device)?;
+        Some(Self {
+            at: Kva(entry.value & !3),
+            pfn,
+            flags,
+            within: at.checked_sub(entry.index.checked_mul(PAGE_SIZE)?)?,
+        })
+    }
 }
 
 fn cached_block<M: PhysMem + ?Sized>(

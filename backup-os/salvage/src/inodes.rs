@@ -12,6 +12,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::page_cache::{cached, pages_of};
 use crate::refusal::{Refusal, Result};
+use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
 use alloc::vec::Vec;
 use shared_region::context::{FrameRun, Inode, NameGone, SharedMemory};
 use shared_region::reasons;
@@ -48,6 +49,7 @@ crate::mirrors! {
         i_gid: Field,
         i_sb: Field,
         i_mapping: Field,
+        i_data: Field,
         i_ino: Field,
         i_nlink: Field = "__i_nlink" | "i_nlink",
         i_rdev: Field,
@@ -89,6 +91,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct FileSystemType = "file_system_type" {
         name: Field,
+        fs_flags: Field,
     }
 
     /// A file of shmem.
@@ -156,6 +159,34 @@ pub fn check_file_system<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inod
         reasons::FILE_SYSTEM,
         alloc::string::String::from_utf8_lossy(&kind),
     ))
+}
+
+/// Whether an inode or one of its pages has not been written to its disk, as far as the file system tells it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    let state = context
+        .kernel
+        .mem
+        .uint(inode, context.kernel.types.layouts.inode.i_state)?;
+    Ok(state & I_DIRTY != 0 || has_new_pages(context, inode)?)
+}
+
+/// Whether a page of an inode is dirty or under writeback.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_new_pages<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let mapping = context.kernel.mem.ptr(inode, layouts.inode.i_mapping)?;
+    let array = mapping.offset(u64::from(layouts.address_space.i_pages.offset));
+    for mark in [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK] {
+        if context.kernel.xarray(array)?.marked(mark).next().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether files of this type of file system have no disk and are copied.

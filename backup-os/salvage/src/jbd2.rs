@@ -20,11 +20,13 @@
 use crate::addr::{Kva, PhysAddr, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
 use crate::ext4;
+use crate::ext4_table::{Parts, Table};
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::orc::{frames, Unwind};
 use crate::overview;
+use crate::page_cache::buffer_at;
 use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -167,6 +169,8 @@ struct Walk<'c, 'k, 'm, M: PhysMem + ?Sized> {
     head: &'c JournalHead,
     table: &'c RevokeTable,
     revoked: &'c RevokeRecord,
+    superblock: Kva,
+    parts: Option<Parts>,
     journal: Kva,
     block_size: u64,
     device: Kva,
@@ -199,6 +203,8 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         head,
         table,
         revoked,
+        superblock,
+        parts: Table::of(context, superblock)?.map(|table| table.parts(context)),
         journal,
         block_size: mem.uint(journal, own.j_blocksize)?,
         device: mem.ptr(journal, own.j_fs_dev)?,
@@ -221,14 +227,14 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         running: walk.named(running)?,
         ..Record::default()
     };
-    if let Err(why) = walk.check(superblock, &mut record) {
+    if let Err(why) = walk.check(&mut record) {
         record.refused = why.to_string();
         return Ok(Some(record));
     }
     if let Err(why) = walk.check_running(running) {
         record.running_refused = why.to_string();
     }
-    if let Err(why) = walk.gather(superblock, [running, committing], &mut record) {
+    if let Err(why) = walk.gather([running, committing], &mut record) {
         record.blocks.clear();
         record.revoked.clear();
         record.refused = why.to_string();
@@ -300,7 +306,7 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
     }
 
     /// What must hold for anything to be written.
-    fn check(&self, superblock: Kva, record: &mut Record) -> Result<()> {
+    fn check(&self, record: &mut Record) -> Result<()> {
         let layouts = &self.context.kernel.types.layouts;
         let mem = &self.context.kernel.mem;
         let flags = mem.uint(self.journal, self.own.j_flags)?;
@@ -324,7 +330,7 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         if inode.is_null() || mem.ptr(self.journal, self.own.j_dev)? != self.device {
             return Err(refuse("its journal is on another device"));
         }
-        if self.device != mem.ptr(superblock, layouts.super_block.s_bdev)? {
+        if self.device != mem.ptr(self.superblock, layouts.super_block.s_bdev)? {
             return Err(refuse("its journal is of another file system"));
         }
         record.inode = ext4::block_map(self.context, inode)?;
@@ -374,7 +380,7 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
         found.map(|thread| in_words(kernel, &thread)).collect()
     }
 
-    fn gather(&self, superblock: Kva, [running, committing]: [Kva; 2], record: &mut Record) -> Result<()> {
+    fn gather(&self, [running, committing]: [Kva; 2], record: &mut Record) -> Result<()> {
         let mem = &self.context.kernel.mem;
         let mut blocks = BTreeMap::new();
         if !committing.is_null() {
@@ -404,7 +410,7 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
             self.revoked_in(table, is_committing, &mut record.revoked)?;
         }
         if !committing.is_null() && mem.uint(committing, self.transaction.t_outstanding_revokes)? != 0 {
-            self.revoked_in_log(superblock, committing, &mut record.revoked)?;
+            self.revoked_in_log(committing, &mut record.revoked)?;
         }
         Ok(())
     }
@@ -501,12 +507,65 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
                 "blocks get their checksums only as they are committed (orphan_file)",
             ));
         }
+        let at = self.place(mem.ptr(bh, layouts.buffer_head.b_data)?)?;
+        if !self.is_at(bh, at, number)? {
+            return Err(refuse(alloc::format!(
+                "block {number} does not lie where its number says"
+            )));
+        }
+        if let Some(inode) = self.wrong_inode(at, number)? {
+            return Err(refuse(alloc::format!("inode {inode} has a wrong checksum")));
+        }
         let block = JournalBlock {
             number,
-            at: self.place(mem.ptr(bh, layouts.buffer_head.b_data)?)?,
+            at,
             ..JournalBlock::default()
         };
         Ok((block, has(states.jbddirty), has(states.freed)))
+    }
+
+    /// Whether a block of this number can lie there in memory: its page has the buffer, and is in the device's page cache at the
+    /// block's place, or in that of a file to which the number belongs. What a page that was cut off its file belonged to is
+    /// not known.
+    fn is_at(&self, bh: Kva, at: u64, number: u64) -> Result<bool> {
+        let layouts = &self.context.kernel.types.layouts;
+        let mem = &self.context.kernel.mem;
+        let Some((page, within)) = self.context.pages.whole_of(PhysAddr(at)) else {
+            return Ok(false);
+        };
+        let flags = mem.uint(page, self.context.kernel.types.page.flags)?;
+        if buffer_at(self.context, page, flags, within) != Some(bh) {
+            return Ok(false);
+        }
+        let mapping = mem.ptr(page, self.context.kernel.types.page.mapping)?;
+        let index = mem.uint(page, self.context.kernel.types.page.index)?;
+        let offset = index.wrapping_mul(PAGE_SIZE).wrapping_add(within);
+        let place = number.checked_mul(self.block_size);
+        if mapping == ext4::device_mapping(self.context, self.superblock)? {
+            return Ok(place == Some(offset));
+        }
+        if mapping.is_null() {
+            return Ok(true);
+        }
+        let inode = mem.ptr(mapping, layouts.address_space.host)?;
+        if mem.ptr(inode, layouts.inode.i_sb)? != self.superblock {
+            return Ok(false);
+        }
+        let size = offset.saturating_add(self.block_size);
+        let blocks = ext4::Blocks::of(self.context, inode, self.superblock, size)?;
+        Ok(blocks
+            .and_then(|blocks| blocks.place(offset))
+            .is_none_or(|found| Some(found) == place))
+    }
+
+    /// An inode in the block whose checksum is wrong, where inodes have checksums.
+    fn wrong_inode(&self, at: u64, number: u64) -> Result<Option<u64>> {
+        let Some(parts) = &self.parts else { return Ok(None) };
+        let kernel = self.context.kernel;
+        let bytes = kernel
+            .mem
+            .bytes(kernel.phys_to_kva(PhysAddr(at)), self.block_size as usize)?;
+        Ok(parts.wrong_in(number, &bytes))
     }
 
     /// Where the content of a block lies.
@@ -548,12 +607,12 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
 
     /// Revoked blocks that were put into blocks of the log: those from the start of the transaction up to its first
     /// descriptor.
-    fn revoked_in_log(&self, superblock: Kva, committing: Kva, found: &mut Vec<RevokedBlock>) -> Result<()> {
+    fn revoked_in_log(&self, committing: Kva, found: &mut Vec<RevokedBlock>) -> Result<()> {
         let kernel = self.context.kernel;
         let layouts = &kernel.types.layouts;
         let inode = kernel.mem.ptr(self.journal, self.own.j_inode)?;
         let size = kernel.mem.uint(inode, layouts.inode.i_size)?;
-        let Some(blocks) = ext4::Blocks::of(self.context, inode, superblock, size)? else {
+        let Some(blocks) = ext4::Blocks::of(self.context, inode, self.superblock, size)? else {
             return Err(refuse("the journal's blocks cannot be told"));
         };
         let field = |field| kernel.mem.uint(self.journal, field);

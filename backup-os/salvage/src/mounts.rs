@@ -3,6 +3,7 @@
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry;
+use crate::ext4;
 use crate::memory::PhysMem;
 use crate::refusal::Result;
 use alloc::vec::Vec;
@@ -98,6 +99,10 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
         mountpoint: dentry::of(context, vfsmount, root)?.bytes,
         flags: ms,
         device: mem.uint(superblock, layouts.super_block.s_dev)?,
+        options: match ext4::is_ext4(context, superblock)? {
+            true => ext4::data_options(context, superblock)?.into(),
+            false => Vec::new(),
+        },
     })
 }
 

@@ -27,8 +27,6 @@ use shared_region::ext4_dir;
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
-/// Inodes of one file system.
-const MAX_INODES: u64 = 1 << 24;
 /// Blocks of one directory.
 const MAX_BLOCKS: usize = 1 << 16;
 /// `S_IFLNK`.
@@ -54,35 +52,45 @@ pub fn write<M: PhysMem + ?Sized>(
     let Some(table) = Table::of(context, superblock)? else {
         return Err(Refusal::new(reasons::UNREADABLE, "its tables of inodes"));
     };
-    let inodes = inodes(context, superblock)?;
     let mut paths = Paths::new();
     let mut tell = |object: String, why: Refusal| {
         let why = why.of(|| object);
         lost.push(why.lost_of(file_system.into()));
     };
+    // Where a directory is not known, what has gone from another may be in it.
+    let mut all_known = true;
+    let inodes = inodes(context, superblock, |why| {
+        all_known = false;
+        tell("its list of inodes".into(), why);
+    });
     let walk = Walk {
         context,
         superblock,
         table: &table,
         inodes: &inodes,
     };
+    let mut changed = Vec::new();
     for (&number, &inode) in &inodes {
         match walk.directory(number, inode) {
-            Ok(Some(names)) => {
-                if !names.is_complete {
-                    let name = String::from_utf8_lossy(&names.path).into_owned();
-                    let why = "names that were removed from it may be there again";
-                    tell(name, Refusal::new(reasons::UNREADABLE, why));
-                }
-                for entry in &names.entries {
-                    let path = join(&names.path, &entry.name);
-                    paths.entry(entry.number).or_insert(path);
-                }
-                writer.push(Kind::Names, 1, 0, inode.0, &names)?;
+            Ok(names) => changed.extend(names.map(|names| (inode, names))),
+            Err(why) => {
+                all_known = false;
+                tell(alloc::format!("names in directory {number}"), why);
             }
-            Ok(None) => {}
-            Err(why) => tell(alloc::format!("names in directory {number}"), why),
         }
+    }
+    for (inode, mut names) in changed {
+        names.is_complete &= all_known;
+        if !names.is_complete {
+            let name = String::from_utf8_lossy(&names.path).into_owned();
+            let why = "names that were removed from it may be there again";
+            tell(name, Refusal::new(reasons::UNREADABLE, why));
+        }
+        for entry in &names.entries {
+            let path = join(&names.path, &entry.name);
+            paths.entry(entry.number).or_insert(path);
+        }
+        writer.push(Kind::Names, 1, 0, inode.0, &names)?;
     }
     for (&number, &inode) in &inodes {
         match walk.node(number, inode, &paths) {
@@ -103,17 +111,25 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// All inodes of a file system that are in memory, by number.
-fn inodes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<BTreeMap<u64, Kva>> {
+/// All inodes of a file system that are in memory, by number. Tells of what cannot be read.
+fn inodes<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    superblock: Kva,
+    mut tell: impl FnMut(Refusal),
+) -> BTreeMap<u64, Kva> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
     let mut found = BTreeMap::new();
-    for inode in context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES) {
-        let inode = inode?;
-        found.insert(mem.uint(inode, layouts.inode.i_ino)?, inode);
+    for inode in ext4::inodes(context, superblock) {
+        let one = inode
+            .map_err(Refusal::from)
+            .and_then(|inode| Ok((mem.uint(inode, layouts.inode.i_ino)?, inode)));
+        match one {
+            Ok((number, inode)) => drop(found.insert(number, inode)),
+            Err(why) => tell(why),
+        }
     }
-    Ok(found)
+    found
 }
 
 struct Walk<'c, 'k, 'm, M: PhysMem + ?Sized> {
@@ -174,6 +190,11 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
                     .ok_or_else(|| Refusal::new(reasons::UNREADABLE, "a directory without end"))?;
                 let number = at.wrapping_shr(self.table.block_bits);
                 let Some(block) = ext4::block(self.context, self.table.device, self.table.block_bits, number) else {
+                    // It may have changed all the same.
+                    if ext4::is_torn(self.context, self.table.device, self.table.block_bits, number) {
+                        changed = true;
+                        names.is_complete = false;
+                    }
                     names.rest.push(DiskRun {
                         offset: 0,
                         at,

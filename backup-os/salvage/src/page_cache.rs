@@ -18,6 +18,7 @@ crate::mirrors! {
     /// A page cache.
     #[allow(missing_docs)]
     pub struct AddressSpaceLayout = "address_space" {
+        host: Field,
         i_pages: Field,
         i_mmap_writable: Field = "i_mmap_writable.counter",
         nrpages: Field,
@@ -93,7 +94,7 @@ pub fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, s
             }
             continue;
         }
-        let Some((pfn, flags, _)) = context.pages.of_entry(Kva(entry.value & !3)) else {
+        let Some((pfn, flags, _)) = context.pages.of_cache(&entry, mapping) else {
             return Err(Refusal::new(
                 reasons::UNREADABLE,
                 alloc::format!("page {} of a file", entry.index),

@@ -2,7 +2,8 @@
 //!
 //! The array of them is read in place, a section at a time: a process of 1 GiB has 262,144 frames.
 
-use crate::addr::{Kva, Pfn};
+use crate::addr::{Kva, Pfn, PhysAddr};
+use crate::containers::xarray::Entry;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
@@ -218,6 +219,32 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
         let types = &self.kernel.types.page;
         let flags = self.kernel.mem.uint(page, types.flags).ok()?;
         Some((pfn, flags, self.kernel.mem.uint(page, types.private).ok()?))
+    }
+
+    /// As [`Self::of_entry`], for an entry of the page cache `mapping`: none if the page does not say itself that it is this
+    /// page of this cache, and as long. One that belongs to another would bring foreign data into a file.
+    pub fn of_cache(&self, entry: &Entry, mapping: Kva) -> Option<(u64, u64, u64)> {
+        let types = &self.kernel.types.page;
+        let mem = &self.kernel.mem;
+        let page = Kva(entry.value & !3);
+        let found = self.of_entry(page)?;
+        let belongs = mem.ptr(page, types.mapping).ok()? == mapping && mem.uint(page, types.index).ok()? == entry.index;
+        let is_whole = || {
+            let last = entry.span.wrapping_sub(1).wrapping_mul(u64::from(types.struct_size));
+            mem.uint(page.offset(last), types.compound_head).ok() == Some(page.0 | 1)
+        };
+        (belongs && (entry.span <= 1 || is_whole())).then_some(found)
+    }
+
+    /// The page or folio that a byte of memory belongs to, and where in it the byte lies.
+    pub fn whole_of(&self, at: PhysAddr) -> Option<(Kva, u64)> {
+        let mut page = self.kernel.pfn_to_page(at.pfn());
+        let head = self.kernel.mem.uint(page, self.kernel.types.page.compound_head).ok()?;
+        if head & 1 == 1 {
+            page = Kva(head & !1);
+        }
+        let first = self.of_entry(page)?.0;
+        Some((page, at.0.checked_sub(Pfn(first).phys().0)?))
     }
 
     /// First frame number beyond RAM.

@@ -64,4 +64,6 @@ pub struct Mount {
     pub flags: u64,
     /// Device number (`st_dev`, major << 20 | minor).
     pub device: u64,
+    /// Options of the file system that decide on how data comes to the disk, as `mount` takes them; empty: its defaults.
+    pub options: Vec<u8>,
 }

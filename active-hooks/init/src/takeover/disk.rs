@@ -41,12 +41,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader that fills half of the memory that is free now, and waits for devices.
-    pub fn within_memory() -> Self {
+    /// A reader that fills half of the memory that is free now, and waits so long for each device.
+    pub fn within_memory(patience: Duration) -> Self {
         Self {
             devices: BTreeMap::new(),
             room: available() / 2,
-            patience: PATIENCE,
+            patience,
         }
     }
 
@@ -91,7 +91,7 @@ pub fn room(world: &World<'_>) -> u64 {
 /// Reads, before any file system is mounted, what is not in memory of deleted files. If one was mounted since the failure
 /// (`again`), their blocks may be anybody's.
 pub fn read_deleted(world: &World<'_>, again: bool) -> FromDisk {
-    let mut reader = Reader::within_memory();
+    let mut reader = Reader::within_memory(PATIENCE);
     let mut found = FromDisk::new();
     for (&id, inode) in &world.inodes {
         let Some(disk) = world.disk.get(&id).filter(|_| inode.record.path.is_empty()) else {

@@ -40,6 +40,7 @@ use std::{
     },
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 /// What was done.
@@ -120,7 +121,8 @@ struct Work<'w, 'a> {
 impl<'w> Work<'w, '_> {
     /// Looks for every file, and then puts names back that were changed on file systems without a whole journal.
     fn find(&mut self) -> Trees<'w> {
-        let mut reader = Reader::within_memory();
+        // What is mounted is there, and what is not keeps nobody waiting.
+        let mut reader = Reader::within_memory(Duration::ZERO);
         for (&id, inode) in &self.world.inodes {
             if handles::is_numbered(&inode.record.fstype) {
                 self.found

@@ -3,7 +3,12 @@
 use crate::{boot::log, restore::world::World};
 use rustix::mount::{mount, mount_remount, MountFlags};
 use shared_region::context::Mount;
-use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::{CString, OsStr},
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
 /// File systems that come from the initramfs, or that the real init brings.
 const CARRIED: [&[u8]; 4] = [b"proc", b"sysfs", b"devtmpfs", b"rootfs"];
@@ -43,8 +48,10 @@ fn bring_back_one(record: &Mount, at: &Path) -> Result<(), String> {
     let flags = kept_flags(record);
     let source = OsStr::from_bytes(&record.source);
     let fstype = OsStr::from_bytes(&record.fstype);
+    let options = CString::new(record.options.as_slice()).map_err(|error| error.to_string())?;
+    let options = (!options.is_empty()).then_some(options.as_c_str());
     // The mode of a fresh tmpfs is that of /tmp already.
-    mount(source, at, fstype, flags, None).map_err(|error| error.to_string())
+    mount(source, at, fstype, flags, options).map_err(|error| error.to_string())
 }
 
 fn kept_flags(record: &Mount) -> MountFlags {

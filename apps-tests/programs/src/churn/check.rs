@@ -14,6 +14,8 @@ use std::path::Path;
 
 /// Differences that are shown.
 const SHOWN: usize = 12;
+/// Bytes that are shown of the first difference in a file.
+const SHOWN_BYTES: usize = 16;
 /// Operations that are looked at after the one under way, to tell where wrong names are from.
 const BEYOND: u64 = 50;
 
@@ -169,8 +171,9 @@ fn differences(file: &Content, other: &Content, found: &Content) -> Vec<String> 
         count += 1;
     }
     if let Some(first) = first {
+        let some = &found.bytes[first..(first + SHOWN_BYTES).min(found.bytes.len())];
         wrong.push(format!(
-            "{count} bytes differ, the first at {first} of {}",
+            "{count} bytes differ, the first at {first} of {}: {some:02x?}",
             found.bytes.len()
         ));
     }

@@ -5,6 +5,7 @@
 //! buffer of the kernel is in between. As operations follow from a seed, their number is all there is to tell.
 
 mod check;
+mod encrypt;
 mod model;
 mod op;
 
@@ -30,7 +31,7 @@ enum Command {
         /// Empty directory to work in
         #[arg(long)]
         dir: PathBuf,
-        /// Which of the four ports is its own
+        /// Which of the eight ports is its own
         #[arg(long, default_value_t = 0)]
         port: u16,
         /// What this worker is called on the port, one word
@@ -42,6 +43,18 @@ enum Command {
         /// End after so many
         #[arg(long)]
         operations: Option<u64>,
+    },
+    /// Lets what will be made in a directory be encrypted, with a key that dies with the kernel
+    Encrypt {
+        /// Empty directory
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Tells the host what comes from the standard input
+    Tell {
+        /// Which of the eight ports is its own
+        #[arg(long)]
+        port: u16,
     },
     /// Compares what is there with what was acknowledged
     Check {
@@ -85,6 +98,14 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Tell { port } => {
+            open_port(FIRST_PORT + port)?;
+            for line in std::io::stdin().lines() {
+                tell(FIRST_PORT + port, &(line? + "\n"));
+            }
+            Ok(())
+        }
+        Command::Encrypt { dir } => encrypt::encrypt(&dir),
         Command::Check {
             dir,
             name,

@@ -85,7 +85,12 @@ fn names((number, generation): Key, entries: &[(&str, Key)]) -> Names {
 
 fn put_back(tree: &mut Tree<'_>, all: &[Names]) {
     let all: Vec<&Names> = all.iter().collect();
-    tree.place(&World::default(), &all, &mut Reader::within_memory(), false);
+    tree.place(
+        &World::default(),
+        &all,
+        &mut Reader::within_memory(Duration::ZERO),
+        false,
+    );
 }
 
 /// Files that nobody has.
