@@ -30,6 +30,8 @@ use std::{
 
 /// Flags that only say how a file is opened and are not kept by the kernel.
 const OPEN_ONLY: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::TRUNC);
+/// Flags of a file that was made without a name; with them an open makes another one.
+const MADE_NAMELESS: OFlags = OFlags::TMPFILE;
 
 /// The open files of the dead kernel, by id.
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Objects {
                 Err(Refusal::new(path_text(file), format!("a {kind} cannot be restored")))
             }
             OpenFileKind::Regular { inode } => {
+                let flags = flags.difference(MADE_NAMELESS);
                 let fd = self.inodes.open(world, host, self.base, *inode, flags)?;
                 at_position(fd, file)
             }
