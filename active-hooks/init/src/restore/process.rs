@@ -226,6 +226,7 @@ pub fn finish(
             start_boottime: process.start_time.wrapping_add_signed(-context.offsets.1),
             utime: thread.utime,
             stime: thread.stime,
+            login: u64::from(thread.login.0) | u64::from(thread.login.1) << 32,
         };
         if let Err(refusal) = context.host.set_times(times) {
             built.remarks.push(refusal.to_string());
