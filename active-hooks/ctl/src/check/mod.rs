@@ -14,6 +14,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unused_sockets;
 
 use crate::exit::Exit;
 use crate::root::Root;

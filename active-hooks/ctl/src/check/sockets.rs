@@ -1,6 +1,6 @@
 //! Sockets, from the tables of `/proc/PID/net`.
 
-use super::{Finding, Process};
+use super::{unused_sockets, Finding, Process};
 use shared_region::reasons;
 
 /// States of TCP in those tables that are restored: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN
@@ -61,10 +61,14 @@ pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Findin
     {
         return Some(Finding::refused(object, reasons::SOCKET, target));
     }
+    let numbers = (object.trim_start_matches("fd ").parse(), inode.parse());
+    if matches!(numbers, (Ok(fd), Ok(inode)) if unused_sockets::is_one(process.pid, fd, inode)) {
+        return None;
+    }
     Some(Finding::risk(
         object,
         reasons::SOCKET.name,
-        "in no table: kept if it is one of TCP or UDP that was never bound or connected",
+        "in no table: kept only if it is one of TCP or UDP that was never bound or connected",
     ))
 }
 
