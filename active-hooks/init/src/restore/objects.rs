@@ -8,6 +8,7 @@ use super::{
     inotify::Inotifies,
     mqueue::Queues,
     pipes::HeldPipe,
+    process_files,
     sockets::Sockets,
     terminals::Terminals,
     world::World,
@@ -118,6 +119,7 @@ impl Objects {
             OpenFileKind::Device { rdev } | OpenFileKind::Console { rdev } => device(file, flags, *rdev),
             OpenFileKind::Path => open_path(file, flags | OFlags::PATH),
             OpenFileKind::Pseudo => at_position(pseudo(file, flags)?, file),
+            OpenFileKind::OfProcess { .. } => process_files::stand_in(),
             OpenFileKind::Pipe { inode } => self.pipe(world, *inode)?.end(file.flags),
             OpenFileKind::EventFd { count, semaphore } => event_fd(*count, *semaphore, flags),
             OpenFileKind::Epoll { .. } => rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)
