@@ -43,6 +43,7 @@ need=(
 	xorriso:/usr/bin/xorriso mtools:/usr/bin/mformat busybox-static:/bin/busybox
 	cpio:/usr/bin/cpio zstd:/usr/bin/zstd xz-utils:/usr/bin/xz kmod:/sbin/depmod
 	mmdebstrap:/usr/bin/mmdebstrap e2fsprogs:/sbin/mke2fs dwarves:/usr/bin/pahole
+	openssh-client:/usr/bin/ssh
 )
 
 # Rust: rustup's toolchain where there is one, else Debian's newer one. Loader and backup

@@ -446,6 +446,7 @@ struct orthros_task_state {
 	__u64 start_boottime;
 	__u64 utime;
 	__u64 stime;
+	__u64 login;
 };
 
 struct orthros_wake {

@@ -138,6 +138,15 @@ static void set_cpu_times(struct task_struct *task, u64 utime, u64 stime)
 	raw_spin_unlock_irqrestore(&task->prev_cputime.lock, flags);
 }
 
+/* As audit_set_loginuid(), which gives each login a new session (kernel/audit.c). */
+static void set_login(struct task_struct *task, u64 login)
+{
+#ifdef CONFIG_AUDIT
+	task->loginuid = KUIDT_INIT(lower_32_bits(login));
+	task->sessionid = upper_32_bits(login);
+#endif
+}
+
 int resume_task_state(const struct orthros_task_state *request)
 {
 	struct task_struct *task = stopped_thread(request->tid);
@@ -152,6 +161,8 @@ int resume_task_state(const struct orthros_task_state *request)
 	}
 	if (request->utime || request->stime)
 		set_cpu_times(task, request->utime, request->stime);
+	if (request->login)
+		set_login(task, request->login);
 	put_task_struct(task);
 	return 0;
 }

@@ -327,6 +327,8 @@ pub struct TaskState {
     pub utime: u64,
     /// See `utime`.
     pub stime: u64,
+    /// `task_struct.loginuid` and, in the upper half, `sessionid`, which counts from 1; 0 leaves them.
+    pub login: u64,
 }
 /// Sets what no system call can: see [`TaskState`]. ESRCH, EBUSY.
 pub const TASK_STATE: u64 = iowr::<TaskState>(11);

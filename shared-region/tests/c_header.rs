@@ -92,7 +92,7 @@ fn structures(out: &mut String) {
     structure!(text, device::Mark, "orthros_mark", { event, phase, tsc, resumed });
     structure!(text, device::WriteReport, "orthros_write_report", { data, length });
     structure!(text, device::Test, "orthros_test", { kind, cpu, value });
-    structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime });
+    structure!(text, device::TaskState, "orthros_task_state", { tid, start_boottime, utime, stime, login });
     structure!(text, device::Wake, "orthros_wake", { successor });
     structure!(text, stage::StagedKernel, "orthros_staged_kernel", {
         valid, kernel, kernel_len, initramfs, initramfs_len, kernel_digest, initramfs_digest, cmdline,

@@ -1,9 +1,7 @@
 //! The file trees the tool reads: `/proc`, `/sys`, `/boot`; in tests, a folder that looks like them.
 
-use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A root directory.
 #[derive(Clone, Debug)]
@@ -61,19 +59,6 @@ impl Root {
     /// What a path leads to, following links.
     pub fn metadata(&self, path: &str) -> io::Result<std::fs::Metadata> {
         std::fs::metadata(self.path(path))
-    }
-
-    /// A process' descriptor, duplicated into this one. Only the running system has processes.
-    pub fn descriptor(&self, pid: u32, number: &str) -> io::Result<OwnedFd> {
-        if self.0 != Path::new("/") {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let (Some(pid), Ok(number)) = (pid, number.parse()) else {
-            return Err(io::ErrorKind::InvalidInput.into());
-        };
-        let process = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
     }
 
     /// The magic number of the file system of what a path leads to, following links (statfs(2)).

@@ -381,15 +381,16 @@ pub fn no_core_dump(pid: Tid) -> io::Result<()> {
     set_limit(pid, libc::RLIMIT_CORE, 0, 0)
 }
 
-/// Creates a copy of this process with the given id that does nothing but wait for signals. It is not traced yet.
+/// Creates a copy of this process with the given id, or any if that is 0, that does nothing but wait for signals. It is not
+/// traced yet. Returns its id.
 ///
 /// # Errors
 /// EEXIST if the id is taken, EPERM without CAP_CHECKPOINT_RESTORE.
-pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<()> {
+pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<Tid> {
     let arguments = CloneArgs {
         exit_signal: exit_signal.into(),
-        set_tid: ptr::from_ref(&pid) as u64,
-        set_tid_size: 1,
+        set_tid: if pid == 0 { 0 } else { ptr::from_ref(&pid) as u64 },
+        set_tid_size: u64::from(pid != 0),
         ..CloneArgs::default()
     };
     // SAFETY: (1) the arguments and the id live until the call returns; (2) without CLONE_VM the child has memory of
@@ -397,13 +398,14 @@ pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<()> {
     // threads may have held at this instant do not matter to it.
     unsafe {
         let size = size_of::<CloneArgs>();
-        if check(libc::syscall(libc::SYS_clone3, ptr::from_ref(&arguments), size))? == 0 {
+        let child = check(libc::syscall(libc::SYS_clone3, ptr::from_ref(&arguments), size))?;
+        if child == 0 {
             loop {
                 libc::syscall(libc::SYS_pause);
             }
         }
+        Ok(child as Tid)
     }
-    Ok(())
 }
 
 /// Gives inotify the number of its next watch.

@@ -312,6 +312,11 @@ fn classify<M: PhysMem + ?Sized>(
         }
         _ => {}
     }
+    if !path.detached {
+        if let Some(kind) = pseudo_files::of_process(context, operations, file, inode, &path.bytes)? {
+            return Ok(kind);
+        }
+    }
     if pseudo_files::is_remade(context, operations, file, inode)? {
         named()?;
         return Ok(OpenFileKind::Pseudo);
@@ -356,7 +361,7 @@ fn classify<M: PhysMem + ?Sized>(
 fn tolerate_pseudo<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva, refusal: Refusal) -> Result<()> {
     let superblock = context.kernel.mem.ptr(inode, context.kernel.types.layouts.inode.i_sb)?;
     match inodes::fs_type(context, superblock)?.as_slice() {
-        b"sysfs" | b"cgroup2" | b"devpts" => Ok(()),
+        b"sysfs" | b"cgroup2" | b"devpts" | b"proc" => Ok(()),
         _ => Err(refusal),
     }
 }

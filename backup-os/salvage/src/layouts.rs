@@ -13,6 +13,7 @@ use crate::fpu::FpState;
 use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
 use crate::inotify::{FsnotifyGroup, FsnotifyMark, FsnotifyMarkConnector, InotifyInodeMark, WatchedInode};
+use crate::interrupted::kept_registers::SwitchFrame;
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
 use crate::jbd2::{
@@ -31,7 +32,7 @@ use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
-use crate::pseudo_files::{ProcDirEntry, ProcInode, ProcOps, SeqFile};
+use crate::pseudo_files::{ProcDirEntry, ProcInode, ProcOps, SeqFile, SeqOperations};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
 use crate::sockets::inet::{InetSock, UdpSock};
@@ -350,6 +351,10 @@ crate::mirror_set! {
         proc_ops: ProcOps,
         /// `struct seq_file`.
         seq_file: SeqFile,
+        /// `struct seq_operations`.
+        seq_operations: SeqOperations,
+        /// `struct inactive_task_frame`.
+        switch_frame: SwitchFrame,
         /// `struct ipc_namespace`.
         ipc_namespace: Option<IpcNamespace>,
         /// `struct ipc_ids`.

@@ -14,6 +14,8 @@ use alloc::vec::Vec;
 
 /// Longest chain that is followed.
 const MAX_FRAMES: usize = 128;
+/// Entries that are looked at for the beginning of one function.
+const MAX_MOVES: usize = 32;
 /// Entries a kernel does not have more of.
 const MAX_ENTRIES: u64 = 16 << 20;
 
@@ -364,13 +366,54 @@ fn calls<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, back: Kva, function: Kva) 
     opcode == Ok(0xE8) && distance.is_ok_and(|distance| back.offset(i64::from(distance) as u64) == function)
 }
 
+/// Where a function has moved its stack pointer up to the instruction at `text`: each place in its text, and how far its
+/// caller's stack pointer is from there on. Ends with the place where that is counted from another register, if there is one.
+///
+/// # Errors
+/// The tables cannot be read.
+pub fn distances<M: PhysMem + ?Sized>(
+    kernel: &Kernel<'_, M>,
+    start: Kva,
+    text: Kva,
+) -> Result<Vec<(Kva, Option<u64>)>, WalkError> {
+    let mut found = Vec::new();
+    let (Some(first), Some(last)) = (number(kernel, start)?, number(kernel, text)?) else {
+        return Ok(found);
+    };
+    for place in (first..=last).take(MAX_MOVES) {
+        let Some(entry) = entry(kernel, place)? else { break };
+        let distance = (entry.sp_reg == reg::SP).then_some(entry.sp_offset);
+        found.push((begins(kernel, place)?, distance));
+        if distance.is_none() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
 /// The entry for an address of the kernel's text; `None` if it has none.
 fn find<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Option<Entry>, WalkError> {
+    match number(kernel, text)? {
+        Some(place) => entry(kernel, place),
+        None => Ok(None),
+    }
+}
+
+/// Where the text of an entry begins.
+fn begins<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, place: u64) -> Result<Kva, WalkError> {
+    let word = kernel
+        .prepared
+        .orc
+        .ips
+        .unwrap_or(Kva::NULL)
+        .offset(place.wrapping_mul(4));
+    Ok(word.offset(i64::from(kernel.mem.i32(word).about("orc_unwind_ip")?) as u64))
+}
+
+/// The number of the entry for an address; `None` if there is none.
+fn number<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Option<u64>, WalkError> {
     let symbols = &kernel.prepared.orc;
-    let (Some(ips), Some(end), Some(entries)) = (symbols.ips, symbols.ips_end, symbols.entries) else {
-        return Ok(None);
-    };
-    let Some(types) = &kernel.types.orc.entry else {
+    let (Some(ips), Some(end)) = (symbols.ips, symbols.ips_end) else {
         return Ok(None);
     };
     if !kernel.prepared.space.image.contains(&text) {
@@ -381,15 +424,18 @@ fn find<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Option
     let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low.saturating_add(high.saturating_sub(low) >> 1);
-        let word = ips.offset(middle.wrapping_mul(4));
-        let begins = word.offset(i64::from(kernel.mem.i32(word).about("orc_unwind_ip")?) as u64);
-        if begins <= text {
+        if begins(kernel, middle)? <= text {
             low = middle.saturating_add(1);
         } else {
             high = middle;
         }
     }
-    let Some(place) = low.checked_sub(1) else {
+    Ok(low.checked_sub(1))
+}
+
+/// The entry of a number.
+fn entry<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, place: u64) -> Result<Option<Entry>, WalkError> {
+    let (Some(entries), Some(types)) = (kernel.prepared.orc.entries, &kernel.types.orc.entry) else {
         return Ok(None);
     };
     let at = entries.offset(place.wrapping_mul(u64::from(types.struct_size)));

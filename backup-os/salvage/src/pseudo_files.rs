@@ -3,6 +3,9 @@
 //!
 //! A read makes what is behind the position anew, so the position is all there is to keep; but for what a `seq_file` has
 //! made already and nobody has read. That is refused: the rest of a text that the next kernel would not write.
+//!
+//! What belongs to a process (`fs/proc/base.c`, `fs/proc/task_mmu.c`) is found again when that process is. A text about it
+//! that is made in one piece has another length each time: it is unread, or read to its end.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -11,6 +14,7 @@ use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
+use shared_region::context::OpenFileKind;
 
 crate::mirrors! {
     /// An inode of `/proc`.
@@ -37,8 +41,31 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct SeqFile = "seq_file" {
         count: Field,
+        index: Field,
+        op: Field,
+    }
+
+    /// How it is made.
+    #[allow(missing_docs)]
+    pub struct SeqOperations = "seq_operations" {
+        start: Field,
     }
 }
+
+/// Tables of functions of texts about a process. The list of its mappings is made line by line.
+const OF_PROCESS: [&str; 5] = [
+    "proc_single_file_operations",
+    "proc_pid_set_comm_operations",
+    "proc_pid_smaps_rollup_operations",
+    MAPPINGS,
+    "proc_pid_cmdline_ops",
+];
+const MAPPINGS: &str = "proc_pid_maps_operations";
+const COMMAND: &str = "proc_pid_cmdline_ops";
+/// Where a text that is made in one piece begins.
+const IN_ONE_PIECE: &str = "single_start";
+/// Numbers of processes are below this (`PID_MAX_LIMIT`).
+const PID_MAX: u32 = 1 << 22;
 
 /// Whether an open file is one that the next kernel makes the same way: a setting, or a text that is only read and of which
 /// no piece is waiting to be read.
@@ -69,6 +96,71 @@ pub fn is_remade<M: PhysMem + ?Sized>(
     Ok(mem.uint(text, layouts.seq_file.count)? == 0)
 }
 
+/// A directory of `/proc`, or a text that is only read, if it belongs to a process. `None` for anything else, and for a text
+/// of which a part was made or read and would not be continued.
+///
+/// # Errors
+/// It cannot be read.
+pub fn of_process<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    operations: &str,
+    file: Kva,
+    inode: Kva,
+    path: &[u8],
+) -> Result<Option<OpenFileKind>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(process) = process_of(path) else {
+        return Ok(None);
+    };
+    if inodes::fs_type(context, mem.ptr(inode, layouts.inode.i_sb)?)?.as_slice() != b"proc" {
+        return Ok(None);
+    }
+    let kind = |ended, address| {
+        let kind = OpenFileKind::OfProcess {
+            process,
+            ended,
+            address,
+        };
+        Ok(Some(kind))
+    };
+    if mem.uint(inode, layouts.inode.i_mode)? & inodes::S_IFMT == inodes::S_IFDIR {
+        return kind(false, 0);
+    }
+    let is_written = mem.uint(file, layouts.file.f_mode)? & FMODE_WRITE != 0;
+    if is_written || !OF_PROCESS.contains(&operations) {
+        return Ok(None);
+    }
+    if operations == COMMAND {
+        return kind(false, 0);
+    }
+    let text = mem.ptr(file, layouts.file.private_data)?;
+    let (waiting, index) = (
+        mem.uint(text, layouts.seq_file.count)?,
+        mem.uint(text, layouts.seq_file.index)?,
+    );
+    if waiting != 0 {
+        return Ok(None);
+    }
+    if operations == MAPPINGS {
+        // There is none behind the last.
+        let ended = index == u64::MAX;
+        return kind(ended, if ended { 0 } else { index });
+    }
+    let start = mem.ptr(mem.ptr(text, layouts.seq_file.op)?, layouts.seq_operations.start)?;
+    match index {
+        0 | 1 if context.symbol(start).as_deref() == Some(IN_ONE_PIECE) => kind(index == 1, 0),
+        _ => Ok(None),
+    }
+}
+
+/// The process to whose part of `/proc` a path leads.
+fn process_of(path: &[u8]) -> Option<u32> {
+    let first = path.strip_prefix(b"/proc/")?.split(|&byte| byte == b'/').next()?;
+    let id = core::str::from_utf8(first).ok()?.parse().ok()?;
+    (1..PID_MAX).contains(&id).then_some(id)
+}
+
 /// Whether a file of `/proc` that belongs to no process is read as a `seq_file`.
 fn is_proc_text<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
     let layouts = &context.kernel.types.layouts;
@@ -88,4 +180,25 @@ fn is_attribute<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -
     let superblock = context.kernel.mem.ptr(inode, context.kernel.types.layouts.inode.i_sb)?;
     let fstype = inodes::fs_type(context, superblock)?;
     Ok(matches!(fstype.as_slice(), b"sysfs" | b"cgroup2"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::process_of;
+
+    #[test]
+    fn paths_below_the_number_of_a_process_belong_to_it() {
+        assert_eq!(process_of(b"/proc/2001/task/2002/stat"), Some(2001));
+        assert_eq!(process_of(b"/proc/7"), Some(7));
+        for other in [
+            "/proc",
+            "/proc/",
+            "/proc/self/maps",
+            "/proc/0/stat",
+            "/proc/99999999/stat",
+            "/srv/proc/1",
+        ] {
+            assert_eq!(process_of(other.as_bytes()), None, "{other}");
+        }
+    }
 }

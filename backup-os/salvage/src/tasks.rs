@@ -95,6 +95,8 @@ crate::mirrors! {
         seccomp_filter: Option<Field> = "seccomp.filter",
         syscall_dispatch_selector: Option<Field> = "syscall_dispatch.selector",
         syscall_dispatch_len: Option<Field> = "syscall_dispatch.len",
+        loginuid: Option<Field> = "loginuid.val",
+        sessionid: Option<Field> = "sessionid",
         journal_info: Field,
         io_context: Field,
         robust_list: Field,

@@ -72,6 +72,7 @@ crate::mirrors! {
         disc_data: Field,
         driver_data: Field,
         port: Field,
+        write_buf: Field,
     }
 
     /// A driver of terminals.
@@ -324,6 +325,17 @@ pub fn waits_for_several<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file
     let settings = termios(context, of_file(context, data)?)?;
     let minimum = settings.characters.get(VMIN).copied().unwrap_or(0);
     Ok(settings.flags[3] & ICANON == 0 && minimum > 1)
+}
+
+/// Where the kernel puts the part of a write to a terminal's file that its line discipline is working on.
+///
+/// # Errors
+/// It cannot be read.
+pub fn write_buffer<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva) -> Result<Kva> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let tty = of_file(context, mem.ptr(file, layouts.file.private_data)?)?;
+    Ok(mem.ptr(tty, layouts.tty_struct.write_buf)?)
 }
 
 fn termios<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, tty: Kva) -> Result<Termios> {

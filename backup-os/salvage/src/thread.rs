@@ -134,6 +134,10 @@ pub fn read<M: PhysMem + ?Sized>(
         field(layout.stime)?,
         field(layout.sum_exec_runtime)?,
     );
+    let login = match (layout.loginuid, layout.sessionid) {
+        (Some(user), Some(session)) => (field(user)? as u32, field(session)? as u32),
+        _ => (0, 0),
+    };
     Ok(Thread {
         tid: field(layout.pid)? as u32,
         tgid,
@@ -171,6 +175,7 @@ pub fn read<M: PhysMem + ?Sized>(
         unusual,
         utime,
         stime,
+        login,
     })
 }
 

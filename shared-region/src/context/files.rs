@@ -117,6 +117,15 @@ pub enum OpenFileKind {
         /// What it was opened by, major << 20 | minor: itself, or `/dev/tty` (5, 0).
         rdev: u64,
     },
+    /// A file or directory of `/proc` that belongs to a process, reopened by path when all processes are there.
+    OfProcess {
+        /// The process's id.
+        process: u32,
+        /// Whether the file was read to its end.
+        ended: bool,
+        /// Of a list of mappings, the address at which it goes on; 0 of all others.
+        address: u64,
+    },
 }
 
 /// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).

@@ -64,6 +64,9 @@ pub struct Thread {
     pub utime: u64,
     /// CPU time in the kernel, in nanoseconds.
     pub stime: u64,
+    /// As whom somebody has logged in, and the number of that login (`/proc/PID/loginuid`, `sessionid`): `u32::MAX` for
+    /// nobody. 0 and 0 where the kernel does not know.
+    pub login: (u32, u32),
 }
 
 /// Where a thread was when its kernel died.

@@ -14,6 +14,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod unused_sockets;
 
 use crate::exit::Exit;
 use crate::root::Root;
@@ -24,7 +25,6 @@ use mounts::Mounts;
 use peers::Peers;
 use serde_json::{json, Value};
 use shared_region::reasons::Reason;
-use std::os::fd::OwnedFd;
 
 /// What the salvager refuses and `/proc` does not show.
 pub const UNSEEN: &str = "Landlock, keyrings (but for a session keyring as service managers make it), local descriptor tables, access to ports, hardware breakpoints, System V \
@@ -197,11 +197,6 @@ impl Process<'_> {
     /// A file below its folder.
     pub fn read(&self, name: &str) -> std::io::Result<String> {
         self.root.read(&self.path(name))
-    }
-
-    /// One of its descriptors, duplicated into this process.
-    pub fn descriptor(&self, number: &str) -> std::io::Result<OwnedFd> {
-        self.root.descriptor(self.pid, number)
     }
 
     /// A value of its `status` file.

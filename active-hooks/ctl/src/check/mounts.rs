@@ -10,9 +10,29 @@ const DISK: [&str; 7] = ["ext4", "ext3", "ext2", "xfs", "btrfs", "squashfs", "is
 /// File systems whose files are copied.
 const MEMORY: [&str; 4] = ["tmpfs", "ramfs", "devtmpfs", "rootfs"];
 /// File systems whose directories are found again by name.
-const DIRECTORIES: [&str; 3] = ["sysfs", "cgroup2", "devpts"];
+const DIRECTORIES: [&str; 4] = ["sysfs", "cgroup2", "devpts", "proc"];
 /// Files of proc that are no texts.
 const NOT_TEXTS: [&str; 6] = ["kmsg", "kcore", "vmcore", "kpagecount", "kpageflags", "kpagecgroup"];
+/// Texts about a process that are found again with it.
+const ABOUT_PROCESSES: [&str; 17] = [
+    "cgroup",
+    "cmdline",
+    "comm",
+    "cpuset",
+    "io",
+    "limits",
+    "maps",
+    "oom_score",
+    "personality",
+    "schedstat",
+    "smaps_rollup",
+    "stack",
+    "stat",
+    "statm",
+    "status",
+    "syscall",
+    "wchan",
+];
 /// `O_ACCMODE` (include/uapi/asm-generic/fcntl.h); nothing of it is set in a file that is only read.
 const O_ACCMODE: u32 = 3;
 
@@ -82,15 +102,18 @@ impl Mounts {
     }
 }
 
-/// Whether a file's content is made by the kernel as it is read, and nothing but the position has to be kept. Files of a
-/// process are not: its number may be another's by then.
+/// Whether a file's content is made by the kernel as it is read, and nothing but the position has to be kept.
 fn is_remade(kind: &str, path: &str, flags: u32) -> bool {
     let only_read = flags & O_ACCMODE == 0;
     match kind {
         "proc" if path.starts_with("/proc/sys/") => true,
         "proc" => {
             let name = path.strip_prefix("/proc/").unwrap_or_default();
-            only_read && name.starts_with(|first: char| !first.is_ascii_digit()) && !NOT_TEXTS.contains(&name)
+            let known = match name.starts_with(|first: char| first.is_ascii_digit()) {
+                true => ABOUT_PROCESSES.contains(&name.rsplit('/').next().unwrap_or_default()),
+                false => !NOT_TEXTS.contains(&name),
+            };
+            only_read && known
         }
         "sysfs" | "cgroup2" => only_read,
         _ => false,

@@ -1,10 +1,7 @@
 //! Sockets, from the tables of `/proc/PID/net`.
 
-use super::{Finding, Process};
-use rustix::net::{ipproto, sockopt, AddressFamily, SocketType};
+use super::{unused_sockets, Finding, Process};
 use shared_region::reasons;
-use std::io;
-use std::os::fd::OwnedFd;
 
 /// States of TCP in those tables that are restored: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN
 /// and CLOSING (include/net/tcp_states.h).
@@ -21,11 +18,9 @@ const OTHERS: [(&str, usize); 6] = [
 /// State of a socket of AF_UNIX that has a peer (`SS_CONNECTED`).
 const CONNECTED: &str = "03";
 
-/// What becomes of a socket. `target` is the link of its descriptor (`name`, a number), `socket:[inode]`.
-pub fn check(process: &Process<'_>, name: &str, target: &str) -> Option<Finding> {
+/// What becomes of a socket. `target` is the link of its descriptor, `socket:[inode]`.
+pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Finding> {
     let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
-    let object = &format!("fd {name}");
-    let other_kind = || Some(Finding::refused(object, reasons::SOCKET, target));
     let refuse = |detail: &str| Some(Finding::refused(object, reasons::SOCKET_STATE, detail));
     for table in ["tcp", "tcp6"] {
         // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
@@ -64,29 +59,17 @@ pub fn check(process: &Process<'_>, name: &str, target: &str) -> Option<Finding>
         .iter()
         .any(|&(table, column)| find(process, table, column, inode).is_some())
     {
-        return other_kind();
+        return Some(Finding::refused(object, reasons::SOCKET, target));
     }
-    match process.descriptor(name).and_then(|socket| is_fresh(&socket)) {
-        Ok(true) => None,
-        Ok(false) => other_kind(),
-        Err(error) => {
-            let text = format!("in no table, and it cannot be asked what it is: {error}");
-            Some(Finding::risk(object, reasons::SOCKET.name, text))
-        }
+    let numbers = (object.trim_start_matches("fd ").parse(), inode.parse());
+    if matches!(numbers, (Ok(fd), Ok(inode)) if unused_sockets::is_one(process.pid, fd, inode)) {
+        return None;
     }
-}
-
-/// Whether a socket that is in no table is one of TCP or UDP: it was never bound or connected, then.
-fn is_fresh(socket: &OwnedFd) -> io::Result<bool> {
-    let domain = sockopt::socket_domain(socket)?;
-    let kind = sockopt::socket_type(socket)?;
-    let protocol = sockopt::socket_protocol(socket)?;
-    let of_internet = [AddressFamily::INET, AddressFamily::INET6].contains(&domain);
-    let known = [
-        (SocketType::STREAM, Some(ipproto::TCP)),
-        (SocketType::DGRAM, Some(ipproto::UDP)),
-    ];
-    Ok(of_internet && known.contains(&(kind, protocol)))
+    Some(Finding::risk(
+        object,
+        reasons::SOCKET.name,
+        "in no table: kept only if it is one of TCP or UDP that was never bound or connected",
+    ))
 }
 
 /// Whether a socket is that of the journal, as systemd tells a service (`JOURNAL_STREAM`, systemd.exec(5)).

@@ -3,7 +3,6 @@
 use super::*;
 use crate::snapshot::fake::Fake;
 use shared_region::protect::{flags, kind, ProtectEntry};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -268,7 +267,14 @@ fn each_kind_of_descriptor_is_named() {
         ("socket:[4711]", info, Some("socket")),
         ("net:[4026531840]", info, Some("file-type")),
         ("/dev/pts/3", info, None),
-        ("/proc/3000/maps", "flags:\t0100000\nmnt_id:\t23\n", Some("file-system")),
+        ("/proc/3000/maps", "flags:\t0100000\nmnt_id:\t23\n", None),
+        ("/proc/3000/task/3001/stat", "flags:\t0100000\nmnt_id:\t23\n", None),
+        ("/proc/3000/mem", "flags:\t0100002\nmnt_id:\t23\n", Some("file-system")),
+        (
+            "/proc/3000/pagemap",
+            "flags:\t0100000\nmnt_id:\t23\n",
+            Some("file-system"),
+        ),
         ("/proc/kmsg", "flags:\t0100000\nmnt_id:\t23\n", Some("file-system")),
         ("/proc/stat", "flags:\t0100000\nmnt_id:\t23\n", None),
         ("/proc/mtrr", "flags:\t0100002\nmnt_id:\t23\n", Some("file-system")),
@@ -486,26 +492,7 @@ fn sockets_are_told_apart_by_their_tables() {
     let root = tree.root();
     let process = Process { root: &root, pid: 3000 };
     for (inode, expected) in expected {
-        let found = sockets::check(&process, "3", &format!("socket:[{inode}]"));
+        let found = sockets::check(&process, "fd 3", &format!("socket:[{inode}]"));
         assert_eq!(found.map(|finding| (finding.cost, finding.name)), expected, "{inode}");
-    }
-}
-
-#[test]
-fn sockets_in_no_table_are_asked_what_they_are() {
-    use rustix::net::{ipproto, socket, AddressFamily, SocketType};
-    let (root, pid) = (Root::system(), std::process::id());
-    let process = Process { root: &root, pid };
-    let check = |domain, kind, protocol| {
-        let socket = socket(domain, kind, protocol).expect("a socket");
-        let name = socket.as_raw_fd().to_string();
-        let target = root.link(&process.path(&format!("fd/{name}"))).expect("its link");
-        sockets::check(&process, &name, &target).map(|finding| (finding.cost, finding.name))
-    };
-    for domain in [AddressFamily::INET, AddressFamily::INET6] {
-        assert_eq!(check(domain, SocketType::STREAM, None), None);
-        assert_eq!(check(domain, SocketType::DGRAM, None), None);
-        let udp_lite = check(domain, SocketType::DGRAM, Some(ipproto::UDPLITE));
-        assert_eq!(udp_lite, Some((Cost::Fatal, "socket")));
     }
 }

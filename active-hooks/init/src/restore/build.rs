@@ -179,6 +179,10 @@ impl<'a> Builder<'a> {
 
     /// Opens a file that nobody has but a message on its way, and returns its number.
     pub fn open_for_passing(&mut self, id: Id) -> Restored<u32> {
+        let kind = self.world.files.get(&id).map(|file| &file.what);
+        if matches!(kind, Some(shared_region::context::OpenFileKind::OfProcess { .. })) {
+            return Err(Refusal::new("descriptor on its way", "it belongs to a process"));
+        }
         self.prepare_file(id)?;
         let number = self.objects.number(id);
         number.ok_or_else(|| Refusal::new("descriptor on its way", "it was not opened"))

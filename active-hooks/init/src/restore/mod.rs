@@ -32,6 +32,7 @@ pub mod mqueue;
 pub mod objects;
 pub mod pipes;
 pub mod process;
+mod process_files;
 pub mod refusal;
 pub mod restrictions;
 pub mod signals;
@@ -198,6 +199,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
 
 fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
     let mut done = descriptors::Done::default();
+    let process_files = process_files::open_all(builder);
     let sections = sections(builder, setting.failover);
     let ids: Vec<u32> = builder.built.keys().copied().collect();
     for id in ids {
@@ -207,6 +209,7 @@ fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
             elapsed: &builder.elapsed,
             offsets: setting.offsets,
             own,
+            process_files: &process_files,
         };
         let (Some(built), Some(member)) = (builder.built.get_mut(&id), builder.world.processes.get(&id)) else {
             continue;
@@ -217,6 +220,7 @@ fn finish(builder: &mut Builder<'_>, setting: &Setting, own: creds::Own) {
             builder.refuse(id, refusal);
         }
     }
+    process_files.settle(builder);
 }
 
 /// Fills the queues of sockets of AF_UNIX: those who have sent what is in them are there now.

@@ -8,6 +8,7 @@ use super::{
     inotify::Inotifies,
     mqueue::Queues,
     pipes::HeldPipe,
+    process_files,
     sockets::Sockets,
     terminals::Terminals,
     world::World,
@@ -30,6 +31,8 @@ use std::{
 
 /// Flags that only say how a file is opened and are not kept by the kernel.
 const OPEN_ONLY: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::TRUNC);
+/// Flags of a file that was made without a name; with them an open makes another one.
+const MADE_NAMELESS: OFlags = OFlags::TMPFILE;
 
 /// The open files of the dead kernel, by id.
 #[derive(Debug)]
@@ -108,6 +111,7 @@ impl Objects {
                 Err(Refusal::new(path_text(file), format!("a {kind} cannot be restored")))
             }
             OpenFileKind::Regular { inode } => {
+                let flags = flags.difference(MADE_NAMELESS);
                 let fd = self.inodes.open(world, host, self.base, *inode, flags)?;
                 at_position(fd, file)
             }
@@ -115,6 +119,7 @@ impl Objects {
             OpenFileKind::Device { rdev } | OpenFileKind::Console { rdev } => device(file, flags, *rdev),
             OpenFileKind::Path => open_path(file, flags | OFlags::PATH),
             OpenFileKind::Pseudo => at_position(pseudo(file, flags)?, file),
+            OpenFileKind::OfProcess { .. } => process_files::stand_in(),
             OpenFileKind::Pipe { inode } => self.pipe(world, *inode)?.end(file.flags),
             OpenFileKind::EventFd { count, semaphore } => event_fd(*count, *semaphore, flags),
             OpenFileKind::Epoll { .. } => rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)

@@ -8,6 +8,7 @@ use super::{
     host::Host,
     library,
     meter::{self, Part},
+    process_files::ProcessFiles,
     signals, threads, timers,
     tracee::Tracee,
     world::{Member, World},
@@ -157,6 +158,8 @@ pub struct Finish<'a> {
     pub offsets: threads::ClockOffsets,
     /// What the agent may do.
     pub own: creds::Own,
+    /// Open files that belong to processes.
+    pub process_files: &'a ProcessFiles,
 }
 
 /// Gives a process everything that is left but its own instructions: after this it needs only to be released. `sections` are
@@ -193,6 +196,7 @@ pub fn finish(
         threads::attributes(&mut batch, thread)?;
         if leads {
             places(&mut batch, member)?;
+            context.process_files.place(&mut batch, table, context.world)?;
             batch.finish()?;
             timers::posix_timers(arena, tracee, process, context.elapsed)?;
             batch = Batch::new(arena, tracee);
@@ -226,6 +230,7 @@ pub fn finish(
             start_boottime: process.start_time.wrapping_add_signed(-context.offsets.1),
             utime: thread.utime,
             stime: thread.stime,
+            login: u64::from(thread.login.0) | u64::from(thread.login.1) << 32,
         };
         if let Err(refusal) = context.host.set_times(times) {
             built.remarks.push(refusal.to_string());

@@ -110,6 +110,7 @@ fn words(descriptor: &Descriptor) -> String {
         OpenFileKind::Path => "path".into(),
         OpenFileKind::Socket { .. } => "socket".into(),
         OpenFileKind::Pseudo => "made by the kernel as it is read".into(),
+        OpenFileKind::OfProcess { process, .. } => format!("about process {process}"),
         OpenFileKind::Inotify { watches, .. } => format!("inotify, {} watched", watches.len()),
         OpenFileKind::PosixQueue { .. } => "POSIX message queue".into(),
         OpenFileKind::PtyMaster { .. } => "master of a pseudo terminal".into(),

@@ -8,6 +8,7 @@ mod chain;
 mod effects;
 pub mod exec;
 mod frozen;
+pub mod kept_registers;
 mod restart_block;
 mod socket_calls;
 pub mod stack;

@@ -100,7 +100,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             return self.pipe(file, writes, vector);
         }
         if terminal_calls::is_terminal(&operations) {
-            return self.terminal(file, writes);
+            return self.terminal(file, writes, vector);
         }
         self.at_once(vector)
     }
@@ -289,7 +289,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
 
     /// Bytes moved through the buffers of the call. `None` if nothing in the frames of the call tells, or more than one
     /// thing.
-    fn progress(&mut self, chain: &Chain, vector: bool) -> Result<Option<u64>> {
+    pub(super) fn progress(&mut self, chain: &Chain, vector: bool) -> Result<Option<u64>> {
         let (context, buffer, length) = (self.context, self.argument(1), self.argument(2));
         let layout = &context.kernel.types.layouts.iov_iter;
         let buffers = if vector { self.buffers() } else { None };

@@ -27,6 +27,10 @@ const END: u8 = 4;
 const LITERALLY: u8 = 22;
 /// A column further right is put back as one with the same place between tabs.
 const MAX_COLUMN: u32 = 4096;
+/// Bytes that are written at a time. The kernel makes buffers as large as what comes at once and leaves the rest of one unused
+/// that the next piece does not fit into: in pieces of its smallest (`MIN_TTYB_SIZE`, drivers/tty/tty_buffer.c), as much goes in
+/// as can have been there.
+const PIECE: usize = 256;
 /// How long one side may take to see what was written to the other.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
@@ -153,7 +157,7 @@ pub fn settings(termios: &Termios) -> Restored<[u8; terminal::SETTINGS]> {
 /// Writes to one side, as the other takes it.
 pub fn write(fd: impl AsFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
     while !bytes.is_empty() {
-        match rustix::io::write(&fd, bytes) {
+        match rustix::io::write(&fd, &bytes[..bytes.len().min(PIECE)]) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::AGAIN) => wait(&fd, PollFlags::OUT)?,
             Err(error) => return Err(error),

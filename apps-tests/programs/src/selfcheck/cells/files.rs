@@ -7,7 +7,7 @@ use anyhow::{ensure, Result};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 pub const CELLS: &[Cell] = &[
@@ -77,6 +77,13 @@ pub const CELLS: &[Cell] = &[
         covers: &["Inode.nlink", "Inode.last_path"],
         caught: None,
         run: deleted,
+    },
+    Cell {
+        name: "files/made-nameless",
+        what: "files made without a name (O_TMPFILE), on the disk and on tmpfs: contents, and that they can be written",
+        covers: &["Inode.nlink", "OpenFile.flags"],
+        caught: None,
+        run: made_nameless,
     },
     Cell {
         name: "files/renamed",
@@ -295,6 +302,32 @@ fn deleted(context: &mut Context) -> Result<()> {
     let mut bytes = [0; 6];
     file.read_exact_at(&mut bytes, 9995)?;
     same("bytes written afterwards", bytes, *b"567abc")
+}
+
+fn made_nameless(context: &mut Context) -> Result<()> {
+    let make = |folder: &Path| -> Result<File> {
+        let mut options = File::options();
+        let options = options.read(true).write(true).mode(0o600);
+        Ok(options.custom_flags(libc::O_TMPFILE).open(folder)?)
+    };
+    let folder = context.path("");
+    let files = [make(&folder)?, make(Path::new("/dev/shm"))?];
+    for file in &files {
+        file.write_all_at(b"0123456789", 5000)?;
+    }
+    context.failover(|| Ok(files[1].set_len(5005)?))?;
+    for file in &files {
+        file.write_all_at(b"abc", 5001)?;
+        let mut bytes = [0; 12];
+        file.read_exact_at(&mut bytes, 4998)?;
+        same("contents", bytes, *b"\0\x000abc456789")?;
+        same(
+            "size and links",
+            (file.metadata()?.len(), file.metadata()?.nlink()),
+            (5010, 0),
+        )?;
+    }
+    Ok(())
 }
 
 fn renamed(context: &mut Context) -> Result<()> {

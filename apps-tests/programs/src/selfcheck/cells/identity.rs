@@ -42,6 +42,13 @@ pub const CELLS: &[Cell] = &[
         run: users,
     },
     Cell {
+        name: "identity/login",
+        what: "as whom somebody has logged in, and the number of that login",
+        covers: &["Thread.login"],
+        caught: None,
+        run: login,
+    },
+    Cell {
         name: "identity/capabilities",
         what: "effective, permitted, inheritable, bounding and ambient capabilities",
         covers: &["Creds.caps"],
@@ -152,6 +159,21 @@ fn users(context: &mut Context) -> Result<()> {
     same("group ids", now.1, before.1)?;
     same("supplementary groups", now.2, before.2)?;
     same("file-system ids", (now.3, now.4), (before.3, before.4))
+}
+
+fn login(context: &mut Context) -> Result<()> {
+    context.need_root()?;
+    let set = |user: u32| std::fs::write("/proc/self/loginuid", user.to_string());
+    let state = || -> Result<[String; 2]> {
+        let read = |name| std::fs::read_to_string(format!("/proc/self/{name}"));
+        Ok([read("loginuid")?, read("sessionid")?])
+    };
+    if set(1234).is_err() {
+        return context.skip("nobody may log in here");
+    }
+    let before = state()?;
+    context.failover(|| Ok(set(4321)?))?;
+    same("who has logged in", state()?, before)
 }
 
 fn capabilities(context: &mut Context) -> Result<()> {

@@ -2,9 +2,12 @@
 
 use crate::cell::{same, Cell, Context};
 use crate::sys::file::open;
+use crate::sys::memory::Region;
+use crate::sys::process::fork;
 use anyhow::{ensure, Result};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 pub const CELLS: &[Cell] = &[
@@ -21,6 +24,13 @@ pub const CELLS: &[Cell] = &[
         covers: &["OpenFileKind.Pseudo"],
         caught: None,
         run: text,
+    },
+    Cell {
+        name: "pseudo/of-process",
+        what: "of /proc/self: mappings of which a part was read, stat read to its end, status unread and twice open, the directory of threads; stat of a process that is gone",
+        covers: &["OpenFileKind.OfProcess", "OpenFile.position"],
+        caught: None,
+        run: of_process,
     },
 ];
 
@@ -68,5 +78,60 @@ fn text(context: &mut Context) -> Result<()> {
         read.read_to_string(&mut text)?;
         ensure!(text.contains(word), "{path}, read before, is now {text:?}");
     }
+    Ok(())
+}
+
+/// Error of who reads about a process that is gone (include/uapi/asm-generic/errno-base.h).
+const ESRCH: i32 = 3;
+
+fn of_process(context: &mut Context) -> Result<()> {
+    // So many mappings that they are more than is read at once.
+    let memory = Region::private(200)?;
+    for page in (0..200).step_by(2) {
+        memory.protect(page..page + 1, libc::PROT_READ)?;
+    }
+    let own = |name: &str| -> Result<File> { Ok(File::open(format!("/proc/self/{name}"))?) };
+    let (mut maps, mut stat, status) = (own("maps")?, own("stat")?, own("status")?);
+    let threads = own("task")?;
+    let child = fork(|| Ok(()))?;
+    let mut gone = File::open(format!("/proc/{}/stat", child.pid))?;
+    child.join("a child that ends at once")?;
+    let mut start = [0; 4096];
+    let length = maps.read(&mut start)?;
+    std::io::copy(&mut stat, &mut std::io::sink())?;
+    let mut twin = status.try_clone()?;
+    let mut status = status;
+    context.failover(|| {
+        std::mem::swap(&mut stat, &mut status);
+        Ok(())
+    })?;
+    let mut text = String::from_utf8(start[..length].to_vec())?;
+    maps.read_to_string(&mut text)?;
+    let starts = text
+        .lines()
+        .map(|line| Ok(u64::from_str_radix(line.split('-').next().unwrap_or_default(), 16)?))
+        .collect::<Result<Vec<_>>>()?;
+    ensure!(
+        starts.is_sorted() && text.contains("[stack]"),
+        "the mappings are now {text:?}"
+    );
+    same("what follows the end of stat", stat.read(&mut start)?, 0)?;
+    text.clear();
+    twin.read_to_string(&mut text)?;
+    ensure!(
+        text.contains(&format!("\nPid:\t{}\n", std::process::id())),
+        "status is now {text:?}"
+    );
+    same("what follows the end of status", status.read(&mut start)?, 0)?;
+    same(
+        "the error of who reads about a process that is gone",
+        gone.read(&mut start).map_err(|error| error.raw_os_error()),
+        Err(Some(ESRCH)),
+    )?;
+    let own = std::process::id();
+    let found = std::fs::read_dir(format!("/proc/self/fd/{}", threads.as_raw_fd()))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .any(|thread: u32| thread == own);
+    ensure!(found, "the directory of threads does not have the first one");
     Ok(())
 }

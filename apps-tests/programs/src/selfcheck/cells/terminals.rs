@@ -79,6 +79,13 @@ pub const CELLS: &[Cell] = &[
         caught: Some("read"),
         run: read,
     },
+    Cell {
+        name: "pty/write",
+        what: "writes of slaves that wait for room, one whose newlines become two characters: every byte comes once",
+        covers: &["PseudoTerminal.slave", "Resume.Registers"],
+        caught: Some("write"),
+        run: write,
+    },
 ];
 
 /// Local flags (include/uapi/asm-generic/termbits.h).
@@ -352,4 +359,31 @@ fn read(context: &mut Context) -> Result<()> {
     write_all(&other_slave, b"to the master")?;
     of_slave.join("reader of the slave")?;
     of_master.join("reader of the master")
+}
+
+fn write(context: &mut Context) -> Result<()> {
+    /// Output flag: what is written is processed (include/uapi/asm-generic/termbits.h).
+    const OPOST: u32 = 1;
+    let text: String = (0..6000).map(|number| format!("{}\n", number % 100)).collect();
+    let (master, slave) = pair(0)?;
+    let (raw_master, raw_slave) = pair(0)?;
+    terminal::change(&raw_slave, 1, 0, OPOST)?;
+    let writer = |slave: &File| {
+        fork(|| {
+            let (first, errno) = file::write_once(slave, text.as_bytes());
+            context.expect_failover("write")?;
+            ensure!(first > 0, "write: {first}, error {errno}");
+            write_all(slave, &text.as_bytes()[first as usize..])
+        })
+    };
+    let (processed, raw) = (writer(&slave)?, writer(&raw_slave)?);
+    context.failover(|| Ok(()))?;
+    let end = if context.mutate() { "\n\r" } else { "\r\n" };
+    let expected = text.replace('\n', end).into_bytes();
+    let found = (bytes(&master, expected.len())?, bytes(&raw_master, text.len())?);
+    processed.join("the writer of the processed text")?;
+    raw.join("the writer of the raw text")?;
+    ensure!(found.0 == expected, "the processed text is another");
+    ensure!(found.1 == text.as_bytes(), "the raw text is another");
+    Ok(())
 }

@@ -1,0 +1,6 @@
+CREATE USER IF NOT EXISTS shop@'%' IDENTIFIED BY '';
+CREATE DATABASE IF NOT EXISTS shop;
+GRANT ALL ON shop.* TO shop@'%';
+CREATE TABLE IF NOT EXISTS shop.stock (id INT PRIMARY KEY, sold INT NOT NULL, note VARCHAR(120) NOT NULL) ENGINE=InnoDB;
+CREATE TABLE IF NOT EXISTS shop.sales (client INT, number INT, item INT, text VARCHAR(120), PRIMARY KEY (client, number)) ENGINE=InnoDB;
+INSERT IGNORE INTO shop.stock SELECT seq, 0, '' FROM shop.seq_1_to_100;
