@@ -22,7 +22,6 @@ vdd|-b 2048 -O ^metadata_csum,^64bit|nodelalloc
 vde|-b 1024 -O ^metadata_csum|dioread_lock
 vdf|-b 4096|data=journal
 vdg|-b 1024|rw
-vdh|-b 2048 -I 128 -O ^64bit|data=journal
 END
         ;;
     *) cat <<END
