@@ -11,7 +11,9 @@
 #include <linux/types.h>
 #include "region_abi.h"
 
+struct address_space;
 struct file;
+struct page;
 struct pt_regs;
 struct task_struct;
 
