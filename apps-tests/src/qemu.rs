@@ -442,14 +442,6 @@ fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
         .collect()
 }
 
-/// MiB of translated code.
-///
-/// Whoever stores to a page of code has all translations of code in that page looked through, for each store. Where
-/// programs are started all the time, each at addresses of its own, there are as many as there is room for, most of them
-/// of a few pages of the C library; and a successor that clears these pages after a failover is busy for a minute with
-/// QEMU's own choice of 1024. What is in use at a time has room in this many.
-const TRANSLATED: u32 = 256;
-
 /// The CPU that is emulated: all that QEMU knows, except that strings of bytes are moved fast.
 ///
 /// A CPU with that feature clears a page with `rep stosb`. QEMU stores byte by byte, and looks for each of them through
@@ -458,7 +450,7 @@ const TRANSLATED: u32 = 256;
 const EMULATED: &str = "max,-erms,-fsrm";
 
 fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
-    let tcg = |thread| format!("tcg,thread={thread},tb-size={TRANSLATED}");
+    let tcg = |thread| format!("tcg,thread={thread}");
     let mut list: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
     match config.accelerator {
