@@ -450,14 +450,13 @@ fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
 const EMULATED: &str = "max,-erms,-fsrm";
 
 fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
-    let tcg = |thread| format!("tcg,thread={thread}");
     let mut list: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| list.extend([option.to_owned(), value]);
     match config.accelerator {
-        Accelerator::Tcg => add("-accel", tcg("single")),
-        Accelerator::TcgThreads => add("-accel", tcg("multi")),
+        Accelerator::Tcg => add("-accel", "tcg,thread=single".into()),
+        Accelerator::TcgThreads => add("-accel", "tcg,thread=multi".into()),
         Accelerator::InstructionCount => {
-            add("-accel", tcg("single"));
+            add("-accel", "tcg,thread=single".into());
             add("-icount", "shift=0,sleep=off".into());
         }
         Accelerator::Kvm => add("-accel", "kvm".into()),
