@@ -52,16 +52,15 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
     }
 
-    /// `fork` and its kin: from the start as long as the thread sleeps. A parent that waits for a child in its memory does not
-    /// any more: the child gets memory of its own.
+    /// `fork` and its kin: from the start as long as the thread sleeps and there is no child yet. A parent that waits for a child
+    /// in its memory, or is about to, does not any more: the child gets memory of its own.
     pub(super) fn fork(&mut self) -> Result<Decision> {
-        let chain = self.chain()?;
-        let Some(chain) = chain.filter(|chain| chain.has(&VFORK)) else {
-            return self.restart_if_off();
-        };
-        match vfork::child(self.context, self.thread.task, chain.frames().unwrap_or_default())? {
+        let waiting = self.chain()?.filter(|chain| chain.has(&VFORK));
+        let frames = waiting.as_ref().and_then(|chain| chain.frames());
+        match vfork::child(self.context, self.thread.task, frames)? {
             Some(child) => Ok(self.result(child)),
-            None => Err(Refusal::new(reasons::VFORK, "")),
+            None if waiting.is_some() => Err(Refusal::new(reasons::VFORK, "")),
+            None => self.restart_if_off(),
         }
     }
 
