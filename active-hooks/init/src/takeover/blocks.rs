@@ -43,7 +43,7 @@ impl Later {
         }
     }
 
-    /// Mappings may be larger than what is added at first.
+    /// Mappings may be larger than what is added at first, and than all of it without the frames that are to fill them.
     fn promise(&mut self) {
         let promise = || {
             let before = fs::read_to_string(OVERCOMMIT)?;
@@ -128,9 +128,7 @@ pub fn add(device: &Device, region: &Region, world: Option<&World<'_>>) -> Later
         block_size,
         overcommit: None,
     };
-    if !later.blocks.is_empty() {
-        later.promise();
-    }
+    later.promise();
     later
 }
 
