@@ -17,9 +17,8 @@ use crate::inodes::{self, As, S_IFMT, S_IFREG};
 use crate::jbd2;
 use crate::memory::PhysMem;
 use crate::names::{self, Paths};
-use crate::page_cache::{append, each_buffer, has_buffers};
+use crate::page_cache::{append, each_buffer, entries, has_buffers, NEWER};
 use crate::refusal::{Refusal, Result};
-use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,7 +39,7 @@ pub fn write<M: PhysMem + ?Sized>(
     retained: &mut [u8],
 ) -> (Vec<Lost>, Vec<Kva>) {
     let (mut lost, mut whole) = (Vec::new(), Vec::new());
-    for superblock in ext4::file_systems(context) {
+    for superblock in inodes::file_systems(context) {
         if ext4::is_ext4(context, superblock) != Ok(true) {
             let why = of_another_kind(context, superblock).err();
             lost.extend(why.map(|why| why.lost_of(name(context, superblock))));
@@ -68,7 +67,7 @@ fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock
     let kind = inodes::fs_type(context, superblock)?;
     let kind = String::from_utf8_lossy(&kind).into_owned();
     let mut behind = 0u64;
-    for inode in ext4::inodes(context, superblock) {
+    for inode in inodes::in_memory(context, superblock) {
         behind = behind.saturating_add(u64::from(inodes::is_behind(context, inode?)?));
     }
     let detail = alloc::format!("{kind}; its disk is behind in {behind} files");
@@ -118,7 +117,7 @@ fn file_system<M: PhysMem + ?Sized>(
             Some(names::write(context, writer, superblock, &name, lost)?)
         }
     };
-    for inode in ext4::inodes(context, superblock) {
+    for inode in inodes::in_memory(context, superblock) {
         let done = inode
             .map_err(Refusal::from)
             .and_then(|inode| one(context, writer, retained, (superblock, inode), paths.as_ref()));
@@ -304,23 +303,18 @@ struct Newer {
 
 impl Newer {
     fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size: u64) -> Result<Self> {
-        let kernel = context.kernel;
-        let array = mapping.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
-        let mut entries = BTreeMap::new();
-        for mark in [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK] {
-            for entry in kernel.xarray(array)?.marked(mark) {
+        let mut marked = BTreeMap::new();
+        for mark in NEWER {
+            for entry in entries(context, mapping)?.marked(mark) {
                 let entry = entry?;
-                entries.insert(entry.index, entry);
+                marked.insert(entry.index, entry);
             }
         }
         let mut newer = Self::default();
-        for entry in entries.into_values() {
+        for entry in marked.into_values() {
             if let Some(page) = Page::of(context, mapping, entry, size)? {
                 match page.is_whole {
-                    true => append(
-                        &mut newer.runs,
-                        FrameRun::new(page.offset, page.pfn, page.span, frame_kind::FILE_DIRTY),
-                    ),
+                    true => append(&mut newer.runs, page.run()),
                     false => newer.blocks(context, &page)?,
                 }
             }
@@ -345,15 +339,11 @@ impl Newer {
         if disk_size >= size || disk_size == start || has {
             return Ok(self);
         }
-        let array = mapping.offset(u64::from(context.kernel.types.layouts.address_space.i_pages.offset));
-        let Some(entry) = context.kernel.xarray(array)?.within(index, index).next() else {
+        let Some(entry) = entries(context, mapping)?.within(index, index).next() else {
             return Ok(self);
         };
         match Page::of(context, mapping, entry?, size)? {
-            Some(page) if page.is_whole => {
-                let run = FrameRun::new(page.offset, page.pfn, page.span, frame_kind::FILE_DIRTY);
-                self.runs.insert(0, run);
-            }
+            Some(page) if page.is_whole => self.runs.insert(0, page.run()),
             Some(page) => self.blocks(context, &page)?,
             None => {}
         }
@@ -362,9 +352,8 @@ impl Newer {
 
     /// The known blocks of all pages of which not all blocks are known.
     fn in_parts<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, size: u64) -> Result<Vec<PagePart>> {
-        let array = mapping.offset(u64::from(context.kernel.types.layouts.address_space.i_pages.offset));
         let mut newer = Self::default();
-        for entry in context.kernel.xarray(array)? {
+        for entry in entries(context, mapping)? {
             let page = Page::of(context, mapping, entry?, size)?;
             if let Some(page) = page.filter(|page| !page.is_whole) {
                 newer.blocks(context, &page)?;
@@ -446,6 +435,11 @@ impl Page {
             is_whole: bit(names.uptodate),
             has_blocks: has_buffers(context, flags),
         }))
+    }
+
+    /// All of it.
+    const fn run(&self) -> FrameRun {
+        FrameRun::new(self.offset, self.pfn, self.span, frame_kind::FILE_DIRTY)
     }
 }
 

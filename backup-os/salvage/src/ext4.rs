@@ -7,13 +7,12 @@
 //! the device before, by the extents the dead kernel had in memory.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
-use crate::containers::list::List;
 use crate::context::Context;
 use crate::ext4_table::Table;
 use crate::jbd2::is_uncommitted;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::page_cache::{buffer_at, buffer_is_valid};
+use crate::page_cache::{buffer_at, buffer_is_valid, entries};
 use crate::refusal::Result;
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -47,10 +46,6 @@ const INIT_MAX_LEN: u16 = 1 << 15;
 const MAX_DEPTH: u16 = 5;
 /// Extents of a file that are recorded.
 const MAX_RUNS: usize = 1 << 16;
-/// File systems that are looked at.
-const MAX_FILE_SYSTEMS: u64 = 1 << 12;
-/// Inodes of one of them.
-const MAX_INODES: u64 = 1 << 24;
 /// Nodes of a tree that are read.
 const MAX_NODES: u32 = 1 << 12;
 
@@ -105,23 +100,6 @@ pub struct Ahead {
     pub content: bool,
 }
 
-/// The superblocks of all mounted file systems.
-pub fn file_systems<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
-    let Some(head) = context.kernel.prepared.globals.super_blocks else {
-        return Vec::new();
-    };
-    let member = context.kernel.types.layouts.super_block.s_list;
-    let all = context.kernel.list(head, member).bounded(MAX_FILE_SYSTEMS);
-    all.flatten().collect()
-}
-
-/// The superblocks of those that ext4 serves.
-pub fn mounted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
-    let mut all = file_systems(context);
-    all.retain(|&superblock| is_ext4(context, superblock) == Ok(true));
-    all
-}
-
 /// The journal of a file system, null if it has none.
 ///
 /// # Errors
@@ -133,13 +111,6 @@ pub fn journal<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kv
         return Ok(Kva::NULL);
     };
     Ok(mem.ptr(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_journal)?)
-}
-
-/// Every inode of a file system that is in memory.
-pub fn inodes<'k, 'm, M: PhysMem + ?Sized>(context: &Context<'k, 'm, M>, superblock: Kva) -> List<'k, 'm, M> {
-    let layouts = &context.kernel.types.layouts;
-    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
-    context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES)
 }
 
 /// Whether a file system is served by ext4.
@@ -205,12 +176,9 @@ pub fn ahead_of_inode<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: 
 /// # Errors
 /// It cannot be read.
 pub fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva, superblock: Kva) -> Result<bool> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let (Some(mounted), Some(flags)) = (&layouts.ext4_super, flags(context, inode)?) else {
+    let (Some(options), Some(flags)) = (mount_options(context, superblock)?, flags(context, inode)?) else {
         return Ok(true);
     };
-    let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
     Ok(options & DATA_MODE == JOURNAL_DATA || flags & JOURNALLED != 0)
 }
 
@@ -238,12 +206,9 @@ pub fn has_inline_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superb
 /// # Errors
 /// It cannot be read.
 pub fn data_options<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<&'static [u8]> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let Some(mounted) = &layouts.ext4_super else {
+    let Some(options) = mount_options(context, superblock)? else {
         return Ok(b"");
     };
-    let options = mem.uint(mem.ptr(superblock, layouts.super_block.s_fs_info)?, mounted.s_mount_opt)?;
     Ok(match (options & DATA_MODE, options & DELALLOC != 0) {
         // Without delayed allocation, whatever is said.
         (JOURNAL_DATA, _) => b"data=journal",
@@ -252,6 +217,17 @@ pub fn data_options<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superbloc
         (_, true) => b"",
         (_, false) => b"nodelalloc",
     })
+}
+
+/// `EXT4_MOUNT_*` of a file system; `None` if this kernel's ext4 is not known.
+fn mount_options<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Option<u64>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let Some(mounted) = &layouts.ext4_super else {
+        return Ok(None);
+    };
+    let info = mem.ptr(superblock, layouts.super_block.s_fs_info)?;
+    Ok(Some(mem.uint(info, mounted.s_mount_opt)?))
 }
 
 /// The size that the disk will have of a file (`i_disksize`).
@@ -544,14 +520,12 @@ impl CachedPage {
         block_bits: u32,
         number: u64,
     ) -> Option<Self> {
-        let kernel = context.kernel;
         if device.is_null() {
             return None;
         }
         let at = number.checked_mul(1u64.checked_shl(block_bits)?)?;
         let index = at >> PAGE_SHIFT;
-        let array = device.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
-        let entry = kernel.xarray(array).ok()?.within(index, index).next()?.ok()?;
+        let entry = entries(context, device).ok()?.within(index, index).next()?.ok()?;
         if entry.value & 1 != 0 {
             return None;
         }

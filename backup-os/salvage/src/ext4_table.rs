@@ -199,20 +199,21 @@ impl Parts {
     }
 }
 
+/// Two bytes of an inode.
+fn half(raw: &[u8], at: usize) -> Option<u16> {
+    let bytes = raw.get(at..)?.first_chunk()?;
+    Some(u16::from_le_bytes(*bytes))
+}
+
 /// Whether the checksum of an inode is right (`ext4_inode_csum`). One that was never used is zeros.
 fn is_whole(raw: &[u8], seed: u32, number: u32) -> bool {
-    let word = |at: usize| {
-        raw.get(at..)
-            .and_then(<[u8]>::first_chunk)
-            .map(|bytes| u16::from_le_bytes(*bytes))
-    };
-    let Some(low) = word(CHECK_LOW) else { return false };
+    let Some(low) = half(raw, CHECK_LOW) else { return false };
     if raw.iter().all(|&byte| byte == 0) {
         return true;
     }
-    let high = word(OLD_INODE)
+    let high = half(raw, OLD_INODE)
         .filter(|&extra| usize::from(extra).saturating_add(OLD_INODE) >= CHECK_HIGH.saturating_add(2))
-        .and_then(|_| word(CHECK_HIGH));
+        .and_then(|_| half(raw, CHECK_HIGH));
     let mut bytes = raw.to_vec();
     let cleared = [Some(CHECK_LOW), high.map(|_| CHECK_HIGH)];
     for at in cleared.into_iter().flatten() {
@@ -238,10 +239,7 @@ impl Raw {
 
     /// Whether it is that of a regular file that has a name.
     pub fn is_file(&self) -> bool {
-        let half = |at: usize| {
-            let bytes = self.bytes.get(at..).and_then(<[u8]>::first_chunk);
-            bytes.map_or(0, |bytes| u16::from_le_bytes(*bytes))
-        };
+        let half = |at| half(&self.bytes, at).unwrap_or(0);
         u64::from(half(MODE)) & S_IFMT == S_IFREG && half(LINKS) != 0
     }
 

@@ -4,15 +4,15 @@
 //! read from its disk again.
 
 use crate::addr::{Kva, Pfn};
+use crate::containers::list::List;
 use crate::context::Context;
 use crate::dentry::Path;
 use crate::directories;
 use crate::ext4;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::page_cache::{cached, pages_of};
+use crate::page_cache::{cached, entries, pages_of, NEWER};
 use crate::refusal::{Refusal, Result};
-use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
 use alloc::vec::Vec;
 use shared_region::context::{FrameRun, Inode, NameGone, SharedMemory};
 use shared_region::reasons;
@@ -33,6 +33,10 @@ pub const S_IFSOCK: u64 = 0o140_000;
 /// `I_DIRTY_ALL`: inode, data attributes, pages, and times that are only in memory. The first three were bits 0 to 2 up to
 /// Linux 6.11, and are 3 to 5 since; what the other kernel has there is rare, and dirty for safety.
 const I_DIRTY: u64 = 0x3F | 1 << 11;
+/// File systems that are looked at.
+const MAX_FILE_SYSTEMS: u64 = 1 << 12;
+/// Inodes of one of them.
+const MAX_INODES: u64 = 1 << 24;
 /// Longest name of a file system type.
 const MAX_TYPE: usize = 32;
 /// File systems on disks whose files are found again by path.
@@ -161,6 +165,23 @@ pub fn check_file_system<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inod
     ))
 }
 
+/// The superblocks of all mounted file systems.
+pub fn file_systems<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
+    let Some(head) = context.kernel.prepared.globals.super_blocks else {
+        return Vec::new();
+    };
+    let member = context.kernel.types.layouts.super_block.s_list;
+    let all = context.kernel.list(head, member).bounded(MAX_FILE_SYSTEMS);
+    all.flatten().collect()
+}
+
+/// Every inode of a file system that is in memory.
+pub fn in_memory<'k, 'm, M: PhysMem + ?Sized>(context: &Context<'k, 'm, M>, superblock: Kva) -> List<'k, 'm, M> {
+    let layouts = &context.kernel.types.layouts;
+    let head = superblock.offset(u64::from(layouts.super_block.s_inodes.offset));
+    context.kernel.list(head, layouts.inode.i_sb_list).bounded(MAX_INODES)
+}
+
 /// Whether an inode or one of its pages has not been written to its disk, as far as the file system tells it.
 ///
 /// # Errors
@@ -178,11 +199,10 @@ pub fn is_behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) 
 /// # Errors
 /// It cannot be read.
 pub fn has_new_pages<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
-    let layouts = &context.kernel.types.layouts;
-    let mapping = context.kernel.mem.ptr(inode, layouts.inode.i_mapping)?;
-    let array = mapping.offset(u64::from(layouts.address_space.i_pages.offset));
-    for mark in [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK] {
-        if context.kernel.xarray(array)?.marked(mark).next().is_some() {
+    let field = context.kernel.types.layouts.inode.i_mapping;
+    let mapping = context.kernel.mem.ptr(inode, field)?;
+    for mark in NEWER {
+        if entries(context, mapping)?.marked(mark).next().is_some() {
             return Ok(true);
         }
     }

@@ -196,6 +196,13 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
     if journal.is_null() {
         return Ok(None);
     }
+    let (running, committing) = (
+        mem.ptr(journal, own.j_running_transaction)?,
+        mem.ptr(journal, own.j_committing_transaction)?,
+    );
+    if running.is_null() && committing.is_null() {
+        return Ok(None);
+    }
     let walk = Walk {
         context,
         own,
@@ -209,13 +216,6 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         block_size: mem.uint(journal, own.j_blocksize)?,
         device: mem.ptr(journal, own.j_fs_dev)?,
     };
-    let (running, committing) = (
-        mem.ptr(journal, own.j_running_transaction)?,
-        mem.ptr(journal, own.j_committing_transaction)?,
-    );
-    if running.is_null() && committing.is_null() {
-        return Ok(None);
-    }
     let uuid = superblock.offset(u64::from(layouts.super_block.s_uuid.offset));
     let mut record = Record {
         uuid: mem.array::<16>(uuid)?,

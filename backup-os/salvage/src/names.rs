@@ -120,7 +120,7 @@ fn inodes<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let mut found = BTreeMap::new();
-    for inode in ext4::inodes(context, superblock) {
+    for inode in inodes::in_memory(context, superblock) {
         let one = inode
             .map_err(Refusal::from)
             .and_then(|inode| Ok((mem.uint(inode, layouts.inode.i_ino)?, inode)));

@@ -2,6 +2,7 @@
 //! disk does not know.
 
 use crate::addr::{Kva, PAGE_SHIFT, PAGE_SIZE};
+use crate::containers::xarray::XArrayWalk;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
@@ -46,6 +47,21 @@ crate::constants! {
     }
 }
 
+/// Marks of pages that are newer than the disk.
+pub const NEWER: [u8; 2] = [PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK];
+
+/// The entries of a page cache.
+///
+/// # Errors
+/// It cannot be read.
+pub fn entries<'k, 'm, M: PhysMem + ?Sized>(
+    context: &Context<'k, 'm, M>,
+    mapping: Kva,
+) -> Result<XArrayWalk<'k, 'm, M>> {
+    let pages = context.kernel.types.layouts.address_space.i_pages;
+    Ok(context.kernel.xarray(mapping.offset(u64::from(pages.offset)))?)
+}
+
 /// Cached pages of an inode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cached {
@@ -80,12 +96,13 @@ pub fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, s
     let bit = |bit: u32| 1u64.wrapping_shl(bit);
     let poison = flags.hwpoison.map_or(0, bit);
     let (uptodate, dirty) = (bit(flags.uptodate), bit(flags.dirty));
-    let array = mapping.offset(u64::from(kernel.types.layouts.address_space.i_pages.offset));
-    let marked = 1u8 << PAGECACHE_TAG_DIRTY | 1 << PAGECACHE_TAG_WRITEBACK;
+    let marked = NEWER
+        .iter()
+        .fold(0u8, |all, mark| all | 1u8.wrapping_shl(u32::from(*mark)));
     let operations = context.symbol(kernel.mem.ptr(mapping, kernel.types.layouts.address_space.a_ops)?);
     let is_shmem = operations.as_deref() == Some("shmem_aops");
     let mut cached = Cached::default();
-    for entry in kernel.xarray(array)? {
+    for entry in entries(context, mapping)? {
         let entry = entry?;
         if entry.value & VALUE_ENTRY != 0 {
             // In shmem, and there alone, a value is a page on swap.

@@ -5,14 +5,13 @@
 //! are as many pages as are wanted.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT};
+use crate::containers::xarray::Leaf;
 use crate::context::Context;
-use crate::ext4;
-use crate::inodes::{S_IFMT, S_IFREG};
+use crate::inodes::{self, S_IFMT, S_IFREG};
 use crate::memory::PhysMem;
-use crate::page_cache::{append, pages_of};
+use crate::page_cache::{append, entries, pages_of, NEWER};
 use crate::pages::RawPage;
 use crate::refusal::Result;
-use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use shared_region::context::{frame_kind, CachedFile, FrameRun};
@@ -86,7 +85,7 @@ fn candidates<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblocks: &[
             continue;
         };
         if flags & VERSIONED != 0 {
-            let inodes = ext4::inodes(context, superblock).flatten();
+            let inodes = inodes::in_memory(context, superblock).flatten();
             candidates.extend(inodes.filter_map(|inode| candidate(context, inode, device).ok().flatten()));
         }
     }
@@ -126,12 +125,9 @@ fn clean<M: PhysMem + ?Sized>(
         version: field(layouts.inode.i_version)?.wrapping_shr(VERSION_SHIFT),
     };
     let mapping = kernel.mem.ptr(file.inode, layouts.inode.i_mapping)?;
-    let array = mapping.offset(u64::from(layouts.address_space.i_pages.offset));
     let mut clean = Clean::new(context, mapping, pages_of(record.size).min(limit));
     // What was seen before something made no sense is sound.
-    let _ = kernel
-        .xarray(array)?
-        .leaves(|base, slots, marks| clean.look(context, base, slots, marks));
+    let _ = entries(context, mapping)?.leaves(|leaf| clean.look(context, leaf));
     Ok((record, clean.runs))
 }
 
@@ -164,17 +160,10 @@ impl<'m> Clean<'m> {
     }
 
     /// Looks at a node of the page cache.
-    fn look<M: PhysMem + ?Sized>(
-        &mut self,
-        context: &Context<'_, 'm, M>,
-        base: u64,
-        slots: &[u64; 64],
-        marks: &[u64; 3],
-    ) {
-        let marked = |mark: u8| marks.get(usize::from(mark)).copied().unwrap_or(u64::MAX);
-        let newer = marked(PAGECACHE_TAG_DIRTY) | marked(PAGECACHE_TAG_WRITEBACK);
-        for (slot, &value) in (0u32..).zip(slots) {
-            let index = base.saturating_add(u64::from(slot));
+    fn look<M: PhysMem + ?Sized>(&mut self, context: &Context<'_, 'm, M>, leaf: Leaf<'_>) {
+        let newer = NEWER.iter().fold(0, |all, &mark| all | leaf.marked(mark));
+        for (slot, &value) in (0u32..).zip(leaf.slots) {
+            let index = leaf.base.saturating_add(u64::from(slot));
             // What is no pointer is the shadow of a page that was evicted, or belongs to the entry before.
             if value == 0 || value & 3 != 0 || newer.wrapping_shr(slot) & 1 != 0 || index >= self.last {
                 continue;

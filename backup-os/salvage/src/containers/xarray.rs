@@ -72,6 +72,23 @@ pub struct Entry {
     pub marks: u8,
 }
 
+/// A node of the last level.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf<'a> {
+    /// Index of the first slot.
+    pub base: u64,
+    /// What is stored in each.
+    pub slots: &'a [u64; SLOTS],
+    marks: &'a [u64; MARKS],
+}
+
+impl Leaf<'_> {
+    /// A bitmap of the slots that have a mark; all, if there is no such mark.
+    pub fn marked(&self, mark: u8) -> u64 {
+        self.marks.get(usize::from(mark)).copied().unwrap_or(u64::MAX)
+    }
+}
+
 /// The entries of an array, ascending by index; retry and zero entries are left out.
 ///
 /// A node whose parent, slot or level is not what led to it costs its subtree: the error is yielded and the walk goes
@@ -178,19 +195,22 @@ impl<'k, 'm, M: PhysMem + ?Sized> XArrayWalk<'k, 'm, M> {
         }
     }
 
-    /// Shows each node of the last level whole: the index of its first slot, its slots, and a bitmap of slots for each mark.
-    /// For arrays of which most slots are in use, and of which each entry is looked at.
+    /// Shows each node of the last level whole. For arrays of which most slots are in use, and of which each entry is looked at.
     ///
     /// # Errors
     /// A node is not what led to it, or there is no end. What was shown is sound.
-    pub fn leaves(mut self, mut show: impl FnMut(u64, &[u64; SLOTS], &[u64; MARKS])) -> Result<(), WalkError> {
+    pub fn leaves(mut self, mut show: impl FnMut(Leaf<'_>)) -> Result<(), WalkError> {
         if let Some(entry) = self.single.take() {
             let (mut slots, mut marks) = ([0; SLOTS], [0; MARKS]);
             slots[0] = entry.value;
             for (mark, word) in (0u8..).zip(&mut marks) {
                 *word = u64::from(entry.marks & bit(mark) != 0);
             }
-            show(0, &slots, &marks);
+            show(Leaf {
+                base: 0,
+                slots: &slots,
+                marks: &marks,
+            });
         }
         loop {
             if let Some(to) = self.pending.take() {
@@ -204,7 +224,11 @@ impl<'k, 'm, M: PhysMem + ?Sized> XArrayWalk<'k, 'm, M> {
                     return Err(WalkError::new("xarray", frame.node, Reason::Bound(self.bound)));
                 };
                 self.left = left;
-                show(frame.base, &frame.slots, &frame.marks);
+                show(Leaf {
+                    base: frame.base,
+                    slots: &frame.slots,
+                    marks: &frame.marks,
+                });
                 self.path.pop();
                 continue;
             }

@@ -80,7 +80,7 @@ fn leaves_are_shown_whole() {
         let memory = world.memory();
         let mut seen = Vec::new();
         let walk = XArrayWalk::new(&memory, XARRAY, ARRAY).unwrap();
-        let end = walk.leaves(|base, slots, marks| seen.push((base, slots[0], slots[2], marks[0])));
+        let end = walk.leaves(|leaf| seen.push((leaf.base, leaf.slots[0], leaf.slots[2], leaf.marked(0))));
         (seen, end.is_ok())
     };
     let mut world = two_levels();
