@@ -102,26 +102,39 @@ out:
 	return error ?: placed != NULL;
 }
 
-static int write_run(struct file *file, const struct orthros_frame_run *run,
-		     struct window *window, struct orthros_cache *request)
+struct write {
+	struct file *file;
+	struct window window;
+	struct orthros_cache *request;
+};
+
+static int write_frame(pgoff_t index, u64 pfn, void *data)
+{
+	struct write *write = data;
+	int done = hotadd_is_readable(pfn) ?
+		write_page(write->file, (loff_t)index << PAGE_SHIFT, pfn, &write->window) :
+		-EPERM;
+
+	if (done < 0)
+		return done;
+	write->request->pages++;
+	write->request->copied += !done;
+	return 0;
+}
+
+static int each_frame_of_run(const struct orthros_frame_run *run, u64 pages,
+			     cache_frame_fn frame, void *data)
 {
 	u64 page;
 
-	if (!IS_ALIGNED(run->va, PAGE_SIZE) ||
-	    run_pages(run) > i_size_read(file_inode(file)) >> PAGE_SHIFT ||
-	    run->va >> PAGE_SHIFT >
-		    (i_size_read(file_inode(file)) >> PAGE_SHIFT) - run_pages(run))
+	if (!IS_ALIGNED(run->va, PAGE_SIZE) || run_pages(run) > pages ||
+	    run->va >> PAGE_SHIFT > pages - run_pages(run))
 		return -EINVAL;
 	for (page = 0; page < run_pages(run); page++) {
-		u64 pfn = run_pfn(run) + page;
-		int done = hotadd_is_readable(pfn) ?
-			write_page(file, run->va + (page << PAGE_SHIFT), pfn, window) :
-			-EPERM;
+		int error = frame((run->va >> PAGE_SHIFT) + page, run_pfn(run) + page, data);
 
-		if (done < 0)
-			return done;
-		request->pages++;
-		request->copied += !done;
+		if (error)
+			return error;
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();
@@ -129,24 +142,22 @@ static int write_run(struct file *file, const struct orthros_frame_run *run,
 	return 0;
 }
 
-static int write_runs(struct file *file, struct orthros_cache *request)
+int cache_each_frame(u64 address, u64 count, u64 pages, cache_frame_fn frame, void *data)
 {
-	const struct orthros_frame_run __user *user = u64_to_user_ptr(request->runs);
+	const struct orthros_frame_run __user *user = u64_to_user_ptr(address);
 	struct orthros_frame_run runs[RUNS];
-	struct window window = {};
 	u64 from = 0;
 	int error = 0;
 
-	while (from < request->count && !error) {
-		u64 count = min_t(u64, request->count - from, RUNS), i;
+	while (from < count && !error) {
+		u64 some = min_t(u64, count - from, RUNS), i;
 
-		error = copy_from_user(runs, user + from, count * sizeof(runs[0])) ?
+		error = copy_from_user(runs, user + from, some * sizeof(runs[0])) ?
 				-EFAULT : 0;
-		for (i = 0; i < count && !error; i++)
-			error = write_run(file, &runs[i], &window, request);
-		from += count;
+		for (i = 0; i < some && !error; i++)
+			error = each_frame_of_run(&runs[i], pages, frame, data);
+		from += some;
 	}
-	window_close(&window);
 	return error;
 }
 
@@ -165,6 +176,7 @@ bool cache_serves(struct file *file)
 int cache_write(struct orthros_cache *request)
 {
 	u64 begin = ktime_get_ns();
+	struct write write = { .request = request };
 	struct inode *inode;
 	struct file *file;
 	int error;
@@ -182,7 +194,10 @@ int cache_write(struct orthros_cache *request)
 	inode = file_inode(file);
 	file_start_write(file);
 	inode_lock(inode);
-	error = write_runs(file, request);
+	write.file = file;
+	error = cache_each_frame(request->runs, request->count,
+				 i_size_read(inode) >> PAGE_SHIFT, write_frame, &write);
+	window_close(&write.window);
 	inode_unlock(inode);
 	file_end_write(file);
 	fput(file);

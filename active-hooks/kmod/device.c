@@ -158,7 +158,9 @@ static int dispatch(unsigned int command, union request *request)
 	case ORTHROS_REST:
 		return rest_begin(&request->rest);
 	case ORTHROS_CONFIGURE:
-		return hang_configure(&request->configure);
+		return request->configure.limit == ORTHROS_WARM_CACHE_LIMIT ?
+			warm_configure(request->configure.value) :
+			hang_configure(&request->configure);
 	case ORTHROS_UPDATE:
 		return update_go(&request->update);
 	case ORTHROS_PEER_CREDENTIALS:

@@ -176,12 +176,6 @@ int hang_configure(const struct orthros_configure *request)
 {
 	u64 value = request->value;
 
-	if (request->limit == ORTHROS_WARM_CACHE_LIMIT) {
-		if (value > ORTHROS_WARM_CACHE_MOST_MB && value != ORTHROS_HANG_LIMIT_OFF)
-			return -EINVAL;
-		word_write(warm_cache, value);
-		return 0;
-	}
 	if (request->limit >= ORTHROS_HANG_LIMITS)
 		return -EINVAL;
 	if (value && value != ORTHROS_HANG_LIMIT_OFF &&

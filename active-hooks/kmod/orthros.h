@@ -144,11 +144,19 @@ void lazy_stop(void);
 int cache_write(struct orthros_cache *request);
 /* A frame in the cache, locked and not up to date; NULL if it is not to be had or the cache has a page there. */
 struct page *cache_place(struct address_space *mapping, pgoff_t index, u64 pfn);
+/*
+ * Calls `frame` for each frame of a list of runs in user memory, which name pages of
+ * a file that has so many, until it returns an error.
+ */
+typedef int (*cache_frame_fn)(pgoff_t index, u64 pfn, void *data);
+int cache_each_frame(u64 runs, u64 count, u64 pages, cache_frame_fn frame, void *data);
 /* Whether pages of files of this kind come about as is known here. */
 bool cache_serves(struct file *file);
 
 /* warm.c */
 int warm_put(struct orthros_warm *request);
+/* How many megabytes the next failover keeps. */
+int warm_configure(u64 value);
 
 /* peer.c */
 int peer_credentials(const struct orthros_peer_credentials *request);

@@ -17,76 +17,45 @@
 #include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
-#include <linux/sched/signal.h>
-#include <linux/uaccess.h>
-#include "adopt.h"
 #include "orthros.h"
 
-/* Runs that are fetched from user memory at once. */
-#define RUNS 32
+struct warm {
+	struct inode *inode;
+	struct orthros_warm *request;
+};
 
-/* 1 if the frame is in the cache now, 0 if it cannot be. The inode is locked. */
-static int warm_page(struct inode *inode, pgoff_t index, u64 pfn, u64 version)
+/* A frame that cannot be had is left out. The inode is locked. */
+static int warm_frame(pgoff_t index, u64 pfn, void *data)
 {
+	struct warm *warm = data;
+	struct inode *inode = warm->inode;
 	struct page *page = cache_place(inode->i_mapping, index, pfn);
 	loff_t size = i_size_read(inode);
 	bool same;
 
 	if (!page)
 		return 0;
-	same = inode_peek_iversion(inode) == version;
+	same = inode_peek_iversion(inode) == warm->request->version;
 	if (same) {
 		/* A mapping may have written behind the end of the file. */
 		if (index == size >> PAGE_SHIFT)
 			zero_user_segment(page, offset_in_page(size), PAGE_SIZE);
 		SetPageUptodate(page);
+		warm->request->pages++;
 	}
 	unlock_page(page);
 	put_page(page);
-	return same ? 1 : -ESTALE;
+	return same ? 0 : -ESTALE;
 }
 
-static int warm_run(struct inode *inode, const struct orthros_frame_run *run,
-		    struct orthros_warm *request)
+static int warm_frames(struct inode *inode, struct orthros_warm *request)
 {
-	u64 pages = DIV_ROUND_UP_ULL(request->size, PAGE_SIZE), page;
-
-	if (!IS_ALIGNED(run->va, PAGE_SIZE) || run_pages(run) > pages ||
-	    run->va >> PAGE_SHIFT > pages - run_pages(run))
-		return -EINVAL;
-	for (page = 0; page < run_pages(run); page++) {
-		int done = warm_page(inode, (run->va >> PAGE_SHIFT) + page,
-				     run_pfn(run) + page, request->version);
-
-		if (done < 0)
-			return done;
-		request->pages += done;
-		if (fatal_signal_pending(current))
-			return -EINTR;
-		cond_resched();
-	}
-	return 0;
-}
-
-static int warm_runs(struct inode *inode, struct orthros_warm *request)
-{
-	const struct orthros_frame_run __user *user = u64_to_user_ptr(request->runs);
-	struct orthros_frame_run runs[RUNS];
-	u64 from = 0;
-	int error = 0;
+	struct warm warm = { .inode = inode, .request = request };
 
 	if (i_size_read(inode) != request->size)
 		return -ESTALE;
-	while (from < request->count && !error) {
-		u64 count = min_t(u64, request->count - from, RUNS), i;
-
-		error = copy_from_user(runs, user + from, count * sizeof(runs[0])) ?
-				-EFAULT : 0;
-		for (i = 0; i < count && !error; i++)
-			error = warm_run(inode, &runs[i], request);
-		from += count;
-	}
-	return error;
+	return cache_each_frame(request->runs, request->count,
+				DIV_ROUND_UP_ULL(request->size, PAGE_SIZE), warm_frame, &warm);
 }
 
 /* Without a version, or with pages that are not what is on the disk, there is no telling. */
@@ -96,6 +65,14 @@ static bool is_served(struct file *file)
 
 	return cache_serves(file) && IS_I_VERSION(inode) && !IS_ENCRYPTED(inode) &&
 	       !IS_VERITY(inode);
+}
+
+int warm_configure(u64 value)
+{
+	if (value > ORTHROS_WARM_CACHE_MOST_MB && value != ORTHROS_HANG_LIMIT_OFF)
+		return -EINVAL;
+	word_write(warm_cache, value);
+	return 0;
 }
 
 int warm_put(struct orthros_warm *request)
@@ -118,7 +95,7 @@ int warm_put(struct orthros_warm *request)
 	inode = file_inode(file);
 	inode_lock(inode);
 	if (request->count)
-		error = warm_runs(inode, request);
+		error = warm_frames(inode, request);
 	else
 		request->version = inode_query_iversion(inode);
 	inode_unlock(inode);
