@@ -59,7 +59,10 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
         let Ok(target) = process.root.link(&link) else { continue };
         let info = Info::parse(&process.read(&format!("fdinfo/{name}")).unwrap_or_default());
         let object = format!("fd {name}");
-        findings.extend(kind(process, mounts, &object, &link, &target, &info));
+        findings.extend(match target.starts_with("socket:[") {
+            true => super::sockets::check(process, name, &target),
+            false => kind(process, mounts, &object, &link, &target, &info),
+        });
         findings.extend(common(&object, &info));
         for watched in info.watched.iter().filter(|fd| !names.contains(&fd.to_string())) {
             findings.push(Finding::refused(
@@ -121,9 +124,6 @@ fn kind(
     }
     if target.starts_with("pipe:[") {
         return None;
-    }
-    if target.starts_with("socket:[") {
-        return super::sockets::check(process, object, target);
     }
     if !target.starts_with('/') {
         // Namespaces (`net:[…]`), `pidfd:[…]` and whatever comes.

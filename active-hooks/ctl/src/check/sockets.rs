@@ -18,9 +18,10 @@ const OTHERS: [(&str, usize); 6] = [
 /// State of a socket of AF_UNIX that has a peer (`SS_CONNECTED`).
 const CONNECTED: &str = "03";
 
-/// What becomes of a socket. `target` is the link of its descriptor, `socket:[inode]`.
-pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Finding> {
+/// What becomes of a socket. `target` is the link of its descriptor, whose number is `name`: `socket:[inode]`.
+pub fn check(process: &Process<'_>, name: &str, target: &str) -> Option<Finding> {
     let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+    let object = &format!("fd {name}");
     let refuse = |detail: &str| Some(Finding::refused(object, reasons::SOCKET_STATE, detail));
     for table in ["tcp", "tcp6"] {
         // sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode
@@ -61,7 +62,7 @@ pub fn check(process: &Process<'_>, object: &str, target: &str) -> Option<Findin
     {
         return Some(Finding::refused(object, reasons::SOCKET, target));
     }
-    let numbers = (object.trim_start_matches("fd ").parse(), inode.parse());
+    let numbers = (name.parse(), inode.parse());
     if matches!(numbers, (Ok(fd), Ok(inode)) if unused_sockets::is_one(process.pid, fd, inode)) {
         return None;
     }

@@ -492,7 +492,7 @@ fn sockets_are_told_apart_by_their_tables() {
     let root = tree.root();
     let process = Process { root: &root, pid: 3000 };
     for (inode, expected) in expected {
-        let found = sockets::check(&process, "fd 3", &format!("socket:[{inode}]"));
+        let found = sockets::check(&process, "3", &format!("socket:[{inode}]"));
         assert_eq!(found.map(|finding| (finding.cost, finding.name)), expected, "{inode}");
     }
 }

@@ -144,10 +144,15 @@ impl ProcessFiles {
 
     /// Puts them at their numbers in a process that has everything else at its own, and may still do anything.
     pub fn place(&self, batch: &mut Batch<'_>, table: &FileTable, world: &World<'_>) -> Restored<()> {
-        let wanted = table.descriptors.iter().filter(|(_, id, _)| {
-            let file = world.files.get(id);
+        let is_wanted = |&&(_, id, _): &&(u32, Id, bool)| {
+            let file = world.files.get(&id);
             file.is_some_and(|file| matches!(file.what, OpenFileKind::OfProcess { .. }))
-        });
+        };
+        let wanted: Vec<_> = table.descriptors.iter().filter(is_wanted).collect();
+        // Most processes have none, and some have very many others.
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let mut free = (0..).filter(|number| table.descriptors.iter().all(|(fd, ..)| fd != number));
         let (Some(agent), Some(taken)) = (free.next(), free.next()) else {
             return Ok(());

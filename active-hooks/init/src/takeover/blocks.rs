@@ -1,9 +1,10 @@
 //! The dead kernel's RAM, added block by block.
 
-use super::{disk, fail_at, warm_cache};
+use super::{disk, fail_at};
 use crate::{boot::log, restore::world::World};
 use orthros_device::{Device, Region};
 use shared_region::{
+    context::FrameRun,
     fail_at::FailAt,
     header::Header,
     layout::{HEADER, NURSERY_SIZE, REGION_SIZE, RETAINED},
@@ -56,29 +57,19 @@ impl Later {
     }
 }
 
-/// Frames by blocks of memory.
-#[derive(Debug, Default)]
-pub struct Frames {
-    block_size: u64,
-    /// By the address of the block.
-    counts: BTreeMap<u64, u64>,
-}
-
-impl Frames {
-    /// Counts a run of them.
-    pub fn count(&mut self, pfn: u64, pages: u64) {
-        let (mut at, end) = (pfn * PAGE_SIZE, (pfn + pages) * PAGE_SIZE);
+/// How many frames lie in each block of memory, by its address.
+fn by_block(runs: impl Iterator<Item = FrameRun>, block_size: u64) -> BTreeMap<u64, u64> {
+    let mut counts = BTreeMap::new();
+    for run in runs {
+        let (mut at, end) = (run.pfn() * PAGE_SIZE, (run.pfn() + run.pages()) * PAGE_SIZE);
         while at < end {
-            let block = at / self.block_size * self.block_size;
-            let stop = end.min(block + self.block_size);
-            *self.counts.entry(block).or_default() += (stop - at) / PAGE_SIZE;
+            let block = at / block_size * block_size;
+            let stop = end.min(block + block_size);
+            *counts.entry(block).or_default() += (stop - at) / PAGE_SIZE;
             at = stop;
         }
     }
-
-    fn of(&self, block: u64) -> u64 {
-        self.counts.get(&block).copied().unwrap_or(0)
-    }
+    counts
 }
 
 /// A block that can be added.
@@ -110,14 +101,12 @@ pub fn add(device: &Device, region: &Region, world: Option<&World<'_>>) -> Later
         return Later::default();
     };
     let blocks = plan(&header, block_size);
-    let mut warm = Frames {
-        block_size,
-        ..Frames::default()
-    };
-    world.into_iter().for_each(|world| warm_cache::frames(world, &mut warm));
+    // What is only in a file's cache again nobody waits for.
+    let cached = world.into_iter().flat_map(|world| &world.cached);
+    let warm = by_block(cached.flat_map(|(_, file)| file.runs()), block_size);
     let blocks = blocks.into_iter().map(|at| {
         let retained = retained(region, at, block_size);
-        let kept = warm.of(at).min(retained);
+        let kept = warm.get(&at).map_or(0, |&frames| frames.min(retained));
         let needed = retained - kept;
         Block { at, needed, kept }
     });
@@ -230,7 +219,7 @@ fn retained(region: &Region, block: u64, block_size: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared_region::header::MemoryRange;
+    use shared_region::{context::frame_kind, header::MemoryRange};
     use zerocopy::FromZeros;
 
     const MB: u64 = 1 << 20;
@@ -279,13 +268,9 @@ mod tests {
 
     #[test]
     fn frames_are_counted_by_block() {
-        let mut frames = Frames {
-            block_size: 128 * MB,
-            ..Frames::default()
-        };
-        frames.count(32760, 16);
-        frames.count(3, 1);
-        assert_eq!([0, 128 * MB, 256 * MB].map(|block| frames.of(block)), [9, 8, 0]);
+        let runs = [(32760, 16), (3, 1)].map(|(pfn, pages)| FrameRun::new(0, pfn, pages, frame_kind::FILE));
+        let frames = by_block(runs.into_iter(), 128 * MB);
+        assert_eq!(frames, BTreeMap::from([(0, 9), (128 * MB, 8)]));
     }
 
     #[test]

@@ -284,12 +284,13 @@ impl Takeover {
             let line = boot::cmdline::Cmdline::of_this_kernel().unwrap_or_default();
             limits::huge_pages(inner.ram.0, inner.ram.1, line.value("transparent_hugepage"));
             let known = saved.as_ref().zip(inner.committed.as_ref());
-            let warm = known
-                .map(|(saved, committed)| warm_cache::Pages::of(&saved.world, &committed.devices, &inner.versions));
+            let warm = known.map(|(Saved { world, .. }, committed)| {
+                (world, warm_cache::Pages::of(world, &committed.devices, &inner.versions))
+            });
             crate::sys::in_background(|| {
-                if let (Some(saved), Some(pages)) = (&saved, &warm) {
+                if let Some((world, pages)) = &warm {
                     let alive = || phase(device, None, SuccessorPhase::Resumed, 0);
-                    pages.put_in(&saved.world, device, &alive);
+                    pages.put_in(world, device, &alive);
                 }
                 match device.release() {
                     Ok(done) => log::info(format_args!(

@@ -13,7 +13,6 @@ use orthros_device::{Device, DeviceError, Region};
 use shared_region::{
     context::{NetworkAddress, NetworkLink, NetworkRoute},
     control::{ControlWords, NetworkHold},
-    device::Mark,
     timeline::Event,
 };
 use std::{
@@ -80,12 +79,7 @@ pub fn let_in() {
 fn released() -> Result<bool, DeviceError> {
     let device = Device::open()?;
     let region = device.region()?;
-    device.mark(Mark {
-        event: Event::NetworkWanted as u64,
-        phase: u64::MAX,
-        tsc: 0,
-        resumed: 0,
-    })?;
+    device.stamp(Event::NetworkWanted)?;
     let since = Instant::now();
     while is_held(&region) {
         if since.elapsed() > LETTING_GO {

@@ -5,7 +5,7 @@
 //! content then. What we are responsible for: nobody waits for this, processes run
 //! meanwhile, and a file that has changed since is left to its disk.
 
-use super::{blocks::Frames, dirty_files::stretches, handles};
+use super::{dirty_files::stretches, handles};
 use crate::{boot::log, restore::world::World};
 use orthros_device::Device;
 use rustix::fs::OFlags;
@@ -18,15 +18,6 @@ use std::{
 
 /// Files that were changed while they were put back and are asked for their version, with processes waiting.
 const MAX_ASKED: usize = 64;
-
-/// How many frames of each block of memory are such pages, and nothing that a process waits for.
-pub fn frames(world: &World<'_>, frames: &mut Frames) {
-    for (_, file) in &world.cached {
-        for run in file.runs() {
-            frames.count(run.pfn(), run.pages());
-        }
-    }
-}
 
 /// Versions of the files that were changed while they were put back. To be asked before a process can change them again.
 pub fn versions(world: &World<'_>, device: &Device) -> BTreeMap<Id, u64> {
