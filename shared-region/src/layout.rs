@@ -56,6 +56,8 @@ pub const STANDBY_WORDS: Part = part("standby words", 0x3000, 0x1000);
 pub const ATTEMPTS: Part = part("attempts", 0x4000, 0x1000);
 /// [`crate::stage::StageWords`].
 pub const STAGE_WORDS: Part = part("stage words", 0x5000, 0x1000);
+/// [`crate::rescue_area::RescueWords`].
+pub const RESCUE_WORDS: Part = part("rescue words", 0x6000, 0x1000);
 /// [`crate::facts::Facts`]. Written by the module.
 pub const FACTS: Part = part("facts", 0x1_0000, 0x1_0000);
 /// [`crate::protect::ProtectTable`]. Written by the module.
@@ -96,13 +98,14 @@ pub const CONTEXT: Part = part("Essential Context", 0x940_0000, 0x2C0_0000);
 pub const STANDBY: Part = part("standby images", 0xC00_0000, 0x400_0000);
 
 /// Every part, in order of offset.
-pub const PARTS: [Part; 22] = [
+pub const PARTS: [Part; 23] = [
     HEADER,
     CONTROL,
     TIMELINE,
     STANDBY_WORDS,
     ATTEMPTS,
     STAGE_WORDS,
+    RESCUE_WORDS,
     FACTS,
     PROTECT,
     STAGE_TABLE,

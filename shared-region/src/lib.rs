@@ -23,6 +23,7 @@
 //! | [`reasons`] | why a process cannot be kept |
 //! | [`context`] | the Essential Context itself |
 //! | [`crc32c`], [`ext4_dir`] | what both sides know of ext4 |
+//! | [`rescue_area`] | a partition for the file cache of a dead kernel when no other can be booted |
 //! | [`device`] | the ioctl interface of the module's device node |
 //! | [`library`] | what a process registers through liborthros, in its own memory |
 #![no_std]
@@ -47,6 +48,7 @@ pub mod parking;
 pub mod protect;
 pub mod reasons;
 pub mod record;
+pub mod rescue_area;
 pub mod retained;
 pub mod stage;
 pub mod standby;

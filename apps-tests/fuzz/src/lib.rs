@@ -9,14 +9,14 @@ mod targets;
 pub use targets::records::records;
 pub use targets::{
     btf::btf, bzimage::bzimage, containers::containers, holding::holding, kallsyms::kallsyms, multiboot2::multiboot2,
-    packed::packed,
+    packed::packed, rescue_area::rescue_area,
 };
 
 /// A function under test.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `seeds/`.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("btf", btf),
     ("kallsyms", kallsyms),
     ("containers", containers),
@@ -25,4 +25,5 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("bzimage", bzimage),
     ("packed", packed),
     ("holding", holding),
+    ("rescue_area", rescue_area),
 ];

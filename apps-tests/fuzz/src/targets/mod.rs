@@ -8,3 +8,4 @@ pub mod kallsyms;
 pub mod multiboot2;
 pub mod packed;
 pub mod records;
+pub mod rescue_area;

@@ -1,0 +1,343 @@
+//! Writing a rescue area, by the backup OS.
+
+use super::{state, Contents, Head, Places, Span, BLOCK, CHUNK, CONTENTS_AT, START};
+use crate::{
+    context::{DirtyFile, FrameRun, Inode, Journal},
+    record::{Kind, Record, RecordError, Stream, Writer},
+    stage::digest,
+    PAGE_SIZE,
+};
+use alloc::{boxed::Box, collections::BTreeSet, vec, vec::Vec};
+use zerocopy::IntoBytes;
+
+/// The most spans that are listed: what does not fit is left out.
+const SPANS: usize = 1 << 18;
+
+/// A partition that can be written to. All offsets and lengths are multiples of [`BLOCK`].
+pub trait Disk {
+    /// Why it could not be.
+    type Error;
+
+    /// Writes bytes from byte `at` of the partition on.
+    ///
+    /// # Errors
+    /// Why they are not written.
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Waits until everything that was written would outlive a loss of power.
+    ///
+    /// # Errors
+    /// Why it would not.
+    fn flush(&mut self) -> Result<(), Self::Error>;
+}
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct What<'a> {
+    /// Number of the failover.
+    pub failover: u64,
+    /// Why the machine is given up.
+    pub epitaph: &'a [u8],
+    /// A complete stream of records.
+    pub records: &'a [u8],
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Files with data.
+    pub files: u64,
+    /// Frames of them.
+    pub frames: u64,
+    /// Whether some were left out for want of room.
+    pub left_out: bool,
+}
+
+/// Why nothing was written that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaveError<E> {
+    /// The disk.
+    Disk(E),
+    /// The records.
+    Records(RecordError),
+    /// Not even the records have room.
+    Full,
+}
+
+impl<E: core::fmt::Display> core::fmt::Display for SaveError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Disk(error) => write!(f, "{error}"),
+            Self::Records(error) => write!(f, "{error}"),
+            Self::Full => write!(f, "it has no room for the list of files"),
+        }
+    }
+}
+
+/// Writes all of it; what makes it count comes last. `frame` gives a frame's bytes, if they can be had.
+///
+/// # Errors
+/// [`SaveError`].
+pub fn save<'m, D: Disk>(
+    disk: &mut D,
+    head: &Head,
+    what: &What<'_>,
+    frame: &dyn Fn(u64) -> Option<&'m [u8]>,
+) -> Result<Saved, SaveError<D::Error>> {
+    let mut contents = Contents {
+        failover: what.failover,
+        epitaph: what.epitaph.len() as u64,
+        records: what.records.len() as u64,
+        spans: SPANS as u64,
+        ..Contents::new(head)
+    };
+    // A digest is 4 bytes for many pages: one page in a thousand is more than enough.
+    let places = Places::of(&contents, head).ok_or(SaveError::Full)?;
+    let room = head.bytes.saturating_sub(places.end) / PAGE_SIZE;
+    let room = room.saturating_sub(room / 1000).saturating_sub(2);
+    let stream = Stream::open(what.records).map_err(SaveError::Records)?;
+    let mut plan = Plan::new(room, frame);
+    for record in stream.records() {
+        plan.take(&record.map_err(SaveError::Records)?);
+    }
+    let spans = plan.spans();
+    contents.spans = spans.len() as u64;
+    contents.frames = spans.iter().map(|span| span.count).sum();
+    contents.left_out = u32::from(plan.saved.left_out);
+    let places = Places::of(&contents, head).ok_or(SaveError::Full)?;
+
+    // What was there before does not count any more.
+    disk.write(CONTENTS_AT, &[0; BLOCK as usize]).map_err(SaveError::Disk)?;
+    disk.flush().map_err(SaveError::Disk)?;
+    let mut sink = Sink::new(disk);
+    let filled = (|| {
+        sink.put(what.epitaph)?;
+        sink.pad(places.records)?;
+        sink.put(what.records)?;
+        sink.pad(places.spans)?;
+        sink.put(spans.as_bytes())?;
+        sink.pad(places.frames)?;
+        for span in &spans {
+            for number in (span.first..).take(span.count as usize) {
+                // It could be had when it was planned with.
+                sink.put(frame(number).unwrap_or(&[0; PAGE_SIZE as usize]))?;
+            }
+        }
+        sink.pad(places.end)?;
+        sink.end()
+    })();
+    let digests = filled.map_err(SaveError::Disk)?;
+    contents.digests = digest(&digests);
+    let mut tail = digests;
+    tail.resize(tail.len().next_multiple_of(BLOCK as usize), 0);
+    disk.write(places.end, &tail).map_err(SaveError::Disk)?;
+    disk.flush().map_err(SaveError::Disk)?;
+    let mut block = [0; BLOCK as usize];
+    let contents = contents.in_state(state::COMPLETE);
+    for (to, &from) in block.iter_mut().zip(contents.as_bytes()) {
+        *to = from;
+    }
+    disk.write(CONTENTS_AT, &block).map_err(SaveError::Disk)?;
+    disk.flush().map_err(SaveError::Disk)?;
+    Ok(Saved {
+        frames: contents.frames,
+        ..plan.saved
+    })
+}
+
+/// Which frames are to be written.
+struct Plan<'f, 'm> {
+    frame: &'f dyn Fn(u64) -> Option<&'m [u8]>,
+    owners: BTreeSet<u64>,
+    /// First frame and number.
+    runs: Vec<(u64, u64)>,
+    room: u64,
+    saved: Saved,
+}
+
+impl<'f, 'm> Plan<'f, 'm> {
+    fn new(room: u64, frame: &'f dyn Fn(u64) -> Option<&'m [u8]>) -> Self {
+        let (owners, runs, saved) = (BTreeSet::new(), Vec::new(), Saved::default());
+        Self {
+            frame,
+            owners,
+            runs,
+            room,
+            saved,
+        }
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        match record.kind {
+            Kind::Inode | Kind::DirtyFile => {
+                self.saved.files = self
+                    .saved
+                    .files
+                    .saturating_add(u64::from(self.owners.insert(record.owner)));
+                let file = Some(record).filter(|record| record.kind == Kind::DirtyFile);
+                let file = file.and_then(|record| record.decode::<DirtyFile>().ok());
+                for part in file.unwrap_or_default().parts {
+                    self.add(part.at / PAGE_SIZE, 1);
+                }
+            }
+            Kind::Frames if self.owners.contains(&record.owner) => {
+                for run in FrameRun::iter(record.payload) {
+                    self.add(run.pfn(), run.pages());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A run of a file; what cannot be had is not there when it is looked for.
+    fn add(&mut self, first: u64, count: u64) {
+        let mut had = 0;
+        let end = first.saturating_add(count);
+        for number in first..end {
+            if (self.frame)(number).is_some_and(|bytes| bytes.len() == PAGE_SIZE as usize) {
+                had += 1;
+                if number.saturating_add(1) < end {
+                    continue;
+                }
+                self.push(number.saturating_add(1).saturating_sub(had), had);
+            } else {
+                self.push(number.saturating_sub(had), had);
+            }
+            had = 0;
+        }
+    }
+
+    fn push(&mut self, first: u64, count: u64) {
+        if count == 0 {
+        } else if count > self.room || self.runs.len() >= SPANS {
+            self.saved.left_out = true;
+        } else {
+            self.room = self.room.saturating_sub(count);
+            self.runs.push((first, count));
+        }
+    }
+
+    /// Ascending, apart from each other.
+    fn spans(&mut self) -> Vec<Span> {
+        let mut runs = core::mem::take(&mut self.runs);
+        runs.sort_unstable();
+        let mut spans: Vec<Span> = Vec::new();
+        for (first, count) in runs {
+            let end = first.saturating_add(count);
+            match spans.last_mut() {
+                Some(last) if first <= last.first.saturating_add(last.count) => {
+                    last.count = last.count.max(end.saturating_sub(last.first));
+                }
+                _ => spans.push(Span { first, count }),
+            }
+        }
+        spans
+    }
+}
+
+/// What is written behind each other, with a digest for each chunk.
+struct Sink<'d, D> {
+    disk: &'d mut D,
+    chunk: Box<[u8]>,
+    filled: usize,
+    /// Where the chunk goes.
+    at: u64,
+    digests: Vec<u8>,
+}
+
+impl<'d, D: Disk> Sink<'d, D> {
+    fn new(disk: &'d mut D) -> Self {
+        Self {
+            disk,
+            chunk: vec![0; CHUNK].into_boxed_slice(),
+            filled: 0,
+            at: START,
+            digests: Vec::new(),
+        }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), D::Error> {
+        while !bytes.is_empty() {
+            let room = self.chunk.get_mut(self.filled..).unwrap_or_default();
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            if let Some(room) = room.get_mut(..now.len()) {
+                room.copy_from_slice(now);
+            }
+            self.filled = self.filled.saturating_add(now.len());
+            if self.filled >= CHUNK {
+                self.write()?;
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Zeros up to a place, which is less than a block away.
+    fn pad(&mut self, to: u64) -> Result<(), D::Error> {
+        let here = self.at.saturating_add(self.filled as u64);
+        let zeros = [0; BLOCK as usize];
+        let length = usize::try_from(to.saturating_sub(here)).unwrap_or(0);
+        self.put(zeros.get(..length).unwrap_or_default())
+    }
+
+    fn write(&mut self) -> Result<(), D::Error> {
+        let bytes = self.chunk.get(..self.filled).unwrap_or_default();
+        self.digests.extend(digest(bytes).to_le_bytes());
+        self.disk.write(self.at, bytes)?;
+        self.at = self.at.saturating_add(self.filled as u64);
+        self.filled = 0;
+        Ok(())
+    }
+
+    /// Returns the digests.
+    fn end(&mut self) -> Result<Vec<u8>, D::Error> {
+        if self.filled != 0 {
+            self.write()?;
+        }
+        Ok(core::mem::take(&mut self.digests))
+    }
+}
+
+/// Why the journal of a file system is left as it is.
+pub const NOBODY: &str = "no kernel could be booted that would have completed it";
+
+/// Copies from a stream what is about files that a disk may not have as they were.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>) -> Result<(), RecordError> {
+    let mut owners = BTreeSet::new();
+    for record in stream.records() {
+        let record = record?;
+        let wanted = match record.kind {
+            Kind::Machine | Kind::Mount | Kind::Names | Kind::Node => true,
+            Kind::Journal => {
+                let journal: Journal = record.decode()?;
+                let journal = Journal {
+                    refused: NOBODY.into(),
+                    blocks: Vec::new(),
+                    revoked: Vec::new(),
+                    ..journal
+                };
+                writer.push(Kind::Journal, record.version, record.flags, record.owner, &journal)?;
+                false
+            }
+            Kind::Inode => {
+                let inode: Inode = record.decode()?;
+                let wanted = inode.dirty && !inode.path.is_empty();
+                wanted && owners.insert(record.owner)
+            }
+            Kind::DirtyFile => {
+                owners.insert(record.owner);
+                true
+            }
+            Kind::DiskContent | Kind::Frames => owners.contains(&record.owner),
+            Kind::Lost => record.owner == 0,
+            _ => false,
+        };
+        if wanted {
+            writer.push_bytes(record.kind, record.version, record.flags, record.owner, record.payload)?;
+        }
+    }
+    Ok(())
+}
