@@ -9,6 +9,7 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
+#include <linux/overflow.h>
 #include <linux/uaccess.h>
 #include <linux/version.h>
 #include <asm/tsc.h>
@@ -41,6 +42,7 @@ union request {
 	struct orthros_update update;
 	struct orthros_peer_credentials peer_credentials;
 	struct orthros_tcp tcp;
+	struct orthros_rescue_area rescue_area;
 };
 
 static void fill_info(struct orthros_info *info)
@@ -51,6 +53,26 @@ static void fill_info(struct orthros_info *info)
 		.successor = region_is_successor(),
 		.withheld = hotadd_withheld_count(),
 	};
+}
+
+/* The backup OS believes none of it while the state is 0, and looks when this kernel is dead. */
+static int name_rescue_area(const struct orthros_rescue_area *wanted)
+{
+	struct orthros_rescue_area *words = region.base + ORTHROS_RESCUE_WORDS_OFFSET;
+	u64 end;
+
+	if (wanted->state > 1 || check_add_overflow(wanted->start, wanted->sectors, &end) ||
+	    end > wanted->disk_sectors)
+		return -EINVAL;
+	smp_store_release(&words->state, 0);
+	words->function = wanted->function;
+	words->start = wanted->start;
+	words->sectors = wanted->sectors;
+	words->disk_sectors = wanted->disk_sectors;
+	memcpy(words->id, wanted->id, sizeof(words->id));
+	memcpy(words->serial, wanted->serial, sizeof(words->serial));
+	smp_store_release(&words->state, wanted->state);
+	return 0;
 }
 
 /* Only instants of the successor, and only forward: the rest is the backup OS's. */
@@ -167,6 +189,8 @@ static int dispatch(unsigned int command, union request *request)
 		return peer_credentials(&request->peer_credentials);
 	case ORTHROS_TCP:
 		return tcp_go(&request->tcp);
+	case ORTHROS_RESCUE_AREA:
+		return name_rescue_area(&request->rescue_area);
 	default:
 		return -ENOTTY;
 	}

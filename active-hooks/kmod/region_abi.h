@@ -524,6 +524,19 @@ struct orthros_tcp {
 	__u64 listener;
 };
 
+/* rescue_area/mod.rs */
+#define ORTHROS_RESCUE_WORDS_OFFSET 0x6000
+
+struct orthros_rescue_area {
+	__u64 state;
+	__u64 function;
+	__u64 start;
+	__u64 sectors;
+	__u64 disk_sectors;
+	__u64 id[2];
+	__u64 serial[3];
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -548,5 +561,6 @@ struct orthros_tcp {
 #define ORTHROS_WARM _IOWR('O', 65, struct orthros_warm)
 #define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
 #define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
+#define ORTHROS_RESCUE_AREA _IOWR('O', 96, struct orthros_rescue_area)
 
 #endif

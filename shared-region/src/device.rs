@@ -491,3 +491,25 @@ pub struct StageCommit {
 /// Makes what was written the kernel that takes over next. The backup OS then checks it
 /// ([`crate::stage::StageWords::state`]). EBADFD without [`STAGE_BEGIN`], EINVAL if the pieces do not lie in the slot.
 pub const STAGE_COMMIT: u64 = iowr::<StageCommit>(35);
+
+/// Argument of [`RESCUE_AREA`]: as [`crate::rescue_area::RescueWords`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RescueArea {
+    /// 1 for an area, 0 for none.
+    pub state: u64,
+    /// The disk's PCI function: bus << 8 | device << 3 | function.
+    pub function: u64,
+    /// First sector of the area on its disk.
+    pub start: u64,
+    /// Its sectors.
+    pub sectors: u64,
+    /// Sectors of the disk.
+    pub disk_sectors: u64,
+    /// What is written in its head.
+    pub id: [u64; 2],
+    /// Serial number of the disk, padded with zeros.
+    pub serial: [u64; 3],
+}
+/// Says where data of files is to be written if no kernel can be booted any more. EINVAL if it does not lie on the disk.
+pub const RESCUE_AREA: u64 = iowr::<RescueArea>(96);

@@ -4,7 +4,9 @@
 //! constant one on its value; the C compiler then judges. The macros take the structures apart without `..`, so a
 //! field that was added here and not there does not compile.
 
-use shared_region::{context, control, device, facts, header, layout, parking, protect, stage, standby, timeline};
+use shared_region::{
+    context, control, device, facts, header, layout, parking, protect, rescue_area, stage, standby, timeline,
+};
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -49,6 +51,12 @@ fn assertion(out: &mut String, expression: &str, value: u64) {
 fn structures(out: &mut String) {
     let mut text = String::new();
     structure!(text, header::MemoryRange, "orthros_memory_range", { start, end, kind });
+    structure!(text, device::RescueArea, "orthros_rescue_area", {
+        state, function, start, sectors, disk_sectors, id, serial,
+    });
+    structure!(text, rescue_area::RescueWords, "orthros_rescue_area", {
+        state, function, start, sectors, disk_sectors, id, serial,
+    });
     structure!(text, header::Header, "orthros_header", {
         magic, abi_version, digest, base, size, nursery, reserved_nursery, reserved_apic_id, bsp_apic_id, rsdp,
         pm_timer_port, tsc_hz, cpu_count, cpus, ram_count, ram, options, reserved,
@@ -278,6 +286,8 @@ fn constants(out: &mut String) {
         ("STAGED_SIZE", layout::STAGED_0.size),
         ("CMDLINE_SIZE", stage::CMDLINE_SIZE as u64),
         ("STAGE_WHY_SIZE", stage::WHY_SIZE as u64),
+        ("RESCUE_WORDS_OFFSET", layout::RESCUE_WORDS.offset),
+        ("RESCUE_AREA", device::RESCUE_AREA),
         ("LAZY", device::LAZY),
         ("LAZY_BEGIN", device::lazy_step::BEGIN),
         ("LAZY_HOLD", device::lazy_step::HOLD),

@@ -18,10 +18,10 @@ use shared_region::{
     control::CommitPoint,
     device::{
         lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, PeerCredentials, Protect, Release,
-        Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test, Update, Wake, Warm, WriteReport,
-        ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, REST,
-        RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM,
-        WRITE_REPORT,
+        RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test, Update, Wake, Warm,
+        WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT,
+        RELEASE, RESCUE_AREA, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT,
+        UPDATE, WAKE, WARM, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -368,6 +368,14 @@ impl Device {
     /// EINVAL if it is out of range.
     pub fn configure(&self, mut request: Configure) -> Result<(), DeviceError> {
         ioctl::update::<CONFIGURE, Configure>(&self.fd, "CONFIGURE", &mut request)
+    }
+
+    /// Says where data of files is to be written if no kernel can be booted any more.
+    ///
+    /// # Errors
+    /// EINVAL if it does not lie on the disk.
+    pub fn rescue_area(&self, mut area: RescueArea) -> Result<(), DeviceError> {
+        ioctl::update::<RESCUE_AREA, RescueArea>(&self.fd, "RESCUE_AREA", &mut area)
     }
 
     /// Looks for a moment in which all protected threads can be stopped exactly, and hands the machine over in it. Does
