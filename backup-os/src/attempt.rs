@@ -82,17 +82,15 @@ pub fn slots(region: Region) -> Slots {
 }
 
 impl Backup {
-    /// Starts the next candidate, the one after that if it cannot be started, and so on; gives the machine up when there
-    /// is none left. `la57`: whether the active had 5-level paging.
-    pub fn start_next(&mut self, attempts: &mut Attempts, la57: bool) -> Attempt {
+    /// Starts the next candidate, the one after that if it cannot be started, and so on; `None` when there is none left.
+    /// `la57`: whether the active had 5-level paging.
+    pub fn start_next(&mut self, attempts: &mut Attempts, la57: bool) -> Option<Attempt> {
         loop {
             let standby = match self.life.start {
                 Start::Standby => self.standby.as_ref().map(|standby| standby.slot()),
                 Start::Cold => None,
             };
-            let Some(candidate) = attempts.next(standby) else {
-                self.lose(format_args!("no successor took over: {}", self.attempts_text()));
-            };
+            let candidate = attempts.next(standby)?;
             if self.life.start != candidate.start {
                 self.step(Input::Replaced(candidate.start));
             }
@@ -107,7 +105,7 @@ impl Backup {
             };
             match started {
                 Ok(newborn) => {
-                    return Attempt {
+                    return Some(Attempt {
                         candidate,
                         watch: Watch::new(
                             Limits::with_heartbeat(self.region.hang_limit(HangLimit::Successor)),
@@ -116,7 +114,7 @@ impl Backup {
                         ),
                         since: clock::tsc(),
                         newborn,
-                    }
+                    })
                 }
                 Err(end) => self.note_end(candidate, Failed::early(end), SuccessorPhase::None),
             }

@@ -17,6 +17,8 @@
 //! | [`standby`] | the successor that sleeps until it is needed |
 //! | [`rescue`] | salvage |
 //! | [`network`] | the network, while no kernel has it |
+//! | [`rescue_area`] | the file cache, when no kernel can be booted any more |
+//! | [`virtio`] | devices that are driven for these two |
 #![no_std]
 #![no_main]
 
@@ -37,6 +39,7 @@ mod platform;
 mod quiesce;
 mod region;
 mod rescue;
+mod rescue_area;
 mod restage;
 mod stage;
 mod standby;
@@ -46,6 +49,7 @@ mod text_patch;
 mod timer;
 mod unpack;
 mod unwatched;
+mod virtio;
 mod watch;
 
 use core::sync::atomic::Ordering;

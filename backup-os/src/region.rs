@@ -8,6 +8,7 @@ use shared_region::control::{ControlWords, HangLimit};
 use shared_region::header::{Header, HeaderError};
 use shared_region::layout::{self, Part};
 use shared_region::parking::{ParkSlot, SLOT_SIZE};
+use shared_region::rescue_area::RescueWords;
 use shared_region::stage::StageWords;
 use shared_region::standby::{SleepPage, StandbyWords};
 use shared_region::timeline::{Event, Timeline};
@@ -72,6 +73,11 @@ impl Region {
     /// Words about staging.
     pub fn stage_words(self) -> &'static StageWords {
         self.part(layout::STAGE_WORDS)
+    }
+
+    /// Which partition is the rescue area.
+    pub fn rescue_words(self) -> &'static RescueWords {
+        self.part(layout::RESCUE_WORDS)
     }
 
     /// Stamps an event now, unless it is stamped already.

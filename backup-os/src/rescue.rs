@@ -56,6 +56,15 @@ pub struct Failure<'a> {
     pub suspect: Option<usize>,
 }
 
+/// What is salvaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// Everything, for a successor.
+    All,
+    /// What disks do not have, for a kernel that is booted after a reset.
+    Files,
+}
+
 /// Salvages the dead active into the Essential Context and the bitmap of retained frames.
 ///
 /// # Errors
@@ -69,10 +78,14 @@ pub unsafe fn salvage(
     memory: &FrozenMemory,
     prepared: &Prepared,
     failure: &Failure<'_>,
+    aim: Aim,
 ) -> Result<Saved, RecordError> {
     let control = region.control();
     let word = |word: &core::sync::atomic::AtomicU64| word.load(Ordering::Relaxed);
-    let protect = region.copy(layout::PROTECT);
+    let protect = match aim {
+        Aim::All => region.copy(layout::PROTECT),
+        Aim::Files => Vec::new(),
+    };
     // SAFETY: the gate is shut (the caller's promise 2), and these are the only references into the two parts.
     let (mut area, retained) = unsafe { (region.part_mut(layout::CONTEXT), region.part_mut(layout::RETAINED)) };
     if word(&control.inject) & inject::SMALL_CONTEXT != 0 {
@@ -94,7 +107,11 @@ pub unsafe fn salvage(
         }),
         failover: failure.failover,
         suspect: failure.suspect,
-        warm_pages: (warm_cache_mb(word(&control.warm_cache)) << 20) / PAGE_SIZE,
+        warm_pages: match aim {
+            Aim::All => (warm_cache_mb(word(&control.warm_cache)) << 20) / PAGE_SIZE,
+            Aim::Files => 0,
+        },
+        by_file: aim == Aim::Files,
     };
     salvage::failover::run(&Kernel::new(memory, prepared), &input, area, retained)
 }

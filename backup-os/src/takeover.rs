@@ -8,7 +8,7 @@ use crate::launch::Jump;
 use crate::memory::FrozenMemory;
 use crate::newborn::Newborn;
 use crate::region::slot_word;
-use crate::rescue::{self, Failure};
+use crate::rescue::{self, Aim, Failure};
 use crate::stop::Stop;
 use crate::watch::{Armed, Backup};
 use crate::{attempt, console, epitaph, launch, quiesce, stage, watch};
@@ -72,8 +72,6 @@ impl Backup {
         self.forget_attempts();
         let la57 = armed.facts.la57 == 1;
         let mut attempts = Attempts::new(attempt::slots(self.region));
-        let mut successor = self.start_next(&mut attempts, la57);
-
         let failure = Failure {
             facts: &armed.facts,
             generation,
@@ -81,13 +79,17 @@ impl Backup {
             failover: generation,
             suspect: armed.death.cpu,
         };
-        let prepared = match armed.prepared {
-            Some(prepared) => Ok(prepared),
+        let Some(mut successor) = self.start_next(&mut attempts, la57) else {
+            self.lose_all(&armed, &failure)
+        };
+
+        let prepared = match &armed.prepared {
+            Some(prepared) => Ok(prepared.clone()),
             None => rescue::prepare(&armed.live, &armed.facts).map(Rc::new),
         };
         let saved = prepared.map_err(|error| format!("{error}")).and_then(|prepared| {
             // SAFETY: 1. `frozen` lives on behind this call. 2. The gate is shut.
-            let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &prepared, &failure) };
+            let saved = unsafe { rescue::salvage(self.region, &self.clock, &frozen, &prepared, &failure, Aim::All) };
             saved.map_err(|error| format!("{error}"))
         });
         let gate = match saved {
@@ -114,7 +116,10 @@ impl Backup {
             }
             // SAFETY: no process runs in it, and none can any more.
             unsafe { self.clear_away(&successor, failed) };
-            successor = self.start_next(&mut attempts, la57);
+            successor = match self.start_next(&mut attempts, la57) {
+                Some(next) => next,
+                None => self.lose_all(&armed, &failure),
+            };
         }
         let start = successor.candidate.start;
         let took_over = Failed {
@@ -399,10 +404,16 @@ impl Backup {
 
     /// The successor did not make it.
     pub fn lose(&mut self, why: core::fmt::Arguments<'_>) -> ! {
+        self.lose_saying(why, "")
+    }
+
+    /// The same, with what became of the files, if that is known.
+    pub fn lose_saying(&mut self, why: core::fmt::Arguments<'_>, files: &str) -> ! {
         self.step(Input::SuccessorDied);
         let word = self.region.control().commit_point.load(Ordering::Acquire);
         let level = failover::attempts::furthest(self.levels().chain([word]));
-        epitaph::give_up(format_args!("{why}, {}", level.text()))
+        let and = if files.is_empty() { "" } else { "; " };
+        epitaph::give_up(format_args!("{why}, {}{and}{files}", level.text()))
     }
 
     /// One line with every instant, in nanoseconds after the detection.

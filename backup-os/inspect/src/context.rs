@@ -68,6 +68,7 @@ impl Context {
             failover: 0,
             suspect: None,
             warm_pages: 0,
+            by_file: false,
         };
         run(kernel, &input, &mut area, &mut retained)?;
         let mut context = Self::default();

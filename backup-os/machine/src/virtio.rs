@@ -6,6 +6,8 @@ use crate::Ring0;
 const VENDOR: u32 = 0x1AF4;
 /// Device ids of a network card: one that can be used in the old way too, and one that cannot.
 const NETWORK: [u32; 2] = [0x1000, 0x1041];
+/// The same of a disk.
+const DISK: [u32; 2] = [0x1001, 0x1042];
 /// Class of a network controller.
 const CLASS_NETWORK: u8 = 0x02;
 /// Vendor-specific capability.
@@ -60,6 +62,19 @@ pub fn network_cards(ring0: Ring0, mut found: impl FnMut(Found)) {
             Some(Some(place)) => Found::Usable(place),
         });
     });
+}
+
+/// The disk that is this function, or why there is none that can be used. Uses the PCI configuration ports: only while no
+/// kernel runs.
+///
+/// # Errors
+/// What is there instead.
+pub fn disk(ring0: Ring0, function: Function) -> Result<Place, &'static str> {
+    let id = function.id(ring0).ok_or("is gone")?;
+    if id & 0xFFFF != VENDOR || !DISK.contains(&(id >> 16)) {
+        return Err("is no virtio disk");
+    }
+    place(ring0, function).ok_or("has no registers in memory below 4 GB")
 }
 
 fn place(ring0: Ring0, function: Function) -> Option<Place> {

@@ -36,6 +36,7 @@ fn main() {
             failover: 1,
             suspect: None,
             warm_pages: 0,
+            by_file: false,
         };
         let mut best = Duration::MAX;
         let mut saved = None;

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         failover: 0,
         suspect: None,
         warm_pages: 0,
+        by_file: false,
     };
     let mut area = vec![0; 46 << 20];
     let mut retained = vec![0; 4 << 20];

@@ -96,7 +96,10 @@ fn file_system<M: PhysMem + ?Sized>(
     if ext4::has_inline_data(context, superblock)? {
         lost.push(Refusal::new(reasons::INLINE_DATA, "").lost_of(name(context, superblock)));
     }
-    let read = jbd2::read(context, superblock);
+    let read = match context.input.by_file {
+        true => jbd2::left_alone(context, superblock).map(Some),
+        false => jbd2::read(context, superblock),
+    };
     let mut whole = read.is_ok();
     if let Err(why) = &read {
         lost.push(why.lost_of(name(context, superblock)));

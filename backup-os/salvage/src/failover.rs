@@ -77,6 +77,8 @@ pub struct Input<'i> {
     pub suspect: Option<usize>,
     /// Pages that disks have as well and that are kept all the same, at most.
     pub warm_pages: u64,
+    /// Nobody will complete the journals: names and files are to be put back one by one on all file systems.
+    pub by_file: bool,
 }
 
 /// What [`run`] did.

@@ -33,6 +33,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use shared_region::context::{Journal as Record, JournalBlock, RevokedBlock};
 use shared_region::reasons;
+use shared_region::rescue_area::NOBODY;
 
 /// Lists a block can be on (`BJ_*`, `include/linux/jbd2.h`).
 const METADATA: u64 = 1;
@@ -216,16 +217,12 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         block_size: mem.uint(journal, own.j_blocksize)?,
         device: mem.ptr(journal, own.j_fs_dev)?,
     };
-    let uuid = superblock.offset(u64::from(layouts.super_block.s_uuid.offset));
     let mut record = Record {
-        uuid: mem.array::<16>(uuid)?,
-        device: mem.uint(superblock, layouts.super_block.s_dev)?,
-        name: String::from_utf8_lossy(&mem.text(superblock, layouts.super_block.s_id)?).into_owned(),
         block_size: walk.block_size as u32,
         superblock: mem.bytes(mem.ptr(journal, own.j_superblock)?, SUPERBLOCK)?,
         committing: walk.named(committing)?,
         running: walk.named(running)?,
-        ..Record::default()
+        ..named(context, superblock)?
     };
     if let Err(why) = walk.check(&mut record) {
         record.refused = why.to_string();
@@ -240,6 +237,30 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         record.refused = why.to_string();
     }
     Ok(Some(record))
+}
+
+/// The journal of a mounted ext4 that nobody will complete.
+///
+/// # Errors
+/// The superblock cannot be read.
+pub fn left_alone<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Record> {
+    Ok(Record {
+        refused: NOBODY.into(),
+        ..named(context, superblock)?
+    })
+}
+
+/// Which file system it is.
+fn named<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Record> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let uuid = superblock.offset(u64::from(layouts.super_block.s_uuid.offset));
+    Ok(Record {
+        uuid: mem.array::<16>(uuid)?,
+        device: mem.uint(superblock, layouts.super_block.s_dev)?,
+        name: String::from_utf8_lossy(&mem.text(superblock, layouts.super_block.s_id)?).into_owned(),
+        ..Record::default()
+    })
 }
 
 /// Whether a block belongs to a transaction that is not committed. What cannot be read does.

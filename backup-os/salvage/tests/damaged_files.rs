@@ -37,6 +37,7 @@ fn salvage(bytes: &[u8], prepared: &Prepared, area: &mut [u8], retained: &mut [u
         failover: 1,
         suspect: None,
         warm_pages: 0,
+        by_file: false,
     };
     run(&Kernel::new(&image, prepared), &input, area, retained).expect("the area has room");
     let stream = Stream::open(area).expect("the stream is whole");

@@ -62,6 +62,7 @@ fn look(image: &Image<'_>, prepared: &Prepared, known: &[Thread]) -> usize {
         failover: 1,
         suspect: None,
         warm_pages: 1 << 16,
+        by_file: false,
     };
     let saved = run(&kernel, &input, &mut area, &mut retained).expect("the area has room");
     let stream = Stream::open(&area).expect("the stream is whole");

@@ -38,6 +38,7 @@ fn everything() -> Input<'static> {
         failover: 7,
         suspect: None,
         warm_pages: 0,
+        by_file: false,
     }
 }
 

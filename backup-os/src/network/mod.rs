@@ -10,9 +10,9 @@
 //! A successor that is woken is there at once: for it nothing is held.
 
 mod card;
-mod registers;
 
 use crate::rescue;
+use crate::virtio::Registers;
 use crate::watch::Backup;
 use alloc::vec::Vec;
 use card::{Card, DRIVEN};
@@ -22,7 +22,6 @@ use holding::known::Known;
 use machine::clock;
 use machine::pci::Function;
 use machine::virtio::{self, Found};
-use registers::Registers;
 use shared_region::control::NetworkHold;
 use shared_region::layout;
 use shared_region::record::Stream;

@@ -1,4 +1,4 @@
-//! The registers of a virtio network card (Virtual I/O Device 1.2, 4.1.4.3), as the driver of `virtio-drivers` wants them.
+//! The registers of a virtio device (Virtual I/O Device 1.2, 4.1.4.3), as the driver of `virtio-drivers` wants them.
 //!
 //! That crate's own transport looks through configuration space whenever it is made, which nobody may do once a kernel
 //! runs, and resets the device when it is dropped, which may be the successor's by then. This one knows its place, and what
@@ -26,14 +26,14 @@ const QUEUE_NOTIFY_OFFSET: u64 = 0x1E;
 const QUEUE_DESCRIPTORS: u64 = 0x20;
 const QUEUE_DRIVER: u64 = 0x28;
 const QUEUE_DEVICE: u64 = 0x30;
-/// Bytes of the device's own configuration that are read: address and status.
+/// Bytes of the device's own configuration that are read: address and status of a network card, sectors of a disk.
 const CONFIGURATION: usize = 8;
 /// Features of rings that are left aside: every buffer is then one descriptor, and whether the device tells of it one flag.
 const LEFT_ASIDE: u64 = 1 << 28 | 1 << 29;
 /// How long a reset may take, in microseconds.
 const RESET_US: u64 = 10_000;
 
-/// A card's registers.
+/// A device's registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Registers {
     ring0: Ring0,
@@ -87,7 +87,7 @@ impl Registers {
     /// [`Timeout`].
     pub fn reset(&self, clock: &Clock) -> core::result::Result<(), Timeout> {
         self.put_status(0);
-        clock.wait_for(RESET_US, "the reset of a network card", || self.status() == 0)
+        clock.wait_for(RESET_US, "the reset of a virtio device", || self.status() == 0)
     }
 
     /// Its hardware address.
