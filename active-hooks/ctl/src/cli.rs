@@ -73,6 +73,10 @@ pub enum Command {
         #[arg(long, conflicts_with = "value")]
         json: bool,
     },
+    /// Show or name the partition into which file data is saved when no kernel can be booted any more.
+    RescueArea(RescueArea),
+    /// Put back the files that a rescue area holds, after an ordinary boot.
+    Rescue(Rescue),
     /// Check whether this machine can run Orthros, also before it does.
     CheckMachine {
         /// As JSON.
@@ -88,6 +92,41 @@ pub enum Command {
     /// Print this manual page.
     #[command(hide = true)]
     Man,
+}
+
+/// Arguments of `rescue-area`.
+#[derive(Debug, Args)]
+pub struct RescueArea {
+    /// The partition (`/dev/vdb1`), `auto` for the one that was prepared, or `off`; without one, it is shown.
+    pub device: Option<String>,
+    /// Make the partition a rescue area first: what is on it is lost.
+    #[arg(long, requires = "device")]
+    pub prepare: bool,
+    /// Prepare it even if there is something on it.
+    #[arg(long, requires = "prepare")]
+    pub force: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rescue`.
+#[derive(Debug, Args)]
+pub struct Rescue {
+    /// The area; without one it is looked for.
+    pub area: Option<PathBuf>,
+    /// Only list what is in it.
+    #[arg(long, conflicts_with_all = ["dry_run", "discard"])]
+    pub list: bool,
+    /// Only say what would be put back and what would be refused.
+    #[arg(long, conflicts_with = "discard")]
+    pub dry_run: bool,
+    /// Give up what is in it.
+    #[arg(long)]
+    pub discard: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `protect`.

@@ -14,6 +14,8 @@ mod man;
 mod panic_test;
 mod protect;
 mod report;
+mod rescue;
+mod rescue_area;
 mod root;
 mod services;
 mod snapshot;
@@ -51,6 +53,8 @@ fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Stage(wish) => stage::run(&wish),
         Command::Update(wish) => update::run(&wish),
         Command::Config { name, value, json } => config::run(name.as_deref(), value.as_deref(), json),
+        Command::RescueArea(wish) => rescue_area::run(&wish),
+        Command::Rescue(wish) => rescue::run(&wish),
         Command::CheckMachine { json } => machine::run(json),
         Command::Log { epitaph } => log::run(epitaph),
         Command::Man => {

@@ -84,6 +84,8 @@ mod tests {
             ".SS stage",
             "--kernel",
             ".SS update",
+            ".SS rescue-area",
+            "--discard",
             "--dry-run",
             "all-cpus, one-cpu-irq-off, in-nmi, holding-locks, soft-lockup, live-lock, stall",
             "--descendants",

@@ -3,6 +3,7 @@
 use crate::config;
 use crate::exit::Exit;
 use crate::report::{self, Report};
+use crate::rescue_area;
 use crate::root::Root;
 use crate::snapshot::{comm_of, control, open_region, Snapshot, Source};
 use crate::stage::slots::{self, Answer, Slot};
@@ -22,6 +23,8 @@ pub struct Status {
     deviations: Vec<Deviation>,
     release: String,
     last: Option<Report>,
+    /// In words, and as JSON.
+    rescue_area: (String, Value),
 }
 
 /// The watcher's state in words.
@@ -77,6 +80,7 @@ impl Status {
                 .unwrap_or_default(),
             staged: slots::read(source, &snapshot),
             answer: slots::answer(source),
+            rescue_area: (rescue_area::text(source), rescue_area::json(source)),
             release: root.line("/proc/sys/kernel/osrelease").unwrap_or_else(|| "?".into()),
             last: (snapshot.failovers() > 0).then(|| Report::read(source, &snapshot)),
             snapshot,
@@ -139,6 +143,7 @@ impl Status {
         if let Some(text) = snapshot.standby.text() {
             line("standby", text);
         }
+        line("rescue area", self.rescue_area.0.clone());
         line(
             "watcher",
             format!(
@@ -191,6 +196,7 @@ impl Status {
             "slots": self.staged.iter().map(Slot::json).collect::<Vec<_>>(),
             "stage": slots::state_text(&self.answer),
             "standby": snapshot.standby.name(),
+            "rescue_area": self.rescue_area.1,
             "standby_details": snapshot.standby.details(),
             "watcher_looks": control!(snapshot, watcher_looks),
             "stray_vectors": control!(snapshot, stray_vectors),
@@ -326,6 +332,7 @@ state:       armed
 kernel:      6.1.0
 machine:     3 CPUs for Linux, core with APIC id 3 reserved; region at 0x68000000, nursery 0 at 0x58000000 reserved
 staged:      nothing
+rescue area: none
 watcher:     4711 looks, 0 stray interrupts
 hangs:       a CPU after 4 s, a thread after 30 s, a live-lock after 60 s; 0 questions asked, 0 threads stalled
 protected:   process 2345 (worker) and its descendants

@@ -6,10 +6,12 @@
 //! | [`standby`] | sleeps, in a successor that is booted ahead of time |
 //! | [`takeover`] | what a successor does besides: memory, clocks, files, processes, the report |
 //! | [`restore`] | rebuilds processes from the Essential Context through stable system calls |
+//! | [`rescue`] | puts back, for `orthros-ctl`, what a rescue area holds |
 //! | [`sys`] | ptrace, clone3 and waiting |
 #![warn(missing_docs)]
 
 pub mod boot;
+pub mod rescue;
 pub mod restore;
 pub mod standby;
 pub mod sys;

@@ -31,6 +31,18 @@ const STEP: Duration = Duration::from_millis(10);
 /// What was read of each file, or why it was not.
 pub type FromDisk = BTreeMap<Id, Result<Vec<Piece>, String>>;
 
+/// What may have become of disks since the failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// They are as the dead kernel has left them.
+    Nothing,
+    /// An earlier successor has begun to put files back, and failed: whatever it has done is done once more, with the same
+    /// outcome, or is not relied on.
+    Attempt,
+    /// A kernel was booted that knows nothing of the failure. Blocks may be anybody's; files that have changed were taken out.
+    Boot,
+}
+
 /// Reads from block devices, as much as memory has room for.
 #[derive(Debug)]
 pub struct Reader {
@@ -47,6 +59,15 @@ impl Reader {
             devices: BTreeMap::new(),
             room: available() / 2,
             patience,
+        }
+    }
+
+    /// A reader that refuses all there is to read.
+    pub fn of_nothing() -> Self {
+        Self {
+            devices: BTreeMap::new(),
+            room: 0,
+            patience: Duration::ZERO,
         }
     }
 

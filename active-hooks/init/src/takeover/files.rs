@@ -6,7 +6,7 @@
 //! get names and content; names that were gone are taken away again; directories get their times.
 
 use super::{
-    disk::{missing, FromDisk, Reader, WRITTEN_TO},
+    disk::{missing, FromDisk, Reader, Since, WRITTEN_TO},
     fail_at, handles,
     mounts::Missing,
     names::{self, Trees},
@@ -65,15 +65,14 @@ struct Found {
     plan: Result<Plan, String>,
 }
 
-/// Puts all of them back. `from_disk` is what was read of deleted files before their file systems were mounted; `again` says
-/// that an earlier successor has begun with it and failed: whatever it has done is done once more, with the same outcome, or
-/// is not relied on.
-pub fn put_back(world: &World<'_>, from_disk: &FromDisk, again: bool, host: &dyn Host) -> PutBack {
+/// Puts all of them back. `from_disk` is what was read of deleted files before their file systems were mounted; `since` says
+/// what may have become of them since the failure.
+pub fn put_back(world: &World<'_>, from_disk: &FromDisk, since: Since, host: &dyn Host) -> PutBack {
     let mut work = Work {
         world,
         host,
         from_disk,
-        again,
+        since,
         found: BTreeMap::new(),
         directories: Vec::new(),
         displaced: Vec::new(),
@@ -108,7 +107,7 @@ struct Work<'w, 'a> {
     world: &'w World<'a>,
     host: &'w dyn Host,
     from_disk: &'w FromDisk,
-    again: bool,
+    since: Since,
     found: BTreeMap<Id, Found>,
     /// Directories that something was changed in or about.
     directories: Vec<(PathBuf, &'w Inode)>,
@@ -123,13 +122,18 @@ impl<'w> Work<'w, '_> {
     fn find(&mut self) -> Trees<'w> {
         // What is mounted is there, and what is not keeps nobody waiting.
         let mut reader = Reader::within_memory(Duration::ZERO);
+        let again = self.since == Since::Attempt;
+        let mut of_files = match self.since {
+            Since::Boot => Reader::of_nothing(),
+            Since::Nothing | Since::Attempt => Reader::within_memory(Duration::ZERO),
+        };
         for (&id, inode) in &self.world.inodes {
             if handles::is_numbered(&inode.record.fstype) {
                 self.found
-                    .insert(id, find_one(self.world, id, inode, self.again, &mut reader));
+                    .insert(id, find_one(self.world, id, inode, again, &mut of_files));
             }
         }
-        let trees = names::place(self.world, &mut reader, self.again);
+        let trees = names::place(self.world, &mut reader, again);
         if !self.world.names.is_empty() {
             for (id, found) in &mut self.found {
                 let inode = self.world.inodes.get(id).filter(|inode| !inode.record.path.is_empty());
@@ -286,7 +290,7 @@ impl<'w> Work<'w, '_> {
             return Ok(());
         };
         let kept = with_suffix(path, DISPLACED);
-        if self.again && self.is_from_earlier(path) {
+        if self.since == Since::Attempt && self.is_from_earlier(path) {
             if kept.symlink_metadata().is_ok() {
                 self.displaced.push(kept);
             }

@@ -322,7 +322,11 @@ impl Inner {
         let device = &self.device;
         meter::at(Part::Mounts, || mounts::bring_back(world));
         let again = self.earlier.wrote_to_disks;
-        let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, again, device));
+        let since = match again {
+            true => disk::Since::Attempt,
+            false => disk::Since::Nothing,
+        };
+        let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, since, device));
         let mut files = FileCache::default();
         if let Some(committed) = &self.committed {
             put_back.remarks.extend(committed.remarks.iter().cloned());

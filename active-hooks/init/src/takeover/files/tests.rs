@@ -93,7 +93,7 @@ fn directories_come_before_what_is_in_them_and_keep_their_modes_and_times() {
         (3, folder.record("outer/inner", 0o040_705, b"tmpfs"), &[]),
         (4, folder.record("outer", 0o041_731, b"tmpfs"), &[]),
     ]);
-    let done = put_back(&world, &FromDisk::new(), false, &Frames);
+    let done = put_back(&world, &FromDisk::new(), Since::Nothing, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     assert_eq!(done.rewritten, BTreeSet::from([1, 2]));
     for (name, mode) in [
@@ -121,14 +121,14 @@ fn a_deleted_file_is_made_of_pages_and_of_what_was_read_from_its_disk() {
     };
     let run = frames(1, 9, 1);
     let world = world(vec![(1, deleted, &run)]);
-    let none = put_back(&world, &FromDisk::new(), false, &Frames);
+    let none = put_back(&world, &FromDisk::new(), Since::Nothing, &Frames);
     assert!(none.held.is_empty() && none.remarks[0].contains("not all of it was in memory"));
 
     let piece = Piece {
         offset: 3 * PAGE_SIZE,
         bytes: vec![5; 10],
     };
-    let done = put_back(&world, &FromDisk::from([(1, Ok(vec![piece]))]), false, &Frames);
+    let done = put_back(&world, &FromDisk::from([(1, Ok(vec![piece]))]), Since::Nothing, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     let held = &done.held[&1];
     let mut wanted = vec![0; 4 * PAGE_SIZE as usize];
@@ -138,7 +138,7 @@ fn a_deleted_file_is_made_of_pages_and_of_what_was_read_from_its_disk() {
     assert_eq!(rustix::fs::fstat(held).unwrap().st_nlink, 0);
 
     let why = FromDisk::from([(1, Err("the disk is broken".to_owned()))]);
-    let failed = put_back(&world, &why, false, &Frames);
+    let failed = put_back(&world, &why, Since::Nothing, &Frames);
     assert!(failed.held.is_empty() && failed.remarks[0].contains("the disk is broken"));
 }
 
@@ -153,7 +153,7 @@ fn a_file_of_which_nothing_is_known_keeps_a_name() {
     };
     let run = frames(0, 4, 1);
     let mut world = world(vec![(1, new, &run)]);
-    let done = put_back(&world, &FromDisk::new(), false, &Frames);
+    let done = put_back(&world, &FromDisk::new(), Since::Nothing, &Frames);
     let displaced = folder.0.join("file.orthros-displaced");
     assert!(done.remarks[0].contains("orthros-displaced"), "{:?}", done.remarks);
     assert_eq!(fs::read(folder.0.join("file")).unwrap(), [4; 3]);
@@ -174,7 +174,7 @@ fn a_file_of_which_nothing_is_known_keeps_a_name() {
         frames: Vec::new(),
     };
     world.inodes.insert(2, content);
-    let done = put_back(&world, &FromDisk::new(), false, &Frames);
+    let done = put_back(&world, &FromDisk::new(), Since::Nothing, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }
@@ -195,13 +195,13 @@ fn what_an_earlier_successor_has_made_is_made_again() {
     let now = std::time::UNIX_EPOCH.elapsed().unwrap();
     world.machine.clock.realtime = now.as_nanos() as i64;
     std::thread::sleep(std::time::Duration::from_millis(30));
-    put_back(&world, &FromDisk::new(), false, &Frames);
+    put_back(&world, &FromDisk::new(), Since::Nothing, &Frames);
 
     // It has died in the middle of putting it back once more, with another name for a file of somebody else's.
     let beside = folder.0.join("file.orthros-restored");
     fs::write(folder.0.join("other"), "other").unwrap();
     fs::hard_link(folder.0.join("other"), &beside).unwrap();
-    let done = put_back(&world, &FromDisk::new(), true, &Frames);
+    let done = put_back(&world, &FromDisk::new(), Since::Attempt, &Frames);
     assert_eq!(done.rewritten, BTreeSet::from([1]));
     assert_eq!(fs::read(folder.0.join("file")).unwrap(), [4; 3]);
     assert_eq!(fs::read_to_string(folder.0.join("other")).unwrap(), "other");
@@ -233,7 +233,7 @@ fn blocks_prove_nothing_when_disks_have_been_written_to() {
         }],
     };
     world.disk.insert(1, lost(2));
-    let done = put_back(&world, &FromDisk::new(), true, &Frames);
+    let done = put_back(&world, &FromDisk::new(), Since::Attempt, &Frames);
     assert!(
         done.remarks[0].contains("a successor that failed"),
         "{:?}",
@@ -242,7 +242,7 @@ fn blocks_prove_nothing_when_disks_have_been_written_to() {
     assert!(!folder.0.join("file").exists());
     // All that has blocks is in memory.
     world.disk.insert(1, lost(1));
-    let done = put_back(&world, &FromDisk::new(), true, &Frames);
+    let done = put_back(&world, &FromDisk::new(), Since::Attempt, &Frames);
     assert_eq!(done.remarks, [""; 0]);
     let found = fs::read(folder.0.join("file")).unwrap();
     assert_eq!(found[PAGE_SIZE as usize], 4);

@@ -1,0 +1,316 @@
+//! `orthros-ctl rescue-area`: the partition into which the backup OS writes file data when no kernel can be booted any more.
+
+use crate::cli::RescueArea as Wish;
+use crate::exit::Exit;
+use crate::snapshot::{open_region, Source};
+use anyhow::{bail, ensure, Context, Result};
+use rustix::fs::OFlags;
+use serde_json::json;
+use shared_region::device::RescueArea;
+use shared_region::layout::RESCUE_WORDS;
+use shared_region::rescue_area::{state, AreaError, Contents, Head, BLOCK, CONTENTS_AT, LEAST, SECTOR};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// Bytes at the start of a partition that are looked at for what is on it.
+const LOOKED_AT: usize = 128 << 10;
+/// Signatures at the start of a partition: offset, bytes, name.
+const SIGNATURES: [(usize, &[u8], &str); 11] = [
+    (0x438, &[0x53, 0xEF], "ext2, ext3 or ext4"),
+    (0, b"XFSB", "xfs"),
+    (0x1_0040, b"_BHRfS_M", "btrfs"),
+    (4086, b"SWAPSPACE2", "swap space"),
+    (0, b"LUKS\xBA\xBE", "an encrypted volume"),
+    (512, b"LABELONE", "a physical volume of LVM"),
+    (512, b"EFI PART", "a partition table"),
+    (510, &[0x55, 0xAA], "a partition table or a FAT file system"),
+    (4096, &[0xFC, 0x4E, 0x2B, 0xA9], "a member of a RAID"),
+    (0, b"hsqs", "squashfs"),
+    (0x8001, b"CD001", "iso9660"),
+];
+
+/// A partition, or a disk without any, as sysfs shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Disk {
+    function: u64,
+    start: u64,
+    sectors: u64,
+    disk_sectors: u64,
+    serial: [u64; 3],
+}
+
+fn number(path: PathBuf) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+impl Disk {
+    /// `sysfs` is the device's folder, all links followed.
+    fn of(sysfs: &Path) -> Result<Self> {
+        let is_partition = sysfs.join("partition").exists();
+        let whole = if is_partition {
+            sysfs.parent().context("no disk")?
+        } else {
+            sysfs
+        };
+        let function =
+            virtio_function(whole).context("it is on no virtio disk: the backup OS has no driver for another")?;
+        let sectors = |at: &Path| number(at.join("size")).context("its size is not known");
+        let mut serial = [0u64; 3];
+        let text = fs::read_to_string(whole.join("serial")).unwrap_or_default();
+        for (to, &from) in serial
+            .as_mut_bytes()
+            .iter_mut()
+            .zip(text.trim_end_matches('\n').as_bytes())
+        {
+            *to = from;
+        }
+        Ok(Self {
+            function,
+            start: if is_partition {
+                number(sysfs.join("start")).context("its place is not known")?
+            } else {
+                0
+            },
+            sectors: sectors(sysfs)?,
+            disk_sectors: sectors(whole)?,
+            serial,
+        })
+    }
+
+    fn is(&self, words: &RescueArea) -> bool {
+        (self.function, self.start, self.sectors) == (words.function, words.start, words.sectors)
+    }
+}
+
+/// The PCI function of a disk whose folder is `…/0000:00:05.0/virtio3/block/vdb`.
+fn virtio_function(disk: &Path) -> Option<u64> {
+    let virtio = disk.parent()?.parent()?;
+    let is_virtio = virtio.file_name()?.to_str()?.starts_with("virtio");
+    let address = virtio.parent()?.file_name()?.to_str().filter(|_| is_virtio)?;
+    let (domain, rest) = address.split_once(':')?;
+    let (bus, rest) = rest.split_once(':')?;
+    let (device, function) = rest.split_once('.')?;
+    let hex = |text| u64::from_str_radix(text, 16).ok();
+    (hex(domain)? == 0).then_some(hex(bus)? << 8 | hex(device)? << 3 | hex(function)?)
+}
+
+fn sysfs(device: &Path) -> Result<PathBuf> {
+    let device = fs::canonicalize(device)?;
+    let name = device.file_name().context("it has no name")?;
+    fs::canonicalize(Path::new("/sys/class/block").join(name)).context("it is no partition")
+}
+
+fn head(device: &Path) -> Result<Head, AreaError> {
+    let bytes = sysfs(device).ok().and_then(|at| number(at.join("size"))).unwrap_or(0) * SECTOR;
+    let mut block = [0; BLOCK as usize];
+    let read = File::open(device).and_then(|mut file| file.read_exact(&mut block));
+    read.map_err(|_| AreaError::Unreadable(0))?;
+    Head::parse(&block, bytes)
+}
+
+/// Every partition that was prepared.
+pub fn prepared() -> Vec<PathBuf> {
+    let all = fs::read_dir("/sys/class/block")
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let all = all.map(|entry| Path::new("/dev").join(entry.file_name()));
+    let mut found: Vec<PathBuf> = all.filter(|device| head(device).is_ok()).collect();
+    found.sort();
+    found
+}
+
+/// The one that was prepared.
+pub fn only() -> Result<PathBuf> {
+    match prepared().as_slice() {
+        [] => bail!("no rescue area is there: `orthros-ctl rescue-area --prepare DEVICE` makes one"),
+        [one] => Ok(one.clone()),
+        several => bail!(
+            "{} and {} are rescue areas: which one?",
+            several[0].display(),
+            several[1].display()
+        ),
+    }
+}
+
+/// What is at the start of a partition, if that is not nothing or a rescue area.
+fn found_in(start: &[u8]) -> Option<&'static str> {
+    let has = |&&(at, bytes, _): &&(usize, &[u8], &str)| start.get(at..).is_some_and(|rest| rest.starts_with(bytes));
+    let known = SIGNATURES.iter().find(has).map(|&(_, _, name)| name);
+    let is_area = Head::parse(start, u64::MAX).is_ok();
+    let unknown = || (!is_area && start.iter().any(|&byte| byte != 0)).then_some("data of a kind that is not known");
+    known.or_else(unknown)
+}
+
+/// Whether an area holds what nobody has put back.
+fn is_full(device: &Path, head: &Head) -> bool {
+    let mut block = [0; BLOCK as usize];
+    let read = File::open(device).and_then(|file| file.read_exact_at(&mut block, CONTENTS_AT));
+    read.is_ok() && Contents::parse(&block, head).is_ok_and(|contents| contents.state != state::USED)
+}
+
+fn prepare(device: &Path, disk: &Disk, force: bool) -> Result<()> {
+    let bytes = disk.sectors * SECTOR / BLOCK * BLOCK;
+    ensure!(
+        bytes >= LEAST,
+        "it has {} MB, and {} are the least",
+        bytes >> 20,
+        LEAST >> 20
+    );
+    // Nobody else may have it mounted or otherwise in use.
+    let flags = OFlags::EXCL.bits() as i32;
+    let file = File::options().read(true).write(true).custom_flags(flags).open(device);
+    let file = file.context("it is in use, or cannot be written to")?;
+    let mut start = vec![0; LOOKED_AT];
+    file.read_exact_at(&mut start, 0)?;
+    if let Some(what) = found_in(&start).filter(|_| !force) {
+        bail!("there is {what} on it; --force overwrites that");
+    }
+    if Head::parse(&start, bytes).is_ok_and(|head| is_full(device, &head)) && !force {
+        bail!("it holds files that nobody has put back: `orthros-ctl rescue`; --force gives them up");
+    }
+    let mut id = [0u64; 2];
+    File::open("/dev/urandom")?.read_exact(id.as_mut_bytes())?;
+    // What was found there must not be found again.
+    start.fill(0);
+    start[..size_of::<Head>()].copy_from_slice(Head::new(id, bytes).as_bytes());
+    file.write_all_at(&start, 0)?;
+    file.sync_all().context("writing to it")
+}
+
+/// The words of the region.
+fn words(source: &impl Source) -> RescueArea {
+    let bytes = source.copy(RESCUE_WORDS, size_of::<RescueArea>());
+    RescueArea::read_from_prefix(&bytes).map_or_else(|_| RescueArea::new_zeroed(), |(words, _)| words)
+}
+
+/// The area that is named: its device, if that is there, its bytes, and whether it holds something.
+fn named(words: &RescueArea) -> Option<(Option<PathBuf>, u64, bool)> {
+    if words.state != 1 {
+        return None;
+    }
+    let is_it = |device: &PathBuf| {
+        sysfs(device)
+            .and_then(|at| Disk::of(&at))
+            .is_ok_and(|disk| disk.is(words))
+    };
+    let device = prepared().into_iter().find(is_it);
+    let full = device
+        .as_ref()
+        .is_some_and(|at| head(at).is_ok_and(|head| is_full(at, &head)));
+    Some((device, words.sectors * SECTOR, full))
+}
+
+/// For `status`.
+pub fn text(source: &impl Source) -> String {
+    match named(&words(source)) {
+        None => "none".into(),
+        Some((None, bytes, _)) => format!("{} MB on a disk that is not there, or is another one", bytes >> 20),
+        Some((Some(device), bytes, full)) => format!(
+            "{} MB on {}{}",
+            bytes >> 20,
+            device.display(),
+            if full {
+                "; holds files that nobody has put back: `orthros-ctl rescue`"
+            } else {
+                ""
+            }
+        ),
+    }
+}
+
+/// For `status --json`.
+pub fn json(source: &impl Source) -> serde_json::Value {
+    match named(&words(source)) {
+        None => serde_json::Value::Null,
+        Some((device, bytes, full)) => json!({"device": device, "bytes": bytes, "holds_files": full}),
+    }
+}
+
+/// Shows the area, or names one.
+pub fn run(wish: &Wish) -> Result<Exit> {
+    let Some(name) = &wish.device else {
+        let (_, region) = open_region()?;
+        match wish.json {
+            true => println!("{:#}", json!({"version": 1, "rescue_area": json(&region)})),
+            false => println!("{}", text(&region)),
+        }
+        return Ok(Exit::Fine);
+    };
+    if name == "off" {
+        let (device, _) = open_region()?;
+        device.rescue_area(RescueArea::default())?;
+        return Ok(Exit::Fine);
+    }
+    let path = if name == "auto" { only()? } else { name.into() };
+    let text = || path.display().to_string();
+    let disk = sysfs(&path).and_then(|at| Disk::of(&at)).with_context(text)?;
+    if wish.prepare {
+        prepare(&path, &disk, wish.force).with_context(text)?;
+    }
+    let head = match head(&path) {
+        Ok(head) => head,
+        Err(AreaError::NoArea) => bail!("{}: it is no rescue area; --prepare makes it one", text()),
+        Err(error) => bail!("{}: {error}", text()),
+    };
+    let (device, region) = open_region()?;
+    device
+        .rescue_area(RescueArea {
+            state: 1,
+            function: disk.function,
+            start: disk.start,
+            sectors: disk.sectors,
+            disk_sectors: disk.disk_sectors,
+            id: head.id,
+            serial: disk.serial,
+        })
+        .with_context(text)?;
+    if wish.json {
+        println!("{:#}", json!({"version": 1, "rescue_area": json(&region)}));
+    }
+    Ok(Exit::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::fake::Fake;
+
+    #[test]
+    fn a_disk_is_known_by_its_function() {
+        let of = |path: &str| virtio_function(Path::new(path));
+        assert_eq!(of("/sys/devices/pci0000:00/0000:00:05.0/virtio3/block/vdb"), Some(0x28));
+        assert_eq!(
+            of("/sys/devices/pci0000:00/0000:00:1e.0/0000:02:1f.7/virtio3/block/vdb"),
+            Some(0x2FF)
+        );
+        assert_eq!(of("/sys/devices/pci0000:00/0001:00:05.0/virtio3/block/vdb"), None);
+        assert_eq!(of("/sys/devices/pci0000:00/0000:00:05.0/ata1/block/sda"), None);
+        assert_eq!(of("/sys/devices/virtual/block/loop0"), None);
+    }
+
+    #[test]
+    fn what_is_on_a_partition_is_named() {
+        let mut start = vec![0; LOOKED_AT];
+        assert_eq!(found_in(&start), None);
+        for (at, bytes, name) in SIGNATURES {
+            let mut start = start.clone();
+            start[at..at + bytes.len()].copy_from_slice(bytes);
+            assert_eq!(found_in(&start), Some(name));
+        }
+        start[..size_of::<Head>()].copy_from_slice(Head::new([1, 2], LEAST).as_bytes());
+        assert_eq!(found_in(&start), None);
+        start[7] ^= 1;
+        assert_eq!(found_in(&start), Some("data of a kind that is not known"));
+    }
+
+    #[test]
+    fn a_machine_may_have_none() {
+        let fake = Fake::armed();
+        assert_eq!(text(&fake), "none");
+        assert!(json(&fake).is_null());
+    }
+}

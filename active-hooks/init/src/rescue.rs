@@ -1,0 +1,416 @@
+//! Puts back what a rescue area holds, in a system that was booted as after any crash.
+//!
+//! What we know on entry: records that the backup OS has written as it gave the machine up, and frames with digests. File
+//! systems may be mounted or not, and somebody may have changed on them what he liked since. What we are responsible for: only
+//! ext4 that is mounted for writing is touched, and nothing on it that was changed after the failure; a file is put back
+//! whole or named with the reason.
+//!
+//! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
+
+use crate::{
+    boot::ext4,
+    restore::{
+        host::Host,
+        world::{Content, World},
+        OrRefuse, Refusal, Restored,
+    },
+    sys::magic_path,
+    takeover::{
+        dirty_files,
+        disk::{self, FromDisk, Since},
+        files, handles,
+    },
+};
+use orthros_device::Adopted;
+use rustix::fs::{fstat, open, Mode, OFlags};
+use shared_region::{
+    context::{DirtyFile, FrameRun, Inode, Mount, Names, Node},
+    device::{ResumeCall, TaskState},
+    rescue_area::{Area, Source},
+    PAGE_SIZE,
+};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs::{self, File},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, MetadataExt},
+        },
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// A partition.
+#[derive(Debug)]
+pub struct Partition(pub File);
+
+impl Source for Partition {
+    fn read(&self, at: u64, bytes: &mut [u8]) -> bool {
+        self.0.read_exact_at(bytes, at).is_ok()
+    }
+}
+
+/// The frames of an area.
+pub struct Frames(pub RefCell<Area<Partition>>);
+
+impl Host for Frames {
+    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
+        Err(Refusal::new("memory", NO_PROCESS))
+    }
+
+    fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
+        let mut area = self.0.borrow_mut();
+        let mut pages = (pfn..).zip(bytes.chunks_mut(PAGE_SIZE as usize));
+        pages.try_for_each(|(pfn, page)| area.frame(pfn, page).or_refuse(|| "its data"))
+    }
+
+    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
+        Err(Refusal::new("system call", NO_PROCESS))
+    }
+
+    fn set_times(&self, _: TaskState) -> Restored<()> {
+        Err(Refusal::new("times", NO_PROCESS))
+    }
+}
+
+const NO_PROCESS: &str = "no process is restored from a rescue area";
+const CHANGED: &str = "was changed after the failure";
+
+/// A file that can be put back, or was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rescued {
+    /// Its path, or its number if it has none that is known.
+    pub name: String,
+    /// Bytes of data.
+    pub bytes: u64,
+}
+
+/// What can be put back, and what cannot.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Files with data.
+    pub files: Vec<Rescued>,
+    /// Directories in which names are compared.
+    pub directories: usize,
+    /// What is refused, with the reason.
+    pub refused: Vec<String>,
+    /// Some of it because its file system is not there now.
+    pub is_missing: bool,
+}
+
+/// Takes out of the records what cannot be put back here.
+///
+/// # Errors
+/// The clock of this system is behind that of the dead kernel, so that nothing can be told.
+pub fn plan(world: &mut World<'_>, host: &dyn Host) -> Result<Plan, String> {
+    let failure = world.machine.clock.realtime;
+    let booted = booted();
+    if booted < failure {
+        return Err(format!(
+            "this system was started {} s before the failure, by its clock: what has changed since cannot be told",
+            (failure - booted) / 1_000_000_000
+        ));
+    }
+    let mut work = Work {
+        places: places(world),
+        failure,
+        host,
+        plan: Plan::default(),
+        changed: BTreeSet::new(),
+    };
+    let lost = std::mem::take(&mut world.lost);
+    work.plan
+        .refused
+        .extend(lost.iter().map(|(_, lost)| format!("{}: {}", lost.object, lost.reason)));
+    let unreadable = world.unreadable.iter().map(|(_, why)| format!("a record: {why}"));
+    work.plan.refused.extend(unreadable);
+    let old = std::mem::take(&mut world.mounts);
+    world.mounts = work.places.values().filter_map(Place::mount).collect();
+    let mut inodes = std::mem::take(&mut world.inodes);
+    inodes.retain(|_, inode| work.keeps_inode(&old, inode));
+    let mut dirty = std::mem::take(&mut world.dirty_files);
+    dirty.retain(|id, file| work.keeps_dirty(inodes.get(id), file));
+    world.dirty_files = dirty;
+    world.inodes = inodes;
+    let names = world.names.len();
+    world.names.retain(|names| work.keeps_names(names));
+    let incomplete = names != world.names.len();
+    for names in &mut world.names {
+        // What has gone from one directory may be in another that is left alone.
+        names.is_complete &= !incomplete;
+    }
+    world.nodes.retain(|node| work.keeps_node(node));
+    world.names_gone.clear();
+    work.plan.directories = world.names.len();
+    let mut wanted = work.changed.iter().filter_map(|(device, _)| work.places.get(device));
+    work.plan.is_missing = wanted.any(|place| place.here.is_err());
+    Ok(work.plan)
+}
+
+/// Puts it back. Calls `alive` again and again. Returns what could not be put back.
+pub fn put_back(world: &World<'_>, host: &dyn Host, alive: &dyn Fn()) -> Vec<String> {
+    let done = files::put_back(world, &FromDisk::new(), Since::Boot, host);
+    let (_, of_others) = dirty_files::put_back(world, &BTreeSet::new(), &done.rewritten, host, alive);
+    let mut remarks = done.remarks;
+    remarks.extend(of_others);
+    remarks
+}
+
+/// When this system was started, in nanoseconds since 1970, as its clock is now.
+fn booted() -> i64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("btime "));
+    let seconds: Option<i64> = line.and_then(|line| line.trim().parse().ok());
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000)
+}
+
+/// A file system of the dead kernel, in this one.
+#[derive(Debug)]
+struct Place {
+    device: u64,
+    name: String,
+    /// Its root directory and where that is, or why it is not there.
+    here: Result<(PathBuf, OwnedFd), String>,
+}
+
+impl Place {
+    fn mount(&self) -> Option<Mount> {
+        let (at, _) = self.here.as_ref().ok()?;
+        Some(Mount {
+            device: self.device,
+            fstype: b"ext4".to_vec(),
+            root: b"/".to_vec(),
+            mountpoint: at.as_os_str().as_bytes().to_vec(),
+            ..Mount::default()
+        })
+    }
+}
+
+fn places(world: &World<'_>) -> BTreeMap<u64, Place> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let one = |device: u64, uuid: [u8; 16]| Place {
+        device,
+        name: ext4::uuid_text(&uuid),
+        here: here(uuid, &text),
+    };
+    let journals = world.journals.iter();
+    journals
+        .map(|journal| (journal.device, one(journal.device, journal.uuid)))
+        .collect()
+}
+
+fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
+    let disk = disk::locate(uuid, Duration::ZERO)?;
+    let number = fs::metadata(&disk).map_err(|error| error.to_string())?.rdev();
+    let at = mounted_at(mounts, libc::major(number), libc::minor(number));
+    let at = at.ok_or_else(|| format!("{} is not mounted for writing", disk.display()))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(&at, flags, Mode::empty()).map_err(|error| error.to_string())?;
+    match fstat(&root) {
+        Ok(found) if found.st_dev == number => Ok((at, root)),
+        _ => Err(format!("{} is covered by another file system", at.display())),
+    }
+}
+
+/// Where the whole of a file system is mounted for writing, by lines of `/proc/self/mountinfo`.
+fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
+    let number = format!("{major}:{minor}");
+    mounts.lines().find_map(|line| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let writable = |options: &str| options.split(',').any(|option| option == "rw");
+        let [_, _, device, root, at, options, ..] = words[..] else {
+            return None;
+        };
+        // Blanks and the like stand as \040: such a path is left alone.
+        let is_it =
+            device == number && root == "/" && writable(options) && words.last().is_some_and(|all| writable(all));
+        (is_it && !at.contains('\\')).then(|| at.into())
+    })
+}
+
+struct Work<'h> {
+    places: BTreeMap<u64, Place>,
+    /// In nanoseconds since 1970.
+    failure: i64,
+    host: &'h dyn Host,
+    plan: Plan,
+    /// By device and number: what was named already.
+    changed: BTreeSet<(u64, u64)>,
+}
+
+impl Work<'_> {
+    /// The file, if it is there.
+    fn find(&self, device: u64, number: u64, generation: u32, flags: OFlags) -> Result<Option<OwnedFd>, String> {
+        let place = self
+            .places
+            .get(&device)
+            .ok_or("its file system is no ext4, or is not known")?;
+        let why = |why| format!("its file system {}: {why}", place.name);
+        let (_, root) = place.here.as_ref().map_err(why)?;
+        let found = handles::on_mount(root, number, generation, flags | OFlags::NONBLOCK);
+        Ok(found.filter(|fd| fstat(fd).is_ok_and(|found| found.st_nlink != 0)))
+    }
+
+    fn is_old(&self, fd: &OwnedFd) -> bool {
+        fstat(fd).is_ok_and(|found| nanoseconds(found.st_ctime, found.st_ctime_nsec) <= self.failure)
+    }
+
+    fn refuse(&mut self, (device, number): (u64, u64), name: &str, why: &str) -> bool {
+        self.changed.insert((device, number));
+        self.plan.refused.push(format!("{name}: {why}"));
+        false
+    }
+
+    fn keeps_inode(&mut self, old: &[Mount], inode: &mut Content<'_, Inode>) -> bool {
+        let record = &inode.record;
+        let key = (record.device, record.number);
+        let name = String::from_utf8_lossy(&record.path).into_owned();
+        let found = match self.find(key.0, key.1, record.generation, OFlags::RDONLY | OFlags::NOFOLLOW) {
+            Ok(found) => found,
+            Err(why) => return self.refuse(key, &name, &why),
+        };
+        match moved(&self.places, old, record) {
+            Some(path) => inode.record.path = path,
+            None => return self.refuse(key, &name, "where it was is not known"),
+        }
+        let record = &inode.record;
+        let path = Path::new(OsStr::from_bytes(&record.path));
+        // Nobody has to be in the way of a file that is not there, or not by its name.
+        let there = fs::symlink_metadata(path).ok();
+        let late = there.is_some_and(|there| nanoseconds(there.ctime(), there.ctime_nsec() as u64) > self.failure);
+        match &found {
+            Some(found) if !self.is_old(found) => return self.refuse(key, &name, CHANGED),
+            _ if late => return self.refuse(key, &name, "what has its name now was changed after the failure"),
+            _ => {}
+        }
+        match self.whole(inode.runs(), record.size) {
+            Ok(bytes) => {
+                self.plan.files.push(Rescued { name, bytes });
+                true
+            }
+            Err(why) => self.refuse(key, &name, &why),
+        }
+    }
+
+    fn keeps_dirty(&mut self, inode: Option<&Content<'_, Inode>>, file: &Content<'_, DirtyFile>) -> bool {
+        let record = &file.record;
+        let key = (record.device, record.number);
+        if self.changed.contains(&key) {
+            return false;
+        }
+        let parts = record
+            .parts
+            .iter()
+            .map(|part| FrameRun::new(part.offset, part.at / PAGE_SIZE, 1, 0));
+        let bytes = self.whole(file.runs().chain(parts), record.size);
+        if inode.is_some() {
+            let name = inode.map(|inode| String::from_utf8_lossy(&inode.record.path).into_owned());
+            return match bytes {
+                Ok(_) => true,
+                Err(why) => self.refuse(key, &name.unwrap_or_default(), &why),
+            };
+        }
+        let number = format!("inode {} of {}", record.number, self.name(record.device));
+        let found = match self.find(key.0, key.1, record.generation, OFlags::RDONLY) {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.refuse(key, &number, "is not there any more"),
+            Err(why) => return self.refuse(key, &number, &why),
+        };
+        let name = fs::read_link(magic_path(&found)).map_or(number, |path| path.display().to_string());
+        if !self.is_old(&found) {
+            return self.refuse(key, &name, CHANGED);
+        }
+        if record.ahead {
+            return self.refuse(
+                key,
+                &name,
+                "its blocks were not committed: it has lost what was written last",
+            );
+        }
+        match bytes {
+            Ok(bytes) => {
+                self.plan.files.push(Rescued { name, bytes });
+                true
+            }
+            Err(why) => self.refuse(key, &name, &why),
+        }
+    }
+
+    fn keeps_names(&mut self, names: &Names) -> bool {
+        let key = (names.device, names.number);
+        let name = match names.path.is_empty() {
+            true => format!("directory {} of {}", names.number, self.name(names.device)),
+            false => String::from_utf8_lossy(&names.path).into_owned(),
+        };
+        match self.find(key.0, key.1, names.generation, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(Some(found)) if !self.is_old(&found) => {
+                self.refuse(key, &format!("names that were changed last in {name}"), CHANGED)
+            }
+            Ok(_) => true,
+            Err(why) => self.refuse(key, &format!("names that were changed last in {name}"), &why),
+        }
+    }
+
+    fn keeps_node(&mut self, node: &Node) -> bool {
+        let key = (node.device, node.number);
+        let found = self.find(key.0, key.1, node.generation, OFlags::PATH | OFlags::NOFOLLOW);
+        // Whatever has changed was named if there was more to it than attributes.
+        match found {
+            Ok(Some(found)) if !self.is_old(&found) => {
+                let name = fs::read_link(magic_path(&found)).unwrap_or_default();
+                let attributes = format!("attributes of {}", name.display());
+                !self.changed.contains(&key) && self.refuse(key, &attributes, CHANGED)
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn name(&self, device: u64) -> &str {
+        self.places
+            .get(&device)
+            .map_or("an unknown file system", |place| &place.name)
+    }
+
+    /// Reads all frames of a file once: it is put back whole or not at all. Returns its bytes.
+    fn whole(&self, runs: impl Iterator<Item = FrameRun>, size: u64) -> Result<u64, String> {
+        let mut page = vec![0; PAGE_SIZE as usize];
+        let mut bytes = 0u64;
+        for run in runs {
+            for pfn in (run.pfn()..).take(run.pages() as usize) {
+                self.host
+                    .read_frames(pfn, &mut page)
+                    .map_err(|refusal| refusal.to_string())?;
+            }
+            bytes = bytes.saturating_add((run.pages() * PAGE_SIZE).min(size.saturating_sub(run.va)));
+        }
+        Ok(bytes)
+    }
+}
+
+fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add_unsigned(nanoseconds)
+}
+
+/// The path that a file has here.
+fn moved(places: &BTreeMap<u64, Place>, old: &[Mount], record: &Inode) -> Option<Vec<u8>> {
+    let path = Path::new(OsStr::from_bytes(&record.path));
+    let points = old
+        .iter()
+        .filter(|mount| mount.device == record.device && mount.root == b"/");
+    let points = points.map(|mount| Path::new(OsStr::from_bytes(&mount.mountpoint)));
+    let above = points.filter_map(|at| path.strip_prefix(at).ok());
+    let inside = above.min_by_key(|inside| inside.as_os_str().len())?;
+    let (at, _) = places.get(&record.device)?.here.as_ref().ok()?;
+    Some(at.join(inside).into_os_string().as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests;
