@@ -321,7 +321,7 @@ impl Work<'_> {
             Ok(None) => return self.refuse(key, &number, "is not there any more"),
             Err(why) => return self.refuse(key, &number, &why),
         };
-        let name = fs::read_link(magic_path(&found)).map_or(number, |path| path.display().to_string());
+        let name = path_of(&found).unwrap_or(number);
         if !self.is_old(&found) {
             return self.refuse(key, &name, CHANGED);
         }
@@ -362,8 +362,8 @@ impl Work<'_> {
         // Whatever has changed was named if there was more to it than attributes.
         match found {
             Ok(Some(found)) if !self.is_old(&found) => {
-                let name = fs::read_link(magic_path(&found)).unwrap_or_default();
-                let attributes = format!("attributes of {}", name.display());
+                let number = || format!("inode {} of {}", node.number, self.name(node.device));
+                let attributes = format!("attributes of {}", path_of(&found).unwrap_or_else(number));
                 !self.changed.contains(&key) && self.refuse(key, &attributes, CHANGED)
             }
             Ok(_) => true,
@@ -391,6 +391,12 @@ impl Work<'_> {
         }
         Ok(bytes)
     }
+}
+
+/// The path of a file that was opened by its number, if the kernel has come to know it; else it says `/`.
+fn path_of(file: &OwnedFd) -> Option<String> {
+    let path = fs::read_link(magic_path(file)).ok()?;
+    (path != Path::new("/")).then(|| path.display().to_string())
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {

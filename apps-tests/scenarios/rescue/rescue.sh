@@ -56,6 +56,28 @@ write)
 	sha256sum changed appended made deep/file to/name damaged >/var/sums
 	sync /var/sums /var
 	;;
+overwrite)
+	yes somebody | dd of=/dev/vdc bs=1M count=64 iflag=fullblock conv=fsync status=none
+	sha256sum /dev/vdc >/var/disk
+	sync /var/disk /var
+	;;
+check-refused)
+	orthros-ctl report | grep "the rescue area was not written: it is no rescue area"
+	sha256sum -c /var/disk
+	says "no rescue area is there" orthros-ctl rescue
+	;;
+check-late)
+	mkdir -p /data
+	mount /dev/vdb /data
+	cd /data
+	says "inode [0-9]+ of .*: is not there any more" orthros-ctl rescue
+	cat /run/said
+	grep -E "^(changed|damaged)|  (changed|damaged)$" /var/sums | sha256sum -c
+	grep "refused: inode .*: its blocks were not committed" /run/said
+	cd /
+	umount /data
+	e2fsck -fn /dev/vdb
+	;;
 check)
 	mkdir -p /data
 	mount /dev/vdb /data

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | [`Head`]: that this partition is a rescue area | `orthros-ctl`, once |
 //! | 1 | [`Contents`]: what is in it; written last | backup OS; that it is used up: `orthros-ctl` |
-//! | 2… | epitaph, records ([`crate::record`]), where frames are ([`Span`]), frames, each from a block on | backup OS |
+//! | 2… | epitaph, records ([`crate::record`]), where frames are ([`Span`]), each from a block on; frames, from a chunk on | backup OS |
 //! | behind | a digest for each [`CHUNK`] of that, 4 bytes | backup OS |
 //!
 //! Numbers are little-endian. Nothing here is believed before its digest was compared: digests find damage; they do not
@@ -263,7 +263,9 @@ impl Places {
         let behind = |at: u64, bytes: u64| at.checked_add(bytes)?.checked_next_multiple_of(BLOCK);
         let records = behind(START, contents.epitaph)?;
         let spans = behind(records, contents.records)?;
-        let frames = behind(spans, contents.spans.checked_mul(size_of::<Span>() as u64)?)?;
+        let lists = behind(spans, contents.spans.checked_mul(size_of::<Span>() as u64)?)?.checked_sub(START)?;
+        // A damaged page must not cost the lists.
+        let frames = lists.checked_next_multiple_of(CHUNK as u64)?.checked_add(START)?;
         let end = behind(frames, contents.frames.checked_mul(PAGE_SIZE)?)?;
         let places = Self {
             records,

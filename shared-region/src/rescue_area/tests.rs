@@ -207,6 +207,19 @@ fn a_stranger_is_no_area_and_another_size_is_told() {
     assert_eq!(Area::open(&bytes[..], BYTES).unwrap_err(), AreaError::Empty);
 }
 
+/// The list of files is read, and only pages in the same chunk are refused.
+#[test]
+fn a_damaged_page_costs_no_list() {
+    let mut disk = Memory::default();
+    saved(&sample(), &frames(), &mut disk).unwrap();
+    let place = disk.bytes.windows(64).position(|bytes| bytes == [203; 64]).unwrap();
+    disk.bytes[place] ^= 1;
+    let mut area = Area::open(&disk.bytes[..], BYTES).unwrap();
+    assert_eq!(area.records().unwrap(), sample());
+    let damaged = AreaError::Damaged("a page of a file");
+    assert_eq!(area.frame(203, &mut [0; PAGE_SIZE as usize]), Err(damaged));
+}
+
 /// Another area's contents, left there by a copy of a disk, are none of this one's.
 #[test]
 fn contents_belong_to_a_head() {
@@ -282,7 +295,7 @@ fn golden_bytes() {
 proptest::proptest! {
     /// A changed byte is found, or is one that nothing is read from.
     #[test]
-    fn damage_is_found(at in 0usize..(9 << 12), flip in 1u8..=255) {
+    fn damage_is_found(at in 0usize..(1 << 20), flip in 1u8..=255) {
         let (records, memory, mut disk) = (sample(), frames(), Memory::default());
         saved(&records, &memory, &mut disk).unwrap();
         let at = at % disk.bytes.len();

@@ -272,12 +272,17 @@ impl<'d, D: Disk> Sink<'d, D> {
         Ok(())
     }
 
-    /// Zeros up to a place, which is less than a block away.
+    /// Zeros up to a place.
     fn pad(&mut self, to: u64) -> Result<(), D::Error> {
-        let here = self.at.saturating_add(self.filled as u64);
         let zeros = [0; BLOCK as usize];
-        let length = usize::try_from(to.saturating_sub(here)).unwrap_or(0);
-        self.put(zeros.get(..length).unwrap_or_default())
+        loop {
+            let left = to.saturating_sub(self.at.saturating_add(self.filled as u64));
+            let length = left.min(BLOCK) as usize;
+            if length == 0 {
+                return Ok(());
+            }
+            self.put(zeros.get(..length).unwrap_or_default())?;
+        }
     }
 
     fn write(&mut self) -> Result<(), D::Error> {

@@ -74,7 +74,8 @@ pub fn rescue_area(data: &[u8]) {
     [contents.epitaph, contents.records, contents.spans, contents.frames] = lengths.map(|length| length % 8192);
     let whole = |bytes: u64| bytes.next_multiple_of(BLOCK);
     let spans = contents.spans * size_of::<Span>() as u64;
-    let end = whole(contents.epitaph) + whole(contents.records) + whole(spans) + contents.frames * BLOCK;
+    let lists = whole(contents.epitaph) + whole(contents.records) + whole(spans);
+    let end = lists.next_multiple_of(CHUNK as u64) + contents.frames * BLOCK;
     let start = 2 * BLOCK as usize;
     disk.0.truncate(start);
     disk.0.extend_from_slice(body);
