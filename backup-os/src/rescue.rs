@@ -96,7 +96,13 @@ pub unsafe fn salvage(
         suspect: failure.suspect,
         warm_pages: (warm_cache_mb(word(&control.warm_cache)) << 20) / PAGE_SIZE,
     };
-    salvage::failover::run(&Kernel::new(memory, prepared), &input, area, retained)
+    let kernel = Kernel::new(memory, prepared);
+    for cpu in salvage::cpus::read(&kernel, &input) {
+        if let Some(place) = salvage::cpus::place(&kernel, &cpu) {
+            log::info!("salvage: CPU {} was stopped in {place}", cpu.number);
+        }
+    }
+    salvage::failover::run(&kernel, &input, area, retained)
 }
 
 /// A digest over all of the dead active's memory, with the bytes it covers.
