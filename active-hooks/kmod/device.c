@@ -41,6 +41,7 @@ union request {
 	struct orthros_update update;
 	struct orthros_peer_credentials peer_credentials;
 	struct orthros_tcp tcp;
+	struct orthros_inotify_event inotify_event;
 };
 
 static void fill_info(struct orthros_info *info)
@@ -167,6 +168,8 @@ static int dispatch(unsigned int command, union request *request)
 		return peer_credentials(&request->peer_credentials);
 	case ORTHROS_TCP:
 		return tcp_go(&request->tcp);
+	case ORTHROS_INOTIFY_EVENT:
+		return inotify_put(&request->inotify_event);
 	default:
 		return -ENOTTY;
 	}
