@@ -42,6 +42,7 @@ union request {
 	struct orthros_update update;
 	struct orthros_peer_credentials peer_credentials;
 	struct orthros_tcp tcp;
+	struct orthros_inotify_event inotify_event;
 	struct orthros_rescue_area rescue_area;
 };
 
@@ -189,6 +190,8 @@ static int dispatch(unsigned int command, union request *request)
 		return peer_credentials(&request->peer_credentials);
 	case ORTHROS_TCP:
 		return tcp_go(&request->tcp);
+	case ORTHROS_INOTIFY_EVENT:
+		return inotify_put(&request->inotify_event);
 	case ORTHROS_RESCUE_AREA:
 		return name_rescue_area(&request->rescue_area);
 	default:

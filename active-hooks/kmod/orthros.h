@@ -164,6 +164,9 @@ int peer_credentials(const struct orthros_peer_credentials *request);
 /* tcp.c */
 int tcp_go(const struct orthros_tcp *request);
 
+/* inotify.c */
+int inotify_put(const struct orthros_inotify_event *request);
+
 /* resume.c */
 int resume_call(const struct orthros_resume_call *request);
 int resume_task_state(const struct orthros_task_state *request);

@@ -537,6 +537,15 @@ struct orthros_rescue_area {
 	__u64 serial[3];
 };
 
+struct orthros_inotify_event {
+	__u64 fd;
+	__s32 wd;
+	__u32 mask;
+	__u32 cookie;
+	__u32 name_len;
+	__u64 name;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -561,6 +570,7 @@ struct orthros_rescue_area {
 #define ORTHROS_WARM _IOWR('O', 65, struct orthros_warm)
 #define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
 #define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
+#define ORTHROS_INOTIFY_EVENT _IOWR('O', 82, struct orthros_inotify_event)
 #define ORTHROS_RESCUE_AREA _IOWR('O', 96, struct orthros_rescue_area)
 
 #endif

@@ -227,10 +227,18 @@ static void watch_way_out(void)
 }
 #endif
 
-/* Whether this NMI came into an interrupt or what follows one; it counts itself. */
-static bool interrupts_something(void)
+/*
+ * Whether this NMI, which counts itself, came into an interrupt, what follows
+ * one, or a section that must not be left: a CPU that parks with a lock keeps
+ * all others that spin for it from ending their calls. An idle task is never
+ * preemptible (init_idle_preempt_count()).
+ */
+static bool holds_something(void)
 {
-	return in_serving_softirq() || hardirq_count() > HARDIRQ_OFFSET;
+	unsigned int idle = is_idle_task(current) ? PREEMPT_DISABLE_OFFSET : 0;
+
+	return softirq_count() || hardirq_count() > HARDIRQ_OFFSET ||
+	       (preempt_count() & PREEMPT_MASK) > idle;
 }
 
 /*
@@ -243,7 +251,7 @@ static bool may_go_on(u64 request, struct pt_regs *regs)
 {
 	return word_read(stop_gently) == request && !user_mode(regs) &&
 	       (!(current->flags & PF_KTHREAD) || current->journal_info ||
-		interrupts_something()) &&
+		holds_something()) &&
 	       atomic_read(symbols.panic_cpu) != raw_smp_processor_id();
 }
 

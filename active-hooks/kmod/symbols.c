@@ -13,6 +13,7 @@
 #include <net/af_unix.h>
 #include <net/request_sock.h>
 #include "btf.h"
+#include "inotify_event.h"
 #include "orthros.h"
 #include "symbols.h"
 
@@ -76,6 +77,7 @@ static const struct {
 	{ (void **)&symbols.mhp_default_online_type, "mhp_default_online_type" },
 	{ &symbols.btf_start, "__start_BTF" },
 	{ &symbols.btf_stop, "__stop_BTF" },
+	{ (void **)&symbols.inotify_fops, "inotify_fops" },
 	{ (void **)&symbols.sleep_restart, "hrtimer_nanosleep_restart" },
 	{ (void **)&symbols.futex_restart, "futex_wait_restart" },
 	{ (void **)&symbols.poll_restart, "do_restart_poll" },
@@ -117,6 +119,17 @@ static struct expected_member expected_members[] = {
 	MEMBER(page, _refcount),
 	MEMBER(page, _mapcount),
 	MEMBER(page, mapping),
+	MEMBER(fsnotify_group, notification_lock),
+	MEMBER(fsnotify_group, notification_list),
+	MEMBER(fsnotify_group, q_len),
+	MEMBER(fsnotify_group, max_events),
+	MEMBER(fsnotify_group, overflow_event),
+	MEMBER(inotify_event_info, fse),
+	MEMBER(inotify_event_info, mask),
+	MEMBER(inotify_event_info, wd),
+	MEMBER(inotify_event_info, sync_cookie),
+	MEMBER(inotify_event_info, name_len),
+	MEMBER(inotify_event_info, name),
 	MEMBER(sock, sk_peer_lock),
 	MEMBER(sock, sk_peer_pid),
 	MEMBER(sock, sk_peer_cred),

@@ -65,6 +65,7 @@ struct orthros_symbols {
 	int *mhp_default_online_type;
 	void *btf_start;
 	void *btf_stop;
+	const struct file_operations *inotify_fops;
 	/* Functions of which only the address is used. */
 	long (*sleep_restart)(struct restart_block *block);
 	long (*futex_restart)(struct restart_block *block);

@@ -113,7 +113,13 @@ pub unsafe fn salvage(
         },
         by_file: aim == Aim::Files,
     };
-    salvage::failover::run(&Kernel::new(memory, prepared), &input, area, retained)
+    let kernel = Kernel::new(memory, prepared);
+    for cpu in salvage::cpus::read(&kernel, &input) {
+        if let Some(place) = salvage::cpus::place(&kernel, &cpu) {
+            log::info!("salvage: CPU {} was stopped in {place}", cpu.number);
+        }
+    }
+    salvage::failover::run(&kernel, &input, area, retained)
 }
 
 /// A digest over all of the dead active's memory, with the bytes it covers.

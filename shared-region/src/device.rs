@@ -427,6 +427,26 @@ pub mod tcp_step {
 /// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
 pub const TCP: u64 = iowr::<Tcp>(81);
 
+/// Argument of [`INOTIFY_EVENT`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InotifyEvent {
+    /// Descriptor of inotify.
+    pub fd: u64,
+    /// As in `struct inotify_event` (inotify(7)).
+    pub wd: i32,
+    /// See `wd`.
+    pub mask: u32,
+    /// See `wd`.
+    pub cookie: u32,
+    /// Bytes of the name, without NUL.
+    pub name_len: u32,
+    /// User address of the name.
+    pub name: u64,
+}
+/// Puts an event at the end of the queue of inotify. EINVAL if the descriptor is another, ENOSPC if the queue is full.
+pub const INOTIFY_EVENT: u64 = iowr::<InotifyEvent>(82);
+
 /// Argument of [`COMMIT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -114,6 +114,8 @@ impl Kind {
     /// Flat [`crate::context::FrameRun`]s, whose `va` is the offset in the file; owner is the inode id. Follows its owner's
     /// [`Self::CachedFile`].
     pub const CachedFrames: Self = Self(38);
+    /// A list of [`crate::context::InotifyEvent`]s that nobody has read; owner is the open-file id.
+    pub const InotifyEvents: Self = Self(39);
 }
 
 /// Head of the stream, at the start of the area.

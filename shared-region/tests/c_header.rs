@@ -91,6 +91,7 @@ fn structures(out: &mut String) {
     structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
     structure!(text, device::Warm, "orthros_warm", { fd, runs, count, size, version, pages, nanoseconds });
     structure!(text, device::Tcp, "orthros_tcp", { fd, step, listener });
+    structure!(text, device::InotifyEvent, "orthros_inotify_event", { fd, wd, mask, cookie, name_len, name });
     structure!(text, device::PeerCredentials, "orthros_peer_credentials", {
         fd, of_peer, process, user, group, groups, count
     });
@@ -270,6 +271,7 @@ fn constants(out: &mut String) {
         ("WARM", device::WARM),
         ("PEER_CREDENTIALS", device::PEER_CREDENTIALS),
         ("TCP", device::TCP),
+        ("INOTIFY_EVENT", device::INOTIFY_EVENT),
         ("TCP_FIN", device::tcp_step::FIN),
         ("TCP_CROSSED", device::tcp_step::CROSSED),
         ("TCP_WAIT", device::tcp_step::WAIT),

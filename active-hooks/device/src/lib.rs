@@ -17,11 +17,11 @@ use shared_region::{
     context::FrameRun,
     control::CommitPoint,
     device::{
-        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, Lazy, Mark, PeerCredentials, Protect, Release,
-        RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test, Update, Wake, Warm,
-        WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT,
-        RELEASE, RESCUE_AREA, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT,
-        UPDATE, WAKE, WARM, WRITE_REPORT,
+        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, Lazy, Mark, PeerCredentials,
+        Protect, Release, RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test,
+        Update, Wake, Warm, WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, INOTIFY_EVENT, LAZY, MARK,
+        PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE,
+        TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -360,6 +360,14 @@ impl Device {
     /// EINVAL if it is none, or not in the state that the step begins with.
     pub fn tcp(&self, mut request: Tcp) -> Result<(), DeviceError> {
         ioctl::update::<TCP, Tcp>(&self.fd, "TCP", &mut request)
+    }
+
+    /// Puts an event at the end of the queue of inotify. The name must stay where it is during the call.
+    ///
+    /// # Errors
+    /// EINVAL if the descriptor is another, ENOSPC if the queue is full.
+    pub fn inotify_event(&self, mut request: InotifyEvent) -> Result<(), DeviceError> {
+        ioctl::update::<INOTIFY_EVENT, InotifyEvent>(&self.fd, "INOTIFY_EVENT", &mut request)
     }
 
     /// Sets a deadline.

@@ -118,8 +118,12 @@ pub struct Limits {
     pub nmi: u64,
     /// After this a CPU that shows no sign gets a second NMI (the first may have met another one in flight).
     pub nmi_again: u64,
-    /// How long after its last answer a CPU that ends a call is asked again.
+    /// How long after its last answer a CPU that ends a call is asked again ...
     pub ask: u64,
+    /// ... after so many answers ...
+    pub ask_often: u64,
+    /// ... no sooner than this: it gets on when it is left alone.
+    pub ask_slowly: u64,
     /// Calls may be ended for so long at least, and until each CPU that does so has answered `go_on_answers` times ...
     pub go_on: u64,
     /// ... where a virtual CPU can run for a long time between two answers ...
@@ -152,6 +156,9 @@ impl Default for Limits {
             nmi: 200_000,
             nmi_again: 50_000,
             ask: 100,
+            // Under emulation an NMI takes as long as a CPU runs between two that come every 100 microseconds.
+            ask_often: 20,
+            ask_slowly: 1_000,
             go_on: 2_000,
             // A CPU with much to do for the network ends a call in many steps: with 20 of them, as many milliseconds under
             // emulation and two on hardware, five of six panics of a busy server found one in the middle.
@@ -451,7 +458,11 @@ impl Ladder {
                 continue;
             };
             // Without an answer to the last one it may have got lost in one that was in flight.
-            let wait = if answers > *known { limits.ask } else { limits.nmi_again };
+            let wait = match answers {
+                _ if answers <= *known => limits.nmi_again,
+                _ if answers < limits.ask_often => limits.ask,
+                _ => limits.ask_slowly,
+            };
             if elapsed >= at.saturating_add(wait) {
                 (*known, *at) = (answers, elapsed);
                 self.queue.push_back(Action::Nmi(i));

@@ -2,10 +2,13 @@
 
 use crate::addr::{Kva, PhysAddr};
 use crate::failover::{Input, Stopped};
+use crate::interrupted::chain;
 use crate::kernel::Kernel;
 use crate::machine::in_mask;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::orc::{Start, Unwind};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::offset_of;
 use shared_region::parking::{ParkSlot, ParkState, SLOT_SIZE, XSAVE_OFFSET, XSAVE_SIZE};
@@ -40,6 +43,25 @@ pub struct Left {
     pub xsave: Option<PhysAddr>,
 }
 
+impl Left {
+    /// Where the chain of functions begins that it was in.
+    pub fn start(&self) -> Start {
+        let [_, _, _, _, bp, .., ip, _, _, sp, _] = self.regs;
+        Start {
+            ip: Kva(ip),
+            sp: Kva(sp),
+            bp: Kva(bp),
+            interrupted: true,
+        }
+    }
+
+    /// Whether that was in the kernel.
+    pub fn in_kernel(&self) -> bool {
+        let [.., cs, _, _, _] = self.regs;
+        cs & 3 == 0
+    }
+}
+
 /// A CPU of the dead kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpu {
@@ -72,6 +94,14 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, input: &Input<'_>) -> V
             })
         })
         .collect()
+}
+
+/// What a CPU ran, and the functions it was stopped in, for people to read. `None` if it was in user mode, or nothing is known.
+pub fn place<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, cpu: &Cpu) -> Option<String> {
+    let left = cpu.left.as_ref().filter(|left| left.in_kernel())?;
+    let comm = kernel.mem.text(cpu.current, kernel.types.layouts.task.comm).ok()?;
+    let functions = chain::in_words(kernel, Unwind::new(kernel, left.start()));
+    Some(alloc::format!("{} at {functions}", String::from_utf8_lossy(&comm)))
 }
 
 /// The per-CPU variable that holds the running task: part of `pcpu_hot` where that exists.

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::cpus::Cpu;
 use crate::heartbeat;
 use crate::memory::PhysMem;
-use crate::orc::{frames, Start, Unwind};
+use crate::orc::{frames, Unwind};
 use crate::overview;
 use crate::printk;
 use alloc::string::String;
@@ -80,17 +80,7 @@ fn stack<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, cpu: &Cpu) -> Vec<St
             let Some(left) = &cpu.left else {
                 return Vec::new();
             };
-            let [.., ip, _, _, sp, _] = left.regs;
-            let [_, _, _, _, bp, ..] = left.regs;
-            Unwind::new(
-                kernel,
-                Start {
-                    ip: Kva(ip),
-                    sp: Kva(sp),
-                    bp: Kva(bp),
-                    interrupted: true,
-                },
-            )
+            Unwind::new(kernel, left.start())
         }
     };
     let (found, _) = frames(chain);

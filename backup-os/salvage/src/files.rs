@@ -209,7 +209,10 @@ fn open_file<M: PhysMem + ?Sized>(
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
     match record.what {
         OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
-        OpenFileKind::Inotify { ref watches, .. } => inotify::write_directories(context, writer, watches),
+        OpenFileKind::Inotify { ref watches, .. } => {
+            inotify::write_events(context, writer, file)?;
+            inotify::write_directories(context, writer, watches)
+        }
         OpenFileKind::Regular { .. } => inodes::write(context, writer, retained, inode, &path),
         OpenFileKind::Pipe { .. } => {
             pipes::write(context, writer, inode, file, &path)?;

@@ -1,5 +1,5 @@
-//! inotify (`fs/notify/inotify/inotify_user.c`, `include/linux/fsnotify_backend.h`): what is watched, by path. Events that
-//! nobody has read cannot be put back into a queue.
+//! inotify (`fs/notify/inotify/inotify_user.c`, `include/linux/fsnotify_backend.h`): what is watched, by path, and the events
+//! that nobody has read.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -10,9 +10,9 @@ use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::vec::Vec;
-use shared_region::context::{InotifyWatch, OpenFileKind};
+use shared_region::context::{InotifyEvent, InotifyWatch, OpenFileKind};
 use shared_region::reasons;
-use shared_region::record::Writer;
+use shared_region::record::{flags, Kind, Writer};
 
 /// More watches than `fs.inotify.max_user_watches` allows on large machines.
 const MAX_WATCHES: u64 = 16 << 20;
@@ -26,12 +26,23 @@ const ONESHOT: u64 = 0x20;
 const IN_ALL_EVENTS: u64 = 0xFFF;
 const IN_EXCL_UNLINK: u32 = 0x0400_0000;
 const IN_ONESHOT: u32 = 0x8000_0000;
+/// What a reader is told beside `IN_ALL_EVENTS`: `IN_UNMOUNT`, `IN_Q_OVERFLOW`, `IN_IGNORED` and `IN_ISDIR`
+/// (`inotify_mask_to_arg`).
+const IN_TOLD: u64 = 0x4000_E000;
+/// `FS_EVENT_ON_CHILD`: no reader is told, but an event without it is another one, and is not merged with the next.
+const ON_CHILD: u64 = 0x0800_0000;
+/// More events than `fs.inotify.max_queued_events` usually allows (16,384).
+const MAX_EVENTS: u64 = 1 << 20;
+/// `NAME_MAX`.
+const MAX_NAME: u64 = 255;
 
 crate::mirrors! {
     /// An inotify descriptor.
     #[allow(missing_docs)]
     pub struct FsnotifyGroup = "fsnotify_group" {
         q_len: Field,
+        notification_lock: Field = "notification_lock.rlock.raw_lock",
+        notification_list: Field,
         marks_list: Field,
         next: Field = "inotify_data.idr.idr_next",
     }
@@ -43,6 +54,17 @@ crate::mirrors! {
         g_list: Field,
         connector: Field,
         flags: Field,
+    }
+
+    /// An event of inotify.
+    #[allow(missing_docs)]
+    pub struct InotifyEventInfo = "inotify_event_info" {
+        list: Field = "fse.list",
+        mask: Field,
+        wd: Field,
+        sync_cookie: Field,
+        name_len: Field,
+        name: Field,
     }
 
     /// A watch of inotify.
@@ -74,15 +96,12 @@ fn refuse(what: &str) -> Refusal {
 /// An inotify descriptor.
 ///
 /// # Errors
-/// It has events, watches what has no name, or cannot be read.
+/// It watches what has no name, or cannot be read.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, group: Kva) -> Result<OpenFileKind> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
     let layout = &layouts.fsnotify_mark;
     let mem = &kernel.mem;
-    if mem.uint(group, layouts.fsnotify_group.q_len)? != 0 {
-        return Err(refuse("events that nobody has read"));
-    }
     let head = group.offset(u64::from(layouts.fsnotify_group.marks_list.offset));
     let mut watches = Vec::new();
     for mark in kernel.list(head, layout.g_list).bounded(MAX_WATCHES) {
@@ -132,6 +151,60 @@ fn watched<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, connector: Kva) ->
         }
     }
     Err(Refusal::new(reasons::UNREADABLE, "a watch that its file does not know"))
+}
+
+/// Writes the events that nobody has read, if there are any.
+///
+/// # Errors
+/// They cannot be read, or there is no room.
+pub fn write_events<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    file: Kva,
+) -> Result<()> {
+    let field = context.kernel.types.layouts.file.private_data;
+    let events = events(context, context.kernel.mem.ptr(file, field)?)?;
+    if events.is_empty() {
+        return Ok(());
+    }
+    Ok(writer.push(Kind::InotifyEvents, 1, flags::MUST_UNDERSTAND, file.0, &events)?)
+}
+
+/// The events that nobody has read, the oldest first.
+fn events<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, group: Kva) -> Result<Vec<InotifyEvent>> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let layout = &layouts.inotify_event;
+    let mem = &kernel.mem;
+    if mem.uint(group, layouts.fsnotify_group.notification_lock)? != 0 {
+        return Err(refuse("its queue was being changed at the instant the kernel died"));
+    }
+    let head = group.offset(u64::from(layouts.fsnotify_group.notification_list.offset));
+    let mut events = Vec::new();
+    for event in kernel.list(head, layout.list).bounded(MAX_EVENTS) {
+        let event = event?;
+        let length = mem.uint(event, layout.name_len)?;
+        if length > MAX_NAME {
+            return Err(Refusal::new(
+                reasons::UNREADABLE,
+                format!("an event with a name of {length} bytes"),
+            ));
+        }
+        let name = event.offset(u64::from(layout.name.offset));
+        events.push(InotifyEvent {
+            wd: mem.int(event, layout.wd)? as i32,
+            mask: (mem.uint(event, layout.mask)? & (IN_ALL_EVENTS | IN_TOLD | ON_CHILD)) as u32,
+            cookie: mem.uint(event, layout.sync_cookie)? as u32,
+            name: mem.bytes(name, length as usize)?,
+        });
+    }
+    match mem.uint(group, layouts.fsnotify_group.q_len)? {
+        count if count == events.len() as u64 => Ok(events),
+        count => Err(Refusal::new(
+            reasons::UNREADABLE,
+            format!("{} events where there should be {count}", events.len()),
+        )),
+    }
 }
 
 /// Writes the directories that are watched, and those above what is: what was made just before is not on the disk yet.

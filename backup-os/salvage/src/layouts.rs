@@ -12,7 +12,9 @@ use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct};
 use crate::fpu::FpState;
 use crate::heartbeat::{IrqStat, KernelCpustat, KernelStat, Rq};
 use crate::inodes::{FileSystemType, InodeLayout, ShmemInode, SuperBlock};
-use crate::inotify::{FsnotifyGroup, FsnotifyMark, FsnotifyMarkConnector, InotifyInodeMark, WatchedInode};
+use crate::inotify::{
+    FsnotifyGroup, FsnotifyMark, FsnotifyMarkConnector, InotifyEventInfo, InotifyInodeMark, WatchedInode,
+};
 use crate::interrupted::kept_registers::SwitchFrame;
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
@@ -249,6 +251,8 @@ crate::mirror_set! {
         fsnotify_mark: FsnotifyMark,
         /// `struct fsnotify_mark_connector`.
         fsnotify_mark_connector: FsnotifyMarkConnector,
+        /// `struct inotify_event_info`.
+        inotify_event: InotifyEventInfo,
         /// `struct inotify_inode_mark`.
         inotify_inode_mark: InotifyInodeMark,
         /// `struct inode`, as those who watch it know it.

@@ -25,6 +25,12 @@ crate::mirrors! {
         core_base: Option<Field> = "core_layout.base",
         /// Its bytes.
         core_size: Option<Field> = "core_layout.size",
+        /// How many entries its ORC tables have.
+        num_orcs: Option<Field> = "arch.num_orcs",
+        /// Where the text of each begins.
+        orc_ips: Option<Field> = "arch.orc_unwind_ip",
+        /// The entries.
+        orc_entries: Option<Field> = "arch.orc_unwind",
     }
 
     /// Memory of one kind of a module.
@@ -71,6 +77,66 @@ pub struct Loaded {
     pub size: u64,
     /// Whether it has started and does not go.
     pub live: bool,
+}
+
+/// The ORC tables of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrcTables {
+    /// Where the text of each entry begins, relative to the word itself.
+    pub ips: Kva,
+    /// How many there are.
+    pub count: u64,
+    /// The entries.
+    pub entries: Kva,
+}
+
+/// The module an address of text belongs to, and its ORC tables, if it has some.
+///
+/// # Errors
+/// The list of modules cannot be read.
+pub fn of_text<M: PhysMem + ?Sized>(
+    kernel: &Kernel<'_, M>,
+    text: Kva,
+) -> Result<Option<(Loaded, Option<OrcTables>)>, WalkError> {
+    let types = &kernel.types.modules;
+    for module in modules(kernel) {
+        let module = module?;
+        if !(0..text_size(kernel, &module)?).contains(&text.0.wrapping_sub(module.base.0)) {
+            continue;
+        }
+        let member = |field: Option<Field>| field.and_then(|field| kernel.mem.uint(module.address, field).ok());
+        let tables = (|| {
+            Some(OrcTables {
+                ips: Kva(member(types.module.orc_ips)?),
+                count: member(types.module.num_orcs)?,
+                entries: Kva(member(types.module.orc_entries)?),
+            })
+        })();
+        return Ok(Some((module, tables)));
+    }
+    Ok(None)
+}
+
+/// The function that an address of text is in, or the module, in brackets.
+pub fn name_of_text<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Option<String> {
+    if kernel.prepared.space.image.contains(&text) {
+        return kernel.kallsyms.symbolize(text).map(|found| found.name);
+    }
+    let (module, _) = of_text(kernel, text).ok()??;
+    Some(alloc::format!("[{}]", module.name))
+}
+
+/// Bytes of a module from its base on that can be text.
+fn text_size<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, module: &Loaded) -> Result<u64, WalkError> {
+    let types = &kernel.types.modules;
+    match (types.module.mem, &types.memory) {
+        // Text is the first kind.
+        (Some(field), Some(memory)) => {
+            let text = module.address.offset(u64::from(field.offset));
+            kernel.mem.uint(text, memory.size).about("module")
+        }
+        _ => Ok(module.size),
+    }
 }
 
 /// All modules, the youngest first, as `/proc/modules` shows them.

@@ -2,13 +2,14 @@
 //! (`Documentation/arch/x86/orc-unwinder.rst`, `arch/x86/include/asm/orc_types.h`).
 //!
 //! For every range of text an entry says from which register, and at what distance, the caller's stack pointer follows.
-//! Text of modules has tables of its own, which are not read: a chain ends there.
+//! Each module has tables of its own for its text.
 
 use crate::addr::Kva;
 use crate::error::{About, Reason, WalkError};
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::modules::{self, OrcTables};
 use crate::tables::THREAD_SIZE;
 use alloc::vec::Vec;
 
@@ -108,6 +109,19 @@ pub struct Frame {
     pub end: Kva,
     /// Whether the function was interrupted rather than calls the frame before.
     pub interrupted: bool,
+    /// Where the interrupt has saved all its registers (`struct pt_regs`), if it did.
+    pub registers: Option<Kva>,
+}
+
+impl Frame {
+    /// An address within the instruction that the function is at.
+    pub fn text(&self) -> Kva {
+        if self.interrupted {
+            self.ip
+        } else {
+            self.ip.back(1)
+        }
+    }
 }
 
 /// What `sp_reg` and `bp_reg` count from (`ORC_REG_*`).
@@ -345,6 +359,7 @@ impl<M: PhysMem + ?Sized> Iterator for Unwind<'_, '_, M> {
         }
         let frame = self.at.take()?;
         self.left = self.left.checked_sub(1)?;
+        let saved = self.regs.filter(|&(_, full)| full && frame.interrupted);
         match self.caller(frame) {
             Ok(caller) => self.at = caller,
             Err(error) => self.failed = Some(error),
@@ -355,6 +370,7 @@ impl<M: PhysMem + ?Sized> Iterator for Unwind<'_, '_, M> {
             sp: frame.sp,
             end: end.map_or(frame.sp, |caller| caller.sp),
             interrupted: frame.interrupted,
+            registers: saved.map(|(registers, _)| registers),
         }))
     }
 }
@@ -377,13 +393,18 @@ pub fn distances<M: PhysMem + ?Sized>(
     text: Kva,
 ) -> Result<Vec<(Kva, Option<u64>)>, WalkError> {
     let mut found = Vec::new();
-    let (Some(first), Some(last)) = (number(kernel, start)?, number(kernel, text)?) else {
+    let Some(tables) = tables(kernel, text)? else {
+        return Ok(found);
+    };
+    let (Some(first), Some(last)) = (number(kernel, tables, start)?, number(kernel, tables, text)?) else {
         return Ok(found);
     };
     for place in (first..=last).take(MAX_MOVES) {
-        let Some(entry) = entry(kernel, place)? else { break };
+        let Some(entry) = entry(kernel, tables, place)? else {
+            break;
+        };
         let distance = (entry.sp_reg == reg::SP).then_some(entry.sp_offset);
-        found.push((begins(kernel, place)?, distance));
+        found.push((begins(kernel, tables, place)?, distance));
         if distance.is_none() {
             break;
         }
@@ -391,40 +412,48 @@ pub fn distances<M: PhysMem + ?Sized>(
     Ok(found)
 }
 
-/// The entry for an address of the kernel's text; `None` if it has none.
+/// The entry for an address of text; `None` if it has none.
 fn find<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Option<Entry>, WalkError> {
-    match number(kernel, text)? {
-        Some(place) => entry(kernel, place),
+    let Some(tables) = tables(kernel, text)? else {
+        return Ok(None);
+    };
+    match number(kernel, tables, text)? {
+        Some(place) => entry(kernel, tables, place),
         None => Ok(None),
     }
 }
 
+/// The tables that an address of text is in: the kernel's own, or those of a module.
+fn tables<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Option<OrcTables>, WalkError> {
+    let space = &kernel.prepared.space;
+    if !space.image.contains(&text) {
+        let module = (text >= space.image.end).then(|| modules::of_text(kernel, text));
+        return Ok(module.transpose()?.flatten().and_then(|(_, tables)| tables));
+    }
+    let symbols = &kernel.prepared.orc;
+    let (Some(ips), Some(end), Some(entries)) = (symbols.ips, symbols.ips_end, symbols.entries) else {
+        return Ok(None);
+    };
+    Ok(Some(OrcTables {
+        ips,
+        count: end.0.saturating_sub(ips.0) >> 2,
+        entries,
+    }))
+}
+
 /// Where the text of an entry begins.
-fn begins<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, place: u64) -> Result<Kva, WalkError> {
-    let word = kernel
-        .prepared
-        .orc
-        .ips
-        .unwrap_or(Kva::NULL)
-        .offset(place.wrapping_mul(4));
+fn begins<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, tables: OrcTables, place: u64) -> Result<Kva, WalkError> {
+    let word = tables.ips.offset(place.wrapping_mul(4));
     Ok(word.offset(i64::from(kernel.mem.i32(word).about("orc_unwind_ip")?) as u64))
 }
 
 /// The number of the entry for an address; `None` if there is none.
-fn number<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Option<u64>, WalkError> {
-    let symbols = &kernel.prepared.orc;
-    let (Some(ips), Some(end)) = (symbols.ips, symbols.ips_end) else {
-        return Ok(None);
-    };
-    if !kernel.prepared.space.image.contains(&text) {
-        return Ok(None);
-    }
-    let count = (end.0.saturating_sub(ips.0) >> 2).min(MAX_ENTRIES);
+fn number<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, tables: OrcTables, text: Kva) -> Result<Option<u64>, WalkError> {
     // The rightmost of those that begin at or before the address.
-    let (mut low, mut high) = (0, count);
+    let (mut low, mut high) = (0, tables.count.min(MAX_ENTRIES));
     while low < high {
         let middle = low.saturating_add(high.saturating_sub(low) >> 1);
-        if begins(kernel, middle)? <= text {
+        if begins(kernel, tables, middle)? <= text {
             low = middle.saturating_add(1);
         } else {
             high = middle;
@@ -434,11 +463,15 @@ fn number<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, text: Kva) -> Result<Opti
 }
 
 /// The entry of a number.
-fn entry<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, place: u64) -> Result<Option<Entry>, WalkError> {
-    let (Some(entries), Some(types)) = (kernel.prepared.orc.entries, &kernel.types.orc.entry) else {
+fn entry<M: PhysMem + ?Sized>(
+    kernel: &Kernel<'_, M>,
+    tables: OrcTables,
+    place: u64,
+) -> Result<Option<Entry>, WalkError> {
+    let Some(types) = &kernel.types.orc.entry else {
         return Ok(None);
     };
-    let at = entries.offset(place.wrapping_mul(u64::from(types.struct_size)));
+    let at = tables.entries.offset(place.wrapping_mul(u64::from(types.struct_size)));
     let about = "orc_entry";
     let unsigned = |field| kernel.mem.uint(at, field).about(about);
     let signed = |field| kernel.mem.int(at, field).about(about).map(|value| value as u64);

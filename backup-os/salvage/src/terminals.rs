@@ -3,6 +3,8 @@
 
 use crate::addr::Kva;
 use crate::context::Context;
+use crate::interrupted::kept_registers;
+use crate::interrupted::stack::Words;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
@@ -32,6 +34,9 @@ const EXTPROC: u32 = 0o200_000;
 const VMIN: usize = 6;
 /// `N_TTY_BUF_SIZE`.
 const BUFFER: u64 = 4096;
+/// Reads for the usual line discipline, into a buffer of its caller (`iterate_tty_read`) of so many bytes.
+const READER: &str = "n_tty_read";
+const READER_BUFFER: u64 = 64;
 /// More buffers between two sides than fit (8 KB in pieces of at least 256 bytes).
 const MAX_BUFFERS: u32 = 1024;
 /// More bytes than one of them has.
@@ -107,6 +112,7 @@ crate::mirrors! {
         read_buf: Field,
         read_flags: Field,
         column: Field,
+        atomic_read_lock: Field = "atomic_read_lock.owner.counter",
         output_lock: Field = "output_lock.owner.counter",
     }
 
@@ -283,7 +289,12 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, slave: Kva) -> Result
         return Err(refuse("whose master is stopped"));
     }
     let termios = termios(context, slave)?;
-    let line = Line::read(context, slave)?;
+    let mut line = Line::read(context, slave)?;
+    let taken = taken_by_reader(context, slave, &termios)?;
+    line.unread.splice(..0, taken);
+    if line.unread.len() as u64 >= BUFFER {
+        return Err(refuse("with more input than it has room for"));
+    }
     let lines = termios.flags[3] & (ICANON | EXTPROC) == ICANON;
     let state = match mem.uint(slave, layout.count)? {
         2.. => SlaveState::Open,
@@ -313,20 +324,6 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, slave: Kva) -> Result
     })
 }
 
-/// Whether a reader of a terminal's file waits for more than one character (VMIN).
-///
-/// # Errors
-/// It cannot be read.
-pub fn waits_for_several<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva) -> Result<bool> {
-    let data = context
-        .kernel
-        .mem
-        .ptr(file, context.kernel.types.layouts.file.private_data)?;
-    let settings = termios(context, of_file(context, data)?)?;
-    let minimum = settings.characters.get(VMIN).copied().unwrap_or(0);
-    Ok(settings.flags[3] & ICANON == 0 && minimum > 1)
-}
-
 /// Where the kernel puts the part of a write to a terminal's file that its line discipline is working on.
 ///
 /// # Errors
@@ -353,6 +350,50 @@ fn termios<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, tty: Kva) -> Resul
         characters: mem.bytes(tty.offset(u64::from(layout.cc.offset)), layout.cc.size as usize)?,
         speeds: [word(layout.ispeed)?, word(layout.ospeed)?],
     })
+}
+
+/// Characters that a reader has taken who waits for more of them (VMIN): they are in a buffer of its own, and no call has
+/// given them to anybody. Put back, they are what its call begins with when it is made again.
+fn taken_by_reader<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, tty: Kva, termios: &Termios) -> Result<Vec<u8>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let minimum = termios.characters.get(VMIN).copied().unwrap_or(0);
+    let data = mem.ptr(tty, layouts.tty_struct.disc_data)?;
+    // Low bits of the owner are flags (`MUTEX_FLAGS`).
+    let reader = Kva(mem.uint(data, layouts.n_tty_data.atomic_read_lock)? & !7);
+    if termios.flags[3] & ICANON != 0 || minimum <= 1 || reader.is_null() {
+        return Ok(Vec::new());
+    }
+    let Some(frame) = kept_registers::of(context, reader, READER)? else {
+        return Err(refuse("with a reader who may have some of the characters it waits for"));
+    };
+    let variables = Words::read(context, frame.variables.clone())?;
+    let words: Vec<u64> = frame.registers.iter().copied().chain(variables.all()).collect();
+    let tail = mem.uint(data, layouts.n_tty_data.read_tail)?;
+    let buffer = mem.bytes(
+        data.offset(u64::from(layouts.n_tty_data.read_buf.offset)),
+        BUFFER as usize,
+    )?;
+    let mut found = Vec::new();
+    for count in 1..u64::from(minimum).min(READER_BUFFER) {
+        let first = tail.wrapping_sub(count);
+        let at = |place: u64| (first.wrapping_add(place) & BUFFER.wrapping_sub(1)) as usize;
+        let bytes: Vec<u8> = (0..count).filter_map(|place| buffer.get(at(place)).copied()).collect();
+        // Its buffer is a variable of its caller.
+        let has_them = |&&own: &&u64| {
+            own >= frame.variables.end.0
+                && words.contains(&own.wrapping_add(count))
+                && mem.bytes(Kva(own), count as usize).is_ok_and(|held| held == bytes)
+        };
+        if words.contains(&first) && words.iter().any(|own| has_them(&own)) {
+            found.push(bytes);
+        }
+    }
+    match found.pop() {
+        Some(bytes) if found.is_empty() => Ok(bytes),
+        None if words.contains(&tail) => Ok(Vec::new()),
+        _ => Err(refuse("with a reader who may have some of the characters it waits for")),
+    }
 }
 
 fn window<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, tty: Kva) -> Result<[u16; 4]> {

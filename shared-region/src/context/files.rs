@@ -179,6 +179,19 @@ pub struct InotifyWatch {
     pub path: Vec<u8>,
 }
 
+/// An event of inotify that nobody has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InotifyEvent {
+    /// Number of the watch, -1 for the end of the queue's room.
+    pub wd: i32,
+    /// IN_* events, and bit 27 if it is one of a file in the directory that is watched.
+    pub mask: u32,
+    /// What ties the two ends of a renaming together.
+    pub cookie: u32,
+    /// Name in the directory, or empty.
+    pub name: Vec<u8>,
+}
+
 /// One entry of an epoll set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpollWatch {

@@ -8,7 +8,7 @@ use shared_region::reasons::{self, Reason};
 /// `O_ASYNC` (include/uapi/asm-generic/fcntl.h).
 const O_ASYNC: u32 = 0o20_000;
 /// Anonymous inodes that are restored.
-const KEPT: [&str; 4] = ["[eventfd]", "[eventpoll]", "[timerfd]", "[signalfd]"];
+const KEPT: [&str; 5] = ["[eventfd]", "[eventpoll]", "[timerfd]", "[signalfd]", "inotify"];
 /// Devices without state of their own.
 const STATELESS: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 
@@ -112,11 +112,6 @@ fn kind(
             "[perf_event]" => refuse(reasons::PERF, ""),
             "[userfaultfd]" => refuse(reasons::USERFAULTFD, ""),
             name if name.starts_with("bpf") || name.starts_with("[bpf") => refuse(reasons::BPF, name),
-            "inotify" => Some(Finding::note(
-                object,
-                reasons::INOTIFY.name,
-                "watches files: if it has not read what happened to them, it does not survive",
-            )),
             "[fanotify]" | "[pidfd]" | "seccomp notify" | "[fscontext]" => refuse(reasons::FILE_TYPE, name),
             name if name.starts_with("landlock") => refuse(reasons::FILE_TYPE, name),
             other => refuse(reasons::UNKNOWN, &format!("a descriptor of kind `{other}`")),

@@ -257,7 +257,7 @@ fn each_kind_of_descriptor_is_named() {
             "flags:\t02\nmnt_id:\t9\ntfd:       41 events:       19 data: 1\n",
             Some("watched-file"),
         ),
-        ("anon_inode:inotify", info, Some("inotify")),
+        ("anon_inode:inotify", info, None),
         ("anon_inode:[pidfd]", info, Some("file-type")),
         ("anon_inode:[io_uring]", info, Some("io_uring")),
         ("anon_inode:[perf_event]", info, Some("perf")),

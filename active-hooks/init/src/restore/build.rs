@@ -286,7 +286,14 @@ impl<'a> Builder<'a> {
         } else {
             memory::Exe::Inherited
         };
-        let way = vdso::decide(space, &self.vdso, &self.old_vdso, self.same_kernel, self.vdso_room)?;
+        let way = vdso::decide(
+            space,
+            &member.threads,
+            &self.vdso,
+            &self.old_vdso,
+            self.same_kernel,
+            self.vdso_room,
+        )?;
         let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
         let arena = (self.arena.base(), self.arena.end());
         let mut batch = Batch::new(&mut self.arena, leader);

@@ -4,12 +4,12 @@ use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
-    context::{FrameRun, Lost, UnixCredentials},
-    device::{PeerCredentials, ResumeCall, TaskState, Tcp},
+    context::{FrameRun, InotifyEvent, Lost, UnixCredentials},
+    device::{self, PeerCredentials, ResumeCall, TaskState, Tcp},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
 };
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The holder of the frames, and of what no system call can do.
 pub trait Host {
@@ -51,6 +51,14 @@ pub trait Host {
     /// Does with a connection of TCP what no system call does.
     fn tcp(&self, _request: Tcp) -> Restored<()> {
         Err(Refusal::new("connection", "there is no module to end or queue it"))
+    }
+
+    /// Puts an event at the end of the queue of inotify.
+    fn inotify_event(&self, _fd: BorrowedFd<'_>, _event: &InotifyEvent) -> Restored<()> {
+        Err(Refusal::new(
+            "inotify",
+            "there is no module to put events into its queue",
+        ))
     }
 
     /// Notes, for a successor that may have to do all this again, processes whose memory is about to be changed.
@@ -119,6 +127,18 @@ impl Host for Device {
 
     fn tcp(&self, request: Tcp) -> Restored<()> {
         Device::tcp(self, request).or_refuse(|| "connection")
+    }
+
+    fn inotify_event(&self, fd: BorrowedFd<'_>, event: &InotifyEvent) -> Restored<()> {
+        let request = device::InotifyEvent {
+            fd: fd.as_raw_fd() as u64,
+            wd: event.wd,
+            mask: event.mask,
+            cookie: event.cookie,
+            name_len: event.name.len() as u32,
+            name: event.name.as_ptr() as u64,
+        };
+        Device::inotify_event(self, request).or_refuse(|| "event of inotify")
     }
 
     fn note_at_stake(&self, failover: u64, processes: &[u32]) -> Restored<()> {

@@ -1,9 +1,9 @@
 //! inotify: descriptors are made with the other files, and watch when everything is built.
 //!
-//! What the agent does until processes run may be something that is watched: those events are nobody's. No event was
-//! waiting when the kernel died, so all that are there before a process runs are taken out again.
+//! What the agent does until processes run may be something that is watched: those events are nobody's. All that are there
+//! before a process runs are taken out again, and those that were waiting when the kernel died are put in.
 
-use super::{build::Builder, OrRefuse, Refusal, Restored};
+use super::{build::Builder, host::Host, world::World, OrRefuse, Refusal, Restored};
 use rustix::{
     fs::{
         fcntl_getfl, fcntl_setfl,
@@ -40,9 +40,20 @@ impl Inotifies {
         Ok(fd)
     }
 
-    /// Takes the descriptors out, for [`forget`].
-    pub fn take(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.0).into_values().collect()
+    /// Lets each have those events that were there when the kernel died, and no others. Returns those with which it goes
+    /// wrong.
+    pub fn settle(self, world: &World<'_>, host: &dyn Host) -> Vec<(Id, Refusal)> {
+        let settle = |(id, fd): (Id, OwnedFd)| {
+            let events = world.inotify_events.get(&id).map_or(&[][..], Vec::as_slice);
+            let put = |()| {
+                events
+                    .iter()
+                    .try_for_each(|event| host.inotify_event(fd.as_fd(), event))
+            };
+            let refusal = forget(&fd).and_then(put).err()?;
+            Some((id, refusal))
+        };
+        self.0.into_iter().filter_map(settle).collect()
     }
 }
 
@@ -91,7 +102,7 @@ fn is_numbered(path: &Path) -> bool {
 }
 
 /// Takes every event out.
-pub fn forget(fd: &OwnedFd) -> Restored<()> {
+fn forget(fd: &OwnedFd) -> Restored<()> {
     let what = || "events of the agent's own";
     let flags = fcntl_getfl(fd).or_refuse(what)?;
     fcntl_setfl(fd, flags | OFlags::NONBLOCK).or_refuse(what)?;

@@ -97,7 +97,7 @@ pub struct Ready {
     condemned: Vec<Built>,
     refused: BTreeMap<u32, Refusal>,
     connections: Vec<sockets::tcp::Standing>,
-    inotifies: Vec<OwnedFd>,
+    inotifies: inotify::Inotifies,
     listening: BTreeMap<&'static str, OwnedFd>,
 }
 
@@ -173,7 +173,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         crate::boot::log::warning(format_args!("{remark}"));
     }
     inotify::watch_all(&mut builder, &setting.rewritten);
-    let inotifies = builder.objects.inotifies.take();
+    let inotifies = std::mem::take(&mut builder.objects.inotifies);
     let connections = builder.objects.sockets.standing();
     let listening = builder.objects.sockets.peers.take();
     let Builder {
@@ -347,9 +347,12 @@ impl Ready {
 
     /// Lets every process run, after what its handlers have to do, and tells what became of each.
     pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
-        for inotify in self.inotifies.drain(..) {
-            if let Err(refusal) = inotify::forget(&inotify) {
-                crate::boot::log::error(format_args!("{refusal}"));
+        for (id, refusal) in std::mem::take(&mut self.inotifies).settle(world, host) {
+            for (holder, _) in world.holders(|file, _| file == id) {
+                if let Some(built) = self.built.remove(&holder) {
+                    self.condemned.push(built);
+                    self.refused.insert(holder, refusal.clone());
+                }
             }
         }
         // A parent sees its child killed.

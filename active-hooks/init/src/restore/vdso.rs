@@ -1,7 +1,9 @@
 //! The vDSO: code of the kernel in the process, at an address that the process remembers.
 //!
 //! With the same code as before it is mapped where it was. With another, the old text stays as ordinary private
-//! memory, its data pages frozen, and each of its functions jumps to the new kernel's.
+//! memory, its data pages frozen, and each of its functions jumps to the new kernel's. So it does where a thread was
+//! caught in it, whatever the code: one that had read the clock of the dead kernel and then added the offset of this
+//! kernel's time namespace would see an instant that never was.
 
 use super::{
     batch::{Arg, Batch, Expect},
@@ -71,9 +73,9 @@ pub enum Way {
     None,
     /// The same: map it at this address of its first data page.
     Same(u64),
-    /// Another: the old one becomes ordinary memory.
+    /// Another, or one with threads in it: the old one becomes ordinary memory.
     Other {
-        /// Old text, where nobody had touched it [`FILLER`].
+        /// Old text, where it is not known [`FILLER`].
         text: Vec<u8>,
         /// Its address.
         at: u64,
@@ -129,8 +131,16 @@ fn mappings<'s>(space: &'s Space<'_>, backing: Backing) -> impl Iterator<Item = 
     space.mappings.iter().filter(move |mapping| mapping.backing == backing)
 }
 
-/// Decides what to do. `room` is an address at which a vDSO can be mapped in every process.
-pub fn decide(space: &Space<'_>, new: &Vdso, old: &OldText, same_kernel: bool, room: u64) -> Restored<Way> {
+/// Decides what to do for the space of these threads. `room` is an address at which a vDSO can be mapped in every
+/// process.
+pub fn decide(
+    space: &Space<'_>,
+    threads: &[Thread],
+    new: &Vdso,
+    old: &OldText,
+    same_kernel: bool,
+    room: u64,
+) -> Restored<Way> {
     let at = space.record.vdso;
     if at == 0 {
         return Ok(Way::None);
@@ -139,19 +149,25 @@ pub fn decide(space: &Space<'_>, new: &Vdso, old: &OldText, same_kernel: bool, r
         .map(|mapping| mapping.end - mapping.start)
         .sum();
     let same_size = size == new.image.len() as u64 && space.record.vvar_size == new.vvar_size;
-    if same_kernel && same_size && old.agrees_with(&new.image) {
+    let same = same_kernel && same_size && old.agrees_with(&new.image);
+    let mut caught = threads.iter().map(|thread| thread.regs[super::tracee::RIP]);
+    if same && !caught.any(|rip| (at..at + size).contains(&rip)) {
         return Ok(Way::Same(at - new.vvar_size));
     }
     if size == 0 || size > MOST_PAGES * PAGE_SIZE {
         return Err(Refusal::new("vDSO", "it is not where it was"));
     }
-    let mut text = vec![FILLER; size as usize];
+    let mut text = if same {
+        new.image.clone()
+    } else {
+        vec![FILLER; size as usize]
+    };
     for (&index, page) in &old.0 {
         if let Some(place) = text.get_mut((index * PAGE_SIZE) as usize..((index + 1) * PAGE_SIZE) as usize) {
             place.copy_from_slice(page);
         }
     }
-    if !old.0.contains_key(&0) {
+    if !same && !old.0.contains_key(&0) {
         return Err(Refusal::new(
             "vDSO",
             "its text was not saved and this kernel has another",
@@ -262,15 +278,16 @@ const CLOCK_DATA_SIZE: usize = 240;
 /// Highest clock mode that reads a counter; above them is only the one for time namespaces (INT_MAX).
 const LAST_MODE: u32 = 3;
 
-/// Makes frozen clock data safe to read: an even sequence, so that no reader waits for a writer that is gone, and no
-/// clock source, so that it asks the kernel.
+/// Makes frozen clock data safe to read. The next even sequence: no reader waits for a writer that is gone, and one that
+/// was caught while it read, perhaps beside that writer, starts again. No clock source, so that it asks the kernel.
 fn freeze(page: &mut [u8]) {
     for index in 0..2 {
         let at = CLOCK_DATA + index * CLOCK_DATA_SIZE;
         let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
         let (sequence, mode) = (word(at), word(at + 4));
         if mode <= LAST_MODE || mode == i32::MAX as u32 {
-            page[at..at + 4].copy_from_slice(&(sequence & !1).to_le_bytes());
+            let next = sequence.wrapping_add(2) & !1;
+            page[at..at + 4].copy_from_slice(&next.to_le_bytes());
             page[at + 4..at + 8].fill(0);
         }
     }
@@ -279,6 +296,7 @@ fn freeze(page: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared_region::context::AddressSpace;
 
     #[test]
     fn a_thread_in_the_first_bytes_of_a_function_keeps_them() {
@@ -292,11 +310,42 @@ mod tests {
     }
 
     #[test]
-    fn frozen_data_has_an_even_sequence_and_no_clock() {
-        let mut page = vec![0; 4096];
-        page[128] = 7;
-        page[132] = 1;
-        freeze(&mut page);
-        assert_eq!((page[128], page[132]), (6, 0));
+    fn a_thread_caught_in_it_goes_on_in_the_old_one() {
+        let new = Vdso::of_this_kernel().unwrap();
+        let (at, size, room) = (0x7FFC_0000_0000, new.image.len() as u64, 0x7000_0000_0000);
+        let space = Space {
+            record: AddressSpace {
+                vdso: at,
+                vvar_size: new.vvar_size,
+                ..AddressSpace::default()
+            },
+            mappings: vec![Mapping {
+                start: at,
+                end: at + size,
+                backing: Backing::Vdso,
+                ..Mapping::default()
+            }],
+            ..Space::default()
+        };
+        let way = |rip| {
+            let mut thread = Thread::default();
+            thread.regs[crate::restore::tracee::RIP] = rip;
+            let threads = [Thread::default(), thread];
+            decide(&space, &threads, &new, &OldText::default(), true, room).unwrap()
+        };
+        assert_eq!(way(at + size), Way::Same(at - new.vvar_size));
+        let text = new.image.clone();
+        assert_eq!(way(at + size - 1), Way::Other { text, at, new: room });
+    }
+
+    #[test]
+    fn frozen_data_has_another_even_sequence_and_no_clock() {
+        for (sequence, next) in [(6, 8), (7, 8)] {
+            let mut page = vec![0; 4096];
+            page[128] = sequence;
+            page[132] = 1;
+            freeze(&mut page);
+            assert_eq!((page[128], page[132]), (next, 0));
+        }
     }
 }

@@ -5,9 +5,9 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, Journal, Keyring,
-        Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue,
-        Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, InotifyEvent,
+        Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe,
+        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -94,6 +94,8 @@ pub struct World<'a> {
     pub tables: BTreeMap<Id, FileTable>,
     /// Open files.
     pub files: BTreeMap<Id, OpenFile>,
+    /// Events of inotify that nobody has read, by open file.
+    pub inotify_events: BTreeMap<Id, Vec<InotifyEvent>>,
     /// Inodes.
     pub inodes: BTreeMap<Id, Content<'a, Inode>>,
     /// Where on their disks inodes have their content, for those that need it.
@@ -207,6 +209,9 @@ impl<'a> World<'a> {
             }
             Kind::OpenFile => {
                 self.files.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::InotifyEvents => {
+                self.inotify_events.insert(owner, record.decode().map_err(text)?);
             }
             Kind::Inode => self.inodes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::DiskContent => {

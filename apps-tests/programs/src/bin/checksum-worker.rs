@@ -32,6 +32,9 @@ struct Options {
     /// Memory of all threads together, in MiB
     #[arg(long, default_value_t = 1024)]
     megabytes: usize,
+    /// Threads that only read the clock
+    #[arg(long, default_value_t = 0)]
+    clocks: usize,
     /// File for the status, held open while the program runs
     #[arg(long)]
     status: Option<PathBuf>,
@@ -89,7 +92,25 @@ fn work(options: &Options) -> Result<()> {
             Share::new(number, share, start).go_round(&counters, &done);
         })?;
     }
+    for number in 0..options.clocks {
+        let counters = Arc::clone(&counters);
+        thread::Builder::new()
+            .name(format!("clock-{number}"))
+            .spawn(move || loop {
+                check_clock(start, &counters);
+            })?;
+    }
     report(options, &counters, &checked, start)
+}
+
+/// No thread may read an earlier time than one that was published before it looked.
+fn check_clock(start: Instant, counters: &Counters) {
+    let before = counters.latest.load(Ordering::SeqCst);
+    let now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    if now < before {
+        counters.backwards.fetch_add(1, Ordering::Relaxed);
+    }
+    counters.latest.fetch_max(now, Ordering::SeqCst);
 }
 
 /// Writes the status once a second and watches for another kernel.
@@ -181,21 +202,11 @@ impl Share {
                     }
                 };
                 self.write(page);
-                self.check_clock(counters);
+                check_clock(self.start, counters);
             }
             // Every page was checked since this number of failovers was seen.
             done.store(failovers, Ordering::SeqCst);
         }
-    }
-
-    /// No thread may read an earlier time than one that was published before it looked.
-    fn check_clock(&self, counters: &Counters) {
-        let before = counters.latest.load(Ordering::SeqCst);
-        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        if now < before {
-            counters.backwards.fetch_add(1, Ordering::Relaxed);
-        }
-        counters.latest.fetch_max(now, Ordering::SeqCst);
     }
 
     fn write(&mut self, page: usize) {

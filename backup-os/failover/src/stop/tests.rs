@@ -282,7 +282,8 @@ fn a_call_that_does_not_end_is_cut_short_by_the_same_rung() {
         assert!(run.cpus.iter().all(|cpu| cpu.stopped_by == Some(Rung::ModuleNmi)));
         assert!(run.actions.contains(&Action::Insist));
         // The first answer needs no wait.
-        let patience = (limits.go_on_answers - 1) * limits.ask;
+        let often = limits.ask_often - 1;
+        let patience = often * limits.ask + (limits.go_on_answers - 1 - often) * limits.ask_slowly;
         assert!((patience..=patience * 3 / 2).contains(&run.took), "{}", run.took);
     }
 }

@@ -6,8 +6,11 @@
 
 use crate::addr::Kva;
 use crate::context::Context;
+use crate::heartbeat;
+use crate::kernel::Kernel;
 use crate::memory::PhysMem;
-use crate::orc::{Frame, Unwind};
+use crate::modules;
+use crate::orc::Unwind;
 use crate::registers::{Place, Registers};
 use crate::tasks::{self, PT_REGS};
 use alloc::string::String;
@@ -39,15 +42,20 @@ const BEFORE: [&str; 6] = [
 /// Where a page fault enters: the one interrupt that is part of what the function does.
 const PAGE_FAULT: &str = "asm_exc_page_fault";
 
+/// Functions that are shown to people.
+const SHOWN: usize = 16;
+
 /// A function of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name, without what the compiler appends to parts and copies.
+    /// Its name, without what the compiler appends to parts and copies; in the text of a module that of the module, in brackets.
     pub name: String,
     /// What it has on the stack.
     pub frame: Range<Kva>,
     /// Whether it was interrupted rather than calls the link before: it can be at any of its instructions.
     pub interrupted: bool,
+    /// Where its registers were saved then.
+    pub registers: Option<Kva>,
 }
 
 /// A chain of calls, the innermost first, without what interrupts did on top of it.
@@ -56,44 +64,59 @@ pub struct Chain {
     links: Vec<Link>,
 }
 
+/// The frames that a thread has on its stack.
+fn unwind<'k, 'm, M: PhysMem + ?Sized>(
+    kernel: &'k Kernel<'m, M>,
+    task: Kva,
+    registers: &Registers,
+) -> Option<Unwind<'k, 'm, M>> {
+    match registers.place {
+        Place::Off => Unwind::sleeping(kernel, task).ok(),
+        Place::At(start) => Some(Unwind::new(kernel, start)),
+        Place::Unknown => None,
+    }
+}
+
+/// The innermost functions that a thread was in, for people to read: `a < b < c`.
+pub fn place<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, task: Kva, registers: &Registers) -> String {
+    unwind(kernel, task, registers).map_or_else(String::new, |unwind| in_words(kernel, unwind))
+}
+
+/// The innermost functions of a chain, as far as they are found.
+pub fn in_words<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, unwind: Unwind<'_, '_, M>) -> String {
+    let frames = unwind.map_while(Result::ok).take(SHOWN);
+    let names: Vec<String> = frames.map(|frame| heartbeat::place(kernel, frame.text().0)).collect();
+    names.join(" < ")
+}
+
 impl Chain {
-    /// The chain of a thread. `None` if it does not lead to the registers at the top of the thread's own stack, as when
-    /// it passes through a module's text.
+    /// The chain of a thread. `None` if it does not lead to the registers at the top of the thread's own stack.
     pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, registers: &Registers) -> Option<Self> {
         let kernel = context.kernel;
         let (_, top) = tasks::stack(kernel, task).ok()?;
-        let unwind = match registers.place {
-            Place::Off => Unwind::sleeping(kernel, task).ok()?,
-            Place::At(start) => Unwind::new(kernel, start),
-            Place::Unknown => return None,
-        };
-        let (frames, user) = unwind.to_user_mode()?;
+        let (frames, user) = unwind(kernel, task, registers)?.to_user_mode()?;
         if user != top.back(PT_REGS) {
             return None;
         }
-        let name = |frame: &Frame| {
-            let text = if frame.interrupted { frame.ip } else { frame.ip.back(1) };
-            kernel.kallsyms.symbolize(text).map(|found| found.name)
-        };
         let links = frames.iter().map(|frame| {
-            let name = name(frame)?;
-            Some((name, frame.sp..frame.end, frame.interrupted))
+            Some(Link {
+                name: modules::name_of_text(kernel, frame.text())?,
+                frame: frame.sp..frame.end,
+                interrupted: frame.interrupted,
+                registers: frame.registers,
+            })
         });
         Some(Self::from_links(links.collect::<Option<Vec<_>>>()?))
     }
 
-    fn from_links(frames: Vec<(String, Range<Kva>, bool)>) -> Self {
+    fn from_links(all: Vec<Link>) -> Self {
         let mut links: Vec<Link> = Vec::new();
-        for (mut name, frame, interrupted) in frames {
-            name.truncate(name.find('.').unwrap_or(name.len()));
-            if interrupted && links.last().is_some_and(|inner| inner.name != PAGE_FAULT) {
+        for mut link in all {
+            link.name.truncate(link.name.find('.').unwrap_or(link.name.len()));
+            if link.interrupted && links.last().is_some_and(|inner| inner.name != PAGE_FAULT) {
                 links.clear();
             }
-            links.push(Link {
-                name,
-                frame,
-                interrupted,
-            });
+            links.push(link);
         }
         Self { links }
     }
@@ -106,6 +129,11 @@ impl Chain {
     /// The innermost of the functions with one of these names, by its place.
     pub fn find(&self, names: &[&str]) -> Option<usize> {
         self.links.iter().position(|link| names.contains(&link.name.as_str()))
+    }
+
+    /// Whether it passes through the text of a module.
+    pub fn passes_a_module(&self) -> bool {
+        self.links.iter().any(|link| link.name.starts_with('['))
     }
 
     /// Whether one of these functions is in the chain.
@@ -153,13 +181,19 @@ impl Chain {
         self.is_off() && !below.is_empty() && below.iter().all(|link| WAITS.contains(&link.name.as_str()))
     }
 
-    /// Whether the function at `at` is in a page fault of its own, or of a function below it with one of these names.
+    /// The function at `at`, or one below it, if that is in a page fault and has one of these names.
+    pub fn faulting(&self, at: usize, names: &[&str]) -> Option<&Link> {
+        let below = self.links.get(..=at)?;
+        let mut pairs = below.iter().zip(below.iter().skip(1));
+        let found = pairs.find(|(inner, outer)| {
+            inner.name == PAGE_FAULT && outer.interrupted && names.contains(&outer.name.as_str())
+        });
+        found.map(|(_, outer)| outer)
+    }
+
+    /// Whether there is one.
     pub fn faults(&self, at: usize, names: &[&str]) -> bool {
-        let below = self.links.get(..=at).unwrap_or_default();
-        below
-            .iter()
-            .zip(below.iter().skip(1))
-            .any(|(inner, outer)| inner.name == PAGE_FAULT && outer.interrupted && names.contains(&outer.name.as_str()))
+        self.faulting(at, names).is_some()
     }
 
     /// Whether the function of the call has not been reached, or has not looked at anything yet.

@@ -8,8 +8,12 @@ pub fn chain(names: &[&str]) -> Chain {
     let frames = names.iter().enumerate().map(|(i, name)| {
         let at = 0x1000 * (i as u64 + 1);
         let interrupted = name.starts_with('!');
-        let name = name.trim_start_matches('!').to_string();
-        (name, Kva(at)..Kva(at + 0x1000), interrupted)
+        Link {
+            name: name.trim_start_matches('!').to_string(),
+            frame: Kva(at)..Kva(at + 0x1000),
+            interrupted,
+            registers: interrupted.then_some(Kva(at - 0x100)),
+        }
     });
     Chain::from_links(frames.collect())
 }
@@ -96,6 +100,10 @@ fn a_page_fault_is_part_of_what_the_function_does() {
     let chain = below(&inner);
     let at = chain.find(&["pipe_read"]).expect("it is there");
     assert!(chain.faults(at, &["rep_movs_alternative"]) && !chain.faults(at, &["_copy_to_iter"]));
+    let registers = chain
+        .faulting(at, &["rep_movs_alternative"])
+        .and_then(|link| link.registers);
+    assert_eq!(registers, Some(Kva(0x6000 - 0x100)));
     assert_eq!(
         chain.called_by(at).map(|link| link.name.as_str()),
         Some("copy_page_to_iter")

@@ -59,8 +59,10 @@ pub fn of<M: PhysMem + ?Sized>(
         return Ok(None);
     };
     for frame in &frames {
-        let text = frame.ip.back(1);
-        let Some(function) = kernel.kallsyms.symbolize(text).filter(|_| !frame.interrupted) else {
+        let text = frame.text();
+        // Functions of modules are not in the table of symbols.
+        let known = !frame.interrupted && kernel.prepared.space.image.contains(&text);
+        let Some(function) = kernel.kallsyms.symbolize(text).filter(|_| known) else {
             return Ok(None);
         };
         let pushed = pushed(kernel, text.back(function.offset), text)?;

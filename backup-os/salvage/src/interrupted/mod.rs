@@ -4,7 +4,7 @@
 //! that remains; one that had part of its effect gets the result of that part; one that only waited is answered as a
 //! signal would have it answered. What is none of this refuses the process: an effect is never repeated in silence.
 
-mod chain;
+pub mod chain;
 mod effects;
 pub mod exec;
 mod frozen;
@@ -260,7 +260,11 @@ impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
         };
         Refusal::new(
             reasons::CALL_EFFECT,
-            alloc::format!("thread {task} in {name} [{}]{detail}", self.number),
+            alloc::format!(
+                "thread {task} in {name} [{}]{detail} at {}",
+                self.number,
+                chain::place(self.context.kernel, self.thread.task, &self.thread.registers)
+            ),
         )
     }
 

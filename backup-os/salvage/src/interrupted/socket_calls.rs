@@ -1,10 +1,12 @@
 //! Calls about sockets. One that waits for something to receive has received nothing, unless it wants a certain amount; one
 //! that waits for room to send has sent what its `struct iov_iter` says. Those of TCP may have given their CPU up elsewhere.
 
+use super::transfer::USER_COPY;
 use super::{calls, files, tcp_calls, Call, Decision, Way, EINTR};
 use crate::addr::{Kva, Uva};
 use crate::memory::PhysMem;
 use crate::refusal::Result;
+use crate::sockets::skb;
 use crate::user_memory;
 use alloc::vec::Vec;
 
@@ -20,6 +22,9 @@ const MSG_IOV: u64 = 16;
 const MSG_IOVLEN: u64 = 24;
 /// `UIO_MAXIOV`.
 const MAX_VECTOR: u64 = 1024;
+/// Places of `si`, from where is copied, and `di`, where to, in `struct pt_regs`, in words.
+const SI: u64 = 13;
+const DI: u64 = 14;
 /// Where calls wait for something to receive.
 const RECEIVES: [&str; 5] = [
     "sk_wait_data",
@@ -77,9 +82,10 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         if pause.is_some_and(|pause| pause.ends) && !self.is_sound_end(done, false, vector != Buffers::One) {
             return Err(self.refuse("with a result of its own"));
         }
-        if done != 0 && pause.is_some_and(|pause| pause.copies) {
-            return Err(self.refuse("while it moved data"));
-        }
+        let done = match done != 0 && pause.is_some_and(|pause| pause.copies) {
+            true => self.taken(sk, done, vector)?,
+            false => done,
+        };
         let decision = match done {
             0 => self.answered(limited),
             // The call would also say from whom it was, and what came with it.
@@ -115,6 +121,50 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
             }
         }
         super::stack::agreed(&found).ok_or_else(|| self.refuse("which may have received something"))
+    }
+
+    /// How much a call of TCP has taken that copies: no more than the `copied` that were moved.
+    fn taken(&mut self, sk: Kva, copied: u64, vector: Buffers) -> Result<u64> {
+        let copying = match vector {
+            Buffers::One => self.copying(sk)?,
+            _ => None,
+        };
+        let taken = copying.filter(|copying| copying.to >= copied && copying.to < self.argument(2));
+        let taken = taken
+            .and_then(tcp_calls::Copying::taken)
+            .filter(|&taken| taken <= copied);
+        taken.ok_or_else(|| self.refuse("while it moved data"))
+    }
+
+    /// From where to where a call of TCP with one buffer copies what was received, if a page that is not there says so.
+    fn copying(&mut self, sk: Kva) -> Result<Option<tcp_calls::Copying>> {
+        let Some(chain) = self.chain()? else { return Ok(None) };
+        let registers = (chain.find(&[tcp_calls::COPY]))
+            .and_then(|at| chain.faulting(at, &USER_COPY))
+            .and_then(|link| link.registers);
+        let Some(registers) = registers else { return Ok(None) };
+        let (kernel, layouts) = (self.context.kernel, &self.context.kernel.types.layouts);
+        let word = |index: u64| kernel.mem.u64(registers.offset(index.saturating_mul(8)));
+        let (from, to) = (Kva(word(SI)?), word(DI)?);
+        let Some(to) = to.checked_sub(self.argument(1)) else {
+            return Ok(None);
+        };
+        let next = kernel.mem.uint(sk, layouts.tcp_sock.copied_seq)? as u32;
+        for skb in skb::queue(self.context, sk, layouts.sock.sk_receive_queue)? {
+            let control = skb.offset(u64::from(layouts.sk_buff.cb.offset));
+            let first = kernel.mem.uint(control, layouts.tcp_skb_cb.seq)? as u32;
+            let within = u64::from(next.wrapping_sub(first));
+            // The copy is of the buffer that the next byte is in.
+            if within < kernel.mem.uint(skb, layouts.sk_buff.len)? {
+                let place = skb::place(self.context, skb, from)?.filter(|&place| place >= within);
+                return Ok(place.map(|place| tcp_calls::Copying {
+                    to,
+                    from: first.wrapping_add(place as u32),
+                    next,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// `connect`. One that waits for room in the queue of a socket of AF_UNIX has done nothing yet.

@@ -1,8 +1,8 @@
 //! Calls that move data through a connection of TCP, where they give their CPU up on the way: for the lock, for what came
 //! while they had it, and for memory. There what they have moved and the connection agree (net/ipv4/tcp.c), and the lock, if
 //! they have it, is held over nothing unfinished: between two segments of the backlog, or before anything is copied. What is
-//! received is taken out of the connection only when it has been copied, so one whose first copy meets a page that is not there
-//! has done nothing yet.
+//! received is taken out of the connection buffer by buffer, each when it has been copied. A copy that meets a page that is not
+//! there says from where to where it copies, and with that how much was taken before it ([`Copying`]).
 
 use super::chain::Chain;
 
@@ -18,7 +18,7 @@ const BACKLOG: [&str; 3] = [RELEASE, "__release_sock", "__sk_flush_backlog"];
 /// Wait, without the lock.
 const WAITS: [&str; 2] = ["sk_wait_data", "sk_stream_wait_memory"];
 /// Copies what was received.
-const COPY: &str = "skb_copy_datagram_iter";
+pub(super) const COPY: &str = "skb_copy_datagram_iter";
 /// Look for memory, with the lock, before they copy to it. The second until Linux 5.18 (f8dd3b8d7020).
 const ROOM: [&str; 3] = ["tcp_stream_alloc_skb", "sk_stream_alloc_skb", "sk_page_frag_refill"];
 
@@ -48,6 +48,25 @@ pub(super) fn pause(chain: &Chain, sends: bool) -> Option<Pause> {
         _ => return None,
     };
     Some(Pause { locked, ends, copies })
+}
+
+/// A receive that has met a page that is not there while it copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Copying {
+    /// How far into the buffer of the call it copies.
+    pub to: u64,
+    /// The number of the byte that it copies there.
+    pub from: u32,
+    /// The number of the first byte that was not taken out of the connection (`copied_seq`): where this copy began.
+    pub next: u32,
+}
+
+impl Copying {
+    /// How much was taken out of the connection before this copy. `None` if it cannot have been so.
+    pub fn taken(self) -> Option<u64> {
+        let copied = self.from.wrapping_sub(self.next);
+        self.to.checked_sub(u64::from(copied))
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +129,19 @@ mod tests {
             ],
         ];
         assert_eq!(of(&memory.concat(), true), Some((true, false)));
+    }
+
+    #[test]
+    fn what_was_taken_before_a_copy_follows_from_where_it_copies_to() {
+        let copying = |to, from, next| Copying { to, from, next }.taken();
+        // The first copy of the call, at its beginning and further on.
+        assert_eq!(copying(0, 700, 700), Some(0));
+        assert_eq!(copying(512, 1212, 700), Some(0));
+        // A later one; numbers begin anew.
+        assert_eq!(copying(4096, 3, u32::MAX - 4), Some(4096 - 8));
+        // Behind what it has copied to, or before the connection's place.
+        assert_eq!(copying(511, 1212, 700), None);
+        assert_eq!(copying(4096, 699, 700), None);
     }
 
     #[test]

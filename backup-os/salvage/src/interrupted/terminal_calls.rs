@@ -1,7 +1,8 @@
 //! `read` and `write` on terminals (`drivers/tty/n_tty.c`).
 //!
 //! A reader waits before it has taken anything, unless it was told to wait for several characters (VMIN) and has some of
-//! them: those are in a buffer of its own then. A writer that waits may have written a part of what stands in the buffer of the
+//! them: those are put back into the terminal ([`terminals`]). How long it waits between two of them (VTIME) begins anew. A
+//! writer that waits may have written a part of what stands in the buffer of the
 //! terminal, and nothing but its registers says how much.
 
 use super::chain::Chain;
@@ -63,9 +64,6 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let waits = chain.find(&READER).and_then(|at| chain.called_by(at));
         if !waits.is_some_and(|link| READER_WAITS.contains(&link.name.as_str())) {
             return Err(self.refuse("which may have had its effect"));
-        }
-        if terminals::waits_for_several(self.context, file)? {
-            return Err(self.refuse("which may have some of the characters it waits for"));
         }
         self.restart()
     }

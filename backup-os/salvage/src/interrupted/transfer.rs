@@ -53,7 +53,7 @@ const COPY: [&str; 4] = [
     "_copy_from_iter",
 ];
 /// The instructions of these that touch user memory lie in one of these functions (`arch/x86/lib/copy_user_64.S`).
-const USER_COPY: [&str; 8] = [
+pub(super) const USER_COPY: [&str; 8] = [
     "_copy_to_iter",
     "_copy_from_iter",
     "copyout",
@@ -114,7 +114,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         }
         let before_the_end = match self.chain()? {
             Some(chain) => chain.has(&OWNERS),
-            // It sleeps in the text of a module: in its file system.
+            // It sleeps in text of which nothing is known: in its file system.
             None => self.thread.registers.place == Place::Off,
         };
         if !moves || before_the_end {
@@ -184,7 +184,8 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
 
     /// Other files, such as an eventfd: they wait first, and take or give what there is in one piece.
     fn at_once(&mut self, vector: bool) -> Result<Decision> {
-        let Some(chain) = self.chain()? else {
+        // What a module does before it waits is not known, but that it waits.
+        let Some(chain) = self.chain()?.filter(|chain| !chain.passes_a_module()) else {
             if self.is_asleep()? {
                 return self.restart();
             }

@@ -90,13 +90,36 @@ pub fn queue<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, socket: Kva, que
 /// # Errors
 /// It makes no sense, or lies in memory that is not the kernel's.
 pub fn bytes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, skip: u64) -> Result<Vec<u8>> {
-    let mut bytes = read(context, skb, true)?;
+    let mut bytes = Vec::new();
+    for (at, len) in pieces(context, skb, true)? {
+        bytes.extend_from_slice(&context.kernel.mem.bytes(at, len as usize)?);
+    }
     let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
     Ok(bytes.split_off(skip))
 }
 
-/// A buffer, and those that hang on it.
-fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, has_parts: bool) -> Result<Vec<u8>> {
+/// How far into a buffer the byte is that lies at an address. `None` if it has none there, or more than one.
+///
+/// # Errors
+/// As for [`bytes`].
+pub fn place<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, address: Kva) -> Result<Option<u64>> {
+    Ok(place_in(&pieces(context, skb, true)?, address))
+}
+
+fn place_in(pieces: &[(Kva, u64)], address: Kva) -> Option<u64> {
+    let (mut before, mut found) = (0u64, None);
+    for &(at, len) in pieces {
+        let within = address.0.wrapping_sub(at.0);
+        if within < len && found.replace(before.saturating_add(within)).is_some() {
+            return None;
+        }
+        before = before.saturating_add(len);
+    }
+    found
+}
+
+/// Where the bytes of a buffer lie, and of those that hang on it, and how many there are at each place.
+fn pieces<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, has_parts: bool) -> Result<Vec<(Kva, u64)>> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.sk_buff;
     let mem = &context.kernel.mem;
@@ -104,28 +127,35 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, skb: Kva, has_parts: 
     let (len, paged) = (mem.uint(skb, layout.len)?, mem.uint(skb, layout.data_len)?);
     let linear = len.checked_sub(paged).filter(|_| len <= MAX_BYTES);
     let linear = linear.ok_or_else(|| broken("lengths"))?;
-    let mut bytes = mem.bytes(mem.ptr(skb, layout.data)?, linear as usize)?;
+    let mut all = alloc::vec![(mem.ptr(skb, layout.data)?, linear)];
+    let mut found = linear;
     if paged != 0 {
         // `end` is an offset on 64-bit machines (`NET_SKBUFF_DATA_USES_OFFSET`).
         let shared = mem.ptr(skb, layout.head)?.offset(mem.uint(skb, layout.end)?);
-        fragments(context, shared, &mut bytes)?;
+        found = found.saturating_add(fragments(context, shared, &mut all)?);
         let (mut part, mut parts) = (mem.ptr(shared, layouts.skb_shared_info.frag_list)?, 0u64);
         while !part.is_null() {
             parts = parts.saturating_add(1);
-            if !has_parts || parts > MAX_PARTS || bytes.len() as u64 > len {
+            if !has_parts || parts > MAX_PARTS || found > len {
                 return Err(broken("what hangs on it"));
             }
-            bytes.extend_from_slice(&read(context, part, false)?);
+            found = found.saturating_add(mem.uint(part, layout.len)?);
+            all.extend_from_slice(&pieces(context, part, false)?);
             part = mem.ptr(part, layout.next)?;
         }
     }
-    if bytes.len() as u64 != len {
+    if found != len {
         return Err(broken("not as long as it says"));
     }
-    Ok(bytes)
+    Ok(all)
 }
 
-fn fragments<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, shared: Kva, bytes: &mut Vec<u8>) -> Result<()> {
+/// Adds the fragments of a buffer, and returns how many bytes they have.
+fn fragments<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    shared: Kva,
+    pieces: &mut Vec<(Kva, u64)>,
+) -> Result<u64> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let (page, len, offset) = match &layouts.skb_frag {
@@ -138,6 +168,7 @@ fn fragments<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, shared: Kva, byt
     if count > u64::from(array.count()) {
         return Err(broken());
     }
+    let mut found = 0u64;
     for i in 0..count {
         let frag = shared
             .offset(u64::from(array.offset))
@@ -148,11 +179,25 @@ fn fragments<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, shared: Kva, byt
             return Err(broken());
         }
         let at = context.kernel.page_to_pfn(Kva(memory))?.phys().checked_add(offset);
-        let mut part = alloc::vec![0; len as usize];
-        match at.map(|at| context.kernel.phys().read(at, &mut part)) {
-            Some(Ok(())) => bytes.extend_from_slice(&part),
-            _ => return Err(broken()),
-        }
+        pieces.push((context.kernel.phys_to_kva(at.ok_or_else(broken)?), len));
+        found = found.saturating_add(len);
     }
-    Ok(())
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_found_by_its_address() {
+        let pieces = [(Kva(0x1000), 10), (Kva(0x9000), 0), (Kva(0x5000), 20)];
+        assert_eq!(place_in(&pieces, Kva(0x1009)), Some(9));
+        assert_eq!(place_in(&pieces, Kva(0x100A)), None);
+        assert_eq!(place_in(&pieces, Kva(0x5000)), Some(10));
+        assert_eq!(place_in(&pieces, Kva(0x5013)), Some(29));
+        assert_eq!(place_in(&pieces, Kva(0x9000)), None);
+        // The same memory twice: which of them it is cannot be told.
+        assert_eq!(place_in(&[(Kva(0x1000), 10), (Kva(0x1008), 10)], Kva(0x1009)), None);
+    }
 }

@@ -80,6 +80,13 @@ pub const CELLS: &[Cell] = &[
         run: read,
     },
     Cell {
+        name: "pty/read-several",
+        what: "reads that wait for ten characters and have none, or four, of them, one of them behind others that were read before; one that waits no longer than 25 s for the first",
+        covers: &["PseudoTerminal.input"],
+        caught: Some("read"),
+        run: read_several,
+    },
+    Cell {
         name: "pty/write",
         what: "writes of slaves that wait for room, one whose newlines become two characters: every byte comes once",
         covers: &["PseudoTerminal.slave", "Resume.Registers"],
@@ -95,6 +102,7 @@ const TOSTOP: u32 = 0o400;
 /// Places of control characters.
 const VEOL: usize = 11;
 const VMIN: usize = 6;
+const VTIME: usize = 5;
 
 /// A pair, the slave without echo.
 fn pair(flags: i32) -> Result<(File, File)> {
@@ -359,6 +367,52 @@ fn read(context: &mut Context) -> Result<()> {
     write_all(&other_slave, b"to the master")?;
     of_slave.join("reader of the slave")?;
     of_master.join("reader of the master")
+}
+
+fn read_several(context: &mut Context) -> Result<()> {
+    /// Settings are those of a raw terminal.
+    fn several(minimum: u8, time: u8) -> Result<(File, File)> {
+        let (master, slave) = pair(0)?;
+        terminal::make_raw(&slave)?;
+        terminal::set_character(&slave, VMIN, minimum)?;
+        terminal::set_character(&slave, VTIME, time)?;
+        Ok((master, slave))
+    }
+    let waits = |slave: &File, wanted: &'static [u8]| {
+        fork(|| {
+            let mut found = line(slave);
+            context.expect_failover("read")?;
+            // The freezer of an update ends the call as a signal would, with the four that it has.
+            if found.len() == 4 {
+                terminal::set_character(slave, VMIN, 1)?;
+                found.extend(bytes(slave, wanted.len() - 4)?);
+            }
+            same("characters", found, wanted.to_vec())
+        })
+    };
+    let none = several(10, 0)?;
+    let four = several(10, 0)?;
+    let later = several(10, 0)?;
+    let timed = several(0, 250)?;
+    write_all(&later.0, b"0123456789")?;
+    same("before", line(&later.1), b"0123456789".to_vec())?;
+    let readers = [
+        waits(&none.1, b"0123456789")?,
+        waits(&four.1, b"abcdefghij")?,
+        waits(&later.1, b"ABCDEFGHIJ")?,
+        waits(&timed.1, b"x")?,
+    ];
+    write_all(&four.0, b"abcd")?;
+    write_all(&later.0, b"ABCD")?;
+    // They have them when the line discipline has none.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    same("left", file::readable_bytes(&four.1)?, 0)?;
+    context.failover(|| write_all(&four.0, b"-"))?;
+    write_all(&none.0, b"0123456789")?;
+    write_all(&four.0, b"efghij")?;
+    write_all(&later.0, b"EFGHIJ")?;
+    write_all(&timed.0, b"x")?;
+    readers.into_iter().try_for_each(|reader| reader.join("reader"))
 }
 
 fn write(context: &mut Context) -> Result<()> {
