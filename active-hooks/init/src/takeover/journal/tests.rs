@@ -29,6 +29,15 @@ impl Host for Memory {
     }
 }
 
+/// What is in the file: now and then a block begins with the magic number.
+fn content() -> Vec<u8> {
+    let mut content = vec![0xA7; 300_000];
+    for at in (0..content.len()).step_by(5 * 4096) {
+        content[at..at + 4].copy_from_slice(&MAGIC.to_be_bytes());
+    }
+    content
+}
+
 /// A file system as it is on the disk, and what a kernel has of a file that was made since.
 struct Case {
     disk: PathBuf,
@@ -49,7 +58,7 @@ impl Case {
         let dir = std::env::temp_dir().join(format!("orthros-journal-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (disk, after, payload) = (dir.join("disk"), dir.join("after"), dir.join("payload"));
-        std::fs::write(&payload, vec![0xA7; 300_000]).unwrap();
+        std::fs::write(&payload, content()).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut make = vec!["-q", "-F"];
         make.extend(options);
@@ -116,10 +125,11 @@ impl Case {
         let (_, replayed) = tool("e2fsck", &["-fy", disk]);
         let (status, said) = tool("e2fsck", &["-fn", disk]);
         assert_eq!(status, 0, "{said}");
-        let (_, listed) = tool("debugfs", &["-R", "stat made", disk]);
+        let made = self.disk.with_file_name("made");
+        tool("debugfs", &["-R", &format!("dump made {}", made.display()), disk]);
         let clean =
             replayed.contains("recovering journal") && !replayed.contains("Fix") && !replayed.contains("checksum");
-        (clean, listed.contains("Size: 300000"))
+        (clean, std::fs::read(made).is_ok_and(|found| found == content()))
     }
 }
 
@@ -129,16 +139,22 @@ impl Drop for Case {
     }
 }
 
-/// Forms of a journal: with checksums and wide numbers, with small blocks, with neither.
-const FORMS: [(&str, &[&str]); 3] = [
+/// Forms of a journal: with checksums and wide numbers, with small blocks, with narrow numbers, with neither.
+const FORMS: [(&str, &[&str]); 4] = [
     ("wide", &["-b", "4096"]),
     ("small", &["-b", "1024"]),
+    ("narrow", &["-b", "2048", "-I", "128", "-O", "^64bit"]),
     ("old", &["-b", "4096", "-O", "^metadata_csum,^64bit"]),
 ];
 
 /// A journal on the disk takes on its features when it is first mounted.
-fn with_checksums(case: &mut Case) {
-    case.record.superblock[40..44].copy_from_slice(&0x12u32.to_be_bytes());
+fn with_features(case: &mut Case, form: &str) {
+    let features: u32 = match form {
+        "old" => return,
+        "narrow" => 0x10,
+        _ => 0x12,
+    };
+    case.record.superblock[40..44].copy_from_slice(&features.to_be_bytes());
 }
 
 #[test]
@@ -148,9 +164,7 @@ fn the_first_transaction_of_a_log_is_replayed() {
         assert_eq!(case.judge_untouched(), (false, false), "{name}");
         let mut case_again = Case::new(&format!("first-again-{name}"), options);
         std::mem::swap(&mut case, &mut case_again);
-        if name != "old" {
-            with_checksums(&mut case);
-        }
+        with_features(&mut case, name);
         assert!(case.complete().unwrap().is_whole);
         assert_eq!(case.judge(), (true, true), "{name}");
     }
@@ -167,9 +181,7 @@ impl Case {
 fn a_transaction_follows_another() {
     for (name, options) in FORMS {
         let mut case = Case::new(&format!("second-{name}"), options);
-        if name != "old" {
-            with_checksums(&mut case);
-        }
+        with_features(&mut case, name);
         let all = case.record.blocks.clone();
         let (tid, _) = case.record.running.unwrap();
         case.record.blocks = all[..3].to_vec();
@@ -191,10 +203,32 @@ fn a_transaction_follows_another() {
     }
 }
 
+/// Begun at several places near its end: descriptors, blocks and the commit block come to lie on both sides of it.
+#[test]
+fn a_transaction_goes_on_at_the_beginning_of_the_log() {
+    let (name, options) = FORMS[2];
+    let mut case = Case::new("wrapped", options);
+    with_features(&mut case, name);
+    let (tid, _) = case.record.running.unwrap();
+    let untouched = std::fs::read(&case.disk).unwrap();
+    let blocks = case.record.blocks.len() as u32;
+    for before in (1..blocks + 6).step_by(19) {
+        std::fs::write(&case.disk, &untouched).unwrap();
+        let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+        let log = Log::open(&device, &case.record).unwrap();
+        let mut superblock = log.superblock.clone();
+        let start = word(&superblock, 16) - before;
+        format::lead_to(&mut superblock, log.format.features, tid, start);
+        log.write(0, &superblock).unwrap();
+        assert!(case.complete().unwrap().is_whole);
+        assert_eq!(case.judge(), (true, true), "{before} blocks before the end");
+    }
+}
+
 #[test]
 fn two_transactions_become_one_if_neither_is_in_the_log() {
     let mut case = Case::new("merged", FORMS[0].1);
-    with_checksums(&mut case);
+    with_features(&mut case, FORMS[0].0);
     let (tid, _) = case.record.running.unwrap();
     case.record.committing = Some((tid, 4));
     case.record.running = Some((tid + 1, 0));
@@ -213,7 +247,7 @@ fn two_transactions_become_one_if_neither_is_in_the_log() {
 #[test]
 fn without_the_commit_block_nothing_has_happened() {
     let mut case = Case::new("torn", FORMS[0].1);
-    with_checksums(&mut case);
+    with_features(&mut case, FORMS[0].0);
     let all = case.record.blocks.clone();
     case.record.blocks = all[..2].to_vec();
     case.complete().unwrap();
@@ -287,9 +321,7 @@ fn a_block_that_became_data_is_not_taken_back() {
     for (form, options) in FORMS {
         for is_revoked in [true, false] {
             let mut case = Case::new(&format!("reused-{form}-{is_revoked}"), options);
-            if form != "old" {
-                with_checksums(&mut case);
-            }
+            with_features(&mut case, form);
             let block_size = case.record.block_size as usize;
             let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
             // In the middle of the last group, which nothing else is in.
