@@ -30,7 +30,7 @@ impl Host for Memory {
 }
 
 /// What is in the file: now and then a block begins with the magic number.
-fn content() -> Vec<u8> {
+fn payload() -> Vec<u8> {
     let mut content = vec![0xA7; 300_000];
     for at in (0..content.len()).step_by(5 * 4096) {
         content[at..at + 4].copy_from_slice(&MAGIC.to_be_bytes());
@@ -58,7 +58,7 @@ impl Case {
         let dir = std::env::temp_dir().join(format!("orthros-journal-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (disk, after, payload) = (dir.join("disk"), dir.join("after"), dir.join("payload"));
-        std::fs::write(&payload, content()).unwrap();
+        std::fs::write(&payload, self::payload()).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut make = vec!["-q", "-F"];
         make.extend(options);
@@ -129,7 +129,7 @@ impl Case {
         tool("debugfs", &["-R", &format!("dump made {}", made.display()), disk]);
         let clean =
             replayed.contains("recovering journal") && !replayed.contains("Fix") && !replayed.contains("checksum");
-        (clean, std::fs::read(made).is_ok_and(|found| found == content()))
+        (clean, std::fs::read(made).is_ok_and(|found| found == payload()))
     }
 }
 
@@ -313,6 +313,62 @@ fn a_block_that_only_the_disk_had_ends_the_committing_transaction_alone() {
     case.record.blocks[5].before = Some(case.record.blocks[5].at);
     assert!(!case.complete().unwrap().is_whole);
     assert_eq!(case.judge(), (true, true));
+}
+
+/// Linux 6.1 has zeroed a block while it was being written to the log; its transaction is committed.
+#[test]
+fn a_block_with_a_wrong_checksum_in_the_log_is_superseded() {
+    for (form, options) in [FORMS[1], FORMS[2]] {
+        // Whether the block is part of the transaction that memory has, is revoked by it, or was written again before.
+        for what in ["again", "revoked", "before", "nowhere"] {
+            let mut case = Case::new(&format!("unsound-{form}-{what}"), options);
+            with_features(&mut case, form);
+            let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
+            let broken = all[all.len() - 2];
+            case.record.blocks = vec![broken];
+            case.complete().unwrap();
+            let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+            let log = Log::open(&device, &case.record).unwrap();
+            log.write(2, &vec![0; log.format.block_size]).unwrap();
+            assert_eq!(log.unsound().unwrap(), [(broken.number, None)].into());
+            let mut next = tid + 1;
+            case.record.blocks = all.clone();
+            if what == "before" {
+                // As Linux would have written it.
+                let block = content(&log, &case.record, &broken, false, &case.memory).unwrap();
+                log.write(4, &log.format.descriptor(next, std::slice::from_ref(&block)))
+                    .unwrap();
+                log.write(5, &block.content).unwrap();
+                log.write(6, &log.format.commit(next, 1)).unwrap();
+                next += 1;
+            }
+            if what != "again" {
+                case.record.blocks.retain(|block| block.number != broken.number);
+            }
+            if what == "revoked" {
+                case.record.revoked.push(RevokedBlock {
+                    number: broken.number,
+                    committing: false,
+                });
+            }
+            case.record.running = Some((next, 0));
+            let before = std::fs::read(&case.disk).unwrap();
+            let done = case.complete().map(|done| done.text);
+            if what == "nowhere" {
+                assert!(done.unwrap_err().contains("wrong checksum in its log"));
+                assert_eq!(std::fs::read(&case.disk).unwrap(), before);
+                continue;
+            }
+            let (clean, is_there) = case.judge();
+            assert!(clean, "{form} {what}");
+            assert_eq!(is_there, what != "revoked", "{form} {what}");
+            assert_eq!(
+                done.unwrap().contains("supersedes 1 "),
+                what != "revoked",
+                "{form} {what}"
+            );
+        }
+    }
 }
 
 /// A block that is metadata in a transaction of the log, and was freed and given to a file's data since.
