@@ -24,6 +24,10 @@ vdf|-b 4096|data=journal
 vdg|-b 1024|rw
 END
         ;;
+    all)
+        disks kinds
+        echo "vdh|-b 2048 -I 128 -O ^64bit|data=journal"
+        ;;
     *) cat <<END
 vdb|-b 4096|rw
 vdc|-b 1024|rw
