@@ -505,6 +505,7 @@ impl Xfs {
                 .kernel
                 .mem
                 .uint(self.superblock, context.kernel.types.layouts.super_block.s_dev)?,
+            is_complete: true,
             inodes: Vec::new(),
         };
         let mut paths = Paths::new();
@@ -519,7 +520,11 @@ impl Xfs {
                     writer.push(Kind::Names, 1, 0, known.inode.0, &names)?;
                 }
                 Ok(None) => {}
-                Err(why) => tell(number, why),
+                Err(why) => {
+                    // What has gone from another may be in it.
+                    all.is_complete = false;
+                    tell(number, why);
+                }
             }
         }
         writer.push(Kind::ChangedInodes, 1, 0, self.superblock.0, &all)?;

@@ -45,6 +45,8 @@ pub struct Name {
 pub struct ChangedInodes {
     /// Device number of the file system.
     pub device: u64,
+    /// Every directory among them has its [`Names`].
+    pub is_complete: bool,
     /// By ascending number.
     pub inodes: Vec<ChangedInode>,
 }

@@ -187,7 +187,8 @@ impl<'w> Tree<'w> {
             let key = (names.number, names.generation);
             let whole = whole(names, reader);
             let is_complete = names.is_complete && whole.is_ok();
-            self.is_complete &= is_complete || (self.changed.is_some() && whole.is_ok());
+            let others_are_known = self.changed.is_some_and(|changed| changed.is_complete) && whole.is_ok();
+            self.is_complete &= is_complete || others_are_known;
             let list = whole.unwrap_or_else(|why| {
                 self.remarks.push(format!("{}: {why}", self.name(names)));
                 listed(names)

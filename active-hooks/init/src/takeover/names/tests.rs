@@ -308,7 +308,11 @@ fn a_name_that_nothing_is_known_of_is_gone_if_its_file_has_lost_it() {
         changed("one/known-in-part", 2, false),
     ];
     inodes.sort_by_key(|it| it.number);
-    let all = ChangedInodes { device: 0, inodes };
+    let all = ChangedInodes {
+        device: 0,
+        is_complete: true,
+        inodes,
+    };
     let renamed = folder.key("one/renamed");
     let of_one = Names {
         is_complete: false,
@@ -325,4 +329,37 @@ fn a_name_that_nothing_is_known_of_is_gone_if_its_file_has_lost_it() {
     assert_eq!(folder.names("one"), ["known-in-part", "new-name", "unchanged"]);
     assert_eq!(fs::read(at("one/new-name")).unwrap(), b"one/renamed");
     assert_eq!(folder.names("."), ["one"]);
+}
+
+#[test]
+fn what_a_directory_that_is_not_known_may_have_is_kept() {
+    let Some(folder) = Folder::new("changed-in-part") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    fs::create_dir(folder.0.join("one")).unwrap();
+    fs::write(folder.0.join("one/renamed"), "content").unwrap();
+    let (number, generation) = folder.key("one/renamed");
+    let all = ChangedInodes {
+        inodes: vec![ChangedInode {
+            number,
+            generation,
+            nlink: 1,
+            names_are_known: true,
+        }],
+        ..ChangedInodes::default()
+    };
+    let of_one = Names {
+        is_complete: false,
+        ..names(folder.key("one"), &[])
+    };
+    let mut tree = Tree {
+        changed: Some(&all),
+        ..folder.tree(&[])
+    };
+    put_back(&mut tree, &[of_one]);
+    tree.link();
+    tree.clear();
+    assert!(folder.names("one").is_empty());
+    let kept = folder.0.join(format!("{KEPT}-0/1"));
+    assert_eq!(fs::read(kept).unwrap(), b"content");
 }
