@@ -125,6 +125,7 @@ impl Trees<'_> {
     pub fn finish(&mut self) {
         for tree in &mut self.trees {
             tree.attributes();
+            tree.tell_further_names();
             log::info(format_args!(
                 "{}: {} names are put back in {} directories",
                 tree.at.display(),
@@ -447,6 +448,23 @@ impl<'w> Tree<'w> {
             if let Err(why) = self.attributes_of(key, node) {
                 self.remarks
                     .push(format!("{}, inode {}: {why}", self.at.display(), node.number));
+            }
+        }
+    }
+
+    /// Tells of files that have more names than they had: not all were known, and which of them was taken away is not.
+    fn tell_further_names(&mut self) {
+        let changed = self.changed.into_iter().flat_map(|changed| &changed.inodes);
+        for it in changed.filter(|it| it.nlink != 0 && !it.names_are_known) {
+            let found = self.by_handle((it.number, it.generation), OFlags::PATH | OFlags::NOFOLLOW);
+            let Some(Ok(found)) = found.map(fstat) else { continue };
+            let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+            if !is_directory && found.st_nlink > it.nlink.into() {
+                self.remarks.push(format!(
+                    "{}, inode {}: has a name that it had lost",
+                    self.at.display(),
+                    it.number
+                ));
             }
         }
     }

@@ -329,6 +329,12 @@ fn a_name_that_nothing_is_known_of_is_gone_if_its_file_has_lost_it() {
     assert_eq!(folder.names("one"), ["known-in-part", "new-name", "unchanged"]);
     assert_eq!(fs::read(at("one/new-name")).unwrap(), b"one/renamed");
     assert_eq!(folder.names("."), ["one"]);
+    tree.tell_further_names();
+    assert_eq!(tree.remarks, Vec::<String>::new());
+    fs::hard_link(at("one/known-in-part"), at("one/second")).unwrap();
+    fs::hard_link(at("one/known-in-part"), at("one/third")).unwrap();
+    tree.tell_further_names();
+    assert_eq!(tree.remarks.len(), 1, "{:?}", tree.remarks);
 }
 
 #[test]
