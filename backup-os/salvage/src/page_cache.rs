@@ -293,8 +293,8 @@ fn each_bit<M: PhysMem + ?Sized>(
         .ok_or_else(unknown)?;
     for (index, offset) in (0..bytes).step_by(step as usize).enumerate() {
         let index = index as u64;
-        let word = context.kernel.mem.u64(bits.offset(index / 64 * 8))?;
-        show(offset, word >> (index % 64) & 1 != 0);
+        let byte = context.kernel.mem.u8(bits.offset(index / 8))?;
+        show(offset, byte & 1u8.wrapping_shl((index % 8) as u32) != 0);
     }
     Ok(())
 }
