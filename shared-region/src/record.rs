@@ -116,6 +116,8 @@ impl Kind {
     pub const CachedFrames: Self = Self(38);
     /// A list of [`crate::context::InotifyEvent`]s that nobody has read; owner is the open-file id.
     pub const InotifyEvents: Self = Self(39);
+    /// [`crate::context::ChangedInodes`]; owner is the superblock's id.
+    pub const ChangedInodes: Self = Self(43);
 }
 
 /// Head of the stream, at the start of the area.
