@@ -222,11 +222,22 @@ mod tests {
         let mut writer = Writer::new(&mut area, 1).unwrap();
         let hardware = [2, 0, 0, 0, 0, 7];
         let network = Network {
-            links: alloc::vec![NetworkLink { index: 2, hardware: hardware.to_vec(), ..NetworkLink::default() }],
-            addresses: alloc::vec![NetworkAddress { link: 2, local: alloc::vec![10, 0, 0, 2], ..NetworkAddress::default() }],
+            links: alloc::vec![NetworkLink {
+                index: 2,
+                hardware: hardware.to_vec(),
+                ..NetworkLink::default()
+            }],
+            addresses: alloc::vec![NetworkAddress {
+                link: 2,
+                local: alloc::vec![10, 0, 0, 2],
+                ..NetworkAddress::default()
+            }],
             ..Network::default()
         };
-        let netfilter = Netfilter { rules: Rules::Kept, ..Netfilter::default() };
+        let netfilter = Netfilter {
+            rules: Rules::Kept,
+            ..Netfilter::default()
+        };
         writer.push(Kind::Network, 1, 0, 0, &network).unwrap();
         writer.push(Kind::Netfilter, 1, 0, 0, &netfilter).unwrap();
         writer.finish();

@@ -247,7 +247,10 @@ fn pings_are_answered_with_what_they_bring() {
         ..known()
     };
     let mut out = [0; FRAME];
-    assert_eq!(behind_a_firewall.answer(&ping(&[1]), 7, &mut out, &mut Answered::default()), None);
+    assert_eq!(
+        behind_a_firewall.answer(&ping(&[1]), 7, &mut out, &mut Answered::default()),
+        None
+    );
 }
 
 #[test]

@@ -71,7 +71,11 @@ crate::mirrors! {
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> (Netfilter, Vec<u8>) {
     let mut record = Netfilter::default();
     let words = words(context);
-    let rules = match words.as_ref().map_err(Clone::clone).and_then(|words| rules(context, words)) {
+    let rules = match words
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(|words| rules(context, words))
+    {
         Ok(rules) => rules,
         Err(why) => {
             record.rules = Rules::Unknown(why);
@@ -154,7 +158,10 @@ fn connections<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, words: &Netfil
         record.left_out.push("tracked connections, of an unknown kind".into());
         return;
     };
-    let (Ok(table), Ok(buckets)) = (mem.pointer(Kva(words.connections)), mem.u32(Kva(words.connections_count))) else {
+    let (Ok(table), Ok(buckets)) = (
+        mem.pointer(Kva(words.connections)),
+        mem.u32(Kva(words.connections_count)),
+    ) else {
         record.left_out.push("tracked connections, which cannot be read".into());
         return;
     };
@@ -183,11 +190,8 @@ fn connection<M: PhysMem + ?Sized>(
     tick: u64,
 ) -> Result<Option<TrackedConnection>> {
     let types = &context.kernel.types.layouts;
-    let (Some(side), Some(conn), Some(seen)) = (
-        &types.nf_conntrack_tuple_hash,
-        &types.nf_conn,
-        &types.ip_ct_tcp_state,
-    ) else {
+    let (Some(side), Some(conn), Some(seen)) = (&types.nf_conntrack_tuple_hash, &types.nf_conn, &types.ip_ct_tcp_state)
+    else {
         return Ok(None);
     };
     let mem = &context.kernel.mem;
@@ -247,7 +251,10 @@ fn flow<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<Fl
         }
     };
     let bytes = |field: Field| mem.bytes(at.offset(u64::from(field.offset)), length);
-    let port = |field: Field| mem.array::<2>(at.offset(u64::from(field.offset))).map(u16::from_be_bytes);
+    let port = |field: Field| {
+        mem.array::<2>(at.offset(u64::from(field.offset)))
+            .map(u16::from_be_bytes)
+    };
     Ok(Flow {
         source: bytes(side.source)?,
         destination: bytes(side.destination)?,

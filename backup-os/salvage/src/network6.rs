@@ -125,7 +125,9 @@ fn routes<M: PhysMem + ?Sized>(
     let layouts = &context.kernel.types.layouts;
     let (node, route) = (&layouts.fib6_node, &layouts.fib6_info);
     let mem = &context.kernel.mem;
-    let Some(main) = layouts.net.fib6_main_tbl else { return Ok(()) };
+    let Some(main) = layouts.net.fib6_main_tbl else {
+        return Ok(());
+    };
     let main = mem.ptr(net, main)?;
     if main.is_null() {
         return Ok(());
@@ -180,7 +182,11 @@ fn leaf<M: PhysMem + ?Sized>(
     let objects = !mem.ptr(at, route.nh)?.is_null();
     // With an object in its place there is nothing behind the route.
     let family = if objects { 0 } else { mem.uint(by, hop.gw_family)? };
-    if objects || mem.uint(at, route.fib6_nsiblings)? != 0 || mem.uint(at, route.from)? != 0 || ![0, AF_INET6].contains(&family) {
+    if objects
+        || mem.uint(at, route.fib6_nsiblings)? != 0
+        || mem.uint(at, route.from)? != 0
+        || ![0, AF_INET6].contains(&family)
+    {
         let to = core::net::Ipv6Addr::from(destination);
         let what = alloc::format!("route to {to}, by several neighbours or only from some addresses");
         network.left_out.push(what.into_bytes());
@@ -194,7 +200,11 @@ fn leaf<M: PhysMem + ?Sized>(
     record.routes.push(NetworkRoute6 {
         destination,
         prefix: mem.uint(at, route.prefix)? as u8,
-        gateway: if family == AF_INET6 { Some(address(by, hop.gw)?) } else { None },
+        gateway: if family == AF_INET6 {
+            Some(address(by, hop.gw)?)
+        } else {
+            None
+        },
         link: mem.uint(by, hop.oif)? as u32,
         source: address(at, route.source)?,
         priority: mem.uint(at, route.fib6_metric)? as u32,

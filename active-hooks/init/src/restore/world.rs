@@ -6,8 +6,9 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, InotifyEvent,
-        Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe,
-        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Netfilter, Network, Network6,
+        Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary,
+        Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };

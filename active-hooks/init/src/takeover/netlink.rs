@@ -151,7 +151,9 @@ impl Netlink {
     /// # Errors
     /// What the kernel answers to the first that it does not do.
     pub fn ask_together(&self, begin: u16, end: u16, requests: &[(u16, u16, Payload)]) -> io::Result<()> {
-        let Some(((last, _, _), _)) = requests.split_last() else { return Ok(()) };
+        let Some(((last, _, _), _)) = requests.split_last() else {
+            return Ok(());
+        };
         // struct nfgenmsg, whose resource is the subsystem, in network order.
         let subsystem = Payload::new(&[0, 0, 0, (last >> 8) as u8]);
         let mut all = message(begin, REQUEST, 0, &subsystem);

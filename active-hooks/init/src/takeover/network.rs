@@ -152,7 +152,11 @@ pub fn bring_back(world: &World<'_>) -> Option<Held> {
     }
     for address in &network.addresses {
         if let Some(&index) = numbers.get(&address.link) {
-            let life = world.network6.lives.iter().find(|life| life.address == address.local[..]);
+            let life = world
+                .network6
+                .lives
+                .iter()
+                .find(|life| life.address == address.local[..]);
             tell("address", add_address(netlink, address, life, index));
         }
     }
@@ -266,12 +270,7 @@ fn wait_for(link: &NetworkLink, deadline: Instant) -> Option<(String, u32)> {
     }
 }
 
-fn add_address(
-    netlink: &Netlink,
-    address: &NetworkAddress,
-    life: Option<&AddressLife>,
-    index: u32,
-) -> io::Result<()> {
+fn add_address(netlink: &Netlink, address: &NetworkAddress, life: Option<&AddressLife>, index: u32) -> io::Result<()> {
     let six = address.local.len() == 16;
     let family = FAMILIES[usize::from(six)];
     let flags = if six { NO_DAD } else { 0 };

@@ -154,8 +154,14 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("NetworkRoute.protocol", "seen by the scenario `tcp`"),
     ("NetworkRoute.scope", "seen by the scenario `tcp`"),
     ("NetworkRoute.kind", "seen by the scenario `tcp`"),
-    ("Netfilter.rules", "a property of the machine; seen by the scenario `firewall`"),
-    ("Netfilter.connections", "a property of the machine; seen by the scenario `firewall`"),
+    (
+        "Netfilter.rules",
+        "a property of the machine; seen by the scenario `firewall`",
+    ),
+    (
+        "Netfilter.connections",
+        "a property of the machine; seen by the scenario `firewall`",
+    ),
     ("Netfilter.left_out", "shown in the log"),
     ("Rules.None", "seen by every scenario without a firewall"),
     ("Rules.Kept", "seen by the scenario `firewall`"),
@@ -173,8 +179,14 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("TrackedConnection.state", "seen by the scenario `firewall`"),
     ("TrackedConnection.scales", "seen by the scenario `firewall`"),
     ("TrackedConnection.flags", "seen by the scenario `firewall`"),
-    ("Network6.lives", "a property of the machine; seen by the scenario `routes6`"),
-    ("Network6.routes", "a property of the machine; seen by the scenario `routes6`"),
+    (
+        "Network6.lives",
+        "a property of the machine; seen by the scenario `routes6`",
+    ),
+    (
+        "Network6.routes",
+        "a property of the machine; seen by the scenario `routes6`",
+    ),
     ("AddressLife.link", "an id that ties records together"),
     ("AddressLife.address", "seen by the scenario `routes6`"),
     ("AddressLife.flags", "seen by the scenario `routes6`"),

@@ -35,6 +35,10 @@ const RULE_COMPAT: u16 = 5;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const LIST_ELEMENTS: u16 = 3;
+/// `NFTA_EXPR_NAME` and `_DATA`; `NFTA_DYNSET_TIMEOUT`.
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const DYNSET_TIMEOUT: u16 = 6;
 /// `NFTA_LIST_ELEM`.
 const LIST_ELEMENT: u16 = 1;
 /// `NFT_TABLE_F_OWNER` and `_PERSIST`: it belongs to a connection to the kernel that is gone.
@@ -72,15 +76,18 @@ pub fn requests(listed: &[u8]) -> Result<Vec<Request>, String> {
             TABLE => all.push(table(&message)),
             CHAIN => {
                 chains.push((family, find(CHAIN_TABLE)?, find(CHAIN_NAME)?));
-                all.push(kept(&message, CREATE, |kind| !matches!(kind, 2 | 6)));
+                all.push(kept(&message, CREATE, |kind| {
+                    matches!(kind, 1 | 3..=5 | 7 | 8 | 10 | 12)
+                }));
             }
-            FLOWTABLE => all.push(kept(&message, CREATE, |kind| !matches!(kind, 4 | 5))),
-            OBJECT => all.push(kept(&message, CREATE, |kind| !matches!(kind, 5 | 6))),
+            FLOWTABLE => all.push(kept(&message, CREATE, |kind| matches!(kind, 1..=3 | 7))),
+            OBJECT => all.push(kept(&message, CREATE, |kind| matches!(kind, 1..=4 | 8))),
             SET => {
                 let id = sets.len() as u32 + 1;
                 let flags = number(find(SET_FLAGS).unwrap_or_default());
                 sets.insert((family, find(SET_TABLE)?, find(SET_NAME)?), flags);
-                let (kind, flags, payload) = kept(&message, CREATE, |kind| !matches!(kind, SET_ID | 16));
+                let (kind, flags, payload) =
+                    kept(&message, CREATE, |kind| matches!(kind, 1..=9 | 11..=13 | 15 | 17 | 18));
                 all.push((kind, flags, payload.with(SET_ID, &id.to_be_bytes())));
             }
             ELEMENTS => {
@@ -141,7 +148,9 @@ fn number(bytes: &[u8]) -> u32 {
 fn kept(message: &Message<'_>, flags: u16, keep: impl Fn(u16) -> bool) -> Request {
     let payload = attributes(message.body)
         .filter(|(kind, _)| keep(kind & KIND))
-        .fold(Payload::new(message.head), |payload, (kind, value)| payload.with(kind, value));
+        .fold(Payload::new(message.head), |payload, (kind, value)| {
+            payload.with(kind, value)
+        });
     (NFTABLES << 8 | message.kind & 0xFF, flags, payload)
 }
 
@@ -152,8 +161,12 @@ fn table(message: &Message<'_>) -> Request {
 }
 
 fn rule(message: &Message<'_>) -> Result<Request, String> {
-    let (kind, flags, mut payload) = kept(message, CREATE | APPEND, |kind| !matches!(kind, 3 | 6));
+    let (kind, flags, mut payload) = kept(message, CREATE | APPEND, |kind| matches!(kind, 1 | 2 | 7));
     let expressions = attribute(message, RULE_EXPRESSIONS).unwrap_or_default();
+    let taken = attributes(expressions).fold(Payload::default(), |taken, (kind, expression)| {
+        taken.with(kind, &taken_expression(expression))
+    });
+    payload = payload.with(RULE_EXPRESSIONS | NESTED, taken.bytes());
     if let Some((protocol, inverted)) = compat::protocol(expressions, message.head[0]) {
         let inner = Payload::default()
             .with(1, &u32::from(protocol).to_be_bytes())
@@ -161,6 +174,24 @@ fn rule(message: &Message<'_>) -> Result<Request, String> {
         payload = payload.with(RULE_COMPAT | NESTED, inner.bytes());
     }
     Ok((kind, flags, payload))
+}
+
+/// An expression as a kernel takes it: without a time for elements of a set that have none, which it lists all the same.
+fn taken_expression(expression: &[u8]) -> Vec<u8> {
+    let data = attribute_of(expression, EXPRESSION_DATA).unwrap_or_default();
+    if attribute_of(expression, EXPRESSION_NAME) != Some(b"dynset\0")
+        || attribute_of(data, DYNSET_TIMEOUT) != Some(&[0; 8])
+    {
+        return expression.to_vec();
+    }
+    let data = attributes(data)
+        .filter(|(kind, _)| kind & KIND != DYNSET_TIMEOUT)
+        .fold(Payload::default(), |data, (kind, value)| data.with(kind, value));
+    Payload::default()
+        .with(EXPRESSION_NAME, b"dynset\0")
+        .with(EXPRESSION_DATA | NESTED, data.bytes())
+        .bytes()
+        .to_vec()
 }
 
 /// Requests for the elements of a set.
@@ -187,11 +218,8 @@ fn in_parts<'a>((family, table, set): Name<'a>, list: &[&'a [u8]]) -> Vec<Reques
 /// Some want to know the protocol of the rule. It is told beside the rule when that is made, and is not listed: it is what the
 /// rule compares before.
 mod compat {
-    use super::{attribute_of, attributes, KIND};
+    use super::{attribute_of, attributes, EXPRESSION_DATA as DATA, EXPRESSION_NAME as NAME, KIND};
 
-    /// `NFTA_EXPR_NAME` and `_DATA`.
-    const NAME: u16 = 1;
-    const DATA: u16 = 2;
     /// Where IPv4 and IPv6 have the protocol.
     const IN_IPV4: u32 = 9;
     const IN_IPV6: u32 = 6;

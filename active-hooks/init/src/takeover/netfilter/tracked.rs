@@ -28,7 +28,13 @@ const TCP: u8 = libc::IPPROTO_TCP as u8;
 /// The kernel works the translation out itself: it is told what the answers would be without, and to which address and
 /// port it goes.
 pub fn request(connection: &TrackedConnection) -> Payload {
-    let TrackedConnection { protocol, original, reply, status, .. } = connection;
+    let TrackedConnection {
+        protocol,
+        original,
+        reply,
+        status,
+        ..
+    } = connection;
     let plain = Flow {
         source: original.destination.clone(),
         destination: original.source.clone(),
@@ -107,22 +113,68 @@ fn tcp(connection: &TrackedConnection) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Asked for at port 7001 of 10.0.2.15, and led to 7000.
+    fn led_to_another_port() -> TrackedConnection {
+        let flow = |source: [u8; 4], source_port, destination: [u8; 4], destination_port| Flow {
+            source: source.to_vec(),
+            destination: destination.to_vec(),
+            source_port,
+            destination_port,
+        };
+        let (here, there) = ([10, 0, 2, 15], [10, 0, 2, 2]);
+        TrackedConnection {
+            protocol: TCP,
+            original: flow(there, 40000, here, 7001),
+            reply: flow(here, 7000, there, 40000),
+            status: SEEN | CONFIRMED | DESTINATION_TRANSLATED,
+            mark: 5,
+            timeout: 1000,
+            state: 3,
+            scales: [7, 8],
+            flags: [3, 3],
+        }
+    }
+
+    fn holds(bytes: &[u8], part: &[u8]) -> bool {
+        bytes.windows(part.len()).any(|window| window == part)
+    }
+
     #[test]
     fn a_translated_end_is_told_by_where_answers_come_from() {
-        let end = |last: u8| vec![10, 0, 2, last];
-        let connection = TrackedConnection {
-            protocol: TCP,
-            original: Flow { source: end(2), destination: end(15), source_port: 40000, destination_port: 7001 },
-            reply: Flow { source: end(15), destination: end(2), source_port: 7000, destination_port: 40000 },
-            status: CONFIRMED | DESTINATION_TRANSLATED,
-            ..TrackedConnection::default()
-        };
+        let connection = led_to_another_port();
         let request = request(&connection);
-        let translated = target(&end(15), 7000);
-        let found = request.bytes().windows(translated.len()).any(|part| part == translated);
-        assert!(found, "{request:?}");
+        assert!(holds(request.bytes(), &target(&[10, 0, 2, 15], 7000)), "{request:?}");
         // Without it answers would come from the port that was asked.
-        let plain = flow(TCP, &Flow { source: end(15), destination: end(2), source_port: 7001, destination_port: 40000 });
-        assert!(request.bytes().windows(plain.len()).any(|part| part == plain), "{request:?}");
+        let mut plain = connection.reply.clone();
+        plain.source_port = 7001;
+        assert!(holds(request.bytes(), &flow(TCP, &plain)), "{request:?}");
+    }
+
+    /// In a network namespace of its own: `unshare -n cargo test -p orthros-init --lib -- --ignored tracked`.
+    #[test]
+    #[ignore = "needs a network namespace of its own"]
+    fn a_connection_is_tracked_again() {
+        use crate::restore::sockets::raw;
+        use crate::takeover::netlink::{message, Netlink, CREATE, NETFILTER};
+        let connection = led_to_another_port();
+        let netlink = Netlink::open_to(NETFILTER).expect("netlink");
+        netlink.ask(NEW, CREATE, request(&connection)).expect("taken");
+        let socket = raw::socket(libc::AF_NETLINK as u32, libc::SOCK_RAW as u32, NETFILTER).expect("netlink");
+        rustix::fs::fcntl_setfl(&socket, rustix::fs::OFlags::empty()).expect("blocking");
+        // IPCTNL_MSG_CT_GET, NLM_F_REQUEST | NLM_F_DUMP.
+        let list = message(NEW + 1, 0x301, 0, &Payload::new(&[0; 4]));
+        raw::send(&socket, &list).expect("asked");
+        let mut listed = vec![0; 1 << 14];
+        let length = raw::receive(&socket, &mut listed).expect("a list");
+        let listed = &listed[..length];
+        assert!(holds(listed, &flow(TCP, &connection.original)), "{listed:?}");
+        assert!(holds(listed, &flow(TCP, &connection.reply)), "{listed:?}");
+        let status = SEEN | CONFIRMED | DESTINATION_TRANSLATED;
+        let at = listed
+            .windows(4)
+            .position(|head| head == [8, 0, STATUS as u8, 0])
+            .expect("a status");
+        let found = u32::from_be_bytes(listed[at + 4..at + 8].try_into().expect("a number"));
+        assert_eq!(found & status, status, "{found:#x}");
     }
 }
