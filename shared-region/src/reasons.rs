@@ -59,7 +59,7 @@ reasons! {
 
     NS_USER "user-namespace" "is in a user namespace";
     NS_PID "pid-namespace" "is in a pid namespace";
-    NS_MOUNT "mount-namespace" "is in a mount namespace of its own";
+    NS_MOUNT "mount-namespace" "is in a mount namespace that cannot be made anew";
     NS_NET "net-namespace" "is in a network namespace";
     NS_UTS "uts-namespace" "is in a UTS namespace";
     NS_IPC "ipc-namespace" "is in an IPC namespace";

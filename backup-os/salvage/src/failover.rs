@@ -13,6 +13,7 @@ use crate::evidence;
 use crate::kernel::Kernel;
 use crate::machine;
 use crate::memory::PhysMem;
+use crate::mount_namespaces;
 use crate::mounts;
 use crate::mqueue;
 use crate::namespaces::Namespaces;
@@ -122,6 +123,9 @@ pub fn run<M: PhysMem + ?Sized>(
     let _ = writer.push(Kind::Network, 1, 0, 0, &network::read(&context));
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
+    for entry in chosen() {
+        mount_namespaces::expect(&mut context, entry.leader);
+    }
     for entry in chosen() {
         let left = process::left_by_calls(&context, entry);
         context.positions.extend(left.moved);

@@ -11,6 +11,7 @@ use crate::inodes;
 use crate::inotify;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::mount_namespaces;
 use crate::mqueue;
 use crate::pipes;
 use crate::pseudo_files;
@@ -207,6 +208,9 @@ fn open_file<M: PhysMem + ?Sized>(
         what,
     };
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
+    if let Some(namespace) = path.namespace {
+        mount_namespaces::write_membership(writer, file.0, namespace)?;
+    }
     match record.what {
         OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
         OpenFileKind::Inotify { ref watches, .. } => {

@@ -25,6 +25,7 @@ use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::launch::LinuxBinprm;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
+use crate::mount_namespaces::{ProcFsInfo, ShmemSbInfo, SymbolicLink};
 use crate::mqueue::{ExtWaitQueue, MqueueInodeInfo, PosixMsgTreeNode, QueuesOfNamespace};
 use crate::namespaces::Nsproxy;
 use crate::network::{
@@ -169,6 +170,12 @@ crate::mirror_set! {
         mount: MountLayout,
         /// `struct mnt_namespace`.
         mnt_namespace: MntNamespace,
+        /// `struct shmem_sb_info`.
+        shmem_sb_info: Option<ShmemSbInfo>,
+        /// `struct proc_fs_info`.
+        proc_fs_info: Option<ProcFsInfo>,
+        /// `struct inode`, of a symbolic link.
+        symbolic_link: SymbolicLink,
         /// `struct inode`.
         inode: InodeLayout,
         /// `struct address_space`.

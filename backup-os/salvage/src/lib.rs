@@ -91,6 +91,7 @@ pub mod memory;
 pub mod mirror;
 pub mod mm;
 pub mod modules;
+pub mod mount_namespaces;
 pub mod mounts;
 pub mod mqueue;
 pub mod names;

@@ -297,6 +297,8 @@ impl<'a> Builder<'a> {
         let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
         let arena = (self.arena.base(), self.arena.end());
         let mut batch = Batch::new(&mut self.arena, leader);
+        let namespaces = &self.objects.namespaces;
+        namespaces.enter(self.world, &mut batch, id, leader.tid())?;
         if rseq != 0 {
             let arguments = [rseq.into(), length.into(), RSEQ_UNREGISTER.into(), signature.into()];
             batch.call("rseq of the agent", libc::SYS_rseq, arguments)?;

@@ -28,6 +28,7 @@ pub mod keyrings;
 pub mod library;
 pub mod memory;
 pub mod meter;
+pub mod mount_namespaces;
 pub mod mqueue;
 pub mod objects;
 pub mod pipes;
@@ -56,6 +57,7 @@ use self::{
     host::Host,
     inodes::Inodes,
     meter::Part,
+    mount_namespaces::MountNamespaces,
     objects::Objects,
     process::{Built, Finish},
     threads::ClockOffsets,
@@ -123,7 +125,9 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
-    let objects = Objects::new(base, Inodes::new(setting.rewritten.clone(), setting.held.clone()));
+    let namespaces = MountNamespaces::make(world, base)?;
+    let inodes = Inodes::new(setting.rewritten.clone(), setting.held.clone());
+    let objects = Objects::new(base, inodes, namespaces);
     let elapsed = Elapsed {
         then: world.machine.clock,
     };

@@ -6,7 +6,7 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, InotifyEvent,
-        Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe,
+        InMountNamespace, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Network, Node, OpenFile, Pipe,
         PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
@@ -86,6 +86,10 @@ pub struct World<'a> {
     pub machine: Machine,
     /// Its mounts.
     pub mounts: Vec<Mount>,
+    /// Mount namespaces beside the first process's.
+    pub mount_namespaces: BTreeMap<Id, MountNamespace>,
+    /// Which of them processes are in, and open files' paths lead through, by their ids.
+    pub in_namespace: BTreeMap<Id, Id>,
     /// Processes by id.
     pub processes: BTreeMap<u32, Member>,
     /// Address spaces.
@@ -193,6 +197,13 @@ impl<'a> World<'a> {
         match record.kind {
             Kind::Machine => self.machine = record.decode().map_err(text)?,
             Kind::Mount => self.mounts.push(record.decode().map_err(text)?),
+            Kind::MountNamespace => {
+                self.mount_namespaces.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::InMountNamespace => {
+                let InMountNamespace { namespace } = record.decode().map_err(text)?;
+                self.in_namespace.insert(owner, namespace);
+            }
             Kind::Process => self.member(owner).record = record.decode().map_err(text)?,
             Kind::Thread => {
                 let thread = record.decode().map_err(text)?;
