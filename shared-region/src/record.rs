@@ -120,6 +120,8 @@ impl Kind {
     pub const MountNamespace: Self = Self(49);
     /// [`crate::context::InMountNamespace`]; owner is the tgid or the open-file id.
     pub const InMountNamespace: Self = Self(50);
+    /// [`crate::context::AioContext`]; owner is the mm id.
+    pub const AioContext: Self = Self(51);
 }
 
 /// Head of the stream, at the start of the area.

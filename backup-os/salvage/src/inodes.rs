@@ -258,7 +258,12 @@ pub fn write_as<M: PhysMem + ?Sized>(
     if is_anonymous_shmem(context, inode)? {
         return write_shared_memory(context, writer, retained, inode, path);
     }
-    let hidden = || Refusal::new(reasons::HIDDEN_PATH, alloc::string::String::from_utf8_lossy(&path.bytes));
+    let hidden = || {
+        Refusal::new(
+            reasons::HIDDEN_PATH,
+            alloc::string::String::from_utf8_lossy(&path.bytes),
+        )
+    };
     let in_first = dentry::in_first(context, path)?.filter(|path| !path.detached);
     let path = &in_first.ok_or_else(hidden)?;
     if !context.first(Kind::Inode, inode.0) {

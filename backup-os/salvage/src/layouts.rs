@@ -1,5 +1,6 @@
 //! Gathers the mirrors of the kernel's subsystems; each stands in its subsystem's file.
 
+use crate::aio::{Kioctx, KioctxCpu, KioctxTable};
 use crate::clock::{ClockSource, TimeNamespace, TimekeeperClocks, TkReadBase};
 use crate::cpus::{PcpuHot, Tss};
 use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, LsmBlobSizes};
@@ -24,7 +25,7 @@ use crate::jbd2::{
 use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::launch::LinuxBinprm;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
-use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
+use crate::mm::{AnonVmaName, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::mount_namespaces::{ProcFsInfo, ShmemSbInfo, SymbolicLink};
 use crate::mqueue::{ExtWaitQueue, MqueueInodeInfo, PosixMsgTreeNode, QueuesOfNamespace};
 use crate::namespaces::Nsproxy;
@@ -162,6 +163,10 @@ crate::mirror_set! {
         mmu_notifiers: Option<MmuNotifiers>,
         /// `struct kioctx_table`.
         kioctx_table: Option<KioctxTable>,
+        /// `struct kioctx`.
+        kioctx: Option<Kioctx>,
+        /// `struct kioctx_cpu`.
+        kioctx_cpu: Option<KioctxCpu>,
         /// `struct dentry`.
         dentry: Dentry,
         /// `struct dentry`, the names below one.

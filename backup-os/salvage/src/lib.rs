@@ -51,6 +51,7 @@ extern crate self as salvage;
 pub use btf;
 
 pub mod addr;
+pub mod aio;
 pub mod calls;
 pub mod clock;
 pub mod containers;

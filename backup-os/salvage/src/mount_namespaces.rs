@@ -16,10 +16,15 @@ use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{FileNode, InMountNamespace, Mounted, MountNamespace, NamespaceMount};
+use shared_region::context::{FileNode, InMountNamespace, MountNamespace, Mounted, NamespaceMount};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
+/// File systems that only control something: the next system's service manager mounts them, and what follows its mounts has
+/// them then.
+const CONTROLS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"configfs", b"fusectl"];
+/// Where it mounts what services are given secretly, when they start.
+const CREDENTIALS: &[u8] = b"/run/credentials/";
 /// More mounts on top of each other than anybody makes.
 const MAX_LAYERS: usize = 64;
 /// Files in a file system of a namespace's own. The service manager allows 128 for devices.
@@ -81,7 +86,9 @@ pub fn of_task<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> 
 /// Notes the namespace of a process that is to be recorded, if it is not the first process's.
 pub fn expect<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, leader: Kva) {
     // One that has ended has none; what cannot be read is refused later.
-    let Ok(namespace) = of_task(context, leader) else { return };
+    let Ok(namespace) = of_task(context, leader) else {
+        return;
+    };
     let first = context.namespaces.mount;
     if !namespace.is_null() && !first.is_null() && namespace != first {
         context.mount_namespaces.insert(namespace);
@@ -172,13 +179,27 @@ fn visible<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, namespace: Kva, al
     let mut at = 0;
     while let Some(&parent) = found.get(at) {
         for &mount in all {
-            if mount != parent && !found.contains(&mount) && mem.ptr(mount, layout.mnt_parent)? == parent {
+            let lies_on = mount != parent && mem.ptr(mount, layout.mnt_parent)? == parent;
+            if lies_on && !found.contains(&mount) && !comes_by_itself(context, parent, mount)? {
                 found.push(mount);
             }
         }
         at = at.saturating_add(1);
     }
     Ok(found)
+}
+
+/// Whether the next system mounts it for all, and this namespace as well.
+fn comes_by_itself<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, parent: Kva, mount: Kva) -> Result<bool> {
+    let layout = &context.kernel.types.layouts.mount;
+    let mem = &context.kernel.mem;
+    if mem.ptr(parent, layout.mnt_master)?.is_null() {
+        return Ok(false);
+    }
+    let superblock = mem.ptr(mount, layout.mnt_sb)?;
+    let path = shown(context, superblock, mem.ptr(mount, layout.mnt_root)?)?;
+    let is_control = CONTROLS.contains(&inodes::fs_type(context, superblock)?.as_slice());
+    Ok(path.is_some_and(|path| is_control || path.starts_with(CREDENTIALS)))
 }
 
 fn one<M: PhysMem + ?Sized>(
@@ -302,11 +323,7 @@ fn own<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mount: Kva, superblock
     })
 }
 
-fn tmpfs_options<M: PhysMem + ?Sized>(
-    context: &Context<'_, '_, M>,
-    layout: &ShmemSbInfo,
-    info: Kva,
-) -> Result<String> {
+fn tmpfs_options<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, layout: &ShmemSbInfo, info: Kva) -> Result<String> {
     let field = |field: Field| context.kernel.mem.uint(info, field);
     let mode = field(layout.mode)? & 0o7777;
     let (uid, gid) = (field(layout.uid)?, field(layout.gid)?);
@@ -342,7 +359,9 @@ fn content<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, root: Kva) -> Resu
                 return Ok(true);
             }
             if found.len() >= MAX_NODES {
-                return Err(refuse(format!("more than {MAX_NODES} files in a file system of its own")));
+                return Err(refuse(format!(
+                    "more than {MAX_NODES} files in a file system of its own"
+                )));
             }
             let path = [&above, &b"/"[..], &dentry::name(context, child)?].concat();
             let mode = mem.uint(inode, layouts.inode.i_mode)? & S_IFMT;

@@ -43,7 +43,9 @@ pub fn of_whole<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: K
         let root = mem.ptr(*at, layouts.mount.mnt_root)?;
         Ok(mem.ptr(*at, layouts.mount.mnt_sb)? == superblock && mem.ptr(root, layouts.dentry.d_parent)? == root)
     };
-    let found = all(context, context.namespaces.mount).into_iter().find(|at| is_whole(at) == Ok(true))?;
+    let found = all(context, context.namespaces.mount)
+        .into_iter()
+        .find(|at| is_whole(at) == Ok(true))?;
     Some(found.offset(u64::from(layouts.mount.mnt.offset)))
 }
 
@@ -105,7 +107,10 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
 /// # Errors
 /// It cannot be read.
 pub fn flags<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mount: Kva) -> Result<u64> {
-    let flags = context.kernel.mem.uint(mount, context.kernel.types.layouts.mount.mnt_flags)?;
+    let flags = context
+        .kernel
+        .mem
+        .uint(mount, context.kernel.types.layouts.mount.mnt_flags)?;
     let set = FLAGS.iter().filter(|(mnt, _)| flags & mnt != 0);
     Ok(set.fold(0, |all, (_, flag)| all | flag))
 }

@@ -5,6 +5,7 @@
 //! a trailing NUL, as seen from the root of the mount namespace. Times are nanoseconds. All enums and structures are
 //! append-only within a record version.
 
+mod aio;
 mod files;
 mod journal;
 mod keyring;
@@ -21,6 +22,7 @@ mod sysv_ipc;
 mod terminals;
 mod thread;
 
+pub use aio::*;
 pub use files::*;
 pub use journal::*;
 pub use keyring::*;

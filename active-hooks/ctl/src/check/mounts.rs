@@ -63,7 +63,11 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
 pub fn namespace(process: &Process<'_>, findings: &mut Vec<Finding>) {
     let init = Process { pid: 1, ..*process };
     let (Ok(own), Ok(of_init)) = (process.read("mountinfo"), init.read("mountinfo")) else {
-        findings.push(Finding::refused("process", reasons::NS_MOUNT, "its mounts cannot be read"));
+        findings.push(Finding::refused(
+            "process",
+            reasons::NS_MOUNT,
+            "its mounts cannot be read",
+        ));
         return;
     };
     let known: HashSet<&str> = lines(&of_init).map(|line| line.device).collect();

@@ -160,7 +160,7 @@ fn each_flag_and_kind_of_a_mapping_is_named() {
         (mapping("/memfd:x (deleted)", "qq"), Some("unknown")),
         (mapping("/SYSV00000000 (deleted)", "sh"), None),
         (mapping("/SYSV00000000 (deleted)", "sh").replace(" 99 ", " 0 "), None),
-        (mapping("/[aio] (deleted)", "sh"), Some("aio")),
+        (mapping("/[aio] (deleted)", "sh"), None),
         (mapping("/dev/dri/card0", "sh"), Some("device-memory")),
         (mapping("/anon_hugepage (deleted)", "sh"), Some("hugetlb")),
         (mapping("anon_inode:[io_uring]", "sh"), Some("io_uring")),

@@ -9,6 +9,7 @@
 //! The order: [`world`] reads the records, [`objects`] opens what processes refer to, [`build`] creates the processes
 //! in the order that [`tree`] found, and each is filled in by the modules named after the kinds of state.
 
+pub mod aio;
 pub mod arena;
 pub mod attached;
 pub mod batch;
@@ -170,6 +171,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         finish(&mut builder, setting, own);
         terminals::complete_all(&mut builder);
         finish_sockets(&mut builder);
+        descriptors::ask_for_signals(&mut builder);
     });
     builder.objects.inodes.seal(world)?;
     sysv_ipc::complete(world);

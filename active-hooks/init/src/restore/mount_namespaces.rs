@@ -4,9 +4,7 @@
 //! away. The agent keeps a descriptor of the result, by which processes enter it, and one of its root, by which files are
 //! opened through its mounts. The helper ends.
 
-use super::{
-    batch::Batch, high::High, process::Built, tracee::Tracee, world::World, OrRefuse, Refusal, Restored,
-};
+use super::{batch::Batch, high::High, process::Built, tracee::Tracee, world::World, OrRefuse, Refusal, Restored};
 use crate::sys::{self, Tid};
 use rustix::{
     event::{poll, PollFd, PollFlags, Timespec},
@@ -211,7 +209,10 @@ impl<'r> Tree<'r> {
             record,
             roots: record.mounts.iter().map(|_| None).collect(),
         };
-        let first = record.mounts.first().ok_or_else(|| Refusal::new("its root", "there is none"))?;
+        let first = record
+            .mounts
+            .first()
+            .ok_or_else(|| Refusal::new("its root", "there is none"))?;
         let root = tree.source(first)?;
         attach(&root, CWD, "/").or_refuse(|| "its root")?;
         tree.roots[0] = Some(root);
@@ -238,13 +239,18 @@ impl<'r> Tree<'r> {
 
     fn at(&self, index: usize) -> Restored<BorrowedFd<'_>> {
         let root = self.roots.get(index).and_then(Option::as_ref);
-        root.map(AsFd::as_fd).ok_or_else(|| Refusal::new("a mount", "is needed before it is there"))
+        root.map(AsFd::as_fd)
+            .ok_or_else(|| Refusal::new("a mount", "is needed before it is there"))
     }
 
     fn add(&mut self, index: usize, mount: &NamespaceMount) -> Restored<()> {
         let source = self.source(mount)?;
         let is_directory = FileType::from_raw_mode(fstat(&source).or_refuse(|| "type")?.st_mode) == FileType::Directory;
-        let point = mountpoint(self.at(mount.parent as usize)?, relative(&mount.mountpoint), is_directory)?;
+        let point = mountpoint(
+            self.at(mount.parent as usize)?,
+            relative(&mount.mountpoint),
+            is_directory,
+        )?;
         attach(&source, &point, "").or_refuse(|| "mounting")?;
         self.roots[index] = Some(source);
         Ok(())
@@ -296,7 +302,13 @@ fn relative(path: &[u8]) -> &Path {
 /// Finds something on one mount, and on no other.
 fn resolve(from: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat2(from, path, flags, Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
+    openat2(
+        from,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS,
+    )
 }
 
 fn mountpoint(parent: BorrowedFd<'_>, path: &Path, is_directory: bool) -> Restored<OwnedFd> {
@@ -385,13 +397,7 @@ fn make_node(from: impl AsFd, at: &Path, node: &FileNode) -> rustix::io::Result<
 }
 
 /// A file system that is nowhere else.
-fn own(
-    fstype: &[u8],
-    source: &[u8],
-    flags: u64,
-    options: &[u8],
-    nodes: &[(Vec<u8>, FileNode)],
-) -> Restored<OwnedFd> {
+fn own(fstype: &[u8], source: &[u8], flags: u64, options: &[u8], nodes: &[(Vec<u8>, FileNode)]) -> Restored<OwnedFd> {
     let name = || String::from_utf8_lossy(fstype).into_owned();
     let made = || -> rustix::io::Result<OwnedFd> {
         let context = fsopen(OsStr::from_bytes(fstype), FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -421,7 +427,9 @@ fn own(
 }
 
 fn every_attribute() -> MountAttrFlags {
-    let all = ATTRIBUTES.iter().fold(MountAttrFlags::empty(), |all, (_, flag)| all | *flag);
+    let all = ATTRIBUTES
+        .iter()
+        .fold(MountAttrFlags::empty(), |all, (_, flag)| all | *flag);
     all | MountAttrFlags::MOUNT_ATTR__ATIME
 }
 

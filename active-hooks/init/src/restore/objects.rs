@@ -81,6 +81,11 @@ impl Objects {
         self.files.get(&id).map(High::number)
     }
 
+    /// An open file's descriptor, if it was opened.
+    pub fn descriptor(&self, id: Id) -> Option<&High> {
+        self.files.get(&id)
+    }
+
     /// Number of a descriptor by which an inode can be mapped.
     pub fn for_mapping(&mut self, world: &World, host: &dyn Host, inode: Id, writable: bool) -> Restored<u32> {
         self.inodes.for_mapping(world, host, self.base, inode, writable)

@@ -5,9 +5,10 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, InotifyEvent,
-        InMountNamespace, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Network, Node, OpenFile, Pipe,
-        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        AddressSpace, AioContext, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id,
+        InMountNamespace, Inode, InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount,
+        MountNamespace, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
+        SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -25,6 +26,8 @@ pub struct Space<'a> {
     pub mappings: Vec<Mapping>,
     /// Payloads of its `Frames` records.
     pub frames: Vec<&'a [u8]>,
+    /// Contexts of asynchronous input and output.
+    pub rings: Vec<AioContext>,
     /// What lies at addresses without being in frames.
     pub bytes: Vec<(u64, &'a [u8])>,
 }
@@ -213,6 +216,10 @@ impl<'a> World<'a> {
             Kind::Mapping => {
                 let mapping = record.decode().map_err(text)?;
                 self.spaces.entry(owner).or_default().mappings.push(mapping);
+            }
+            Kind::AioContext => {
+                let ring = record.decode().map_err(text)?;
+                self.spaces.entry(owner).or_default().rings.push(ring);
             }
             Kind::Frames => self.take_frames(owner, record.payload)?,
             Kind::FileTable => {
