@@ -85,17 +85,12 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads `mountinfo`. A process shows those below its root directory. Files from outside of it are found again by the root directory of
-    /// process 1, if both have the same mounts.
+    /// Reads `mountinfo`. A process shows those below its root directory; files from outside of it, and from before it got
+    /// mounts of its own, are found again by those of process 1.
     pub fn read(process: &Process<'_>) -> Result<Self> {
-        let mounts_of = |process: &Process<'_>| process.root.link(&process.path("ns/mnt"));
+        let own = process.read("mountinfo").with_context(|| process.path("mountinfo"))?;
         let init = Process { pid: 1, ..*process };
-        let same = matches!((mounts_of(&init), mounts_of(process)), (Ok(init), Ok(own)) if init == own);
-        let of_init = if same { init.read("mountinfo").ok() } else { None };
-        let text = match of_init {
-            Some(text) => text,
-            None => process.read("mountinfo").with_context(|| process.path("mountinfo"))?,
-        };
+        let text = own + &init.read("mountinfo").unwrap_or_default();
         let mut mounts = Self {
             by_id: HashMap::new(),
             by_device: HashMap::new(),

@@ -4,7 +4,7 @@ use crate::cell::{same, Cell, Context, Skip};
 use crate::sys::mount::{character_device, mount, new_namespace, unmount};
 use anyhow::{ensure, Result};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{chown, symlink, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,7 @@ fn namespace(context: &mut Context) -> Result<()> {
     };
     let (shown, hidden, own, leading) = (at("shown")?, at("hidden")?, at("own")?, at("leading")?);
     fs::write(shown.join("file"), "content")?;
-    let outside = File::open("/proc/self/mountinfo")?;
+    let mut outside = File::open(shown.join("file"))?;
     if let Err(error) = new_namespace() {
         return Err(Skip(format!("no mount namespace: {error:#}")).into());
     }
@@ -127,6 +127,9 @@ fn namespace(context: &mut Context) -> Result<()> {
     null.write_all(b"gone")?;
     fs::write(inner.join("new"), "")?;
     ensure!(again.join("new").exists(), "the part that is shown again is another");
-    drop(outside);
+    let mut text = String::new();
+    outside.read_to_string(&mut text)?;
+    same("a file that was opened before", text.as_str(), "content")?;
+    outside.set_permissions(Permissions::from_mode(0o600))?;
     Ok(())
 }
