@@ -29,11 +29,13 @@
 #define LOW_MEMORY_END SZ_1M
 /* Largest piece given to the allocator at once: a page block, within its limits. */
 #define PIECE_ORDER pageblock_order
+/* A request that gives frames back ends after so long: others wait for their turn. */
+#define RELEASE_NS (20 * NSEC_PER_MSEC)
 
 static unsigned long *withheld;
 static u64 withheld_frames;  /* bits in the bitmap */
 static atomic64_t withheld_count;
-/* Once the rest has been released, retained frames may be anybody's. */
+/* Every process has its memory: the other retained frames may become anybody's. */
 static bool released;
 
 /* The range being added. */
@@ -392,9 +394,8 @@ void hotadd_free_other_nursery(void)
 }
 
 /*
- * A release waits until every process has all of its memory, and clears what
- * nobody claimed: a very busy machine needs long for that. That ordinary threads
- * get their turn meanwhile is what there is to say.
+ * A very busy machine needs long until every process has all of its memory. That
+ * ordinary threads get their turn meanwhile is what there is to say.
  */
 static void say_alive(struct work_struct *work)
 {
@@ -404,38 +405,49 @@ static void say_alive(struct work_struct *work)
 
 static DECLARE_DELAYED_WORK(alive, say_alive);
 
-int hotadd_release(struct orthros_release *reply)
+/* Until nothing of the dead kernel is needed any more but by those who have it. */
+static void settle(void)
 {
-	u64 begin = ktime_get_ns(), pfn = 0;
-	int error = region_is_successor() ? region_reach(ORTHROS_COMMIT_PROCESSES) : -EPERM;
-
-	/* Until then another successor may need them. */
-	if (error)
-		return error;
 	schedule_delayed_work(&alive, HZ);
 	keep_end();
 	lazy_finish();
 	released = true;
-	while (hotadd_withheld_count()) {
+	hotadd_free_other_nursery();
+	cancel_delayed_work_sync(&alive);
+}
+
+int hotadd_release(struct orthros_release *reply)
+{
+	u64 begin = ktime_get_ns(), pfn = 0, until;
+
+	if (!released) {
+		/* Until then another successor may need them. */
+		int error = region_is_successor() ?
+				region_reach(ORTHROS_COMMIT_PROCESSES) : -EPERM;
+
+		if (error)
+			return error;
+		settle();
+	}
+	reply->released = 0;
+	until = ktime_get_ns() + RELEASE_NS;
+	while (hotadd_withheld_count() && ktime_get_ns() < until) {
+		unsigned int order;
 		u64 end;
 
 		pfn = find_next_bit(withheld, withheld_frames, pfn);
 		if (pfn >= withheld_frames)
 			break;
 		end = find_next_zero_bit(withheld, withheld_frames, pfn);
-		while (pfn < end) {
-			unsigned int order = min_t(unsigned int, __fls(end - pfn),
-						   min_t(unsigned int, PIECE_ORDER, __ffs(pfn)));
-
-			release_piece(pfn, order);
-			pfn += 1ULL << order;
-			atomic64_sub(1LL << order, &withheld_count);
-			reply->released += 1ULL << order;
-			cond_resched();
-		}
+		order = min_t(unsigned int, __fls(end - pfn),
+			      min_t(unsigned int, PIECE_ORDER, __ffs(pfn)));
+		release_piece(pfn, order);
+		pfn += 1ULL << order;
+		atomic64_sub(1LL << order, &withheld_count);
+		reply->released += 1ULL << order;
+		cond_resched();
 	}
-	hotadd_free_other_nursery();
-	cancel_delayed_work_sync(&alive);
+	reply->left = hotadd_withheld_count();
 	reply->nanoseconds = ktime_get_ns() - begin;
 	return 0;
 }

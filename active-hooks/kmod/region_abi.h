@@ -389,6 +389,7 @@ struct orthros_warm {
 
 struct orthros_release {
 	__u64 released;
+	__u64 left;
 	__u64 nanoseconds;
 };
 

@@ -120,7 +120,7 @@ pub struct Lazy {
     pub nanoseconds: u64,
 }
 /// Hands frames to a process that runs already before all are in. From HOLD on until all are, its mappings cannot change.
-/// The module completes the memory by itself soon after; [`RELEASE`] waits for that. EINVAL if the runs are not ascending
+/// The module completes the memory by itself soon after; the first [`RELEASE`] waits for that. EINVAL if the runs are not ascending
 /// or of other kinds than OWN and HUGE, EPERM if a frame is not withheld, EFAULT outside a private mapping, EEXIST if the
 /// process has such memory already.
 pub const LAZY: u64 = iowr::<Lazy>(48);
@@ -177,10 +177,13 @@ pub const WARM: u64 = iowr::<Warm>(65);
 pub struct Release {
     /// Out: frames given to the allocator, zeroed.
     pub released: u64,
+    /// Out: frames for which there was no time.
+    pub left: u64,
     /// Out: nanoseconds.
     pub nanoseconds: u64,
 }
-/// Gives every withheld frame that nobody adopted to the allocator, zeroed first.
+/// Waits until every process has its memory; from then on nobody can adopt a frame. Gives withheld frames to the allocator,
+/// zeroed first, for 20 ms at a time: to be repeated while there are some left.
 pub const RELEASE: u64 = iowr::<Release>(6);
 
 /// Argument of [`RESUME`]: sets a thread's restart block so that `restart_syscall` goes on with an interrupted call.

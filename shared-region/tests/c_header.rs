@@ -96,7 +96,7 @@ fn structures(out: &mut String) {
         fd, of_peer, process, user, group, groups, count
     });
     structure!(text, device::Adopt, "orthros_adopt", { pid, runs, count, adopted, copied, stopped_at, nanoseconds });
-    structure!(text, device::Release, "orthros_release", { released, nanoseconds });
+    structure!(text, device::Release, "orthros_release", { released, left, nanoseconds });
     structure!(text, device::ResumeCall, "orthros_resume_call", { tid, kind, a, b, expires, c });
     structure!(text, device::Mark, "orthros_mark", { event, phase, tsc, resumed });
     structure!(text, device::WriteReport, "orthros_write_report", { data, length });

@@ -218,7 +218,8 @@ impl Device {
         ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)
     }
 
-    /// Gives every frame that is still withheld to the allocator, zeroed.
+    /// Waits until every process has its memory, and gives frames that nobody adopted to the allocator, zeroed: those for which
+    /// a moment is enough. To be repeated while some are left.
     ///
     /// # Errors
     /// The ioctl's.

@@ -39,11 +39,11 @@ use crate::{
     standby,
 };
 use anyhow::{bail, Result};
-use orthros_device::{Device, Region};
+use orthros_device::{Device, DeviceError, Region};
 use shared_region::{
     context::{FileCache, Id},
     control::{Cause, CommitPoint, ControlWords, SalvageGate, SuccessorPhase},
-    device::Mark,
+    device::{Mark, Release},
     fail_at::FailAt,
     record::Stream,
     timeline::Event,
@@ -224,6 +224,24 @@ fn leaves_uncommitted() -> bool {
     line.value("orthros.uncommitted") == Some("leave")
 }
 
+/// Gives back what the first request has left, and adds up. The machine is watched again meanwhile: nothing depends on it, and
+/// frames with what was program text are cleared slowly under emulation.
+fn release_rest(device: &Device, first: Release) -> Result<Release, DeviceError> {
+    let mut sum = first;
+    while sum.left > 0 {
+        let more = device.release()?;
+        if more.released == 0 {
+            break;
+        }
+        sum = Release {
+            released: sum.released + more.released,
+            left: more.left,
+            nanoseconds: sum.nanoseconds + more.nanoseconds,
+        };
+    }
+    Ok(sum)
+}
+
 /// Asks leave to go to a level.
 fn commit(device: &Device, level: CommitPoint) -> Result<()> {
     let Err(error) = device.commit(level) else {
@@ -292,18 +310,19 @@ impl Takeover {
                     let alive = || phase(device, None, SuccessorPhase::Resumed, 0);
                     pages.put_in(world, device, &alive);
                 }
-                match device.release() {
+                let first = device.release();
+                inner.haste.iter_mut().for_each(Haste::end);
+                phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
+                if let Ok(region) = device.region() {
+                    fail_at::here_when_complete(&region);
+                }
+                match first.and_then(|first| release_rest(device, first)) {
                     Ok(done) => log::info(format_args!(
                         "{} frames nobody claimed are free again, after {} ms",
                         done.released,
                         done.nanoseconds / 1_000_000
                     )),
                     Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
-                }
-                inner.haste.iter_mut().for_each(Haste::end);
-                phase(device, Some(Event::Complete), SuccessorPhase::Complete, 0);
-                if let Ok(region) = device.region() {
-                    fail_at::here_when_complete(&region);
                 }
             })
         });

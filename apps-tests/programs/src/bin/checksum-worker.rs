@@ -11,6 +11,7 @@
 use anyhow::{bail, Context, Result};
 use clap::Parser;
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,9 +160,13 @@ fn report(options: &Options, counters: &Counters, checked: &[Arc<AtomicU64>], st
     }
 }
 
-/// Differs at each boot of a kernel.
-fn boot_id() -> Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").context("cannot tell the kernel's boot id")
+/// Differs at each boot of a kernel. Read in one call: of two, the second may be another kernel's.
+fn boot_id() -> Result<Vec<u8>> {
+    let mut id = [0; 64];
+    let length = File::open("/proc/sys/kernel/random/boot_id")
+        .and_then(|mut file| file.read(&mut id))
+        .context("cannot tell the kernel's boot id")?;
+    Ok(id[..length].to_vec())
 }
 
 /// The memory of one thread.
