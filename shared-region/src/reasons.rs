@@ -34,7 +34,7 @@ reasons! {
     DEVICE "device" "has a device open that keeps state";
     FILE_LOCK "file-lock" "holds a lock on a file of a kind that cannot be restored";
     LEASE "lease" "holds a lease on a file";
-    FASYNC "fasync" "asked for signals on input and output (O_ASYNC)";
+    FASYNC "fasync" "asked for signals on input and output (O_ASYNC) in a way that cannot be restored";
     DIRECT_IO "direct-io" "has direct input or output under way";
     WATCHED_FILE "watched-file" "watches a file with epoll that it has closed";
     PIPE_PAGES "pipe-pages" "has data in a pipe that lies in memory of another object";
@@ -46,7 +46,7 @@ reasons! {
     OTHER_FILE_SYSTEM "other-file-system" "what was changed on it last is as its own recovery leaves it";
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
-    AIO "aio" "uses asynchronous input and output (io_setup)";
+    AIO "aio" "uses asynchronous input and output (io_setup) in a way that cannot be restored";
     IO_URING "io_uring" "uses io_uring";
     PERF "perf" "has performance counters open";
     BPF "bpf" "uses BPF";
@@ -59,7 +59,7 @@ reasons! {
 
     NS_USER "user-namespace" "is in a user namespace";
     NS_PID "pid-namespace" "is in a pid namespace";
-    NS_MOUNT "mount-namespace" "is in a mount namespace of its own";
+    NS_MOUNT "mount-namespace" "is in a mount namespace that cannot be made anew";
     NS_NET "net-namespace" "is in a network namespace";
     NS_UTS "uts-namespace" "is in a UTS namespace";
     NS_IPC "ipc-namespace" "is in an IPC namespace";

@@ -124,6 +124,12 @@ impl Kind {
     pub const NetfilterRules: Self = Self(47);
     /// [`crate::context::Network6`]; owner 0. Follows [`Self::Network`].
     pub const Network6: Self = Self(48);
+    /// [`crate::context::MountNamespace`]; owner is the id of the namespace.
+    pub const MountNamespace: Self = Self(49);
+    /// [`crate::context::InMountNamespace`]; owner is the tgid or the open-file id.
+    pub const InMountNamespace: Self = Self(50);
+    /// [`crate::context::AioContext`]; owner is the mm id.
+    pub const AioContext: Self = Self(51);
 }
 
 /// Head of the stream, at the start of the area.

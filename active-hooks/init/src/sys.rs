@@ -275,19 +275,59 @@ pub fn unblock_all_signals() {
     }
 }
 
-/// Starts a copy of this process that runs `work` and ends. This process must have one thread.
-pub fn in_background(work: impl FnOnce()) -> io::Result<()> {
+/// Starts a copy of this process that runs `work` and ends. This process must have one thread. Returns its id.
+pub fn in_child(work: impl FnOnce()) -> io::Result<Tid> {
     // SAFETY: with one thread no lock is held by anybody else, so the child may go on with this process's state; it
     // ends without returning into the caller.
     unsafe {
         match libc::fork() {
             0 => {
-                work();
-                libc::_exit(0)
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                libc::_exit(done.is_err().into())
             }
-            pid => check(pid.into()).map(drop),
+            pid => check(pid.into()).map(|pid| pid as Tid),
         }
     }
+}
+
+/// Gives this process, which must have one thread, a copy of its mounts.
+///
+/// # Errors
+/// As `unshare`.
+pub fn new_mount_namespace() -> io::Result<()> {
+    // SAFETY: takes a number; descriptors stay as they are.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
+}
+
+/// Waits for signals until one ends this process.
+pub fn pause() -> ! {
+    loop {
+        // SAFETY: takes nothing.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Sets and clears attributes of a mount (`MOUNT_ATTR_*`), and how it takes part in what becomes of others (`MS_SHARED`,
+/// `MS_SLAVE`, `MS_PRIVATE`, 0 for no change).
+///
+/// # Errors
+/// As `mount_setattr`.
+pub fn mount_setattr(mount: std::os::fd::BorrowedFd<'_>, set: u64, clear: u64, propagation: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // struct mount_attr (include/uapi/linux/mount.h); the last is a descriptor that is not used.
+    let attributes = [set, clear, propagation, 0];
+    // SAFETY: (1) the path is a live empty string; (2) the kernel reads as many bytes of the live array as it is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    check(result).map(drop)
 }
 
 /// Sleeps until a child has something to tell, or this time is over. See [`block_child_signal`].

@@ -46,6 +46,8 @@ pub enum Way {
     WaitMs(usize),
     /// Waits with a time-out that this argument points to, null for none: EINTR once it sleeps.
     WaitPointer(usize),
+    /// Waits for events of asynchronous input and output: nothing is taken while it sleeps, if one is enough.
+    AioEvents,
     /// Receives from a socket, with MSG_* in this argument.
     Receive(usize),
     /// `recvmsg`, the same.
@@ -161,6 +163,7 @@ const SPECIAL: &[(u32, &str, Way)] = &[
     (202, "futex", Way::Futex),
     (219, "restart_syscall", Way::RestartBlock),
     (220, "semtimedop", Way::SysvIpc(Some(3))),
+    (208, "io_getevents", Way::AioEvents),
     (230, "clock_nanosleep", Way::ClockSleep),
     (231, "exit_group", Way::Exit),
     (232, "epoll_wait", Way::WaitMs(3)),

@@ -39,6 +39,8 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     pub now: Now,
     /// The namespaces of the first process.
     pub namespaces: Namespaces,
+    /// Other mount namespaces, of processes that are to be recorded.
+    pub mount_namespaces: HashSet<Kva>,
     /// Offsets of open files that an interrupted call has moved, by address of `struct file`.
     pub positions: HashMap<Kva, u64>,
     /// Sockets that interrupted calls hold locked, with nothing unfinished.
@@ -82,6 +84,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             xstate: XstateTable::new(kernel, input),
             now,
             namespaces,
+            mount_namespaces: HashSet::new(),
             positions: HashMap::new(),
             locked: HashSet::new(),
             sockets: HashSet::new(),

@@ -42,6 +42,8 @@ crate::mirrors! {
         mnt_id: Field,
         // A list up to Linux 6.8 (2eea9ce4310d), then a tree.
         mnt_list: Field = "mnt_list",
+        mnt_group_id: Field,
+        mnt_master: Field,
         mnt_node: Option<Field> = "mnt_node",
     }
 
@@ -61,8 +63,10 @@ pub struct Path {
     pub bytes: Vec<u8>,
     /// No name leads to the file by this path any more.
     pub deleted: bool,
-    /// The path does not begin at the root of the first process's mount namespace: the object has no name in it.
+    /// The path does not begin at the root of a mount namespace that is kept: the object has no name in one.
     pub detached: bool,
+    /// The mount namespace that the path belongs to, if that is not the first process's but is kept.
+    pub namespace: Option<Kva>,
     /// The dentry.
     pub dentry: Kva,
     /// How many of the last names belong to the mount the file lies on.
@@ -95,7 +99,7 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
     let mut mount = vfsmount.back(u64::from(layouts.mount.mnt.offset));
     let mut names: Vec<Vec<u8>> = Vec::new();
     let (mut steps, mut depth) = (0usize, None);
-    let detached = loop {
+    let namespace = loop {
         steps = steps.saturating_add(1);
         if steps > MAX_DEPTH {
             return Err(Refusal::new(reasons::UNREADABLE, "a path without end"));
@@ -104,7 +108,7 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
             depth.get_or_insert(names.len());
             let parent = mem.ptr(mount, layouts.mount.mnt_parent)?;
             if parent == mount {
-                break mem.ptr(mount, layouts.mount.mnt_ns)? != context.namespaces.mount;
+                break mem.ptr(mount, layouts.mount.mnt_ns)?;
             }
             dentry = mem.ptr(mount, layouts.mount.mnt_mountpoint)?;
             mount = parent;
@@ -113,7 +117,7 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
         let parent = mem.ptr(dentry, layouts.dentry.d_parent)?;
         names.push(name(context, dentry)?);
         if parent == dentry {
-            break true;
+            break Kva::NULL;
         }
         dentry = parent;
     };
@@ -128,13 +132,33 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
     // `d_unlinked`: out of the hash, and not the root of a file system.
     let unhashed = mem.ptr(first, layouts.dentry.pprev)?.is_null();
     let deleted = unhashed && mem.ptr(first, layouts.dentry.d_parent)? != first;
+    let kept = Some(namespace).filter(|namespace| context.mount_namespaces.contains(namespace));
     Ok(Path {
         bytes,
         deleted,
-        detached,
+        detached: kept.is_none() && namespace != context.namespaces.mount,
+        namespace: kept,
         dentry: first,
         depth: depth.unwrap_or(0),
     })
+}
+
+/// The same object's path in the first process's mount namespace; `None` if its file system is not mounted there.
+///
+/// # Errors
+/// The names are torn.
+pub fn in_first<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, path: &Path) -> Result<Option<Path>> {
+    if path.namespace.is_none() {
+        return Ok(Some(path.clone()));
+    }
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let inode = mem.ptr(path.dentry, layouts.dentry.d_inode)?;
+    let Some(vfsmount) = mounts::of_whole(context, mem.ptr(inode, layouts.inode.i_sb)?) else {
+        return Ok(None);
+    };
+    let found = of(context, vfsmount, path.dentry)?;
+    Ok(Some(found).filter(|found| !found.detached))
 }
 
 /// A path of an inode of a file system that is mounted in the first process's namespace as a whole; `None` if no name of it

@@ -37,6 +37,10 @@ pub fn write<M: PhysMem + ?Sized>(
     writer: &mut Writer<'_>,
     path: &Path,
 ) -> Result<()> {
+    // What is on a file system of a mount namespace's own is recorded with that.
+    let Some(path) = dentry::in_first(context, path)? else {
+        return Ok(());
+    };
     from(context, writer, path.dentry, &path.bytes, path.depth)
 }
 
@@ -49,6 +53,9 @@ pub fn write_above<M: PhysMem + ?Sized>(
     writer: &mut Writer<'_>,
     path: &Path,
 ) -> Result<()> {
+    let Some(path) = dentry::in_first(context, path)? else {
+        return Ok(());
+    };
     let Some(depth) = path.depth.checked_sub(1) else {
         return Ok(());
     };

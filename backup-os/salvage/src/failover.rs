@@ -13,6 +13,7 @@ use crate::evidence;
 use crate::kernel::Kernel;
 use crate::machine;
 use crate::memory::PhysMem;
+use crate::mount_namespaces;
 use crate::mounts;
 use crate::mqueue;
 use crate::namespaces::Namespaces;
@@ -129,6 +130,9 @@ pub fn run<M: PhysMem + ?Sized>(
     write_netfilter(&context, &mut writer);
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
+    for entry in chosen() {
+        mount_namespaces::expect(&mut context, entry.leader);
+    }
     for entry in chosen() {
         let left = process::left_by_calls(&context, entry);
         context.positions.extend(left.moved);

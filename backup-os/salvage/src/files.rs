@@ -11,6 +11,7 @@ use crate::inodes;
 use crate::inotify;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::mount_namespaces;
 use crate::mqueue;
 use crate::pipes;
 use crate::pseudo_files;
@@ -190,23 +191,35 @@ fn open_file<M: PhysMem + ?Sized>(
     let inode = mem.ptr(file, layout.f_inode)?;
     let path = dentry::of_file(context, file)?;
     let flags = mem.uint(file, layout.f_flags)?;
+    let what = classify(context, table, file, inode, &path)?;
+    let owner = owner(context, file)?;
+    let is_socket = matches!(what, OpenFileKind::Socket { .. });
     // Whoever has a lease is told by a signal, too.
     if flags & FASYNC != 0 && !file_locks::has_lease(context, file)? {
-        return Err(Refusal::new(reasons::FASYNC, ""));
+        let (_, _, signal) = owner;
+        if !is_socket || signal != 0 {
+            return Err(Refusal::new(
+                reasons::FASYNC,
+                if is_socket { "by a signal of its own" } else { "" },
+            ));
+        }
     }
-    let what = classify(context, table, file, inode, &path)?;
+    let dropped = if is_socket { KERNEL_FLAGS } else { KERNEL_FLAGS | FASYNC };
     let position = match context.positions.get(&file) {
         Some(&moved) => moved,
         None => mem.uint(file, layout.f_pos)?,
     };
     let record = OpenFile {
-        flags: (flags & !(KERNEL_FLAGS | FASYNC)) as u32,
+        flags: (flags & !dropped) as u32,
         position,
-        owner: owner(context, file)?,
+        owner,
         path: path.bytes.clone(),
         what,
     };
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
+    if let Some(namespace) = path.namespace {
+        mount_namespaces::write_membership(writer, file.0, namespace)?;
+    }
     match record.what {
         OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
         OpenFileKind::Inotify { ref watches, .. } => {

@@ -6,7 +6,7 @@
 use crate::addr::{Kva, Pfn};
 use crate::containers::list::List;
 use crate::context::Context;
-use crate::dentry::Path;
+use crate::dentry::{self, Path};
 use crate::directories;
 use crate::ext4;
 use crate::memory::PhysMem;
@@ -260,10 +260,14 @@ pub fn write_as<M: PhysMem + ?Sized>(
     if is_anonymous_shmem(context, inode)? {
         return write_shared_memory(context, writer, retained, inode, path);
     }
-    if path.detached {
-        let path = alloc::string::String::from_utf8_lossy(&path.bytes).into_owned();
-        return Err(Refusal::new(reasons::HIDDEN_PATH, path));
-    }
+    let hidden = || {
+        Refusal::new(
+            reasons::HIDDEN_PATH,
+            alloc::string::String::from_utf8_lossy(&path.bytes),
+        )
+    };
+    let in_first = dentry::in_first(context, path)?.filter(|path| !path.detached);
+    let path = &in_first.ok_or_else(hidden)?;
     if !context.first(Kind::Inode, inode.0) {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! Gathers the mirrors of the kernel's subsystems; each stands in its subsystem's file.
 
+use crate::aio::{Kioctx, KioctxCpu, KioctxTable};
 use crate::clock::{ClockSource, TimeNamespace, TimekeeperClocks, TkReadBase};
 use crate::cpus::{PcpuHot, Tss};
 use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, LsmBlobSizes};
@@ -24,7 +25,8 @@ use crate::jbd2::{
 use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::launch::LinuxBinprm;
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
-use crate::mm::{AnonVmaName, KioctxTable, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
+use crate::mm::{AnonVmaName, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
+use crate::mount_namespaces::{ProcFsInfo, ShmemSbInfo, SymbolicLink};
 use crate::mqueue::{ExtWaitQueue, MqueueInodeInfo, PosixMsgTreeNode, QueuesOfNamespace};
 use crate::namespaces::Nsproxy;
 use crate::netfilter::{IpCtTcpState, NfConn, NfConntrackTupleHash};
@@ -163,6 +165,10 @@ crate::mirror_set! {
         mmu_notifiers: Option<MmuNotifiers>,
         /// `struct kioctx_table`.
         kioctx_table: Option<KioctxTable>,
+        /// `struct kioctx`.
+        kioctx: Option<Kioctx>,
+        /// `struct kioctx_cpu`.
+        kioctx_cpu: Option<KioctxCpu>,
         /// `struct dentry`.
         dentry: Dentry,
         /// `struct dentry`, the names below one.
@@ -171,6 +177,12 @@ crate::mirror_set! {
         mount: MountLayout,
         /// `struct mnt_namespace`.
         mnt_namespace: MntNamespace,
+        /// `struct shmem_sb_info`.
+        shmem_sb_info: Option<ShmemSbInfo>,
+        /// `struct proc_fs_info`.
+        proc_fs_info: Option<ProcFsInfo>,
+        /// `struct inode`, of a symbolic link.
+        symbolic_link: SymbolicLink,
         /// `struct inode`.
         inode: InodeLayout,
         /// `struct address_space`.

@@ -29,11 +29,11 @@
 //! | [`cpus`], [`registers`], [`fpu`] | what CPUs left; general and extended registers |
 //! | [`interrupted`], [`calls`], [`user_memory`] | how a thread goes on that was in a system call |
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
-//! | [`mm`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
+//! | [`mm`], [`aio`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
 //! | [`names`], [`ext4_table`], [`ext4_attributes`] | names and attributes where a journal cannot be completed |
-//! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`] | their names |
+//! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`], [`mount_namespaces`] | their names |
 //! | [`evidence`] | why the kernel died |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -51,6 +51,7 @@ extern crate self as salvage;
 pub use btf;
 
 pub mod addr;
+pub mod aio;
 pub mod calls;
 pub mod clock;
 pub mod containers;
@@ -91,6 +92,7 @@ pub mod memory;
 pub mod mirror;
 pub mod mm;
 pub mod modules;
+pub mod mount_namespaces;
 pub mod mounts;
 pub mod mqueue;
 pub mod names;

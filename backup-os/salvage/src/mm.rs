@@ -1,6 +1,7 @@
 //! Address spaces and their mappings (`include/linux/mm_types.h`, `mm/mmap.c`).
 
 use crate::addr::Kva;
+use crate::aio::{self, Ring};
 use crate::context::Context;
 use crate::dentry;
 use crate::memory::PhysMem;
@@ -29,6 +30,8 @@ const HAS_MDWE: u64 = 1 << 28;
 const HAS_UPROBES: u64 = 1 << 19;
 /// `AT_NULL`.
 const AT_NULL: u64 = 0;
+/// `PROT_READ` and `PROT_WRITE`.
+const READ_AND_WRITE: u32 = 3;
 
 crate::mirrors! {
     /// An address space.
@@ -102,13 +105,6 @@ crate::mirrors! {
     pub struct MmuNotifiers = "mmu_notifier_subscriptions" {
         first: Field = "list.first",
     }
-
-    /// Contexts of asynchronous input and output.
-    #[allow(missing_docs)]
-    pub struct KioctxTable = "kioctx_table" {
-        nr: Field,
-        table: Field,
-    }
 }
 
 /// A mapping and what only this kernel knows about it.
@@ -133,6 +129,8 @@ pub struct Space {
     pub tables: PageTables,
     /// Its mappings.
     pub areas: Vec<Area>,
+    /// Contexts of asynchronous input and output, whose rings are not among the mappings.
+    pub rings: Vec<Ring>,
     /// The executable's inode.
     pub exe_inode: Kva,
     /// The vDSO's code in the kernel; null if the process has none.
@@ -151,7 +149,7 @@ impl Space {
         for area in &self.areas {
             writer.push(Kind::Mapping, 1, flags::MUST_UNDERSTAND, id, &area.mapping)?;
         }
-        Ok(())
+        self.rings.iter().try_for_each(|ring| ring.write(writer, id))
     }
 }
 
@@ -173,8 +171,10 @@ pub fn tables<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Res
 /// # Errors
 /// It uses what cannot be restored, or cannot be read.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<Space> {
+    let rings = aio::read(context, mm)?;
     Ok(Space {
-        areas: areas(context, mm)?,
+        areas: areas(context, mm, &rings)?,
+        rings,
         ..read_but_areas(context, mm)?
     })
 }
@@ -248,6 +248,7 @@ pub fn read_but_areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva
         },
         tables: tables(context, mm)?,
         areas: Vec::new(),
+        rings: Vec::new(),
         exe_inode,
         vdso_code,
         coredump_filter: ((flags >> DUMP_FILTER_SHIFT) & DUMP_FILTER_MASK) as u32,
@@ -282,16 +283,6 @@ fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva, flags: u64)
             return Err(Refusal::new(reasons::MEMORY_WATCHED, ""));
         }
     }
-    let table = Kva(set(layout.ioctx_table)?);
-    if let Some(ioctx) = kernel.types.layouts.kioctx_table.as_ref().filter(|_| !table.is_null()) {
-        let slots = mem.uint(table, ioctx.nr)?.min(1 << 20);
-        for i in 0..slots {
-            let slot = table.offset(u64::from(ioctx.table.offset)).offset(i.wrapping_mul(8));
-            if !mem.pointer(slot)?.is_null() {
-                return Err(Refusal::new(reasons::AIO, ""));
-            }
-        }
-    }
     Ok(())
 }
 
@@ -324,7 +315,7 @@ fn auxv<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<Ve
 }
 
 /// The mappings, ascending.
-fn areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<Vec<Area>> {
+fn areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva, rings: &[Ring]) -> Result<Vec<Area>> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
     let tree = mm.offset(u64::from(layouts.mm.mm_mt.offset));
@@ -341,11 +332,39 @@ fn areas<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mm: Kva) -> Result<V
                 alloc::format!("{start:#x}-{end:#x}"),
             ));
         }
+        if is_ring(context, at, (start, end), rings)? {
+            continue;
+        }
         let area = area(context, at, start, end)
             .map_err(|refusal| refusal.of(|| alloc::format!("mapping {start:#x}-{end:#x}")))?;
         areas.push(area);
     }
     Ok(areas)
+}
+
+/// Whether a mapping is the ring of a context of asynchronous input and output.
+fn is_ring<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    at: Kva,
+    (start, end): (u64, u64),
+    rings: &[Ring],
+) -> Result<bool> {
+    let layout = &context.kernel.types.layouts.vma;
+    let mem = &context.kernel.mem;
+    if context.symbol(mem.ptr(at, layout.vm_ops)?).as_deref() != Some(aio::RING) {
+        return Ok(false);
+    }
+    let whole =
+        |ring: &Ring| (ring.record.address, ring.record.address.wrapping_add(ring.record.bytes)) == (start, end);
+    let usual = vm::prot(mem.uint(at, layout.vm_flags)?) == READ_AND_WRITE;
+    match rings.iter().any(whole) && usual {
+        true => Ok(true),
+        // A part of one, or that of the parent.
+        false => Err(Refusal::new(
+            reasons::AIO,
+            alloc::format!("a ring at {start:#x} without its context"),
+        )),
+    }
 }
 
 /// One mapping.

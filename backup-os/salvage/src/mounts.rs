@@ -14,7 +14,7 @@ const MAX_MOUNTS: u64 = 1 << 20;
 /// Longest name of a device or file system type.
 const MAX_NAME: usize = 4096;
 /// `MNT_*` flags that have an `MS_*` counterpart (`include/linux/mount.h`, `include/uapi/linux/mount.h`).
-const FLAGS: [(u64, u64); 7] = [
+const FLAGS: [(u64, u64); 8] = [
     (0x01, 2),       // nosuid
     (0x02, 4),       // nodev
     (0x04, 8),       // noexec
@@ -22,13 +22,14 @@ const FLAGS: [(u64, u64); 7] = [
     (0x10, 2048),    // nodiratime
     (0x20, 1 << 21), // relatime
     (0x40, 1),       // read-only
+    (0x80, 256),     // nosymfollow
 ];
 /// `SB_*` flags that equal their `MS_*` counterparts: read-only, synchronous, mandatory locks, dirsync, lazytime.
 const SUPERBLOCK_FLAGS: u64 = 1 | 16 | 64 | 128 | 1 << 25;
 
 /// All mounts; those that cannot be read are left out.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Mount> {
-    all(context)
+    all(context, context.namespaces.mount)
         .into_iter()
         .filter_map(|at| mount(context, at).ok())
         .collect()
@@ -42,14 +43,16 @@ pub fn of_whole<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: K
         let root = mem.ptr(*at, layouts.mount.mnt_root)?;
         Ok(mem.ptr(*at, layouts.mount.mnt_sb)? == superblock && mem.ptr(root, layouts.dentry.d_parent)? == root)
     };
-    let found = all(context).into_iter().find(|at| is_whole(at) == Ok(true))?;
+    let found = all(context, context.namespaces.mount)
+        .into_iter()
+        .find(|at| is_whole(at) == Ok(true))?;
     Some(found.offset(u64::from(layouts.mount.mnt.offset)))
 }
 
-fn all<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<Kva> {
+/// The mounts of a namespace (`struct mount`), as far as its list is whole.
+pub fn all<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, namespace: Kva) -> Vec<Kva> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
-    let namespace = context.namespaces.mount;
     if namespace.is_null() {
         return Vec::new();
     }
@@ -83,13 +86,6 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
     let root = mem.ptr(at, layout.mnt_root)?;
     let vfsmount = at.offset(u64::from(layout.mnt.offset));
     let parent = mem.ptr(at, layout.mnt_parent)?;
-    let flags = mem.uint(at, layout.mnt_flags)?;
-    let mut ms = mem.uint(superblock, layouts.super_block.s_flags)? & SUPERBLOCK_FLAGS;
-    for (mnt, flag) in FLAGS {
-        if flags & mnt != 0 {
-            ms |= flag;
-        }
-    }
     Ok(Mount {
         id: mem.uint(at, layout.mnt_id)? as u32,
         parent: mem.uint(parent, layout.mnt_id)? as u32,
@@ -97,7 +93,7 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
         fstype: crate::inodes::fs_type(context, superblock)?,
         root: within(context, root)?,
         mountpoint: dentry::of(context, vfsmount, root)?.bytes,
-        flags: ms,
+        flags: flags(context, at)? | flags_of_file_system(context, superblock)?,
         device: mem.uint(superblock, layouts.super_block.s_dev)?,
         options: match ext4::is_ext4(context, superblock)? {
             true => ext4::data_options(context, superblock)?.into(),
@@ -106,8 +102,33 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
     })
 }
 
+/// MS_* flags of a mount.
+///
+/// # Errors
+/// It cannot be read.
+pub fn flags<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mount: Kva) -> Result<u64> {
+    let flags = context
+        .kernel
+        .mem
+        .uint(mount, context.kernel.types.layouts.mount.mnt_flags)?;
+    let set = FLAGS.iter().filter(|(mnt, _)| flags & mnt != 0);
+    Ok(set.fold(0, |all, (_, flag)| all | flag))
+}
+
+/// MS_* flags of a file system.
+///
+/// # Errors
+/// It cannot be read.
+pub fn flags_of_file_system<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<u64> {
+    let layouts = &context.kernel.types.layouts;
+    Ok(context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & SUPERBLOCK_FLAGS)
+}
+
 /// The path of a dentry within its file system.
-fn within<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// The names are torn.
+pub fn within<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) -> Result<Vec<u8>> {
     let layout = &context.kernel.types.layouts.dentry;
     let mut names = Vec::new();
     let mut at = dentry;

@@ -1,4 +1,5 @@
-//! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process; any other is refused.
+//! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for the mounts
+//! ([`crate::mount_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::kernel::Kernel;
@@ -71,17 +72,16 @@ impl Namespaces {
         })
     }
 
-    /// Refuses a task in another namespace than the first process.
+    /// Refuses a task in another namespace than the first process, but for its mounts.
     ///
     /// # Errors
     /// The namespace, or the task cannot be read.
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 8] = [
+        let pairs: [(Kva, Kva, Reason); 7] = [
             (self.uts, own.uts, reasons::NS_UTS),
             (self.ipc, own.ipc, reasons::NS_IPC),
-            (self.mount, own.mount, reasons::NS_MOUNT),
             (self.pid, own.pid, reasons::NS_PID),
             (self.net, own.net, reasons::NS_NET),
             (self.time, own.time, reasons::NS_TIME),

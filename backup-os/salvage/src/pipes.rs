@@ -2,7 +2,7 @@
 
 use crate::addr::Kva;
 use crate::context::Context;
-use crate::dentry::Path;
+use crate::dentry::{self, Path};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
@@ -88,6 +88,7 @@ pub fn write<M: PhysMem + ?Sized>(
     if !context.first(Kind::Pipe, inode.0) {
         return Ok(());
     }
+    let path = dentry::in_first(context, path)?.filter(|path| !path.detached && !path.deleted);
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.pipe;
     let mem = &context.kernel.mem;
@@ -123,11 +124,7 @@ pub fn write<M: PhysMem + ?Sized>(
         data.extend_from_slice(&bytes);
     }
     let record = Pipe {
-        path: if path.detached || path.deleted {
-            Vec::new()
-        } else {
-            path.bytes.clone()
-        },
+        path: path.map_or_else(Vec::new, |path| path.bytes),
         capacity: (field(layout.max_usage)?.saturating_mul(crate::addr::PAGE_SIZE)).min(u64::from(u32::MAX)) as u32,
         packets: if packets { lengths } else { Vec::new() },
         readers: field(layout.readers)? as u32,

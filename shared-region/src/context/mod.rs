@@ -5,6 +5,7 @@
 //! a trailing NUL, as seen from the root of the mount namespace. Times are nanoseconds. All enums and structures are
 //! append-only within a record version.
 
+mod aio;
 mod files;
 mod journal;
 mod keyring;
@@ -12,6 +13,7 @@ mod machine;
 mod memory;
 mod mqueue;
 mod names;
+mod namespaces;
 mod netfilter;
 mod network;
 mod outcome;
@@ -21,6 +23,7 @@ mod sysv_ipc;
 mod terminals;
 mod thread;
 
+pub use aio::*;
 pub use files::*;
 pub use journal::*;
 pub use keyring::*;
@@ -28,6 +31,7 @@ pub use machine::*;
 pub use memory::*;
 pub use mqueue::*;
 pub use names::*;
+pub use namespaces::*;
 pub use netfilter::*;
 pub use network::*;
 pub use outcome::*;

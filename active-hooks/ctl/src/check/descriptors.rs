@@ -59,11 +59,12 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
         let Ok(target) = process.root.link(&link) else { continue };
         let info = Info::parse(&process.read(&format!("fdinfo/{name}")).unwrap_or_default());
         let object = format!("fd {name}");
-        findings.extend(match target.starts_with("socket:[") {
+        let is_socket = target.starts_with("socket:[");
+        findings.extend(match is_socket {
             true => super::sockets::check(process, name, &target),
             false => kind(process, mounts, &object, &link, &target, &info),
         });
-        findings.extend(common(&object, &info));
+        findings.extend(common(&object, is_socket, &info));
         for watched in info.watched.iter().filter(|fd| !names.contains(&fd.to_string())) {
             findings.push(Finding::refused(
                 &object,
@@ -76,10 +77,10 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
 }
 
 /// What any file may have.
-fn common(object: &str, info: &Info) -> Vec<Finding> {
+fn common(object: &str, is_socket: bool, info: &Info) -> Vec<Finding> {
     let mut findings = Vec::new();
     // Whoever has a lease is told by a signal, too.
-    if info.flags & O_ASYNC != 0 && !info.locks.iter().any(|lock| lock.contains(" LEASE ")) {
+    if info.flags & O_ASYNC != 0 && !is_socket && !info.locks.iter().any(|lock| lock.contains(" LEASE ")) {
         findings.push(Finding::refused(object, reasons::FASYNC, ""));
     }
     // `1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF`

@@ -3,7 +3,7 @@
 use super::{Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// File systems whose files are found again on disk.
 const DISK: [&str; 7] = ["ext4", "ext3", "ext2", "xfs", "btrfs", "squashfs", "iso9660"];
@@ -35,6 +35,48 @@ const ABOUT_PROCESSES: [&str; 17] = [
 ];
 /// `O_ACCMODE` (include/uapi/asm-generic/fcntl.h); nothing of it is set in a file that is only read.
 const O_ACCMODE: u32 = 3;
+/// File systems that a mount namespace can have for itself.
+const OWN: [&str; 2] = ["tmpfs", "proc"];
+
+/// A mount, from a line of `mountinfo` (proc(5)): `id parent major:minor root mountpoint options [tags] - type source options`.
+struct Line<'t> {
+    id: u32,
+    device: &'t str,
+    point: &'t str,
+    kind: &'t str,
+}
+
+fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    text.lines().filter_map(|line| {
+        let (front, back) = line.split_once(" - ")?;
+        let mut front = front.split(' ');
+        Some(Line {
+            id: front.next()?.parse().ok()?,
+            device: front.nth(1)?,
+            point: front.nth(1)?,
+            kind: back.split(' ').next()?,
+        })
+    })
+}
+
+/// Looks at a mount namespace that is not the one of process 1: it is made anew from that one's mounts.
+pub fn namespace(process: &Process<'_>, findings: &mut Vec<Finding>) {
+    let init = Process { pid: 1, ..*process };
+    let (Ok(own), Ok(of_init)) = (process.read("mountinfo"), init.read("mountinfo")) else {
+        findings.push(Finding::refused(
+            "process",
+            reasons::NS_MOUNT,
+            "its mounts cannot be read",
+        ));
+        return;
+    };
+    let known: HashSet<&str> = lines(&of_init).map(|line| line.device).collect();
+    let foreign = lines(&own).filter(|line| !known.contains(line.device) && !OWN.contains(&line.kind));
+    findings.extend(foreign.map(|line| {
+        let detail = format!("{} on {} is mounted nowhere else", line.kind, line.point);
+        Finding::refused("process", reasons::NS_MOUNT, detail)
+    }));
+}
 
 /// Types of file systems by mount id and by device number.
 pub struct Mounts {
@@ -43,36 +85,19 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads `mountinfo` (proc(5)): `id parent major:minor root mountpoint options [tags] - type source options`.
-    ///
-    /// A process shows those below its root directory. Files from outside of it are found again by the root directory of
-    /// process 1, if both have the same mounts.
+    /// Reads `mountinfo`. A process shows those below its root directory; files from outside of it, and from before it got
+    /// mounts of its own, are found again by those of process 1.
     pub fn read(process: &Process<'_>) -> Result<Self> {
-        let mounts_of = |process: &Process<'_>| process.root.link(&process.path("ns/mnt"));
+        let own = process.read("mountinfo").with_context(|| process.path("mountinfo"))?;
         let init = Process { pid: 1, ..*process };
-        let same = matches!((mounts_of(&init), mounts_of(process)), (Ok(init), Ok(own)) if init == own);
-        let of_init = if same { init.read("mountinfo").ok() } else { None };
-        let text = match of_init {
-            Some(text) => text,
-            None => process.read("mountinfo").with_context(|| process.path("mountinfo"))?,
-        };
+        let text = own + &init.read("mountinfo").unwrap_or_default();
         let mut mounts = Self {
             by_id: HashMap::new(),
             by_device: HashMap::new(),
         };
-        for line in text.lines() {
-            let Some((front, back)) = line.split_once(" - ") else {
-                continue;
-            };
-            let mut front = front.split(' ');
-            let (Some(id), Some(_), Some(device)) = (front.next(), front.next(), front.next()) else {
-                continue;
-            };
-            let (Ok(id), Some(kind)) = (id.parse(), back.split(' ').next()) else {
-                continue;
-            };
-            mounts.by_id.insert(id, kind.to_owned());
-            mounts.by_device.insert(device.to_owned(), kind.to_owned());
+        for line in lines(&text) {
+            mounts.by_id.insert(line.id, line.kind.to_owned());
+            mounts.by_device.insert(line.device.to_owned(), line.kind.to_owned());
         }
         Ok(mounts)
     }

@@ -1,6 +1,6 @@
 //! What the process is, apart from memory and files: ids, namespaces, tracer, restrictions, terminal.
 
-use super::{Finding, Process};
+use super::{mounts, Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
 
@@ -86,7 +86,7 @@ const NAMESPACES: [(&str, Reason); 10] = [
     ("uts", reasons::NS_UTS),
 ];
 
-/// Kept processes live in the namespaces of process 1.
+/// Kept processes live in the namespaces of process 1, but for mounts that can be made anew.
 fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
     let mut different: Vec<Reason> = Vec::new();
     for name in process.root.names(&process.path("ns")).unwrap_or_default() {
@@ -100,8 +100,12 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
         };
         let of_init = process.root.link(&format!("/proc/1/ns/{name}"));
         let own = process.root.link(&process.path(&format!("ns/{name}")));
-        if matches!((of_init, own), (Ok(init), Ok(own)) if init != own) && !different.contains(reason) {
-            different.push(*reason);
+        if matches!((of_init, own), (Ok(init), Ok(own)) if init != own) {
+            match *reason {
+                reasons::NS_MOUNT => mounts::namespace(process, findings),
+                reason if !different.contains(&reason) => different.push(reason),
+                _ => {}
+            }
         }
     }
     findings.extend(

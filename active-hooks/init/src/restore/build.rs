@@ -1,6 +1,7 @@
 //! Creates the processes in the order of the tree, each with its memory, descriptors and threads.
 
 use super::{
+    aio,
     arena::Arena,
     batch::Batch,
     clock::Elapsed,
@@ -83,6 +84,8 @@ pub struct Builder<'a> {
     terminals: BTreeMap<u32, High>,
     epolls: BTreeSet<Id>,
     keyrings: Keyrings,
+    /// `/dev/null`, at a number that processes inherit.
+    null: Option<High>,
 }
 
 /// Who calls clone.
@@ -128,6 +131,7 @@ impl<'a> Builder<'a> {
             terminals: BTreeMap::new(),
             epolls: BTreeSet::new(),
             keyrings: Keyrings::default(),
+            null: None,
         })
     }
 
@@ -143,6 +147,16 @@ impl<'a> Builder<'a> {
             let fd = rustix::fs::open(OsStr::from_bytes(&process.tty), flags, Mode::empty()).or_refuse(name)?;
             let high = High::raise(fd, self.objects.base())?;
             self.terminals.insert(process.tgid, high);
+        }
+        if self
+            .world
+            .spaces
+            .get(&process.mm)
+            .is_some_and(|space| !space.rings.is_empty())
+            && self.null.is_none()
+        {
+            let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            self.null = Some(High::raise(null.or_refuse(|| "/dev/null")?, self.objects.base())?);
         }
         if let Some(table) = self.world.tables.get(&process.files) {
             for &(fd, id, _) in &table.descriptors {
@@ -297,6 +311,8 @@ impl<'a> Builder<'a> {
         let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
         let arena = (self.arena.base(), self.arena.end());
         let mut batch = Batch::new(&mut self.arena, leader);
+        let namespaces = &self.objects.namespaces;
+        namespaces.enter(self.world, &mut batch, id, leader.tid())?;
         if rseq != 0 {
             let arguments = [rseq.into(), length.into(), RSEQ_UNREGISTER.into(), signature.into()];
             batch.call("rseq of the agent", libc::SYS_rseq, arguments)?;
@@ -361,6 +377,10 @@ impl<'a> Builder<'a> {
             let late = cow::every_page(space).filter(|page| !built.has.contains(&page.va));
             let runs = self.shares.runs(late);
             hand_over(self.host, id, built, space, &[&runs])?;
+        }
+        for ring in &space.rings {
+            let null = self.null.as_ref().map_or(u32::MAX, High::number);
+            aio::make(&mut self.arena, built.leader()?, ring, null)?;
         }
         for &(address, bytes) in &space.bytes {
             UserMemory::of(id)?.write(address, bytes)?;

@@ -2,10 +2,12 @@
 
 use super::{
     batch::{Arg, Batch, Expect},
+    build::Builder,
     objects::Objects,
     world::World,
-    Refusal, Restored,
+    OrRefuse, Refusal, Restored,
 };
+use rustix::fs::OFlags;
 use shared_region::context::{EpollWatch, FileTable, Id, OpenFileKind};
 use std::collections::BTreeSet;
 
@@ -88,6 +90,27 @@ pub fn drop_inherited(batch: &mut Batch<'_>, objects: &Objects) -> Restored<()> 
         libc::SYS_close_range,
         [objects.base().into(), u32::MAX.into(), 0u64.into()],
     )
+}
+
+/// Asks for signals on input and output of sockets, when nothing that the agent does can cause one.
+pub fn ask_for_signals(builder: &mut Builder<'_>) {
+    let asynchronous = OFlags::from_bits_retain(libc::O_ASYNC as u32);
+    let world = builder.world;
+    for (&id, file) in &world.files {
+        let flags = OFlags::from_bits_retain(file.flags);
+        let is_socket = matches!(file.what, OpenFileKind::Socket { .. });
+        let Some(fd) = builder
+            .objects
+            .descriptor(id)
+            .filter(|_| is_socket && flags.contains(asynchronous))
+        else {
+            continue;
+        };
+        let flags = flags & (OFlags::NONBLOCK | asynchronous);
+        if let Err(refusal) = rustix::fs::fcntl_setfl(fd, flags).or_refuse(|| "O_ASYNC") {
+            builder.refuse_holders(|holder, _| holder == id, &refusal);
+        }
+    }
 }
 
 const F_SETSIG: i32 = 10;

@@ -3,6 +3,7 @@
 use super::{
     high::High,
     host::Host,
+    mount_namespaces::is_same,
     world::{Content, World},
     OrRefuse, Refusal, Restored,
 };
@@ -81,6 +82,29 @@ impl Inodes {
             None => return Err(Refusal::new(format!("inode {id:#x}"), "it was not found")),
         };
         open(OsStr::from_bytes(&path), flags | OFlags::CLOEXEC, Mode::empty()).or_refuse(|| what)
+    }
+
+    /// As [`Self::open`], by a path that leads to the same file through other mounts. What has no name is opened as it is.
+    pub fn open_through(
+        &mut self,
+        world: &World,
+        host: &dyn Host,
+        base: u32,
+        id: Id,
+        flags: OFlags,
+        path: &[u8],
+    ) -> Restored<OwnedFd> {
+        self.locate(world, host, base, id)?;
+        let Some(Place::Named(named)) = self.places.get(&id) else {
+            return self.open(world, host, base, id, flags);
+        };
+        let name = || String::from_utf8_lossy(named).into_owned();
+        let fd = open(OsStr::from_bytes(path), flags | OFlags::CLOEXEC, Mode::empty()).or_refuse(name)?;
+        let wanted = rustix::fs::stat(OsStr::from_bytes(named)).or_refuse(name)?;
+        match is_same(&fstat(&fd).or_refuse(name)?, &wanted) {
+            true => Ok(fd),
+            false => Err(Refusal::new(name(), "another file has its name in its mount namespace")),
+        }
     }
 
     /// A descriptor to map an object by.

@@ -322,10 +322,11 @@ fn trimmed(auxv: &[u64]) -> &[u64] {
 
 /// Where the arena can go: a hole that no address space uses, and that this process does not use either.
 pub fn find_hole<'a>(spaces: impl Iterator<Item = &'a Space<'a>>, size: u64) -> Restored<u64> {
-    let mut taken: Vec<(u64, u64)> = spaces
-        .flat_map(|space| space.mappings.iter())
-        .map(|mapping| (mapping.start, mapping.end))
-        .collect();
+    let of_space = |space: &'a Space<'a>| {
+        let rings = space.rings.iter().map(|ring| (ring.address, ring.address + ring.bytes));
+        rings.chain(space.mappings.iter().map(|mapping| (mapping.start, mapping.end)))
+    };
+    let mut taken: Vec<(u64, u64)> = spaces.flat_map(of_space).collect();
     taken.extend(
         maps_of(std::process::id())?
             .into_iter()

@@ -9,6 +9,7 @@
 //! The order: [`world`] reads the records, [`objects`] opens what processes refer to, [`build`] creates the processes
 //! in the order that [`tree`] found, and each is filled in by the modules named after the kinds of state.
 
+pub mod aio;
 pub mod arena;
 pub mod attached;
 pub mod batch;
@@ -28,6 +29,7 @@ pub mod keyrings;
 pub mod library;
 pub mod memory;
 pub mod meter;
+pub mod mount_namespaces;
 pub mod mqueue;
 pub mod objects;
 pub mod pipes;
@@ -56,6 +58,7 @@ use self::{
     host::Host,
     inodes::Inodes,
     meter::Part,
+    mount_namespaces::MountNamespaces,
     objects::Objects,
     process::{Built, Finish},
     threads::ClockOffsets,
@@ -123,7 +126,9 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
-    let objects = Objects::new(base, Inodes::new(setting.rewritten.clone(), setting.held.clone()));
+    let namespaces = MountNamespaces::make(world, base)?;
+    let inodes = Inodes::new(setting.rewritten.clone(), setting.held.clone());
+    let objects = Objects::new(base, inodes, namespaces);
     let elapsed = Elapsed {
         then: world.machine.clock,
     };
@@ -166,6 +171,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         finish(&mut builder, setting, own);
         terminals::complete_all(&mut builder);
         finish_sockets(&mut builder);
+        descriptors::ask_for_signals(&mut builder);
     });
     builder.objects.inodes.seal(world)?;
     sysv_ipc::complete(world);

@@ -6,6 +6,7 @@ use super::{
     host::Host,
     inodes::Inodes,
     inotify::Inotifies,
+    mount_namespaces::MountNamespaces,
     mqueue::Queues,
     pipes::HeldPipe,
     process_files,
@@ -50,11 +51,13 @@ pub struct Objects {
     pub inotifies: Inotifies,
     /// Files and shared-memory objects.
     pub inodes: Inodes,
+    /// Through whose mounts files are opened.
+    pub namespaces: MountNamespaces,
 }
 
 impl Objects {
     /// Nothing opened yet; descriptors will be at `base` or above.
-    pub fn new(base: u32, inodes: Inodes) -> Self {
+    pub fn new(base: u32, inodes: Inodes, namespaces: MountNamespaces) -> Self {
         Self {
             base,
             files: BTreeMap::new(),
@@ -64,6 +67,7 @@ impl Objects {
             queues: Queues::default(),
             inotifies: Inotifies::default(),
             inodes,
+            namespaces,
         }
     }
 
@@ -75,6 +79,11 @@ impl Objects {
     /// Number of an open file's descriptor, if it was opened.
     pub fn number(&self, id: Id) -> Option<u32> {
         self.files.get(&id).map(High::number)
+    }
+
+    /// An open file's descriptor, if it was opened.
+    pub fn descriptor(&self, id: Id) -> Option<&High> {
+        self.files.get(&id)
     }
 
     /// Number of a descriptor by which an inode can be mapped.
@@ -105,20 +114,26 @@ impl Objects {
         id: Id,
         file: &OpenFile,
     ) -> Restored<OwnedFd> {
+        let through = self.namespaces.path(world, id, file)?;
         let flags = OFlags::from_bits_retain(file.flags).difference(OPEN_ONLY) | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let path = through.as_deref().unwrap_or(&file.path);
         match &file.what {
             OpenFileKind::Unsupported(kind) => {
                 Err(Refusal::new(path_text(file), format!("a {kind} cannot be restored")))
             }
             OpenFileKind::Regular { inode } => {
                 let flags = flags.difference(MADE_NAMELESS);
-                let fd = self.inodes.open(world, host, self.base, *inode, flags)?;
+                let inodes = &mut self.inodes;
+                let fd = match &through {
+                    Some(path) => inodes.open_through(world, host, self.base, *inode, flags, path)?,
+                    None => inodes.open(world, host, self.base, *inode, flags)?,
+                };
                 at_position(fd, file)
             }
-            OpenFileKind::Directory => at_position(open_path(file, flags | OFlags::DIRECTORY)?, file),
-            OpenFileKind::Device { rdev } | OpenFileKind::Console { rdev } => device(file, flags, *rdev),
-            OpenFileKind::Path => open_path(file, flags | OFlags::PATH),
-            OpenFileKind::Pseudo => at_position(pseudo(file, flags)?, file),
+            OpenFileKind::Directory => at_position(open_path(file, path, flags | OFlags::DIRECTORY)?, file),
+            OpenFileKind::Device { rdev } | OpenFileKind::Console { rdev } => device(file, path, flags, *rdev),
+            OpenFileKind::Path => open_path(file, path, flags | OFlags::PATH),
+            OpenFileKind::Pseudo => at_position(pseudo(file, path, flags)?, file),
             OpenFileKind::OfProcess { .. } => process_files::stand_in(),
             OpenFileKind::Pipe { inode } => self.pipe(world, *inode)?.end(file.flags),
             OpenFileKind::EventFd { count, semaphore } => event_fd(*count, *semaphore, flags),
@@ -159,8 +174,8 @@ fn path_text(file: &OpenFile) -> String {
     String::from_utf8_lossy(&file.path).into_owned()
 }
 
-fn open_path(file: &OpenFile, flags: OFlags) -> Restored<OwnedFd> {
-    open(OsStr::from_bytes(&file.path), flags, Mode::empty()).or_refuse(|| path_text(file))
+fn open_path(file: &OpenFile, path: &[u8], flags: OFlags) -> Restored<OwnedFd> {
+    open(OsStr::from_bytes(path), flags, Mode::empty()).or_refuse(|| path_text(file))
 }
 
 fn at_position(fd: OwnedFd, file: &OpenFile) -> Restored<OwnedFd> {
@@ -171,8 +186,8 @@ fn at_position(fd: OwnedFd, file: &OpenFile) -> Restored<OwnedFd> {
 }
 
 /// A device is opened by its name, which must still be that device.
-fn device(file: &OpenFile, flags: OFlags, rdev: u64) -> Restored<OwnedFd> {
-    let fd = open_path(file, flags)?;
+fn device(file: &OpenFile, path: &[u8], flags: OFlags, rdev: u64) -> Restored<OwnedFd> {
+    let fd = open_path(file, path, flags)?;
     let found = fstat(&fd).or_refuse(|| path_text(file))?.st_rdev;
     let wanted = rustix::fs::makedev((rdev >> 20) as u32, (rdev & 0xF_FFFF) as u32);
     if found != wanted {
@@ -185,8 +200,8 @@ fn device(file: &OpenFile, flags: OFlags, rdev: u64) -> Restored<OwnedFd> {
 const PSEUDO: [i64; 3] = [0x9FA0, 0x6265_6572, 0x6367_7270];
 
 /// A file that the kernel makes is opened by its name, where there must still be such a file system.
-fn pseudo(file: &OpenFile, flags: OFlags) -> Restored<OwnedFd> {
-    let fd = open_path(file, flags)?;
+fn pseudo(file: &OpenFile, path: &[u8], flags: OFlags) -> Restored<OwnedFd> {
+    let fd = open_path(file, path, flags)?;
     let found = fstatfs(&fd).or_refuse(|| path_text(file))?.f_type;
     if !PSEUDO.contains(&found) {
         return Err(Refusal::new(path_text(file), "it is on another file system now"));

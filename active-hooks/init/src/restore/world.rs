@@ -5,10 +5,10 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode,
-        InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Netfilter,
-        Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory,
-        SharedSegment, Summary, Thread,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
+        Id, InMountNamespace, Inode, InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount,
+        MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process,
+        PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -26,6 +26,8 @@ pub struct Space<'a> {
     pub mappings: Vec<Mapping>,
     /// Payloads of its `Frames` records.
     pub frames: Vec<&'a [u8]>,
+    /// Contexts of asynchronous input and output.
+    pub rings: Vec<AioContext>,
     /// What lies at addresses without being in frames.
     pub bytes: Vec<(u64, &'a [u8])>,
 }
@@ -87,6 +89,10 @@ pub struct World<'a> {
     pub machine: Machine,
     /// Its mounts.
     pub mounts: Vec<Mount>,
+    /// Mount namespaces beside the first process's.
+    pub mount_namespaces: BTreeMap<Id, MountNamespace>,
+    /// Which of them processes are in, and open files' paths lead through, by their ids.
+    pub in_namespace: BTreeMap<Id, Id>,
     /// Processes by id.
     pub processes: BTreeMap<u32, Member>,
     /// Address spaces.
@@ -202,6 +208,13 @@ impl<'a> World<'a> {
         match record.kind {
             Kind::Machine => self.machine = record.decode().map_err(text)?,
             Kind::Mount => self.mounts.push(record.decode().map_err(text)?),
+            Kind::MountNamespace => {
+                self.mount_namespaces.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::InMountNamespace => {
+                let InMountNamespace { namespace } = record.decode().map_err(text)?;
+                self.in_namespace.insert(owner, namespace);
+            }
             Kind::Process => self.member(owner).record = record.decode().map_err(text)?,
             Kind::Thread => {
                 let thread = record.decode().map_err(text)?;
@@ -211,6 +224,10 @@ impl<'a> World<'a> {
             Kind::Mapping => {
                 let mapping = record.decode().map_err(text)?;
                 self.spaces.entry(owner).or_default().mappings.push(mapping);
+            }
+            Kind::AioContext => {
+                let ring = record.decode().map_err(text)?;
+                self.spaces.entry(owner).or_default().rings.push(ring);
             }
             Kind::Frames => self.take_frames(owner, record.payload)?,
             Kind::FileTable => {

@@ -100,6 +100,7 @@ fn world(program: &Path) -> Restored<World<'static>> {
             bounds: bounds(),
             ..AddressSpace::default()
         },
+        rings: Vec::new(),
         mappings: vec![
             mapping(MEMORY, SIZE, Backing::Anonymous, 0, read | write),
             mapping(MEMORY + SIZE, SIZE, Backing::FilePrivate, PROGRAM, read | run),

@@ -306,7 +306,7 @@ impl Takeover {
             let warm = known.map(|(Saved { world, .. }, committed)| {
                 (world, warm_cache::Pages::of(world, &committed.devices, &inner.versions))
             });
-            crate::sys::in_background(|| {
+            crate::sys::in_child(|| {
                 if let Some((world, pages)) = &warm {
                     let alive = || phase(device, None, SuccessorPhase::Resumed, 0);
                     pages.put_in(world, device, &alive);

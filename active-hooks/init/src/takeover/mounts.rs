@@ -16,6 +16,10 @@ const CARRIED: [&[u8]; 4] = [b"proc", b"sysfs", b"devtmpfs", b"rootfs"];
 /// load a module for each, with processes waiting.
 const CONTROLS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"configfs", b"fusectl"];
 
+/// Where a service manager mounts what its services are given secretly. It writes there when it starts one, and cannot if
+/// something is mounted already.
+const CREDENTIALS: &str = "/run/credentials";
+
 /// Mounts them again, parents first. What cannot be mounted is told; whoever needs it is refused by its path.
 pub fn bring_back(world: &World<'_>) {
     let mut mounts: Vec<&Mount> = world.mounts.iter().collect();
@@ -31,7 +35,7 @@ pub fn bring_back(world: &World<'_>) {
         }
         let kind = record.fstype.as_slice();
         let by_others = CARRIED.contains(&kind) || CONTROLS.contains(&kind);
-        if by_others || at == Path::new("/") || is_mounted(at) {
+        if by_others || at == Path::new("/") || at.starts_with(CREDENTIALS) || is_mounted(at) {
             continue;
         }
         if let Err(error) = bring_back_one(record, at) {

@@ -160,6 +160,9 @@ impl HandOver {
                 log::error(format_args!("service {service} is stopped: {OVERRIDES}: {error}"));
             }
         }
+        if let Err(error) = keep_temporary_files(Path::new(OVERRIDES)) {
+            log::error(format_args!("temporary files are lost: {OVERRIDES}: {error}"));
+        }
         match self.pass() {
             Ok(number) => ["--switched-root", "--system", "--deserialize"]
                 .map(str::to_owned)
@@ -195,6 +198,15 @@ fn keep(overrides: &Path, service: &str) -> std::io::Result<()> {
     let folder = overrides.join(format!("{service}.d"));
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("orthros.conf"), "[Unit]\nIgnoreOnIsolate=yes\n")
+}
+
+/// What a start of the machine takes away (`systemd-tmpfiles --remove`, tmpfiles.d(5)) may be in use by processes for which it
+/// has not been started anew: `/tmp`, and what stands for it in services with `PrivateTmp=`.
+fn keep_temporary_files(overrides: &Path) -> std::io::Result<()> {
+    let folder = overrides.join("systemd-tmpfiles-setup.service.d");
+    fs::create_dir_all(&folder)?;
+    let setting = "[Service]\nExecStart=\nExecStart=systemd-tmpfiles --create --boot --exclude-prefix=/dev\n";
+    fs::write(folder.join("orthros.conf"), setting)
 }
 
 /// Whether a program is systemd, behind whatever link.

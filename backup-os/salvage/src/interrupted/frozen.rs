@@ -45,6 +45,7 @@ fn waits_for_ever(regs: &UserRegs) -> bool {
     match calls::way(regs.orig_ax as u32) {
         Way::WaitMs(timeout) => argument(timeout).is_some_and(|timeout| (timeout as i32) < 0),
         Way::WaitPointer(timeout) => argument(timeout) == Some(0),
+        Way::AioEvents => argument(4) == Some(0),
         _ => false,
     }
 }

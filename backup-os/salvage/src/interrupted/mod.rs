@@ -224,6 +224,8 @@ impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
             Way::Poll => self.poll(),
             Way::WaitMs(timeout) => self.wait((self.argument(timeout) as i32) < 0),
             Way::WaitPointer(timeout) => self.wait(self.argument(timeout) == 0),
+            Way::AioEvents if self.argument(1) as i64 > 1 => Err(self.refuse("")),
+            Way::AioEvents => self.wait(self.argument(4) == 0),
             Way::Close => self.close(),
             Way::Fork => self.fork(),
             Way::Exec => self.exec(),

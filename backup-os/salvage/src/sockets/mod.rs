@@ -133,6 +133,8 @@ crate::constants! {
         zapped: u32 = "SOCK_ZAPPED",
         /// Both directions are closed.
         done: u32 = "SOCK_DONE",
+        /// Signals are asked for, which the open file says as well.
+        fasync: u32 = "SOCK_FASYNC",
     }
 }
 
@@ -428,6 +430,7 @@ fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<(
         known.rcu_free,
         known.zapped,
         known.done,
+        known.fasync,
     ];
     let rest = kept.iter().fold(bits, |bits, &bit| bits & !(1 << (bit & 63)));
     if rest != 0 {

@@ -310,10 +310,9 @@ fn path<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<Op
     if dentry.is_null() {
         return Ok(None);
     }
-    let path = dentry::of(context, mount, dentry)?;
-    if path.detached {
-        return Err(refuse("AF_UNIX, with a file that has no name here"));
-    }
+    let path = dentry::in_first(context, &dentry::of(context, mount, dentry)?)?;
+    let path = path.filter(|path| !path.detached);
+    let path = path.ok_or_else(|| refuse("AF_UNIX, with a file that has no name here"))?;
     Ok(Some(path).filter(|path| !path.deleted))
 }
 

@@ -1,5 +1,6 @@
 //! The cells, one file for each resource.
 
+mod aio;
 mod clocks;
 mod event_files;
 mod file_locks;
@@ -14,6 +15,7 @@ mod limits;
 mod memory;
 mod memory_flags;
 mod merged_memory;
+mod mounts;
 mod mqueue;
 mod pipes;
 mod places;
@@ -33,7 +35,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 28] = [
+    let lists: [&'static [Cell]; 30] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -46,6 +48,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         process_tree::CELLS,
         limits::CELLS,
         restrictions::CELLS,
+        mounts::CELLS,
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,
@@ -56,6 +59,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         sockets::CELLS,
         unix_sockets::CELLS,
         event_files::CELLS,
+        aio::CELLS,
         terminals::CELLS,
         inotify::CELLS,
         mqueue::CELLS,

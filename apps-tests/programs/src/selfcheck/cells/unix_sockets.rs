@@ -1,7 +1,7 @@
 //! Sockets of AF_UNIX: connected, listening with connections that wait, datagrams, and what lies in their queues.
 
 use crate::cell::{join, same, Cell, Context};
-use crate::sys::{file, process, socket};
+use crate::sys::{file, process, signal, socket};
 use anyhow::{ensure, Context as _, Result};
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
@@ -30,6 +30,13 @@ pub const CELLS: &[Cell] = &[
         ],
         caught: None,
         run: pair,
+    },
+    Cell {
+        name: "unix-sockets/signals",
+        what: "a signal is asked for when something comes (O_ASYNC), with what came before unread: none of the failover, one for the next message",
+        covers: &["OpenFile.flags", "OpenFile.owner"],
+        caught: None,
+        run: signals,
     },
     Cell {
         name: "unix-sockets/packets",
@@ -171,6 +178,22 @@ fn pair(context: &mut Context) -> Result<()> {
     other.write_all(b" too")?;
     drop(other);
     same("data of the other", rest(&one)?, b"unread too".to_vec())
+}
+
+fn signals(context: &mut Context) -> Result<()> {
+    let (mut near, far) = UnixStream::pair()?;
+    file::fcntl(&far, libc::F_SETOWN, std::process::id().into())?;
+    file::fcntl(&far, libc::F_SETFL, libc::O_ASYNC.into())?;
+    signal::count(libc::SIGIO, 0, 0)?;
+    near.write_all(b"before")?;
+    same("signals before", signal::counted(libc::SIGIO), 1)?;
+    context.failover(|| file::fcntl(&far, libc::F_SETFL, 0).map(drop))?;
+    same("signals of the failover", signal::counted(libc::SIGIO), 1)?;
+    near.write_all(b" after")?;
+    same("signals after the next message", signal::counted(libc::SIGIO), 2)?;
+    let mut text = [0; 12];
+    (&far).read_exact(&mut text)?;
+    same("what came", &text[..], &b"before after"[..])
 }
 
 fn packets(context: &mut Context) -> Result<()> {

@@ -4,6 +4,7 @@
 //! [`registers`]. Calls go to the kernel directly where the C library keeps state of its own beside the kernel's
 //! (dispositions, thread ids, credentials of threads), because it is the kernel's state that has to survive.
 
+pub mod aio;
 pub mod clock;
 pub mod event;
 pub mod file;
@@ -11,6 +12,7 @@ pub mod inotify;
 pub mod keyring;
 pub mod lock;
 pub mod memory;
+pub mod mount;
 pub mod mqueue;
 pub mod process;
 pub mod registers;

@@ -1,0 +1,95 @@
+//! Mount namespaces of processes, as a service manager makes them for its services.
+
+use super::Id;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// A mount namespace other than that of the first process ([`crate::record::Kind::MountNamespace`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountNamespace {
+    /// Its mounts that can be seen from its root, each behind the one it lies on; the first is the root.
+    pub mounts: Vec<NamespaceMount>,
+}
+
+/// A mount of a [`MountNamespace`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceMount {
+    /// The mount it lies on, as an index; that of the root is not looked at.
+    pub parent: u32,
+    /// Where on that one: a path from the root of that mount.
+    pub mountpoint: Vec<u8>,
+    /// MS_* flags of the mount, without those of its file system.
+    pub flags: u64,
+    /// What is mounted elsewhere comes here as well (a slave).
+    pub follows: bool,
+    /// What is mounted here goes to others as well (shared).
+    pub leads: bool,
+    /// What is mounted.
+    pub what: Mounted,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mounted {
+    /// A file or directory that the first process's namespace has as well.
+    Shown {
+        /// Its path there.
+        path: Vec<u8>,
+        /// What it is.
+        node: FileNode,
+        /// Inode number, if its file system keeps those; else 0.
+        number: u64,
+    },
+    /// A file or directory of another mount of this namespace, before this one.
+    Part {
+        /// Index of that mount.
+        of: u32,
+        /// Path from the root of its file system.
+        path: Vec<u8>,
+    },
+    /// A file system that is mounted nowhere else.
+    Own {
+        /// `tmpfs`, `proc`.
+        fstype: Vec<u8>,
+        /// `mnt_devname`.
+        source: Vec<u8>,
+        /// MS_* flags of the file system.
+        flags: u64,
+        /// Its options, as `mount` takes them.
+        options: Vec<u8>,
+        /// What is in it, directories before what is in them.
+        nodes: Vec<(Vec<u8>, FileNode)>,
+    },
+}
+
+impl Default for Mounted {
+    fn default() -> Self {
+        Self::Part {
+            of: 0,
+            path: Vec::new(),
+        }
+    }
+}
+
+/// A file of any kind, but for what a regular file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileNode {
+    /// File type and permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Of a device: major << 20 | minor.
+    pub rdev: u64,
+    /// Where a symbolic link leads.
+    pub target: Vec<u8>,
+}
+
+/// The namespace that a process is in, or that an open file's path leads through
+/// ([`crate::record::Kind::InMountNamespace`]), if that is not the first process's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InMountNamespace {
+    /// Id of the namespace.
+    pub namespace: Id,
+}
