@@ -10,6 +10,8 @@ crate::symbols! {
         shadow_timekeeper: Option<Kva>,
         /// The clock of ticks, by which their length is known.
         clocksource_jiffies: Option<Kva>,
+        /// The ticks.
+        jiffies_64: Option<Kva>,
         /// Frequency correction.
         time_freq: Option<Kva>,
         /// The first UTS namespace.
@@ -44,6 +46,8 @@ crate::symbols! {
         huge_zero_pfn: Option<Kva>,
         /// Functions of ext4's file systems.
         ext4_sops: Option<Kva>,
+        /// Modules that have BTF.
+        btf_modules: Option<Kva>,
         /// All mounted file systems.
         super_blocks: Option<Kva>,
         /// Mount of shared memory without a path.

@@ -5,9 +5,10 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode, InotifyEvent,
-        Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Network, Node, OpenFile, Pipe,
-        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        AddressSpace, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id, Inode,
+        InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount, NameGone, Names, Netfilter,
+        Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory,
+        SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -110,6 +111,8 @@ pub struct World<'a> {
     pub names: Vec<Names>,
     /// What their inodes are.
     pub nodes: Vec<Node>,
+    /// Everything that has changed, for file systems that tell it in this way.
+    pub changed: Vec<ChangedInodes>,
     /// Files with pages that their disks have as well, the most wanted first.
     pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
@@ -118,6 +121,12 @@ pub struct World<'a> {
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
     /// The machine's network.
     pub network: Network,
+    /// Its part of IPv6.
+    pub network6: Network6,
+    /// Its firewall.
+    pub netfilter: Netfilter,
+    /// The firewall's rules.
+    pub rules: &'a [u8],
     /// Sockets.
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
     /// Pseudo terminals.
@@ -232,6 +241,7 @@ impl<'a> World<'a> {
             },
             Kind::Names => self.names.push(record.decode().map_err(text)?),
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
+            Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => self.take_bytes(owner, record.payload)?,
@@ -248,6 +258,9 @@ impl<'a> World<'a> {
             Kind::SharedSegment => self.segments.push(record.decode().map_err(text)?),
             Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),
             Kind::Network => self.network = record.decode().map_err(text)?,
+            Kind::Network6 => self.network6 = record.decode().map_err(text)?,
+            Kind::Netfilter => self.netfilter = record.decode().map_err(text)?,
+            Kind::NetfilterRules => self.rules = record.payload,
             Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::ReceiveQueue => self.socket(owner)?.received.push(record.payload),
             Kind::SendQueue => self.socket(owner)?.to_send.push(record.payload),
