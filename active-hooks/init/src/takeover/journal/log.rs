@@ -39,6 +39,9 @@ pub struct Log<'d> {
     last: u64,
 }
 
+/// Blocks whose checksums in a log are wrong, by number, with newer content where there is some.
+pub type Unsound = BTreeMap<u64, Option<Logged>>;
+
 /// What is in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
@@ -229,7 +232,7 @@ impl<'d> Log<'d> {
     ///
     /// # Errors
     /// The device cannot be read.
-    pub fn unsound(&self) -> Result<BTreeMap<u64, Option<Logged>>, String> {
+    pub fn unsound(&self) -> Result<Unsound, String> {
         let mut copies = BTreeMap::new();
         let (Some(next), mut at) = (self.end()?.next, u64::from(word(&self.superblock, 28))) else {
             return Ok(copies);

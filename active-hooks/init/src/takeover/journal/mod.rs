@@ -14,13 +14,13 @@ use crate::{
     restore::{host::Host, world::World},
 };
 use format::{word, Logged, FEATURE_REVOKE, MAGIC};
-use log::{End, Log};
+use log::{End, Log, Unsound};
 use shared_region::{
     context::{FileSystem, Journal, JournalBlock},
     PAGE_SIZE,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     time::{Duration, Instant},
 };
@@ -118,7 +118,7 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
         return Ok(Done { text, is_whole });
     };
     choice.check(&log)?;
-    let unsound = superseded(&log, &choice)?;
+    let (unsound, nowhere) = superseded(&log, &choice)?;
     let superseded: Vec<u64> = unsound.keys().copied().collect();
     let again: Vec<Logged> = unsound.into_values().flatten().collect();
     let revoked: Vec<u64> = choice.revoked.iter().copied().collect();
@@ -192,9 +192,13 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
         0 => String::new(),
         count => format!(", supersedes {count} with wrong checksums"),
     };
+    let unsound = match nowhere.as_slice() {
+        [] => String::new(),
+        numbers => format!(", where blocks {numbers:?} of the dead kernel's have wrong checksums: it needs e2fsck"),
+    };
     Ok(Done {
         text: format!(
-            "transaction {tid} with {blocks} blocks, {} revoked, is in its log{superseding}",
+            "transaction {tid} with {blocks} blocks, {} revoked, is in its log{superseding}{unsound}",
             revoked.len()
         ),
         is_whole: !choice.alone || record.running.is_none(),
@@ -203,22 +207,25 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
 
 /// Blocks in the log with which the file system could not be mounted, and, of those that are not part of the transaction to be
 /// written, their last content. They are revoked by a transaction of their own before it, which their new content follows:
-/// what is revoked counts for all that is before in the log, and its checksum is not looked at.
-fn superseded(log: &Log<'_>, choice: &Choice) -> Result<BTreeMap<u64, Option<Logged>>, String> {
+/// what is revoked counts for all that is before in the log, and its checksum is not looked at. The second are those of which
+/// nothing is newer.
+fn superseded(log: &Log<'_>, choice: &Choice) -> Result<(Unsound, Vec<u64>), String> {
     // Only where a page has several blocks they come about; elsewhere the log is not read twice.
     if log.format.block_size as u64 >= PAGE_SIZE {
-        return Ok(BTreeMap::new());
+        return Ok((Unsound::new(), Vec::new()));
     }
     let mut unsound = log.unsound()?;
     unsound.retain(|number, _| !choice.revoked.contains(number));
+    let mut nowhere = Vec::new();
     for (number, copy) in &mut unsound {
         if choice.blocks.iter().any(|block| block.number == *number) {
             *copy = None;
         } else if copy.is_none() {
-            return Err(format!("block {number} has a wrong checksum in its log"));
+            nowhere.push(*number);
         }
     }
-    Ok(unsound)
+    unsound.retain(|number, _| !nowhere.contains(number));
+    Ok((unsound, nowhere))
 }
 
 /// What is written.
