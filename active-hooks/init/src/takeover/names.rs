@@ -24,7 +24,7 @@ use crate::{
 use rustix::{
     fs::{
         fstat, linkat, mkdirat, mknodat, open, openat, renameat, statat, statx, symlinkat, AtFlags, FileType, Mode,
-        OFlags, StatxFlags, CWD,
+        OFlags, Statx, StatxFlags, CWD,
     },
     io::Errno,
 };
@@ -82,6 +82,8 @@ struct Tree<'w> {
     nodes: BTreeMap<Key, &'w Node>,
     /// Where names that nothing else is known of are the disk's: the inodes of which that is not so.
     changed: Option<&'w ChangedInodes>,
+    /// When the kernel failed, in nanoseconds since 1970.
+    failed: i64,
     /// Everything that changed is known.
     is_complete: bool,
     /// Names that were given, moved or taken away.
@@ -175,6 +177,7 @@ impl<'w> Tree<'w> {
             made: BTreeMap::new(),
             nodes: nodes.map(|node| ((node.number, node.generation), node)).collect(),
             changed,
+            failed: world.machine.clock.realtime,
             is_complete: true,
             count: 0,
             next: 0,
@@ -242,7 +245,14 @@ impl<'w> Tree<'w> {
 
     fn by_handle(&self, (number, generation): Key, flags: OFlags) -> Option<OwnedFd> {
         let fd = handles::on_mount(&self.root, number, generation, flags)?;
-        (fstat(&fd).ok()?.st_nlink != 0).then_some(fd)
+        (fstat(&fd).ok()?.st_nlink != 0 && !self.is_of_another(&fd)).then_some(fd)
+    }
+
+    /// Whether something was made here since the failure. XFS counts generations up where it gives a number out again, so that both
+    /// kernels come to the same ones.
+    fn is_of_another(&self, fd: &OwnedFd) -> bool {
+        let born = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
+        self.changed.is_some() && born.and_then(birth).is_some_and(|born| born >= self.failed)
     }
 
     /// A name that nothing put aside has.
@@ -503,10 +513,16 @@ fn is_file_since(directory: &OwnedFd, name: &[u8], since: i64) -> bool {
     let found = statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, wanted);
     found.is_ok_and(|found| {
         let kind = FileType::from_raw_mode(found.stx_mode.into());
-        let born =
-            i64::from(found.stx_btime.tv_nsec).saturating_add(found.stx_btime.tv_sec.saturating_mul(1_000_000_000));
-        found.stx_mask & wanted.bits() == wanted.bits() && kind != FileType::Directory && born >= since
+        let is_known = found.stx_mask & StatxFlags::TYPE.bits() != 0;
+        is_known && kind != FileType::Directory && birth(found).is_some_and(|born| born >= since)
     })
+}
+
+/// When something was made, in nanoseconds since 1970, if its file system says.
+fn birth(found: Statx) -> Option<i64> {
+    let seconds = found.stx_btime.tv_sec.saturating_mul(1_000_000_000);
+    let born = seconds.saturating_add(found.stx_btime.tv_nsec.into());
+    (found.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(born)
 }
 
 /// The names that are recorded.

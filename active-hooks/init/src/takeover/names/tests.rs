@@ -46,6 +46,7 @@ impl Folder {
                 .map(|node| ((node.number, node.generation), node))
                 .collect(),
             changed: None,
+            failed: i64::MAX,
             is_complete: true,
             count: 0,
             next: 0,
@@ -368,4 +369,28 @@ fn what_a_directory_that_is_not_known_may_have_is_kept() {
     assert!(folder.names("one").is_empty());
     let kept = folder.0.join(format!("{KEPT}-0/1"));
     assert_eq!(fs::read(kept).unwrap(), b"content");
+}
+
+#[test]
+fn what_was_made_since_the_failure_is_not_what_a_record_means() {
+    let Some(folder) = Folder::new("made-since") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    for directory in ["one", "new"] {
+        fs::create_dir(folder.0.join(directory)).unwrap();
+    }
+    let all = ChangedInodes {
+        is_complete: true,
+        ..ChangedInodes::default()
+    };
+    let mut tree = Tree {
+        changed: Some(&all),
+        ..folder.tree(&[])
+    };
+    let new = folder.key("new");
+    assert!(tree.by_handle(new, OFlags::PATH).is_some());
+    tree.failed = 0;
+    assert!(tree.by_handle(new, OFlags::PATH).is_none());
+    tree.changed = None;
+    assert!(tree.by_handle(new, OFlags::PATH).is_some());
 }
