@@ -368,18 +368,19 @@ int hotadd_add(struct orthros_add_memory *request)
 	return error;
 }
 
-static void release_piece(u64 first, unsigned int order)
+/*
+ * Frame by frame: one with program text in it takes an emulator up to a tenth of a
+ * second, and the allocator puts neighbours together by itself.
+ */
+static void release_frame(u64 pfn)
 {
-	u64 pfn;
+	struct page *page = pfn_to_page(pfn);
 
-	for (pfn = first; pfn < first + (1ULL << order); pfn++) {
-		struct page *page = pfn_to_page(pfn);
-
-		clear_page(page_address(page));
-		__ClearPageReserved(page);
-		__clear_bit(pfn, withheld);
-	}
-	generic_online_page(pfn_to_page(first), order);
+	clear_page(page_address(page));
+	__ClearPageReserved(page);
+	__clear_bit(pfn, withheld);
+	generic_online_page(page, 0);
+	atomic64_dec(&withheld_count);
 }
 
 /* No frame in the other window is needed any more: the next kernel may boot there. */
@@ -416,10 +417,12 @@ static void settle(void)
 	cancel_delayed_work_sync(&alive);
 }
 
+/* The first request only makes sure that nobody can want a frame any more. */
 int hotadd_release(struct orthros_release *reply)
 {
-	u64 begin = ktime_get_ns(), pfn = 0, until;
+	u64 begin = ktime_get_ns(), pfn = 0;
 
+	reply->released = 0;
 	if (!released) {
 		/* Until then another successor may need them. */
 		int error = region_is_successor() ?
@@ -428,24 +431,15 @@ int hotadd_release(struct orthros_release *reply)
 		if (error)
 			return error;
 		settle();
-	}
-	reply->released = 0;
-	until = ktime_get_ns() + RELEASE_NS;
-	while (hotadd_withheld_count() && ktime_get_ns() < until) {
-		unsigned int order;
-		u64 end;
-
-		pfn = find_next_bit(withheld, withheld_frames, pfn);
-		if (pfn >= withheld_frames)
-			break;
-		end = find_next_zero_bit(withheld, withheld_frames, pfn);
-		order = min_t(unsigned int, __fls(end - pfn),
-			      min_t(unsigned int, PIECE_ORDER, __ffs(pfn)));
-		release_piece(pfn, order);
-		pfn += 1ULL << order;
-		atomic64_sub(1LL << order, &withheld_count);
-		reply->released += 1ULL << order;
-		cond_resched();
+	} else {
+		while (hotadd_withheld_count() && ktime_get_ns() - begin < RELEASE_NS) {
+			pfn = find_next_bit(withheld, withheld_frames, pfn);
+			if (pfn >= withheld_frames)
+				break;
+			release_frame(pfn);
+			reply->released++;
+			cond_resched();
+		}
 	}
 	reply->left = hotadd_withheld_count();
 	reply->nanoseconds = ktime_get_ns() - begin;

@@ -182,8 +182,8 @@ pub struct Release {
     /// Out: nanoseconds.
     pub nanoseconds: u64,
 }
-/// Waits until every process has its memory; from then on nobody can adopt a frame. Gives withheld frames to the allocator,
-/// zeroed first, for 20 ms at a time: to be repeated while there are some left.
+/// At first waits until every process has its memory: from then on nobody can adopt a frame. Then gives withheld frames to the
+/// allocator, zeroed first, for 20 ms at a time: to be repeated while there are some left.
 pub const RELEASE: u64 = iowr::<Release>(6);
 
 /// Argument of [`RESUME`]: sets a thread's restart block so that `restart_syscall` goes on with an interrupted call.

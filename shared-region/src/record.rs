@@ -116,6 +116,8 @@ impl Kind {
     pub const CachedFrames: Self = Self(38);
     /// A list of [`crate::context::InotifyEvent`]s that nobody has read; owner is the open-file id.
     pub const InotifyEvents: Self = Self(39);
+    /// [`crate::context::ChangedInodes`]; owner is the superblock's id.
+    pub const ChangedInodes: Self = Self(43);
     /// [`crate::context::MountNamespace`]; owner is the id of the namespace.
     pub const MountNamespace: Self = Self(49);
     /// [`crate::context::InMountNamespace`]; owner is the tgid or the open-file id.

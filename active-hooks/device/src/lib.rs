@@ -218,8 +218,8 @@ impl Device {
         ioctl::update::<LAZY, Lazy>(&self.fd, "LAZY", &mut request)
     }
 
-    /// Waits until every process has its memory, and gives frames that nobody adopted to the allocator, zeroed: those for which
-    /// a moment is enough. To be repeated while some are left.
+    /// At first waits until every process has its memory. Then gives frames that nobody adopted to the allocator, zeroed: those
+    /// for which a moment is enough. To be repeated while some are left.
     ///
     /// # Errors
     /// The ioctl's.

@@ -494,20 +494,28 @@ pub fn generation(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<u32> {
     Ok(generation as u32)
 }
 
-/// Opens a file by inode number and generation (FILEID_INO32_GEN, include/linux/exportfs.h), on the file system of
-/// `mount`.
+/// `FILEID_INO32_GEN` (include/linux/exportfs.h): number and generation.
+const NARROW: u32 = 1;
+/// `FILEID_INO32_GEN` with `XFS_FILEID_TYPE_64FLAG` (fs/xfs/xfs_export.h): a number of 64 bits, and generation.
+const WIDE: u32 = 0x81;
+
+/// Opens a file of ext4 or XFS by inode number and generation, on the file system of `mount`.
 ///
 /// # Errors
 /// ESTALE if there is no such file.
 pub fn open_by_handle(
     mount: std::os::fd::BorrowedFd<'_>,
-    number: u32,
+    number: u64,
     generation: u32,
     flags: i32,
 ) -> io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::{AsRawFd, FromRawFd};
-    // struct file_handle (include/linux/fs.h): bytes of the handle, its type, the handle.
-    let handle = [8u32, 1, number, generation];
+    // struct file_handle (include/linux/fs.h): bytes of the handle, its type, the handle. XFS takes both.
+    let (low, high) = (number as u32, (number >> 32) as u32);
+    let handle = match high {
+        0 => [8, NARROW, low, generation, 0],
+        _ => [12, WIDE, low, high, generation],
+    };
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: (1) the descriptor is borrowed; (2) the handle is as long as it says and lives for the call.
     let fd = check(unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle.as_ptr(), flags) })?;
@@ -515,16 +523,16 @@ pub fn open_by_handle(
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Inode number and generation of what a name of ext4 leads to, or of what is open if the name is empty; a symbolic link is
+/// Inode number and generation of what a name of ext4 or XFS leads to, or of what is open if the name is empty; a symbolic link is
 /// not followed (`name_to_handle_at(2)`).
 ///
 /// # Errors
 /// ENOENT if there is none; `Unsupported` if the file system has other handles.
-pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<(u32, u32)> {
+pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<(u64, u32)> {
     use std::os::fd::AsRawFd;
     /// `MAX_HANDLE_SZ` (include/linux/exportfs.h), in words.
     const WORDS: usize = 32;
-    // struct file_handle: bytes of the handle, its type, the handle. That of ext4 is number and generation, type 1.
+    // struct file_handle: bytes of the handle, its type, the handle.
     let mut handle = [0u32; 2 + WORDS];
     handle[0] = 4 * WORDS as u32;
     let mut mount = 0i32;
@@ -541,7 +549,8 @@ pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) 
         )
     })?;
     match handle {
-        [8, 1, number, generation, ..] => Ok((number, generation)),
+        [8, NARROW, number, generation, ..] => Ok((number.into(), generation)),
+        [12, WIDE, low, high, generation, ..] => Ok((u64::from(high) << 32 | u64::from(low), generation)),
         _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }

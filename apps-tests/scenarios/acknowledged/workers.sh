@@ -6,7 +6,7 @@
 churn=/opt/orthros-tests/churn
 state=/var/churn
 
-# Of each further disk: its device, options of mkfs.ext4 and of mount. What is not said is Debian's choice: ordered data,
+# Of each further disk: its device, options of mkfs and of mount. What is not said is Debian's choice; of ext4 ordered data,
 # delayed allocation, checksums, numbers of 64 bits.
 disks() {
     case $1 in
@@ -24,6 +24,15 @@ vdf|-b 4096|data=journal
 vdg|-b 1024|rw
 END
         ;;
+    all)
+        disks kinds
+        echo "vdh|-b 2048 -I 128 -O ^64bit|data=journal"
+        ;;
+    xfs) cat <<END
+vdb|-b size=4096|rw
+vdc|-b size=1024|rw
+END
+        ;;
     *) cat <<END
 vdb|-b 4096|rw
 vdc|-b 1024|rw
@@ -32,9 +41,27 @@ END
     esac
 }
 
+# Makes a file system on a disk.
+make() {
+    disk=$1
+    shift
+    case $fstype in
+    xfs) mkfs.xfs -q -f "$@" /dev/$disk ;;
+    *) mkfs.ext4 -q -F "$@" /dev/$disk ;;
+    esac
+}
+
+# Looks at one that is not mounted, and changes nothing.
+is_sound() {
+    case $fstype in
+    xfs) xfs_repair -n /dev/$1 ;;
+    *) e2fsck -fn /dev/$1 ;;
+    esac
+}
+
 mount_all() {
     while IFS='|' read -r disk _ options; do
-        mountpoint -q /srv/$disk || mount -t ext4 -o "$options" /dev/$disk /srv/$disk || return 1
+        mountpoint -q /srv/$disk || mount -t $fstype -o "$options" /dev/$disk /srv/$disk || return 1
     done <$state/disks
 }
 
@@ -104,22 +131,25 @@ lost_one() {
 # Whether the disks are sound, each by its checker.
 sound() {
     for disk in $(cut -d'|' -f1 $state/disks); do
-        umount /srv/$disk && e2fsck -fn /dev/$disk || status=1
+        umount /srv/$disk && is_sound $disk || status=1
     done
 }
 
+fstype=$(cat $state/fstype 2>/dev/null)
 case $1 in
 start)
     mkdir -p $state
     disks "$2" >$state/disks
+    test "$2" = xfs && fstype=xfs || fstype=ext4
+    echo $fstype >$state/fstype
     echo 1 >$state/round
     while IFS='|' read -r disk options _; do
         # shellcheck disable=SC2086
-        mkfs.ext4 -q -F $options /dev/$disk && mkdir -p /srv/$disk || exit 1
+        make $disk $options && mkdir -p /srv/$disk || exit 1
     done <$state/disks
     mount_all || exit 1
     run
-    sync $state/disks $state/round
+    sync $state/disks $state/fstype $state/round
     ;;
 ready) ready ;;
 again)

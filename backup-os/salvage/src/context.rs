@@ -14,9 +14,10 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::namespaces::Namespaces;
 use crate::pages::Pages;
+use crate::xfs;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{OnceCell, RefCell};
 use hashbrown::{HashMap, HashSet};
 use shared_region::context::Summary;
 use shared_region::record::Kind;
@@ -53,6 +54,7 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     zero: u64,
     huge_zero: u64,
     symbols: RefCell<HashMap<Kva, Option<Rc<str>>>>,
+    xfs: OnceCell<Option<Rc<xfs::Layouts>>>,
     /// Frames shared copy-on-write that have an owner.
     claimed: FrameSet,
     /// Those of the process at work.
@@ -91,6 +93,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             zero: variable(globals.zero_pfn),
             huge_zero: variable(globals.huge_zero_pfn),
             symbols: RefCell::new(HashMap::new()),
+            xfs: OnceCell::new(),
             claimed: FrameSet::default(),
             claims: FrameSet::default(),
             written: HashSet::new(),
@@ -108,6 +111,12 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             .entry(address)
             .or_insert_with(|| self.kernel.symbol_name(address).map(|name| Rc::from(name.as_str())));
         name.clone()
+    }
+
+    /// The structures of XFS, if it is loaded and they are known.
+    pub fn xfs(&self) -> Option<Rc<xfs::Layouts>> {
+        let load = || xfs::Layouts::load(self.kernel).map(Rc::new);
+        self.xfs.get_or_init(load).clone()
     }
 
     /// Nanoseconds of a tick (a jiffy): the clock of ticks counts them, exactly.

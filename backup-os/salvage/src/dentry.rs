@@ -185,6 +185,21 @@ pub fn of_inode<M: PhysMem + ?Sized>(
     Ok(None)
 }
 
+/// How many names of an inode are in memory.
+///
+/// # Errors
+/// They are torn.
+pub fn count_of_inode<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<u64> {
+    let layouts = &context.kernel.types.layouts;
+    let names = inode.offset(u64::from(layouts.inode.i_dentry.offset));
+    let mut count = 0u64;
+    for dentry in context.kernel.hlist(names, layouts.dentry.d_alias).bounded(MAX_ALIASES) {
+        let is_hashed = !context.kernel.mem.ptr(dentry?, layouts.dentry.pprev)?.is_null();
+        count = count.saturating_add(u64::from(is_hashed));
+    }
+    Ok(count)
+}
+
 /// One name.
 pub fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) -> Result<Vec<u8>> {
     let layout = &context.kernel.types.layouts.dentry;

@@ -10,6 +10,7 @@ use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
+use crate::xfs::Xfs;
 use shared_region::record::{Kind, Writer};
 
 /// More names than a directory of this use has in memory.
@@ -83,7 +84,10 @@ fn from<M: PhysMem + ?Sized>(
         if !kept || !context.first(Kind::Inode, inode.0) {
             return Ok(());
         }
-        let ahead = ext4::is_ext4(context, superblock)? && ext4::ahead_of_inode(context, inode, superblock)?;
+        let ahead = match Xfs::of(context, superblock)? {
+            Some(xfs) => xfs.is_ahead(context, inode)?,
+            None => ext4::is_ext4(context, superblock)? && ext4::ahead_of_inode(context, inode, superblock)?,
+        };
         let mut record = inodes::record(context, inode, superblock, fstype)?;
         record.path = path.to_vec();
         record.last_path = path.to_vec();

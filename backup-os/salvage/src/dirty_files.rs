@@ -19,6 +19,7 @@ use crate::memory::PhysMem;
 use crate::names::{self, Paths};
 use crate::page_cache::{append, each_buffer, entries, has_buffers, NEWER};
 use crate::refusal::{Refusal, Result};
+use crate::xfs::{Known, Xfs};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,8 +32,8 @@ const READ_ONLY: u64 = 1;
 /// `FS_REQUIRES_DEV`.
 const REQUIRES_DEV: u64 = 1;
 
-/// Records what the disks of all mounted ext4 do not have: the journals' transactions, and data of files whose inodes are
-/// not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
+/// Records what the disks of all mounted ext4 and XFS do not have: the journals' transactions, names and attributes, and data
+/// of files whose inodes are not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -40,6 +41,12 @@ pub fn write<M: PhysMem + ?Sized>(
 ) -> (Vec<Lost>, Vec<Kva>) {
     let (mut lost, mut whole) = (Vec::new(), Vec::new());
     for superblock in inodes::file_systems(context) {
+        if let Ok(Some(xfs)) = Xfs::of(context, superblock) {
+            if let Err(why) = of_xfs(context, writer, retained, (superblock, &xfs), &mut lost) {
+                lost.push(why.lost_of(name(context, superblock)));
+            }
+            continue;
+        }
         if ext4::is_ext4(context, superblock) != Ok(true) {
             let why = of_another_kind(context, superblock).err();
             lost.extend(why.map(|why| why.lost_of(name(context, superblock))));
@@ -54,7 +61,7 @@ pub fn write<M: PhysMem + ?Sized>(
     (lost, whole)
 }
 
-/// Refuses a file system on a disk that is not ext4, if it can be written to: which of its names and attributes its disk has
+/// Refuses a file system on a disk that is of another kind, if it can be written to: which of its names and attributes its disk has
 /// not got is not known here, and its data goes back for protected processes alone.
 fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
@@ -131,6 +138,68 @@ fn file_system<M: PhysMem + ?Sized>(
     Ok(paths.is_none() && !ext4::journal(context, superblock)?.is_null())
 }
 
+/// What the disk of an XFS does not have: inodes that its log has not got whole, and data of others.
+fn of_xfs<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, xfs): (Kva, &Xfs),
+    lost: &mut Vec<Lost>,
+) -> Result<()> {
+    let flags = context.kernel.types.layouts.super_block.s_flags;
+    if context.kernel.mem.uint(superblock, flags)? & READ_ONLY != 0 {
+        return Ok(());
+    }
+    let file_system = name(context, superblock);
+    let inodes = xfs.inodes(context)?;
+    let paths = xfs.write_names(context, writer, &inodes, &file_system, lost)?;
+    for (&number, known) in &inodes {
+        let path = paths.get(&number);
+        if let Err(why) = one_of_xfs(context, writer, retained, (superblock, xfs), (known, path)) {
+            let why = why.of(|| alloc::format!("inode {number}"));
+            lost.push(why.lost_of(file_system.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn one_of_xfs<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, xfs): (Kva, &Xfs),
+    (known, path): (&Known, Option<&Vec<u8>>),
+) -> Result<()> {
+    let at = (superblock, known.inode);
+    if !is_file_with_name(context, known.inode, path)? {
+        return Ok(());
+    }
+    check(context, at)?;
+    if !known.is_pinned {
+        let disk_size = xfs.disk_size(context, known.inode)?;
+        return newer(context, writer, retained, at, (disk_size, false));
+    }
+    match as_held(context, writer, retained, at, path)? {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            reasons::UNREADABLE,
+            "it has changed, and no name of it is in memory",
+        )),
+    }
+}
+
+/// Whether an inode is a regular file that has a name.
+fn is_file_with_name<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    inode: Kva,
+    path: Option<&Vec<u8>>,
+) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let field = |field| context.kernel.mem.uint(inode, field);
+    let is_named = field(layouts.inode.i_nlink)? != 0 || path.is_some();
+    Ok(is_named && field(layouts.inode.i_mode)? & S_IFMT == S_IFREG)
+}
+
 fn one<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -142,9 +211,7 @@ fn one<M: PhysMem + ?Sized>(
     let mem = &context.kernel.mem;
     let field = |field| mem.uint(inode, field);
     let path = paths.and_then(|paths| paths.get(&field(layouts.inode.i_ino).ok()?));
-    let named = field(layouts.inode.i_nlink)? != 0 || path.is_some();
-    let is_regular = field(layouts.inode.i_mode)? & S_IFMT == S_IFREG;
-    if !is_regular || !named {
+    if !is_file_with_name(context, inode, path)? {
         // Where no operation was under way, inode and table agree.
         if paths.is_none() && inodes::has_new_pages(context, inode)? && is_file(context, (superblock, inode))? {
             return Err(unsound(field(layouts.inode.i_ino)?));
@@ -165,10 +232,23 @@ fn one<M: PhysMem + ?Sized>(
     if is_behind && as_held(context, writer, retained, (superblock, inode), path)? {
         return Ok(());
     }
+    let disk_size = ext4::disk_size(context, inode)?;
+    let ahead = ext4::ahead(context, inode, superblock, disk_size)?.content;
+    newer(context, writer, retained, (superblock, inode), (disk_size, ahead))
+}
+
+/// Records the pages of a file that are newer than its disk, which takes it to be of `disk_size` bytes; `ahead` as in the record.
+fn newer<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, inode): (Kva, Kva),
+    (disk_size, ahead): (u64, bool),
+) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let field = |field| mem.uint(inode, field);
-    let disk_size = ext4::disk_size(context, inode)?;
+    let size = field(layouts.inode.i_size)?;
     let grown = disk_size != size;
     let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
     let newer = Newer::of(context, mapping, size).and_then(|newer| newer.with_end(context, mapping, disk_size, size));
@@ -184,7 +264,7 @@ fn one<M: PhysMem + ?Sized>(
         generation: record.generation,
         size,
         times: [record.times[0], record.times[1]],
-        ahead: ext4::ahead(context, inode, superblock, ext4::disk_size(context, inode)?)?.content,
+        ahead,
         parts: newer.parts,
     };
     writer.push(Kind::DirtyFile, 1, 0, inode.0, &file)?;
@@ -273,7 +353,8 @@ fn parts_of<M: PhysMem + ?Sized>(
     let size = mem.uint(inode, layouts.inode.i_size)?;
     let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
     // Of data that goes through the journal, blocks are newer than the disk in pages that have no mark.
-    let parts = match ext4::journals_data(context, inode, superblock)? {
+    let in_journal = ext4::is_ext4(context, superblock)? && ext4::journals_data(context, inode, superblock)?;
+    let parts = match in_journal {
         true => Newer::in_parts(context, mapping, size)?,
         false => Newer::of(context, mapping, size)?.parts,
     };
@@ -372,14 +453,20 @@ impl Newer {
             return Ok(());
         }
         let bytes = page.span.wrapping_mul(PAGE_SIZE);
-        let mut known = Vec::new();
+        let (mut known, mut second) = (Vec::new(), None);
         each_buffer(context, page.at, bytes, |at, is_valid| {
             if is_valid {
                 known.push(at);
             }
+            if at != 0 {
+                second.get_or_insert(at);
+            }
         })?;
         // Blocks lie as far apart as they are long.
-        let step = buffer_size(context, page.at)?;
+        let step = second.unwrap_or(bytes);
+        if !(512..=PAGE_SIZE).contains(&step) {
+            return Err(Refusal::new(reasons::UNREADABLE, "the size of a block"));
+        }
         self.parts.extend(known.into_iter().map(|at| PagePart {
             offset: offset.wrapping_add(at),
             at: Pfn(pfn).phys().0.wrapping_add(at),
@@ -444,14 +531,4 @@ impl Page {
     const fn run(&self) -> FrameRun {
         FrameRun::new(self.offset, self.pfn, self.span, frame_kind::FILE_DIRTY)
     }
-}
-
-fn buffer_size<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: Kva) -> Result<u64> {
-    let mem = &context.kernel.mem;
-    let types = &context.kernel.types;
-    let size = mem.uint(mem.ptr(page, types.page.private)?, types.layouts.buffer_head.b_size)?;
-    if !(512..=PAGE_SIZE).contains(&size) {
-        return Err(Refusal::new(reasons::UNREADABLE, "the size of a block"));
-    }
-    Ok(size)
 }

@@ -44,6 +44,8 @@ crate::symbols! {
         huge_zero_pfn: Option<Kva>,
         /// Functions of ext4's file systems.
         ext4_sops: Option<Kva>,
+        /// Modules that have BTF.
+        btf_modules: Option<Kva>,
         /// All mounted file systems.
         super_blocks: Option<Kva>,
         /// Mount of shared memory without a path.

@@ -13,6 +13,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::page_cache::{cached, entries, pages_of, NEWER};
 use crate::refusal::{Refusal, Result};
+use crate::xfs::Xfs;
 use alloc::vec::Vec;
 use shared_region::context::{FrameRun, Inode, NameGone, SharedMemory};
 use shared_region::reasons;
@@ -57,6 +58,7 @@ crate::mirrors! {
         i_ino: Field,
         i_nlink: Field = "__i_nlink" | "i_nlink",
         i_rdev: Field,
+        i_blkbits: Field,
         i_size: Field,
         // One structure each up to Linux 6.10 (3aa63a569c64), then seconds and nanoseconds apart.
         atime: Field = "i_atime_sec" | "i_atime.tv_sec" | "__i_atime.tv_sec",
@@ -311,8 +313,13 @@ pub fn write_as<M: PhysMem + ?Sized>(
     let written_to =
         mem.int(inode, layout.i_writecount)? > 0 || mem.int(mapping, layouts.address_space.i_mmap_writable)? > 0;
     let is_ext4 = ext4::is_ext4(context, superblock)?;
+    let xfs = Xfs::of(context, superblock)?;
+    // The file system tells what its disk has.
+    let tells = is_ext4 || xfs.is_some();
     let ahead = if is_ext4 {
         ext4::ahead(context, inode, superblock, record.size)?
+    } else if let Some(xfs) = &xfs {
+        xfs.ahead(context, inode)?
     } else {
         // Other file systems do not tell what their journals have not written.
         ext4::Ahead {
@@ -324,13 +331,14 @@ pub fn write_as<M: PhysMem + ?Sized>(
     let wanted = record.dirty || written_to || deleted || in_memory;
     // What is not cached of a file in memory was never written: it is a hole.
     record.fully_cached = wanted && (in_memory || cached.pages >= pages_of(record.size));
-    let disk = if is_ext4 && (ahead.content || (deleted && !record.fully_cached)) {
-        ext4::content(context, inode, superblock, record.size)?
-    } else {
-        None
+    let disk = match &xfs {
+        _ if !ahead.content && (!deleted || record.fully_cached) => None,
+        Some(xfs) => xfs.content(context, inode)?,
+        None if is_ext4 => ext4::content(context, inode, superblock, record.size)?,
+        None => None,
     };
     if ahead.content && disk.is_none() {
-        if is_ext4 && !record.fully_cached {
+        if tells && !record.fully_cached {
             let path = alloc::string::String::from_utf8_lossy(&record.last_path).into_owned();
             return Err(Refusal::new(reasons::BLOCKS_UNKNOWN, path));
         }

@@ -32,7 +32,7 @@ use crate::namespaces::Nsproxy;
 use crate::network::{
     FibAlias, FibInfo, FibNh, FibTable, InDevice, InIfaddr, Inet6Dev, Inet6Ifaddr, KeyVector, Net, NetDevice,
 };
-use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates};
+use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates, IomapPage, IomapState};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
 use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
@@ -197,6 +197,10 @@ crate::mirror_set! {
         ext4_super: Option<Ext4Super>,
         /// `struct buffer_head`.
         buffer_head: BufferHead,
+        /// `struct iomap_folio_state`.
+        iomap_state: Option<IomapState>,
+        /// `struct iomap_page`.
+        iomap_page: Option<IomapPage>,
         /// Bits of `buffer_head.b_state`.
         buffer_states: BufferStates,
         /// `struct journal_s`.

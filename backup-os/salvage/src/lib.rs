@@ -128,3 +128,4 @@ pub mod user_memory;
 pub mod vma_flags;
 pub mod vmcoreinfo;
 pub mod warm_cache;
+pub mod xfs;

@@ -102,7 +102,8 @@ pub fn write<M: PhysMem + ?Sized>(
     Ok(paths)
 }
 
-fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+/// The path of a name in a directory.
+pub fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = directory.to_vec();
     if !path.ends_with(b"/") {
         path.push(b'/');
@@ -169,7 +170,12 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
         if !changed {
             return Ok(None);
         }
-        self.overlay(inode, &mut names, &mut found)?;
+        let mut known = BTreeMap::new();
+        overlay(self.context, (self.superblock, inode), &mut names, &mut known)?;
+        for name in &names.gone {
+            found.remove(name);
+        }
+        found.extend(known.into_iter().map(|(name, (number, _))| (name, number)));
         let entries = found.into_iter().map(|(name, number)| Name {
             generation: self.generation(number),
             name,
@@ -235,31 +241,6 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
         Ok(true)
     }
 
-    /// What is known of names by their dentries.
-    fn overlay(&self, inode: Kva, names: &mut Names, found: &mut BTreeMap<Vec<u8>, u64>) -> Result<()> {
-        let kernel = self.context.kernel;
-        let layouts = &kernel.types.layouts;
-        let aliases = inode.offset(u64::from(layouts.inode.i_dentry.offset));
-        // A directory has one name.
-        let Some(dentry) = kernel.hlist(aliases, layouts.dentry.d_alias).bounded(1 << 16).next() else {
-            return Ok(());
-        };
-        directories::each_child(self.context, dentry?, |child| {
-            if kernel.mem.ptr(child, layouts.dentry.pprev)?.is_null() {
-                return Ok(true);
-            }
-            let name = dentry::name(self.context, child)?;
-            let inode = kernel.mem.ptr(child, layouts.dentry.d_inode)?;
-            if inode.is_null() {
-                found.remove(&name);
-                names.gone.push(name);
-            } else if kernel.mem.ptr(inode, layouts.inode.i_sb)? == self.superblock {
-                found.insert(name, kernel.mem.uint(inode, layouts.inode.i_ino)?);
-            }
-            Ok(true)
-        })
-    }
-
     /// The generation of an inode, in memory or in its table.
     fn generation(&self, number: u64) -> Option<u32> {
         let layouts = &self.context.kernel.types.layouts;
@@ -282,23 +263,12 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
         if !named {
             return Ok(None);
         }
-        let record = inodes::record(self.context, inode, self.superblock, Vec::new())?;
-        let target = match u64::from(record.mode) & S_IFMT {
-            S_IFLNK => self.target(inode, record.size)?,
+        let target = match field(layouts.inode.i_mode)? & S_IFMT {
+            S_IFLNK => self.target(inode, field(layouts.inode.i_size)?)?,
             _ => Vec::new(),
         };
-        Ok(Some(Node {
-            device: record.device,
-            number,
-            generation: record.generation,
-            mode: record.mode,
-            uid: record.uid,
-            gid: record.gid,
-            times: [record.times[0], record.times[1]],
-            rdev: rdev(field(layouts.inode.i_rdev)?),
-            target,
-            attributes: self.attributes(inode, &raw)?,
-        }))
+        let attributes = self.attributes(inode, &raw)?;
+        node(self.context, (self.superblock, inode), target, attributes).map(Some)
     }
 
     /// Where a symbolic link leads; empty if that is not in memory.
@@ -337,6 +307,68 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
         }
         Ok(Some(found))
     }
+}
+
+/// What is known of the names in a directory by their dentries: to which number and which inode each leads, in `found`, and
+/// those that are gone, in `names`.
+///
+/// # Errors
+/// They cannot be read.
+pub fn overlay<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    (superblock, inode): (Kva, Kva),
+    names: &mut Names,
+    found: &mut BTreeMap<Vec<u8>, (u64, Kva)>,
+) -> Result<()> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let aliases = inode.offset(u64::from(layouts.inode.i_dentry.offset));
+    // A directory has one name.
+    let Some(dentry) = kernel.hlist(aliases, layouts.dentry.d_alias).bounded(1 << 16).next() else {
+        return Ok(());
+    };
+    directories::each_child(context, dentry?, |child| {
+        if kernel.mem.ptr(child, layouts.dentry.pprev)?.is_null() {
+            return Ok(true);
+        }
+        let name = dentry::name(context, child)?;
+        let inode = kernel.mem.ptr(child, layouts.dentry.d_inode)?;
+        if inode.is_null() {
+            names.gone.push(name);
+        } else if kernel.mem.ptr(inode, layouts.inode.i_sb)? == superblock {
+            found.insert(name, (kernel.mem.uint(inode, layouts.inode.i_ino)?, inode));
+        }
+        Ok(true)
+    })
+}
+
+/// The record of an inode that may not be on the disk as it is.
+///
+/// # Errors
+/// It cannot be read.
+pub fn node<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    (superblock, inode): (Kva, Kva),
+    target: Vec<u8>,
+    attributes: Option<Vec<Attribute>>,
+) -> Result<Node> {
+    let record = inodes::record(context, inode, superblock, Vec::new())?;
+    let number = context
+        .kernel
+        .mem
+        .uint(inode, context.kernel.types.layouts.inode.i_rdev)?;
+    Ok(Node {
+        device: record.device,
+        number: record.number,
+        generation: record.generation,
+        mode: record.mode,
+        uid: record.uid,
+        gid: record.gid,
+        times: [record.times[0], record.times[1]],
+        rdev: rdev(number),
+        target,
+        attributes,
+    })
 }
 
 /// A device's number as `mknod` takes it (`new_encode_dev`); the kernel keeps twenty bits for the minor one.

@@ -4,10 +4,12 @@
 use crate::addr::{Kva, PAGE_SHIFT, PAGE_SIZE};
 use crate::containers::xarray::XArrayWalk;
 use crate::context::Context;
+use crate::inodes::fs_type;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
+use crate::xfs;
 use alloc::vec::Vec;
 use shared_region::context::{frame_kind, FrameRun};
 use shared_region::reasons;
@@ -24,6 +26,18 @@ crate::mirrors! {
         i_mmap_writable: Field = "i_mmap_writable.counter",
         nrpages: Field,
         a_ops: Field,
+    }
+
+    /// Which blocks of a page are up to date, where there are several.
+    #[allow(missing_docs)]
+    pub struct IomapState = "iomap_folio_state" {
+        state: Field,
+    }
+
+    /// The same up to Linux 6.5 (cc86181a3b76).
+    #[allow(missing_docs)]
+    pub struct IomapPage = "iomap_page" {
+        uptodate: Field,
     }
 
     /// A block in the page cache.
@@ -225,6 +239,9 @@ pub fn each_buffer<M: PhysMem + ?Sized>(
     let mem = &context.kernel.mem;
     let layout = &types.layouts.buffer_head;
     let first = mem.ptr(page, types.page.private)?;
+    if let Some(block_bits) = in_bitmap(context, page)? {
+        return each_bit(context, first, (bytes, block_bits), show);
+    }
     let (mut at, mut offset) = (first, 0u64);
     for _ in 0..bytes / SMALLEST {
         let state = mem.uint(at, layout.b_state)?;
@@ -239,6 +256,47 @@ pub fn each_buffer<M: PhysMem + ?Sized>(
         }
     }
     Err(Refusal::new(reasons::UNREADABLE, "blocks of a page without end"))
+}
+
+/// The size of a block as a power of two, where a bitmap says which blocks of a page are up to date: in the page cache of XFS.
+fn in_bitmap<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, page: Kva) -> Result<Option<u64>> {
+    let types = &context.kernel.types;
+    let mem = &context.kernel.mem;
+    let mapping = mem.ptr(page, types.page.mapping)?;
+    let inode = mem.ptr(mapping, types.layouts.address_space.host)?;
+    let superblock = mem.ptr(inode, types.layouts.inode.i_sb)?;
+    if fs_type(context, superblock)? != xfs::NAME.as_bytes() {
+        return Ok(None);
+    }
+    Ok(Some(mem.uint(inode, types.layouts.inode.i_blkbits)?))
+}
+
+/// As [`each_buffer`], by the bitmap of a `struct iomap_folio_state`.
+fn each_bit<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    state: Kva,
+    (bytes, block_bits): (u64, u64),
+    mut show: impl FnMut(u64, bool),
+) -> Result<()> {
+    let unknown = || Refusal::new(reasons::UNREADABLE, "blocks of a page");
+    let layouts = &context.kernel.types.layouts;
+    let bits = match (&layouts.iomap_state, &layouts.iomap_page) {
+        (Some(layout), _) => layout.state,
+        (None, Some(layout)) => layout.uptodate,
+        (None, None) => return Err(unknown()),
+    };
+    let bits = state.offset(u64::from(bits.offset));
+    let step = u32::try_from(block_bits)
+        .ok()
+        .and_then(|bits| 1u64.checked_shl(bits))
+        .filter(|step| (512..=PAGE_SIZE).contains(step))
+        .ok_or_else(unknown)?;
+    for (index, offset) in (0..bytes).step_by(step as usize).enumerate() {
+        let index = index as u64;
+        let byte = context.kernel.mem.u8(bits.offset(index / 8))?;
+        show(offset, byte & 1u8.wrapping_shl((index % 8) as u32) != 0);
+    }
+    Ok(())
 }
 
 /// Appends a run, or lengthens the last.

@@ -16,6 +16,7 @@ use crate::symbols::MissingSymbol;
 use crate::tables::{MAX_CPUS, START_KERNEL_MAP, TK_CORE_TIMEKEEPER};
 use crate::types::Types;
 use crate::vmcoreinfo::{self, BadVmCoreInfo, VmCoreInfo};
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 use btf::{Btf, BtfError};
@@ -244,6 +245,29 @@ impl KernelFacts {
     }
 }
 
+/// A kernel's own BTF, where it lies if it lies in one piece.
+///
+/// # Errors
+/// It cannot be read, or its length makes no sense.
+pub fn kernel_btf<'m, M: PhysMem + ?Sized>(
+    memory: &KernelMemory<'m, M>,
+    symbols: &Symbols,
+) -> Result<Cow<'m, [u8]>, PrepareError> {
+    let length = symbols
+        .stop_btf
+        .0
+        .checked_sub(symbols.start_btf.0)
+        .filter(|&length| length <= MAX_BTF);
+    let length = length.ok_or(PrepareError::Value("__stop_BTF", symbols.stop_btf.0))? as usize;
+    if let Some(blob) = memory.slice(symbols.start_btf, length) {
+        return Ok(Cow::Borrowed(blob));
+    }
+    let copy = memory.bytes(symbols.start_btf, length);
+    Ok(Cow::Owned(
+        copy.map_err(|error| PrepareError::Read("__start_BTF", error))?,
+    ))
+}
+
 impl Prepared {
     /// Looks everything up in the kernel the facts describe.
     ///
@@ -330,23 +354,7 @@ impl Prepared {
     }
 
     fn load_types<M: PhysMem + ?Sized>(memory: &KernelMemory<'_, M>, symbols: &Symbols) -> Result<Types, PrepareError> {
-        let len = symbols
-            .stop_btf
-            .0
-            .checked_sub(symbols.start_btf.0)
-            .filter(|&len| len <= MAX_BTF);
-        let len = len.ok_or(PrepareError::Value("__stop_BTF", symbols.stop_btf.0))?;
-        let copy;
-        let blob = match memory.slice(symbols.start_btf, len as usize) {
-            Some(blob) => blob,
-            None => {
-                copy = memory
-                    .bytes(symbols.start_btf, len as usize)
-                    .map_err(|error| PrepareError::Read("__start_BTF", error))?;
-                &copy
-            }
-        };
-        Ok(Types::load(&Btf::parse(blob)?)?)
+        Ok(Types::load(&Btf::parse(&kernel_btf(memory, symbols)?)?)?)
     }
 
     /// Direct map and `vmemmap`.

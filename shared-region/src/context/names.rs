@@ -39,6 +39,47 @@ pub struct Name {
     pub generation: Option<u32>,
 }
 
+/// Everything on a file system that its disk may not know as it is ([`crate::record::Kind::ChangedInodes`]). A name that the disk
+/// has and no [`Names`] says anything about is right, unless it leads to one of these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedInodes {
+    /// Device number of the file system.
+    pub device: u64,
+    /// Every directory among them has its [`Names`].
+    pub is_complete: bool,
+    /// By ascending number.
+    pub inodes: Vec<ChangedInode>,
+}
+
+impl ChangedInodes {
+    /// That with a number.
+    pub fn of(&self, number: u64) -> Option<&ChangedInode> {
+        let at = self.inodes.binary_search_by_key(&number, |it| it.number).ok()?;
+        self.inodes.get(at)
+    }
+}
+
+/// An inode that has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedInode {
+    /// Inode number.
+    pub number: u64,
+    /// Generation.
+    pub generation: u32,
+    /// Link count, 0 if it is deleted or free.
+    pub nlink: u32,
+    /// All names that lead to it stand in [`Names`], or in directories that have not changed.
+    pub names_are_known: bool,
+}
+
+impl ChangedInode {
+    /// Whether a name that the disk has and nothing else is known of, and that leads to this number with a generation, is one that
+    /// was taken away.
+    pub const fn is_stale(&self, generation: u32) -> bool {
+        self.nlink == 0 || self.generation != generation || self.names_are_known
+    }
+}
+
 /// Any kind of file that its disk may not know as it is ([`crate::record::Kind::Node`]), but for what a regular file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {

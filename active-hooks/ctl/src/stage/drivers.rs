@@ -1,4 +1,5 @@
-//! Which modules the next kernel needs on this machine: for the disk of the root file system, and for the network.
+//! Which modules the next kernel needs on this machine: for the disk of the root file system, for others that are mounted, and
+//! for the network.
 //!
 //! A device says what it is by its modalias, and the next kernel's `modules.alias` which module that means there. What is
 //! built into it has no alias; it is then known by the name of the driver that has the device now.
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct Drivers {
     /// Those without which the root file system cannot be reached.
     pub required: Vec<String>,
-    /// Those that are good to have: for the network.
+    /// Those that are good to have: for other disks, and for the network.
     pub wanted: Vec<String>,
 }
 
@@ -89,7 +90,8 @@ impl Drivers {
             bail!("the next kernel has no file system {fstype}, which the root file system is");
         }
         push(&mut required, fstype.to_owned());
-        let mut wanted = Vec::new();
+        let mut wanted = of_mounts(root, modules, aliases);
+        wanted.retain(|module| !required.contains(module));
         for name in root.names("/sys/class/net").unwrap_or_default() {
             let path = root.path(&format!("/sys/class/net/{name}/device"));
             // What has no device is none of hardware; what has no driver there is reported by its absence.
@@ -103,6 +105,31 @@ impl Drivers {
         }
         Ok(Self { required, wanted })
     }
+}
+
+/// Drivers for the disks of all file systems that are mounted, and those file systems, as far as the next kernel has them.
+fn of_mounts(root: &Root, modules: &Modules, aliases: &Aliases) -> Vec<String> {
+    let text = root.read("/proc/self/mountinfo").unwrap_or_default();
+    let mut found = Vec::new();
+    for (fstype, device) in text.lines().filter_map(of_disk) {
+        // Some file systems have a number of their own instead of their disk's.
+        let disk = std::fs::canonicalize(root.path(&format!("/sys/dev/block/{device}"))).ok();
+        let drivers = disk.and_then(|disk| of_device(root, &disk, modules, aliases).ok());
+        for module in drivers.into_iter().flatten() {
+            push(&mut found, module);
+        }
+        if modules.has(fstype) {
+            push(&mut found, fstype.to_owned());
+        }
+    }
+    found
+}
+
+/// Type and device number of a file system on a disk, by its line of `/proc/self/mountinfo`.
+fn of_disk(line: &str) -> Option<(&str, &str)> {
+    let (head, tail) = line.split_once(" - ")?;
+    let (fstype, source) = tail.split_once(' ')?;
+    source.starts_with("/dev/").then_some((fstype, head.split(' ').nth(2)?))
 }
 
 /// Drivers of a device and all it hangs on, the farthest first.
@@ -218,12 +245,13 @@ mod tests {
         .unwrap();
         fs::write(
             dir.join("modules/modules.dep"),
-            "kernel/virtio_blk.ko:\nkernel/fs/ext4.ko:\n",
+            "kernel/virtio_blk.ko:\nkernel/fs/ext4.ko:\nkernel/fs/fat/vfat.ko:\n",
         )
         .unwrap();
         fs::write(
             dir.join("proc/self/mountinfo"),
-            "20 1 0:5 / /proc rw - proc proc rw\n21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n",
+            "20 1 0:5 / /proc rw - proc proc rw\n21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+             22 21 254:1 / /boot/efi rw - vfat /dev/vda1 rw\n23 21 254:2 / /b rw - btrfs /dev/vda2 rw\n",
         )
         .unwrap();
         dir
@@ -239,6 +267,7 @@ mod tests {
         assert_eq!((fstype.as_str(), device.as_str()), ("ext4", "254:0"));
         let drivers = Drivers::find(&root, &fstype, &device, &modules, &aliases).unwrap();
         assert_eq!(drivers.required, ["virtio_pci", "virtio_blk", "ext4"]);
+        assert_eq!(drivers.wanted, ["vfat"]);
         let error = Drivers::find(&root, "xfs", &device, &modules, &aliases)
             .unwrap_err()
             .to_string();

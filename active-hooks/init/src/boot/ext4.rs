@@ -71,7 +71,8 @@ pub fn find_all(wanted: impl Fn(&Names) -> bool) -> Vec<PathBuf> {
         .collect()
 }
 
-fn devices() -> impl Iterator<Item = PathBuf> {
+/// All block devices.
+pub fn devices() -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir("/sys/class/block")
         .into_iter()
         .flatten()

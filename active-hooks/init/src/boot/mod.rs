@@ -9,6 +9,7 @@ pub mod mounts;
 pub mod quiet;
 pub mod root;
 pub mod switch;
+pub mod xfs;
 
 use crate::{
     restore::meter::{self, Part},

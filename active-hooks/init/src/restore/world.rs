@@ -5,8 +5,8 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun, Id,
-        InMountNamespace, Inode, InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
+        Id, InMountNamespace, Inode, InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount,
         MountNamespace, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
         SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
@@ -117,6 +117,8 @@ pub struct World<'a> {
     pub names: Vec<Names>,
     /// What their inodes are.
     pub nodes: Vec<Node>,
+    /// Everything that has changed, for file systems that tell it in this way.
+    pub changed: Vec<ChangedInodes>,
     /// Files with pages that their disks have as well, the most wanted first.
     pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
@@ -250,6 +252,7 @@ impl<'a> World<'a> {
             },
             Kind::Names => self.names.push(record.decode().map_err(text)?),
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
+            Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => self.take_bytes(owner, record.payload)?,

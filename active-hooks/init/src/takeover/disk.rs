@@ -6,7 +6,7 @@
 //! them for free ones.
 
 use crate::{
-    boot::{ext4, log},
+    boot::{ext4, log, xfs},
     restore::{
         inodes::Piece,
         world::{Content, World},
@@ -203,7 +203,8 @@ pub fn locate(uuid: [u8; 16], patience: Duration) -> Result<PathBuf, String> {
     let name = ext4::uuid_text(&uuid);
     let deadline = Instant::now() + patience;
     let found: Vec<PathBuf> = loop {
-        let found = ext4::find_all(|names| names.uuid == name);
+        let mut found = ext4::find_all(|names| names.uuid == name);
+        found.extend(xfs::find_all(&uuid));
         if !found.is_empty() || Instant::now() >= deadline {
             break found;
         }

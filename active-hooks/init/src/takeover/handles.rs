@@ -42,7 +42,7 @@ pub fn by_name(record: &Inode, path: &[u8]) -> Option<OwnedFd> {
 /// Opens the recorded file by its number, if its file system can do that and has it.
 pub fn by_number(world: &World<'_>, record: &Inode) -> Option<OwnedFd> {
     // Other file systems have other handles.
-    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2") {
+    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2" | b"xfs") {
         return None;
     }
     let (device, number, generation) = (record.device, record.number, record.generation);
@@ -60,7 +60,7 @@ fn to_look(record: &Inode) -> OFlags {
     }
 }
 
-/// Opens a file of ext4 by its handle, below whichever of its mounts has one that is the file.
+/// Opens a file by its handle, below whichever of its mounts has one that is the file.
 fn by_handle(
     world: &World<'_>,
     device: u64,
@@ -78,16 +78,15 @@ fn by_handle(
     })
 }
 
-/// Opens a file of the ext4 that `mount` lies on by its number and generation.
+/// Opens a file of the ext4 or XFS that `mount` lies on by its number and generation.
 pub fn on_mount(mount: &impl AsFd, number: u64, generation: u32, access: OFlags) -> Option<OwnedFd> {
-    let number = u32::try_from(number).ok()?;
     let fd = sys::open_by_handle(mount.as_fd(), number, generation, access.bits() as i32).ok()?;
     // Generation 0, which files have that were made with their file system, would match any.
     let same = sys::handle_of(fd.as_fd(), c"").is_ok_and(|found| found == (number, generation));
     same.then_some(fd)
 }
 
-/// Opens a regular file of ext4 by its number and generation, if it is there.
+/// Opens a regular file by its number and generation, if it is there.
 pub fn regular(world: &World<'_>, device: u64, number: u64, generation: u32, access: OFlags) -> Option<OwnedFd> {
     by_handle(world, device, number, generation, access | OFlags::NONBLOCK, |fd| {
         let found = rustix::fs::fstat(fd);

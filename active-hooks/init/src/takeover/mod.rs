@@ -224,7 +224,7 @@ fn leaves_uncommitted() -> bool {
     line.value("orthros.uncommitted") == Some("leave")
 }
 
-/// Gives back what the first request has left, and adds up. The machine is watched again meanwhile: nothing depends on it, and
+/// Gives back what the first request has found nobody to claim, and adds up. The machine is watched again meanwhile: nothing depends on it, and
 /// frames with what was program text are cleared slowly under emulation.
 fn release_rest(device: &Device, first: Release) -> Result<Release, DeviceError> {
     let mut sum = first;

@@ -29,7 +29,7 @@ use rustix::{
     io::Errno,
 };
 use shared_region::{
-    context::{Names, Node},
+    context::{ChangedInodes, Names, Node},
     ext4_dir,
 };
 use std::{
@@ -80,6 +80,8 @@ struct Tree<'w> {
     /// Other files that were made here, by one of their names.
     made: BTreeMap<Key, (Key, Vec<u8>)>,
     nodes: BTreeMap<Key, &'w Node>,
+    /// Where names that nothing else is known of are the disk's: the inodes of which that is not so.
+    changed: Option<&'w ChangedInodes>,
     /// Everything that changed is known.
     is_complete: bool,
     /// Names that were given, moved or taken away.
@@ -123,6 +125,7 @@ impl Trees<'_> {
     pub fn finish(&mut self) {
         for tree in &mut self.trees {
             tree.attributes();
+            tree.tell_further_names();
             log::info(format_args!(
                 "{}: {} names are put back in {} directories",
                 tree.at.display(),
@@ -143,13 +146,16 @@ impl<'w> Tree<'w> {
         let disk = disk::locate(uuid, Duration::ZERO)?;
         let number = fs::metadata(&disk).map_err(|error| error.to_string())?.rdev();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let changed = world.changed.iter().find(|changed| changed.device == device);
         let mut whole = world.mounts.iter().filter(|it| it.device == device && it.root == b"/");
-        let (at, root) = whole
+        let (at, root, top) = whole
             .find_map(|mount| {
                 let at = Path::new(OsStr::from_bytes(&mount.mountpoint));
                 let root = open(at, flags, Mode::empty()).ok()?;
                 let found = fstat(&root).ok()?;
-                (found.st_dev == number && found.st_ino == ROOT).then(|| (at.to_owned(), root))
+                // Where the root of an XFS is, only XFS says.
+                let is_root = changed.is_some() || found.st_ino == ROOT;
+                (found.st_dev == number && is_root).then(|| (at.to_owned(), root, found.st_ino))
             })
             .ok_or("it is not mounted")?;
         match mkdirat(&root, ASIDE, Mode::RWXU) {
@@ -160,7 +166,7 @@ impl<'w> Tree<'w> {
         let nodes = world.nodes.iter().filter(|node| node.device == device);
         Ok(Self {
             number,
-            top: ROOT,
+            top,
             at,
             root,
             aside,
@@ -168,6 +174,7 @@ impl<'w> Tree<'w> {
             anew: BTreeMap::new(),
             made: BTreeMap::new(),
             nodes: nodes.map(|node| ((node.number, node.generation), node)).collect(),
+            changed,
             is_complete: true,
             count: 0,
             next: 0,
@@ -181,7 +188,8 @@ impl<'w> Tree<'w> {
             let key = (names.number, names.generation);
             let whole = whole(names, reader);
             let is_complete = names.is_complete && whole.is_ok();
-            self.is_complete &= is_complete;
+            let others_are_known = self.changed.is_some_and(|changed| changed.is_complete) && whole.is_ok();
+            self.is_complete &= is_complete || others_are_known;
             let list = whole.unwrap_or_else(|why| {
                 self.remarks.push(format!("{}: {why}", self.name(names)));
                 listed(names)
@@ -263,7 +271,7 @@ impl<'w> Tree<'w> {
         for name in there {
             let ours = key.0 == self.top && [ASIDE, KEPT].iter().any(|own| name.starts_with(own.as_bytes()));
             let of = wanted.get(&name).copied();
-            let stays = of.is_none() && !is_complete && !gone.contains(&*name);
+            let stays = of.is_none() && !is_complete && !gone.contains(&*name) && !self.is_stale(key, &name);
             if ours || stays || self.is_in_place(key, &name, of, since) {
                 continue;
             }
@@ -283,6 +291,17 @@ impl<'w> Tree<'w> {
         }
     }
 
+    /// Whether a name that nothing is known of leads to an inode that has lost it.
+    fn is_stale(&self, key: Key, name: &[u8]) -> bool {
+        let Some((changed, directory)) = self.changed.zip(self.directories.get(&key)) else {
+            return false;
+        };
+        let found = CString::new(name)
+            .ok()
+            .and_then(|name| sys::handle_of(directory.as_fd(), &name).ok());
+        found.is_some_and(|(number, generation)| changed.of(number).is_some_and(|it| it.is_stale(generation)))
+    }
+
     /// Whether a name leads to what it has to.
     fn is_in_place(&self, key: Key, name: &[u8], of: Option<(u64, Option<u32>)>, since: Option<i64>) -> bool {
         let Some(directory) = self.directories.get(&key) else {
@@ -297,7 +316,7 @@ impl<'w> Tree<'w> {
         let Some((number, generation)) = of else { return false };
         match sys::handle_of(directory.as_fd(), &text) {
             Ok((there, born)) => {
-                let is_it = u64::from(there) == number && generation.is_none_or(|generation| generation == born);
+                let is_it = there == number && generation.is_none_or(|generation| generation == born);
                 is_it || since.is_some_and(|since| is_file_since(directory, name, since))
             }
             Err(_) => false,
@@ -429,6 +448,23 @@ impl<'w> Tree<'w> {
             if let Err(why) = self.attributes_of(key, node) {
                 self.remarks
                     .push(format!("{}, inode {}: {why}", self.at.display(), node.number));
+            }
+        }
+    }
+
+    /// Tells of files that have more names than they had: not all were known, and which of them was taken away is not.
+    fn tell_further_names(&mut self) {
+        let changed = self.changed.into_iter().flat_map(|changed| &changed.inodes);
+        for it in changed.filter(|it| it.nlink != 0 && !it.names_are_known) {
+            let found = self.by_handle((it.number, it.generation), OFlags::PATH | OFlags::NOFOLLOW);
+            let Some(Ok(found)) = found.map(fstat) else { continue };
+            let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+            if !is_directory && found.st_nlink > it.nlink.into() {
+                self.remarks.push(format!(
+                    "{}, inode {}: has a name that it had lost",
+                    self.at.display(),
+                    it.number
+                ));
             }
         }
     }

@@ -29,6 +29,7 @@ fn decode(record: &Record<'_>) {
         Kind::Journal => drop(record.decode::<context::Journal>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
         Kind::Names => drop(record.decode::<context::Names>()),
+        Kind::ChangedInodes => drop(record.decode::<context::ChangedInodes>()),
         Kind::Node => drop(record.decode::<context::Node>()),
         Kind::FileCache => drop(record.decode::<context::FileCache>()),
         Kind::Frames => {

@@ -73,6 +73,17 @@ pub struct Logged {
     pub escaped: bool,
 }
 
+/// What a descriptor says about a block that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Its number in the file system.
+    pub number: u64,
+    /// Its first word is the magic number, and zero in the log.
+    pub escaped: bool,
+    /// Of its content in the log, where there are checksums.
+    checksum: Option<u32>,
+}
+
 impl Logged {
     /// A block with this content.
     pub fn new(number: u64, mut content: Vec<u8>) -> Self {
@@ -156,7 +167,7 @@ impl Format {
             let (low, high) = (logged.number as u32, (logged.number >> 32) as u32);
             put(&mut block, at, low);
             if self.checks() {
-                let check = crc32c(crc32c(self.seed(), &tid.to_be_bytes()), &logged.content);
+                let check = self.checksum(tid, &logged.content);
                 put(&mut block, at + 4, flags);
                 put(&mut block, at + 8, high);
                 put(&mut block, at + 12, check);
@@ -228,16 +239,25 @@ impl Format {
         crc32c(self.seed(), &copy) == word(block, at)
     }
 
-    /// Number of blocks that follow a descriptor.
-    pub fn named(&self, block: &[u8]) -> usize {
+    /// The blocks that follow a descriptor.
+    pub fn named(&self, block: &[u8]) -> Vec<Tag> {
         let mut at = HEADER;
-        let mut count = 0;
+        let mut tags = Vec::new();
         while at + self.tag_bytes() <= self.block_size - self.tail() {
             let flags = match self.checks() {
                 true => word(block, at + 4),
                 false => word(block, at + 4) & 0xFFFF,
             };
-            count += 1;
+            let high = if self.wide() {
+                u64::from(word(block, at + 8)) << 32
+            } else {
+                0
+            };
+            tags.push(Tag {
+                number: u64::from(word(block, at)) | high,
+                escaped: flags & ESCAPE != 0,
+                checksum: self.checks().then(|| word(block, at + 12)),
+            });
             at += self.tag_bytes();
             if flags & SAME_UUID == 0 {
                 at += UUID;
@@ -246,7 +266,26 @@ impl Format {
                 break;
             }
         }
-        count
+        tags
+    }
+
+    /// Whether the content of a block in the log is what its tag says.
+    pub fn is_as_tagged(&self, tid: u32, tag: &Tag, content: &[u8]) -> bool {
+        tag.checksum
+            .is_none_or(|checksum| checksum == self.checksum(tid, content))
+    }
+
+    /// `jbd2_block_tag_csum_set()`.
+    fn checksum(&self, tid: u32, content: &[u8]) -> u32 {
+        crc32c(crc32c(self.seed(), &tid.to_be_bytes()), content)
+    }
+
+    /// The numbers in a list of revoked blocks.
+    pub fn listed(&self, block: &[u8]) -> Vec<u64> {
+        let end = (word(block, HEADER) as usize).min(self.block_size - self.tail());
+        let numbers = block.get(REVOKE_HEADER..end).unwrap_or_default();
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        numbers.chunks_exact(self.number_bytes()).map(number).collect()
     }
 }
 
@@ -294,7 +333,13 @@ mod tests {
             for count in [1, 2, format.tags()] {
                 let blocks: Vec<Logged> = (0..count as u64).map(logged).collect();
                 let block = format.descriptor(9, &blocks);
-                assert_eq!(format.named(&block), count, "features {features:#x}");
+                let tags = format.named(&block);
+                assert_eq!(tags.len(), count, "features {features:#x}");
+                for (tag, block) in tags.iter().zip(&blocks) {
+                    assert_eq!((tag.number, tag.escaped), (block.number, false));
+                    assert!(format.is_as_tagged(9, tag, &block.content));
+                    assert_eq!(format.is_as_tagged(9, tag, &[8; 1024]), features & 0x10 == 0);
+                }
                 assert!(format.is_whole(&block));
                 let mut torn = block.clone();
                 torn[13] ^= 1;
@@ -319,6 +364,7 @@ mod tests {
         let numbers: Vec<u64> = (0..format.revoked() as u64).collect();
         let list = format.revoke(3, &numbers);
         assert_eq!(word(&list, HEADER) as usize, REVOKE_HEADER + 8 * numbers.len());
+        assert_eq!(format.listed(&list), numbers);
         assert!(format.is_whole(&list) && format.is_whole(&format.commit(3, 1_500_000_000)));
     }
 }

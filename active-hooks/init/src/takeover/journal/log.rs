@@ -3,9 +3,9 @@
 //! All that says where something is to be written comes from the disk itself. What memory says is compared with it, and a
 //! difference ends the attempt.
 
-use super::format::{self, word, Format, COMMIT, DESCRIPTOR, KNOWN_FEATURES, MAGIC, REVOKE};
+use super::format::{self, word, Format, Logged, COMMIT, DESCRIPTOR, KNOWN_FEATURES, MAGIC, REVOKE};
 use shared_region::context::Journal;
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt};
 
 /// Where the superblock of ext4 stands, and its bytes.
 const SUPERBLOCK: u64 = 1024;
@@ -200,7 +200,7 @@ impl<'d> Log<'d> {
             }
             used += 1;
             match word(&block, 4) {
-                DESCRIPTOR => used += self.format.named(&block) as u64,
+                DESCRIPTOR => used += self.format.named(&block).len() as u64,
                 REVOKE => {}
                 COMMIT => {
                     committed = used;
@@ -217,6 +217,55 @@ impl<'d> Log<'d> {
             at: self.after(start, committed),
             free: room - committed - 1,
         })
+    }
+
+    /// Blocks of committed transactions that have another content in the log than their checksums say, and what they are to
+    /// become: the last content, where that is in order, as it goes into the log. Those that a later transaction revokes are
+    /// not among them. A file system with such a block cannot be mounted (`jbd2_block_tag_csum_verify`).
+    ///
+    /// Linux 6.1 makes them by itself where a page has several blocks: `ext4_punch_hole` zeroes blocks that are being written
+    /// to the log (`truncate_inode_partial_folio`), for it does not wait as Linux 6.12 does
+    /// (`ext4_truncate_page_cache_block_range`).
+    ///
+    /// # Errors
+    /// The device cannot be read.
+    pub fn unsound(&self) -> Result<BTreeMap<u64, Option<Logged>>, String> {
+        let mut copies = BTreeMap::new();
+        let (Some(next), mut at) = (self.end()?.next, u64::from(word(&self.superblock, 28))) else {
+            return Ok(copies);
+        };
+        let first = word(&self.superblock, 24);
+        let (mut broken, mut revoked) = (BTreeMap::new(), BTreeMap::new());
+        // Counted from the first transaction, for numbers of transactions begin anew.
+        let mut index = 0;
+        while index != next.wrapping_sub(first) {
+            let block = self.read(at)?;
+            at = self.after(at, 1);
+            match word(&block, 4) {
+                DESCRIPTOR => {
+                    for tag in self.format.named(&block) {
+                        let content = self.read(at)?;
+                        at = self.after(at, 1);
+                        let (number, escaped) = (tag.number, tag.escaped);
+                        if !self.format.is_as_tagged(first.wrapping_add(index), &tag, &content) {
+                            broken.insert(number, index);
+                            copies.insert(number, None);
+                        } else if broken.contains_key(&number) {
+                            let copy = Logged {
+                                number,
+                                content,
+                                escaped,
+                            };
+                            copies.insert(number, Some(copy));
+                        }
+                    }
+                }
+                REVOKE => revoked.extend(self.format.listed(&block).into_iter().map(|number| (number, index))),
+                _ => index += 1,
+            }
+        }
+        copies.retain(|number, _| revoked.get(number) < broken.get(number));
+        Ok(copies)
     }
 
     /// The block of the journal so many after another.

@@ -20,7 +20,7 @@ use shared_region::{
     PAGE_SIZE,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     time::{Duration, Instant},
 };
@@ -118,10 +118,16 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
         return Ok(Done { text, is_whole });
     };
     choice.check(&log)?;
+    let unsound = superseded(&log, &choice)?;
+    let superseded: Vec<u64> = unsound.keys().copied().collect();
+    let again: Vec<Logged> = unsound.into_values().flatten().collect();
+    let revoked: Vec<u64> = choice.revoked.iter().copied().collect();
     let blocks = choice.blocks.len() as u64;
-    let descriptors = blocks.div_ceil(log.format.tags() as u64);
-    let lists = (choice.revoked.len() as u64).div_ceil(log.format.revoked() as u64);
-    let needed = blocks + descriptors + lists + 1;
+    let lists = |numbers: &[u64]| numbers.len().div_ceil(log.format.revoked()) as u64;
+    let descriptors = |blocks: usize| blocks.div_ceil(log.format.tags()) as u64;
+    let ahead = lists(&superseded) + u64::from(!superseded.is_empty());
+    let content_blocks = blocks + descriptors(choice.blocks.len()) + again.len() as u64 + descriptors(again.len());
+    let needed = ahead + lists(&revoked) + content_blocks + 1;
     if needed > end.free {
         return Err(format!("{needed} blocks are more than its log has room for"));
     }
@@ -130,29 +136,44 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
         at += 1;
         log.write(log.after(end.at, at - 1), block)
     };
-    let revoked: Vec<u64> = choice.revoked.iter().copied().collect();
-    for numbers in revoked.chunks(log.format.revoked()) {
-        append(&log.format.revoke(choice.tid, numbers))?;
+    let mut tid = choice.tid;
+    if !superseded.is_empty() {
+        for numbers in superseded.chunks(log.format.revoked()) {
+            append(&log.format.revoke(tid, numbers))?;
+        }
+        // Without its commit block nothing that follows counts.
+        append(&vec![0; log.format.block_size])?;
+        tid = tid.wrapping_add(1);
     }
+    for numbers in revoked.chunks(log.format.revoked()) {
+        append(&log.format.revoke(tid, numbers))?;
+    }
+    let mut append_all = |logged: &[Logged]| {
+        append(&log.format.descriptor(tid, logged))?;
+        logged.iter().try_for_each(|block| append(&block.content))
+    };
     for chosen in choice.blocks.chunks(log.format.tags()) {
-        let mut logged = Vec::new();
-        for block in chosen {
-            logged.push(content(&log, record, block, choice.alone, host)?);
-        }
-        append(&log.format.descriptor(choice.tid, &logged))?;
-        for block in &logged {
-            append(&block.content)?;
-        }
+        let contents = chosen
+            .iter()
+            .map(|block| content(&log, record, block, choice.alone, host));
+        append_all(&contents.collect::<Result<Vec<_>, _>>()?)?;
+    }
+    for logged in again.chunks(log.format.tags()) {
+        append_all(logged)?;
     }
     // What lies behind must not pass for the transaction after this one.
     let beyond = log.after(end.at, needed);
     let stale = log.read(beyond)?;
-    if word(&stale, 0) == MAGIC && word(&stale, 8) == choice.tid.wrapping_add(1) {
+    if word(&stale, 0) == MAGIC && word(&stale, 8) == tid.wrapping_add(1) {
         log.write(beyond, &vec![0; log.format.block_size])?;
     }
     log.flush()?;
-    log.write(log.after(end.at, needed - 1), &log.format.commit(choice.tid, now))?;
+    log.write(log.after(end.at, needed - 1), &log.format.commit(tid, now))?;
     log.flush()?;
+    if !superseded.is_empty() {
+        log.write(log.after(end.at, ahead - 1), &log.format.commit(choice.tid, now))?;
+        log.flush()?;
+    }
     if end.next.is_none() {
         let features = log.format.features | if revoked.is_empty() { 0 } else { FEATURE_REVOKE };
         let mut superblock = log.superblock.clone();
@@ -162,20 +183,42 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
         log.superblock = superblock;
     }
     let now_next = log.end()?.next;
-    if now_next != Some(choice.tid.wrapping_add(1)) {
+    if now_next != Some(tid.wrapping_add(1)) {
         return Err(format!(
-            "its log does not end with transaction {} after it was written",
-            choice.tid
+            "its log does not end with transaction {tid} after it was written"
         ));
     }
+    let superseding = match superseded.len() {
+        0 => String::new(),
+        count => format!(", supersedes {count} with wrong checksums"),
+    };
     Ok(Done {
         text: format!(
-            "transaction {} with {blocks} blocks, {} revoked, is in its log",
-            choice.tid,
+            "transaction {tid} with {blocks} blocks, {} revoked, is in its log{superseding}",
             revoked.len()
         ),
         is_whole: !choice.alone || record.running.is_none(),
     })
+}
+
+/// Blocks in the log with which the file system could not be mounted, and, of those that are not part of the transaction to be
+/// written, their last content. They are revoked by a transaction of their own before it, which their new content follows:
+/// what is revoked counts for all that is before in the log, and its checksum is not looked at.
+fn superseded(log: &Log<'_>, choice: &Choice) -> Result<BTreeMap<u64, Option<Logged>>, String> {
+    // Only where a page has several blocks they come about; elsewhere the log is not read twice.
+    if log.format.block_size as u64 >= PAGE_SIZE {
+        return Ok(BTreeMap::new());
+    }
+    let mut unsound = log.unsound()?;
+    unsound.retain(|number, _| !choice.revoked.contains(number));
+    for (number, copy) in &mut unsound {
+        if choice.blocks.iter().any(|block| block.number == *number) {
+            *copy = None;
+        } else if copy.is_none() {
+            return Err(format!("block {number} has a wrong checksum in its log"));
+        }
+    }
+    Ok(unsound)
 }
 
 /// What is written.

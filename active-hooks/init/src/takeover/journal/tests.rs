@@ -29,6 +29,15 @@ impl Host for Memory {
     }
 }
 
+/// What is in the file: now and then a block begins with the magic number.
+fn payload() -> Vec<u8> {
+    let mut content = vec![0xA7; 300_000];
+    for at in (0..content.len()).step_by(5 * 4096) {
+        content[at..at + 4].copy_from_slice(&MAGIC.to_be_bytes());
+    }
+    content
+}
+
 /// A file system as it is on the disk, and what a kernel has of a file that was made since.
 struct Case {
     disk: PathBuf,
@@ -49,7 +58,7 @@ impl Case {
         let dir = std::env::temp_dir().join(format!("orthros-journal-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (disk, after, payload) = (dir.join("disk"), dir.join("after"), dir.join("payload"));
-        std::fs::write(&payload, vec![0xA7; 300_000]).unwrap();
+        std::fs::write(&payload, self::payload()).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut make = vec!["-q", "-F"];
         make.extend(options);
@@ -116,10 +125,11 @@ impl Case {
         let (_, replayed) = tool("e2fsck", &["-fy", disk]);
         let (status, said) = tool("e2fsck", &["-fn", disk]);
         assert_eq!(status, 0, "{said}");
-        let (_, listed) = tool("debugfs", &["-R", "stat made", disk]);
+        let made = self.disk.with_file_name("made");
+        tool("debugfs", &["-R", &format!("dump made {}", made.display()), disk]);
         let clean =
             replayed.contains("recovering journal") && !replayed.contains("Fix") && !replayed.contains("checksum");
-        (clean, listed.contains("Size: 300000"))
+        (clean, std::fs::read(made).is_ok_and(|found| found == payload()))
     }
 }
 
@@ -129,16 +139,22 @@ impl Drop for Case {
     }
 }
 
-/// Forms of a journal: with checksums and wide numbers, with small blocks, with neither.
-const FORMS: [(&str, &[&str]); 3] = [
+/// Forms of a journal: with checksums and wide numbers, with small blocks, with narrow numbers, with neither.
+const FORMS: [(&str, &[&str]); 4] = [
     ("wide", &["-b", "4096"]),
     ("small", &["-b", "1024"]),
+    ("narrow", &["-b", "2048", "-I", "128", "-O", "^64bit"]),
     ("old", &["-b", "4096", "-O", "^metadata_csum,^64bit"]),
 ];
 
 /// A journal on the disk takes on its features when it is first mounted.
-fn with_checksums(case: &mut Case) {
-    case.record.superblock[40..44].copy_from_slice(&0x12u32.to_be_bytes());
+fn with_features(case: &mut Case, form: &str) {
+    let features: u32 = match form {
+        "old" => return,
+        "narrow" => 0x10,
+        _ => 0x12,
+    };
+    case.record.superblock[40..44].copy_from_slice(&features.to_be_bytes());
 }
 
 #[test]
@@ -148,9 +164,7 @@ fn the_first_transaction_of_a_log_is_replayed() {
         assert_eq!(case.judge_untouched(), (false, false), "{name}");
         let mut case_again = Case::new(&format!("first-again-{name}"), options);
         std::mem::swap(&mut case, &mut case_again);
-        if name != "old" {
-            with_checksums(&mut case);
-        }
+        with_features(&mut case, name);
         assert!(case.complete().unwrap().is_whole);
         assert_eq!(case.judge(), (true, true), "{name}");
     }
@@ -167,9 +181,7 @@ impl Case {
 fn a_transaction_follows_another() {
     for (name, options) in FORMS {
         let mut case = Case::new(&format!("second-{name}"), options);
-        if name != "old" {
-            with_checksums(&mut case);
-        }
+        with_features(&mut case, name);
         let all = case.record.blocks.clone();
         let (tid, _) = case.record.running.unwrap();
         case.record.blocks = all[..3].to_vec();
@@ -191,10 +203,32 @@ fn a_transaction_follows_another() {
     }
 }
 
+/// Begun at several places near its end: descriptors, blocks and the commit block come to lie on both sides of it.
+#[test]
+fn a_transaction_goes_on_at_the_beginning_of_the_log() {
+    let (name, options) = FORMS[2];
+    let mut case = Case::new("wrapped", options);
+    with_features(&mut case, name);
+    let (tid, _) = case.record.running.unwrap();
+    let untouched = std::fs::read(&case.disk).unwrap();
+    let blocks = case.record.blocks.len() as u32;
+    for before in (1..blocks + 6).step_by(19) {
+        std::fs::write(&case.disk, &untouched).unwrap();
+        let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+        let log = Log::open(&device, &case.record).unwrap();
+        let mut superblock = log.superblock.clone();
+        let start = word(&superblock, 16) - before;
+        format::lead_to(&mut superblock, log.format.features, tid, start);
+        log.write(0, &superblock).unwrap();
+        assert!(case.complete().unwrap().is_whole);
+        assert_eq!(case.judge(), (true, true), "{before} blocks before the end");
+    }
+}
+
 #[test]
 fn two_transactions_become_one_if_neither_is_in_the_log() {
     let mut case = Case::new("merged", FORMS[0].1);
-    with_checksums(&mut case);
+    with_features(&mut case, FORMS[0].0);
     let (tid, _) = case.record.running.unwrap();
     case.record.committing = Some((tid, 4));
     case.record.running = Some((tid + 1, 0));
@@ -213,7 +247,7 @@ fn two_transactions_become_one_if_neither_is_in_the_log() {
 #[test]
 fn without_the_commit_block_nothing_has_happened() {
     let mut case = Case::new("torn", FORMS[0].1);
-    with_checksums(&mut case);
+    with_features(&mut case, FORMS[0].0);
     let all = case.record.blocks.clone();
     case.record.blocks = all[..2].to_vec();
     case.complete().unwrap();
@@ -281,15 +315,69 @@ fn a_block_that_only_the_disk_had_ends_the_committing_transaction_alone() {
     assert_eq!(case.judge(), (true, true));
 }
 
+/// Linux 6.1 has zeroed a block while it was being written to the log; its transaction is committed.
+#[test]
+fn a_block_with_a_wrong_checksum_in_the_log_is_superseded() {
+    for (form, options) in [FORMS[1], FORMS[2]] {
+        // Whether the block is part of the transaction that memory has, is revoked by it, or was written again before.
+        for what in ["again", "revoked", "before", "nowhere"] {
+            let mut case = Case::new(&format!("unsound-{form}-{what}"), options);
+            with_features(&mut case, form);
+            let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
+            let broken = all[all.len() - 2];
+            case.record.blocks = vec![broken];
+            case.complete().unwrap();
+            let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+            let log = Log::open(&device, &case.record).unwrap();
+            log.write(2, &vec![0; log.format.block_size]).unwrap();
+            assert_eq!(log.unsound().unwrap(), [(broken.number, None)].into());
+            let mut next = tid + 1;
+            case.record.blocks = all.clone();
+            if what == "before" {
+                // As Linux would have written it.
+                let block = content(&log, &case.record, &broken, false, &case.memory).unwrap();
+                log.write(4, &log.format.descriptor(next, std::slice::from_ref(&block)))
+                    .unwrap();
+                log.write(5, &block.content).unwrap();
+                log.write(6, &log.format.commit(next, 1)).unwrap();
+                next += 1;
+            }
+            if what != "again" {
+                case.record.blocks.retain(|block| block.number != broken.number);
+            }
+            if what == "revoked" {
+                case.record.revoked.push(RevokedBlock {
+                    number: broken.number,
+                    committing: false,
+                });
+            }
+            case.record.running = Some((next, 0));
+            let before = std::fs::read(&case.disk).unwrap();
+            let done = case.complete().map(|done| done.text);
+            if what == "nowhere" {
+                assert!(done.unwrap_err().contains("wrong checksum in its log"));
+                assert_eq!(std::fs::read(&case.disk).unwrap(), before);
+                continue;
+            }
+            let (clean, is_there) = case.judge();
+            assert!(clean, "{form} {what}");
+            assert_eq!(is_there, what != "revoked", "{form} {what}");
+            assert_eq!(
+                done.unwrap().contains("supersedes 1 "),
+                what != "revoked",
+                "{form} {what}"
+            );
+        }
+    }
+}
+
 /// A block that is metadata in a transaction of the log, and was freed and given to a file's data since.
 #[test]
 fn a_block_that_became_data_is_not_taken_back() {
     for (form, options) in FORMS {
         for is_revoked in [true, false] {
             let mut case = Case::new(&format!("reused-{form}-{is_revoked}"), options);
-            if form != "old" {
-                with_checksums(&mut case);
-            }
+            with_features(&mut case, form);
             let block_size = case.record.block_size as usize;
             let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
             // In the middle of the last group, which nothing else is in.

@@ -2,7 +2,7 @@
 
 use super::*;
 use rustix::fs::fgetxattr;
-use shared_region::context::{Attribute, Name};
+use shared_region::context::{Attribute, ChangedInode, Name};
 use std::os::unix::fs::{symlink, PermissionsExt};
 
 /// A folder in which names are put back.
@@ -16,7 +16,7 @@ impl Folder {
         fs::write(folder.0.join("probe"), "").unwrap();
         let (number, generation) = folder.key("probe");
         let root = folder.open(".");
-        let may = sys::open_by_handle(root.as_fd(), number as u32, generation, OFlags::PATH.bits() as i32);
+        let may = sys::open_by_handle(root.as_fd(), number, generation, OFlags::PATH.bits() as i32);
         fs::remove_file(folder.0.join("probe")).unwrap();
         may.is_ok().then_some(folder)
     }
@@ -27,8 +27,7 @@ impl Folder {
 
     fn key(&self, name: &str) -> Key {
         let name = CString::new(name).unwrap();
-        let (number, generation) = sys::handle_of(self.open(".").as_fd(), &name).unwrap();
-        (number.into(), generation)
+        sys::handle_of(self.open(".").as_fd(), &name).unwrap()
     }
 
     fn tree<'w>(&self, nodes: &'w [Node]) -> Tree<'w> {
@@ -46,6 +45,7 @@ impl Folder {
                 .iter()
                 .map(|node| ((node.number, node.generation), node))
                 .collect(),
+            changed: None,
             is_complete: true,
             count: 0,
             next: 0,
@@ -269,4 +269,103 @@ fn nothing_is_deleted_where_not_all_is_known() {
         said.contains("there/lost") && said.contains(".orthros-displaced-0"),
         "{said}"
     );
+}
+
+#[test]
+fn a_name_that_nothing_is_known_of_is_gone_if_its_file_has_lost_it() {
+    let Some(folder) = Folder::new("changed") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    let at = |name: &str| folder.0.join(name);
+    fs::create_dir(at("one")).unwrap();
+    let files = [
+        "one/unchanged",
+        "one/deleted",
+        "one/another",
+        "one/renamed",
+        "one/known-in-part",
+    ];
+    for file in files {
+        fs::write(at(file), file).unwrap();
+    }
+    let changed = |name: &str, nlink: u32, names_are_known: bool| {
+        let (number, generation) = folder.key(name);
+        ChangedInode {
+            number,
+            generation,
+            nlink,
+            names_are_known,
+        }
+    };
+    let another = changed("one/another", 1, false);
+    let mut inodes = vec![
+        changed("one/deleted", 0, true),
+        ChangedInode {
+            generation: another.generation.wrapping_add(1),
+            ..another
+        },
+        changed("one/renamed", 1, true),
+        changed("one/known-in-part", 2, false),
+    ];
+    inodes.sort_by_key(|it| it.number);
+    let all = ChangedInodes {
+        device: 0,
+        is_complete: true,
+        inodes,
+    };
+    let renamed = folder.key("one/renamed");
+    let of_one = Names {
+        is_complete: false,
+        ..names(folder.key("one"), &[("new-name", renamed)])
+    };
+    let mut tree = Tree {
+        changed: Some(&all),
+        ..folder.tree(&[])
+    };
+    put_back(&mut tree, &[of_one]);
+    tree.link();
+    tree.clear();
+    assert_eq!(tree.remarks, Vec::<String>::new());
+    assert_eq!(folder.names("one"), ["known-in-part", "new-name", "unchanged"]);
+    assert_eq!(fs::read(at("one/new-name")).unwrap(), b"one/renamed");
+    assert_eq!(folder.names("."), ["one"]);
+    tree.tell_further_names();
+    assert_eq!(tree.remarks, Vec::<String>::new());
+    fs::hard_link(at("one/known-in-part"), at("one/second")).unwrap();
+    fs::hard_link(at("one/known-in-part"), at("one/third")).unwrap();
+    tree.tell_further_names();
+    assert_eq!(tree.remarks.len(), 1, "{:?}", tree.remarks);
+}
+
+#[test]
+fn what_a_directory_that_is_not_known_may_have_is_kept() {
+    let Some(folder) = Folder::new("changed-in-part") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    fs::create_dir(folder.0.join("one")).unwrap();
+    fs::write(folder.0.join("one/renamed"), "content").unwrap();
+    let (number, generation) = folder.key("one/renamed");
+    let all = ChangedInodes {
+        inodes: vec![ChangedInode {
+            number,
+            generation,
+            nlink: 1,
+            names_are_known: true,
+        }],
+        ..ChangedInodes::default()
+    };
+    let of_one = Names {
+        is_complete: false,
+        ..names(folder.key("one"), &[])
+    };
+    let mut tree = Tree {
+        changed: Some(&all),
+        ..folder.tree(&[])
+    };
+    put_back(&mut tree, &[of_one]);
+    tree.link();
+    tree.clear();
+    assert!(folder.names("one").is_empty());
+    let kept = folder.0.join(format!("{KEPT}-0/1"));
+    assert_eq!(fs::read(kept).unwrap(), b"content");
 }

@@ -1,0 +1,818 @@
+//! XFS: what its log on the disk does not have (`fs/xfs/`).
+//!
+//! A transaction pins the inodes that it has changed, until the part of the log that has them is on the disk
+//! (`xfs_inode.i_pincount`), and a pinned inode stays in its allocation group's tree of inodes, also when it was freed
+//! (`xfs_reclaim_inode`). So an inode that is not pinned comes back as it was, and so do its names, because whoever gives or takes
+//! a name changes the inode as well (link count, time of change).
+//!
+//! XFS is a module: its BTF continues that of its kernel, and is read when a failure finds one mounted.
+
+use crate::addr::Kva;
+use crate::btf::Btf;
+use crate::context::Context;
+use crate::dentry;
+use crate::ext4::{self, Ahead};
+use crate::inodes::{self, S_IFDIR, S_IFMT};
+use crate::kernel::Kernel;
+use crate::memory::PhysMem;
+use crate::mirror::{Field, Mirror};
+use crate::names::{self, Paths};
+use crate::prepared::kernel_btf;
+use crate::refusal::{Refusal, Result};
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use shared_region::context::{Attribute, ChangedInode, ChangedInodes, DiskContent, DiskRun, Lost, Name, Names};
+use shared_region::reasons;
+use shared_region::record::{Kind, Writer};
+
+/// Type of the file system, and name of the module.
+pub const NAME: &str = "xfs";
+/// Modules with BTF.
+const MAX_MODULES: u64 = 4096;
+/// Bytes of the BTF of a module.
+const MAX_BTF: u64 = 16 << 20;
+/// Inodes of a file system that are in memory.
+const MAX_INODES: usize = 1 << 24;
+/// Extents of a file.
+const MAX_EXTENTS: u64 = 1 << 22;
+/// Levels of a tree of extents.
+const MAX_HEIGHT: u64 = 16;
+/// Blocks of an allocation group that are in memory.
+const MAX_BUFFERS: u64 = 1 << 22;
+/// What places on the device are counted in, in bytes.
+const SECTOR: u64 = 512;
+/// Bytes of what stands in an inode.
+const MAX_LOCAL: u64 = 4096;
+/// `XFS_DINODE_FMT_LOCAL` and `XFS_DINODE_FMT_BTREE` (`fs/xfs/libxfs/xfs_format.h`).
+const LOCAL: u64 = 1;
+const BTREE: u64 = 3;
+/// `XFS_DIFLAG_REALTIME`: the blocks are on another device.
+const REALTIME: u64 = 1;
+
+crate::mirrors! {
+    /// A mounted XFS.
+    #[allow(missing_docs)]
+    pub struct XfsMount = "xfs_mount" {
+        // A radix tree up to Linux 6.11, then an array (32fa4059fe67); both are read alike.
+        groups: Field = "m_perags" | "m_perag_tree",
+        sb_agblocks: Field = "m_sb.sb_agblocks",
+        sb_agblklog: Field = "m_sb.sb_agblklog",
+        sb_blocklog: Field = "m_sb.sb_blocklog",
+    }
+
+    /// An allocation group.
+    #[allow(missing_docs)]
+    pub struct XfsGroup = "xfs_perag" {
+        pag_ici_root: Field,
+        // In a structure of its own from Linux 6.9 on (e7b58f7c1be2).
+        buffers: Field = "pag_bcache.bc_hash.tbl" | "pag_buf_hash.tbl",
+    }
+
+    /// Blocks of the file system.
+    #[allow(missing_docs)]
+    pub struct XfsBuffer = "xfs_buf" {
+        b_rhash_head: Field = "b_rhash_head.next",
+        b_rhash_key: Field,
+        b_length: Field,
+        b_addr: Field,
+    }
+
+    /// A hash table.
+    #[allow(missing_docs)]
+    pub struct BucketTable = "bucket_table" {
+        size: Field,
+        nest: Field,
+        future_tbl: Field,
+        buckets: Field,
+    }
+
+    /// An inode.
+    #[allow(missing_docs)]
+    pub struct XfsInode = "xfs_inode" {
+        i_vnode: Field,
+        i_pincount: Field = "i_pincount.counter",
+        // A semaphore of XFS's own around it up to Linux 6.8 (3fed24fffc76).
+        i_lock: Field = "i_lock.count.counter" | "i_lock.mr_lock.count.counter",
+        i_disk_size: Field,
+        i_diflags: Field,
+        i_forkoff: Field,
+        // A union with a name up to Linux 6.8 (6e145f943bd8).
+        df_data: Field = "i_df.if_data" | "i_df.if_u1.if_data",
+        df_bytes: Field = "i_df.if_bytes",
+        df_height: Field = "i_df.if_height",
+        df_format: Field = "i_df.if_format",
+        af_data: Field = "i_af.if_data" | "i_af.if_u1.if_data",
+        af_bytes: Field = "i_af.if_bytes",
+        af_height: Field = "i_af.if_height",
+        af_format: Field = "i_af.if_format",
+    }
+
+    /// BTF of a module.
+    #[allow(missing_docs)]
+    pub struct BtfModule = "btf_module" {
+        list: Field,
+        btf: Field,
+    }
+
+    /// BTF.
+    #[allow(missing_docs)]
+    pub struct BtfBlob = "btf" {
+        data: Field,
+        data_size: Field,
+        name: Field,
+    }
+}
+
+crate::mirror_set! {
+    /// The mirrors of XFS.
+    pub struct Layouts {
+        /// `struct xfs_mount`.
+        mount: XfsMount,
+        /// `struct xfs_perag`.
+        group: XfsGroup,
+        /// `struct xfs_inode`.
+        inode: XfsInode,
+        /// `struct xfs_buf`.
+        buffer: XfsBuffer,
+        /// `struct bucket_table`.
+        table: BucketTable,
+    }
+}
+
+/// Where an inode says what one of its parts holds.
+struct Fork {
+    data: Field,
+    bytes: Field,
+    height: Field,
+    format: Field,
+}
+
+impl XfsInode {
+    /// The content.
+    const fn data(&self) -> Fork {
+        Fork {
+            data: self.df_data,
+            bytes: self.df_bytes,
+            height: self.df_height,
+            format: self.df_format,
+        }
+    }
+
+    /// Extended attributes.
+    const fn attributes(&self) -> Fork {
+        Fork {
+            data: self.af_data,
+            bytes: self.af_bytes,
+            height: self.af_height,
+            format: self.af_format,
+        }
+    }
+}
+
+impl Layouts {
+    /// Reads the BTF of the module. `None` if it is not loaded, has none, or has other structures.
+    pub fn load<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>) -> Option<Self> {
+        let own = kernel_btf(&kernel.mem, kernel.symbols).ok()?;
+        let own = Btf::parse(&own).ok()?;
+        let (module, blob) = (BtfModule::load(&own).ok()?, BtfBlob::load(&own).ok()?);
+        let head = kernel.prepared.globals.btf_modules?;
+        let mut all = kernel.list(head, module.list).bounded(MAX_MODULES).flatten();
+        let bytes = all.find_map(|at| {
+            let btf = kernel.mem.ptr(at, module.btf).ok()?;
+            let is_it = kernel.mem.text(btf, blob.name).ok()? == NAME.as_bytes();
+            let length = kernel.mem.uint(btf, blob.data_size).ok()?;
+            let data = kernel.mem.ptr(btf, blob.data).ok()?;
+            (is_it && length <= MAX_BTF).then(|| kernel.mem.bytes(data, length as usize).ok())?
+        })?;
+        let split = Btf::parse_split(&bytes, &own).ok()?;
+        <Self as Mirror>::load(&split).ok()
+    }
+}
+
+/// The `struct xfs_buf` of blocks, by their places.
+type Buffers = BTreeMap<u64, Kva>;
+
+/// What is known of an inode by its allocation group's tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its `struct inode`.
+    pub inode: Kva,
+    /// The log on the disk does not have it as it is.
+    pub is_pinned: bool,
+}
+
+/// A mounted XFS.
+#[derive(Clone, Debug)]
+pub struct Xfs {
+    layouts: Rc<Layouts>,
+    superblock: Kva,
+    mount: Kva,
+}
+
+impl Xfs {
+    /// That of a superblock; `None` if it is none, or its structures are not known, or an ordinary boot is to put files back,
+    /// which does not work on one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Option<Self>> {
+        if context.input.by_file || inodes::fs_type(context, superblock)? != NAME.as_bytes() {
+            return Ok(None);
+        }
+        let info = context.kernel.types.layouts.super_block.s_fs_info;
+        let mount = context.kernel.mem.ptr(superblock, info)?;
+        Ok(context.xfs().map(|layouts| Self {
+            layouts,
+            superblock,
+            mount,
+        }))
+    }
+
+    /// The `struct xfs_inode` around an inode.
+    fn own(&self, inode: Kva) -> Kva {
+        inode.back(u64::from(self.layouts.inode.i_vnode.offset))
+    }
+
+    /// Whether the log on the disk does not have an inode as it is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_ahead<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+        let pins = context.kernel.mem.int(self.own(inode), self.layouts.inode.i_pincount)?;
+        Ok(pins != 0)
+    }
+
+    /// The same, for what a record of a file asks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn ahead<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<Ahead> {
+        let is_ahead = self.is_ahead(context, inode)?;
+        Ok(Ahead {
+            inode: is_ahead,
+            content: is_ahead,
+        })
+    }
+
+    /// The size of a file that its disk is told with the next change of the inode, in bytes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn disk_size<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<u64> {
+        Ok(context
+            .kernel
+            .mem
+            .uint(self.own(inode), self.layouts.inode.i_disk_size)?)
+    }
+
+    /// Where the written blocks of a file lie, for a record. `None` if that is not known, or if somebody was changing it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn content<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        inode: Kva,
+    ) -> Result<Option<DiskContent>> {
+        let mem = &context.kernel.mem;
+        let (own, layout) = (self.own(inode), &self.layouts.inode);
+        let is_held = ext4::is_write_locked(mem.uint(own, layout.i_lock)?);
+        if is_held || mem.uint(own, layout.i_diflags)? & REALTIME != 0 {
+            return Ok(None);
+        }
+        let Some(extents) = self.extents(context, own, &layout.data())? else {
+            return Ok(None);
+        };
+        let geometry = self.geometry(context)?;
+        let uuid = u64::from(context.kernel.types.layouts.super_block.s_uuid.offset);
+        let uuid = mem.array::<16>(self.superblock.offset(uuid))?;
+        let runs = geometry.runs(&extents);
+        Ok(runs.filter(|_| uuid != [0; 16]).map(|runs| DiskContent { uuid, runs }))
+    }
+
+    fn geometry<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<Geometry> {
+        let layout = &self.layouts.mount;
+        let field = |field| context.kernel.mem.uint(self.mount, field);
+        Ok(Geometry {
+            group_blocks: field(layout.sb_agblocks)?,
+            group_bits: field(layout.sb_agblklog)?.min(63) as u32,
+            block_bits: field(layout.sb_blocklog)?.min(16) as u32,
+        })
+    }
+
+    /// The extents of a fork (`fs/xfs/libxfs/xfs_iext_tree.c`). `None` if they are not in memory, or torn.
+    fn extents<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        own: Kva,
+        fork: &Fork,
+    ) -> Result<Option<Vec<Extent>>> {
+        /// Where the pointers of a node begin; records of a leaf, and where its successor stands.
+        const POINTERS: u64 = 128;
+        const RECORDS: u64 = 15;
+        const NEXT: u64 = 248;
+        let mem = &context.kernel.mem;
+        let (height, format) = (mem.uint(own, fork.height)?, mem.uint(own, fork.format)?);
+        let count = mem.uint(own, fork.bytes)?.wrapping_div(Extent::BYTES);
+        let is_known = format != LOCAL && !(format == BTREE && height == 0);
+        if !is_known || height > MAX_HEIGHT || count > MAX_EXTENTS || (height == 0) != (count == 0) {
+            return Ok(None);
+        }
+        let mut at = mem.ptr(own, fork.data)?;
+        for _ in 1..height {
+            at = mem.pointer(at.offset(POINTERS))?;
+        }
+        let mut found: Vec<Extent> = Vec::new();
+        let mut left = count;
+        while left != 0 {
+            // A root that is a leaf is only as long as its records.
+            for index in 0..left.min(RECORDS) {
+                let record = mem.array::<16>(at.offset(index.wrapping_mul(Extent::BYTES)))?;
+                let Some(extent) = Extent::parse(&record) else {
+                    break;
+                };
+                if found.last().is_some_and(|last| last.end() > extent.start) {
+                    return Ok(None);
+                }
+                found.push(extent);
+            }
+            let now = count.saturating_sub(found.len() as u64);
+            if now == left {
+                return Ok(None);
+            }
+            left = now;
+            if left != 0 {
+                at = mem.pointer(at.offset(NEXT))?;
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Where a symbolic link leads; empty if that is not in the inode.
+    fn target<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, own: Kva) -> Result<Vec<u8>> {
+        let mem = &context.kernel.mem;
+        let layout = &self.layouts.inode;
+        let bytes = mem.uint(own, layout.df_bytes)?;
+        if mem.uint(own, layout.df_format)? != LOCAL || bytes > MAX_LOCAL {
+            return Ok(Vec::new());
+        }
+        Ok(mem.bytes(mem.ptr(own, layout.df_data)?, bytes as usize)?)
+    }
+
+    /// The blocks of the file system that are in memory: the `struct xfs_buf` of each, by where it lies on the device, in units of
+    /// 512 bytes.
+    fn buffers<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<Buffers> {
+        let kernel = context.kernel;
+        let mut found = Buffers::new();
+        let groups = self.mount.offset(u64::from(self.layouts.mount.groups.offset));
+        for group in kernel.xarray(groups)? {
+            let mut table = kernel.mem.ptr(Kva(group?.value), self.layouts.group.buffers)?;
+            // While it is made larger there is a second one.
+            for _ in 0..2 {
+                if table.is_null() {
+                    break;
+                }
+                self.buffers_of(context, table, &mut found)?;
+                table = kernel.mem.ptr(table, self.layouts.table.future_tbl)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn buffers_of<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        table: Kva,
+        found: &mut Buffers,
+    ) -> Result<()> {
+        let mem = &context.kernel.mem;
+        let (layout, buffer) = (&self.layouts.table, &self.layouts.buffer);
+        let size = mem.uint(table, layout.size)?;
+        if mem.uint(table, layout.nest)? != 0 || size > MAX_BUFFERS {
+            return Err(Refusal::new(reasons::UNREADABLE, "its table of blocks"));
+        }
+        let buckets = table.offset(u64::from(layout.buckets.offset));
+        for index in 0..size {
+            // The lowest bit of a bucket is its lock; a chain ends with an odd number.
+            let mut link = mem.u64(buckets.offset(index.wrapping_mul(8)))? & !1;
+            let mut left = MAX_BUFFERS;
+            while link != 0 && link & 1 == 0 && left != 0 {
+                let at = Kva(link).back(u64::from(buffer.b_rhash_head.offset));
+                found.insert(mem.uint(at, buffer.b_rhash_key)?, at);
+                link = mem.uint(at, buffer.b_rhash_head)?;
+                left = left.wrapping_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Extended attributes in the one block that an inode has for them; `None` if there are several, or it is not in memory.
+    fn attributes_in_block<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        own: Kva,
+        buffers: &Buffers,
+    ) -> Result<Option<Vec<Attribute>>> {
+        let mem = &context.kernel.mem;
+        let extents = self.extents(context, own, &self.layouts.inode.attributes())?;
+        let geometry = self.geometry(context)?;
+        let runs = extents.and_then(|it| geometry.runs(&it)).unwrap_or_default();
+        let [run] = runs.as_slice() else {
+            return Ok(None);
+        };
+        let block = 1u64.wrapping_shl(geometry.block_bits);
+        let Some(&buffer) = buffers.get(&(run.at / SECTOR)).filter(|_| run.bytes == block) else {
+            return Ok(None);
+        };
+        let layout = &self.layouts.buffer;
+        if mem.uint(buffer, layout.b_length)?.wrapping_mul(SECTOR) != block {
+            return Ok(None);
+        }
+        Ok(leaf(&mem.bytes(mem.ptr(buffer, layout.b_addr)?, block as usize)?))
+    }
+
+    /// Extended attributes; `None` if they are neither in the inode nor in one block in memory.
+    fn attributes<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        own: Kva,
+        buffers: &Buffers,
+    ) -> Result<Option<Vec<Attribute>>> {
+        let mem = &context.kernel.mem;
+        let layout = &self.layouts.inode;
+        let bytes = mem.uint(own, layout.af_bytes)?;
+        if mem.uint(own, layout.i_forkoff)? == 0 || bytes == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        if mem.uint(own, layout.af_format)? != LOCAL {
+            return self.attributes_in_block(context, own, buffers);
+        }
+        if bytes > MAX_LOCAL {
+            return Ok(None);
+        }
+        let bytes = mem.bytes(mem.ptr(own, layout.af_data)?, bytes as usize)?;
+        Ok(short_form(&bytes))
+    }
+
+    /// All inodes that are in memory, by number, also those that were freed.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn inodes<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<BTreeMap<u64, Known>> {
+        let kernel = context.kernel;
+        let layouts = &kernel.types.layouts;
+        let mut found = BTreeMap::new();
+        let groups = self.mount.offset(u64::from(self.layouts.mount.groups.offset));
+        for group in kernel.xarray(groups)? {
+            let tree = Kva(group?.value).offset(u64::from(self.layouts.group.pag_ici_root.offset));
+            for entry in kernel.xarray(tree)? {
+                let own = Kva(entry?.value);
+                let inode = own.offset(u64::from(self.layouts.inode.i_vnode.offset));
+                let known = Known {
+                    inode,
+                    is_pinned: self.is_ahead(context, inode)?,
+                };
+                if kernel.mem.ptr(inode, layouts.inode.i_sb)? != self.superblock || found.len() >= MAX_INODES {
+                    return Err(Refusal::new(reasons::UNREADABLE, "its inodes"));
+                }
+                found.insert(kernel.mem.uint(inode, layouts.inode.i_ino)?, known);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Records names and attributes that the disk may not know, and tells what is not recorded. Returns a path of each inode
+    /// that has one in a directory that has changed.
+    ///
+    /// # Errors
+    /// The file system cannot be read, or there is no room.
+    pub fn write_names<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        writer: &mut Writer<'_>,
+        known: &BTreeMap<u64, Known>,
+        file_system: &str,
+        lost: &mut Vec<Lost>,
+    ) -> Result<Paths> {
+        let mut tell = |number: u64, why: Refusal| {
+            let why = why.of(|| alloc::format!("inode {number}"));
+            lost.push(why.lost_of(file_system.into()));
+        };
+        let changed = || known.iter().filter(|(_, known)| known.is_pinned);
+        let mut all = ChangedInodes {
+            device: context
+                .kernel
+                .mem
+                .uint(self.superblock, context.kernel.types.layouts.super_block.s_dev)?,
+            is_complete: true,
+            inodes: Vec::new(),
+        };
+        let mut paths = Paths::new();
+        for (&number, known) in changed() {
+            all.inodes.push(self.changed(context, number, known.inode)?);
+            match self.names(context, number, known.inode) {
+                Ok(Some(names)) => {
+                    for entry in &names.entries {
+                        let path = names::join(&names.path, &entry.name);
+                        paths.entry(entry.number).or_insert(path);
+                    }
+                    writer.push(Kind::Names, 1, 0, known.inode.0, &names)?;
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    // What has gone from another may be in it.
+                    all.is_complete = false;
+                    tell(number, why);
+                }
+            }
+        }
+        writer.push(Kind::ChangedInodes, 1, 0, self.superblock.0, &all)?;
+        let buffers = self.buffers(context)?;
+        for (&number, known) in changed() {
+            let inode = known.inode;
+            if all.of(number).is_none_or(|it| it.nlink == 0) && !paths.contains_key(&number) {
+                continue;
+            }
+            let own = self.own(inode);
+            let node = self.target(context, own).and_then(|target| {
+                let attributes = self.attributes(context, own, &buffers)?;
+                names::node(context, (self.superblock, inode), target, attributes)
+            });
+            match node {
+                Ok(node) => {
+                    if node.attributes.is_none() {
+                        tell(number, Refusal::new(reasons::UNREADABLE, "extended attributes"));
+                    }
+                    writer.push(Kind::Node, 1, 0, inode.0, &node)?;
+                }
+                Err(why) => tell(number, why),
+            }
+        }
+        Ok(paths)
+    }
+
+    fn changed<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        number: u64,
+        inode: Kva,
+    ) -> Result<ChangedInode> {
+        let kernel = context.kernel;
+        let layouts = &kernel.types.layouts;
+        let nlink = match kernel.mem.uint(inode, layouts.inode.i_mode)? {
+            0 => 0,
+            _ => kernel.mem.uint(inode, layouts.inode.i_nlink)? as u32,
+        };
+        let names = dentry::count_of_inode(context, inode)?;
+        Ok(ChangedInode {
+            number,
+            generation: kernel.mem.uint(inode, layouts.inode.i_generation)? as u32,
+            nlink,
+            names_are_known: names >= u64::from(nlink),
+        })
+    }
+
+    /// What is known of the names in a directory.
+    fn names<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        number: u64,
+        inode: Kva,
+    ) -> Result<Option<Names>> {
+        let layouts = &context.kernel.types.layouts;
+        let mem = &context.kernel.mem;
+        if mem.uint(inode, layouts.inode.i_mode)? & S_IFMT != S_IFDIR {
+            return Ok(None);
+        }
+        let path = dentry::of_inode(context, self.superblock, inode)?;
+        if path.is_none() && mem.uint(inode, layouts.inode.i_nlink)? == 0 {
+            return Ok(None);
+        }
+        let mut names = Names {
+            device: mem.uint(self.superblock, layouts.super_block.s_dev)?,
+            number,
+            generation: mem.uint(inode, layouts.inode.i_generation)? as u32,
+            path: path.map(|path| path.bytes).unwrap_or_default(),
+            uuid: mem.array::<16>(self.superblock.offset(u64::from(layouts.super_block.s_uuid.offset)))?,
+            // Names without a dentry are the disk's, but for those of inodes that have changed.
+            is_complete: false,
+            ..Names::default()
+        };
+        let mut found = BTreeMap::new();
+        names::overlay(context, (self.superblock, inode), &mut names, &mut found)?;
+        for (name, (number, inode)) in found {
+            let generation = Some(mem.uint(inode, layouts.inode.i_generation)? as u32);
+            names.entries.push(Name {
+                name,
+                number,
+                generation,
+            });
+        }
+        Ok(Some(names))
+    }
+}
+
+/// An extent of a file, in blocks (`struct xfs_iext_rec`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Extent {
+    start: u64,
+    blocks: u64,
+    at: u64,
+    is_unwritten: bool,
+}
+
+impl Extent {
+    const BYTES: u64 = 16;
+
+    /// `None` for an empty record.
+    fn parse(record: &[u8; 16]) -> Option<Self> {
+        let (low, high) = record.split_at(8);
+        let low = u64::from_le_bytes(low.try_into().ok()?);
+        let high = u64::from_le_bytes(high.try_into().ok()?);
+        (high != 0).then_some(Self {
+            start: low & ((1 << 54) - 1),
+            blocks: high & ((1 << 21) - 1),
+            at: low >> 54 | (high & !((1 << 22) - 1)) >> 12,
+            is_unwritten: high & 1 << 21 != 0,
+        })
+    }
+
+    const fn end(&self) -> u64 {
+        self.start.saturating_add(self.blocks)
+    }
+
+    /// Room is set aside, but not where (`isnullstartblock`).
+    const fn is_delayed(&self) -> bool {
+        const MASK: u64 = ((1 << 35) - 1) << 17;
+        self.at & MASK == MASK
+    }
+}
+
+/// How blocks are numbered: the upper bits are the number of the allocation group.
+struct Geometry {
+    group_blocks: u64,
+    group_bits: u32,
+    block_bits: u32,
+}
+
+impl Geometry {
+    /// The written blocks of extents, in bytes; `None` if a number makes no sense.
+    fn runs(&self, extents: &[Extent]) -> Option<Vec<DiskRun>> {
+        let bytes = |blocks: u64| blocks.checked_mul(1u64.checked_shl(self.block_bits)?);
+        let written = extents.iter().filter(|it| !it.is_unwritten && !it.is_delayed());
+        written
+            .map(|extent| {
+                let group = extent.at.checked_shr(self.group_bits)?;
+                let within = extent.at & 1u64.checked_shl(self.group_bits)?.checked_sub(1)?;
+                let block = group.checked_mul(self.group_blocks)?.checked_add(within)?;
+                (within < self.group_blocks).then_some(DiskRun {
+                    offset: bytes(extent.start)?,
+                    at: bytes(block)?,
+                    bytes: bytes(extent.blocks)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Extended attributes in an inode (`struct xfs_attr_sf_hdr`). `None` if they make no sense, or one is not a plain attribute.
+fn short_form(bytes: &[u8]) -> Option<Vec<Attribute>> {
+    const HEADER: usize = 4;
+    let count = *bytes.get(2)?;
+    let mut rest = bytes.get(HEADER..)?;
+    let mut found = Vec::new();
+    for _ in 0..count {
+        let (&[name, value, flags], body) = rest.split_first_chunk::<3>()?;
+        let (name, body) = body.split_at_checked(usize::from(name))?;
+        let (value, body) = body.split_at_checked(usize::from(value))?;
+        found.push(attribute(name, value, flags)?);
+        rest = body;
+    }
+    Some(found)
+}
+
+/// Extended attributes in a block of their own (`struct xfs_attr3_leafblock`). `None` if it makes no sense, or one is not a plain
+/// attribute, or has its value elsewhere.
+fn leaf(block: &[u8]) -> Option<Vec<Attribute>> {
+    /// `XFS_ATTR3_LEAF_MAGIC`, and where it, the number of entries and the entries stand.
+    const MAGIC: [u8; 2] = [0x3B, 0xEE];
+    const MAGIC_AT: usize = 8;
+    const COUNT_AT: usize = 56;
+    const ENTRIES_AT: usize = 80;
+    const ENTRY: usize = 8;
+    /// `XFS_ATTR_LOCAL`: the value stands here.
+    const LOCAL: u8 = 1;
+    let half = |at: usize| Some(usize::from(u16::from_be_bytes(*block.get(at..)?.first_chunk()?)));
+    if block.get(MAGIC_AT..)?.first_chunk() != Some(&MAGIC) {
+        return None;
+    }
+    let end = half(COUNT_AT)?.checked_mul(ENTRY)?.checked_add(ENTRIES_AT)?;
+    let entries = block.get(ENTRIES_AT..end)?.chunks_exact(ENTRY);
+    entries
+        .map(|entry| {
+            let &[.., high, low, flags, _] = entry.first_chunk::<ENTRY>()?;
+            let at = usize::from(u16::from_be_bytes([high, low]));
+            let (&[high, low, name], body) = block.get(at..)?.split_first_chunk::<3>()?;
+            let (name, body) = body.split_at_checked(usize::from(name))?;
+            let value = body.get(..usize::from(u16::from_be_bytes([high, low])))?;
+            let is_here = flags & LOCAL != 0;
+            is_here.then(|| attribute(name, value, flags & !LOCAL)).flatten()
+        })
+        .collect()
+}
+
+/// As `setxattr` takes it. Access lists have a form of their own.
+fn attribute(name: &[u8], value: &[u8], flags: u8) -> Option<Attribute> {
+    let space: &[u8] = match flags {
+        0 => b"user.",
+        // `XFS_ATTR_ROOT` and `XFS_ATTR_SECURE`.
+        2 if !name.starts_with(b"SGI_ACL") => b"trusted.",
+        4 => b"security.",
+        _ => return None,
+    };
+    Some(Attribute {
+        name: [space, name].concat(),
+        value: value.to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(start: u64, blocks: u64, at: u64, unwritten: bool) -> [u8; 16] {
+        let low = start | at << 54;
+        let high = blocks | (at >> 10) << 22 | u64::from(unwritten) << 21;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&low.to_le_bytes());
+        bytes[8..].copy_from_slice(&high.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn extents_lead_to_bytes_of_the_device() {
+        let geometry = Geometry {
+            group_blocks: 1000,
+            group_bits: 10,
+            block_bits: 12,
+        };
+        let delayed = ((1u64 << 35) - 1) << 17;
+        let extents = [
+            record(0, 2, 3 << 10 | 999, false),
+            record(7, 1, 5, true),
+            record(8, 1, delayed | 4, false),
+            record(9, 4, 5, false),
+        ]
+        .map(|bytes| Extent::parse(&bytes).unwrap());
+        assert_eq!(
+            geometry.runs(&extents).unwrap(),
+            [
+                DiskRun {
+                    offset: 0,
+                    at: 3999 << 12,
+                    bytes: 2 << 12
+                },
+                DiskRun {
+                    offset: 9 << 12,
+                    at: 5 << 12,
+                    bytes: 4 << 12
+                }
+            ]
+        );
+        let beyond = Extent::parse(&record(0, 1, 1001, false)).unwrap();
+        assert_eq!(geometry.runs(&[beyond]), None);
+        assert_eq!(Extent::parse(&[0; 16]), None);
+    }
+
+    #[test]
+    fn attributes_in_a_block_are_read_or_none() {
+        let mut block = [0u8; 1024];
+        block[8..10].copy_from_slice(&[0x3B, 0xEE]);
+        block[57] = 1;
+        block[80..88].copy_from_slice(&[1, 2, 3, 4, 0x03, 0xF0, 1, 0]);
+        block[0x3F0..0x3FB].copy_from_slice(b"\0\x03\x05churnabc");
+        let found = leaf(&block).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((&*found[0].name, &*found[0].value), (&b"user.churn"[..], &b"abc"[..]));
+        block[86] = 0;
+        assert_eq!(leaf(&block), None, "its value is elsewhere");
+        block[86] = 1;
+        block[57] = 200;
+        assert_eq!(leaf(&block), None, "more entries than there is room for");
+        block[57] = 1;
+        block[8] = 0;
+        assert_eq!(leaf(&block), None, "another kind of block");
+    }
+
+    #[test]
+    fn attributes_in_an_inode_are_read_or_none() {
+        let bytes = b"\0\0\x02\0\x05\x03\0churnabc\x01\0\x04x";
+        let found = short_form(bytes).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!((&*found[0].name, &*found[0].value), (&b"user.churn"[..], &b"abc"[..]));
+        assert_eq!((&*found[1].name, &*found[1].value), (&b"security.x"[..], &b""[..]));
+        assert_eq!(short_form(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(short_form(b"\0\0\x01\0\x0c\0\x02SGI_ACL_FILE"), None);
+    }
+}
