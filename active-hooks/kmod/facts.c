@@ -118,6 +118,7 @@ static int fill(struct orthros_facts *facts)
 	facts->tsc_khz = tsc_khz;
 	facts->memory_block_size = memory_block_size_bytes();
 	facts->total_ram_pages = totalram_pages();
+	facts->netfilter = (uintptr_t)&netfilter_words;
 	facts->published_tsc = rdtsc_ordered();
 	for (cpu = 0; cpu < ORTHROS_MAX_CPUS; cpu++)
 		facts->apic_id_of_cpu[cpu] =

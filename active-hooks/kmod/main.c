@@ -87,13 +87,18 @@ static int __init orthros_init(void)
 		if (error)
 			goto unregister_device;
 	}
-	error = facts_publish();
+	error = netfilter_start();
 	if (error)
 		goto stop_answers;
+	error = facts_publish();
+	if (error)
+		goto stop_netfilter;
 	pr_info("region at %#llx, %s\n", region.phys,
 		region_is_successor() ? "successor" : "active");
 	return 0;
 
+stop_netfilter:
+	netfilter_stop();
 stop_answers:
 	hang_stop();
 unregister_device:
@@ -108,6 +113,7 @@ unmap:
 static void __exit orthros_exit(void)
 {
 	facts_withdraw();
+	netfilter_stop();
 	orthros_device_unregister();
 	test_stop();
 	rest_end();

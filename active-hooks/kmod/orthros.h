@@ -73,6 +73,11 @@ int hang_start(void);
 void hang_stop(void);
 int hang_configure(const struct orthros_configure *request);
 
+/* netfilter.c: published with the facts, by address */
+extern struct orthros_netfilter netfilter_words;
+int netfilter_start(void);
+void netfilter_stop(void);
+
 /* update.c */
 int update_go(struct orthros_update *request);
 

@@ -214,6 +214,20 @@ struct orthros_facts {
 	__u64 total_ram_pages;
 	__u64 published_tsc;
 	__u16 apic_id_of_cpu[ORTHROS_MAX_CPUS];
+	__u64 netfilter;
+};
+
+/* netfilter.rs */
+#define ORTHROS_NETFILTER_MOST 0x1000000ULL
+
+struct orthros_netfilter {
+	__u64 seq;
+	__u64 rules;
+	__u64 length;
+	__u64 generation;
+	__u64 generation_at;
+	__u64 connections;
+	__u64 connections_count;
 };
 
 /* protect.rs */

@@ -169,9 +169,14 @@ static int find_lookup_name(void)
 	return 0;
 }
 
+void *symbols_find(const char *name)
+{
+	return (void *)static_call(orthros_lookup_name)(name);
+}
+
 static void *lookup(const char *name)
 {
-	void *address = (void *)static_call(orthros_lookup_name)(name);
+	void *address = symbols_find(name);
 
 	if (!address)
 		pr_err("the kernel has no symbol %s\n", name);

@@ -74,5 +74,7 @@ struct orthros_symbols {
 extern struct orthros_symbols symbols;
 
 int symbols_resolve(void);
+/* A symbol of the kernel or of a module, NULL if there is none. */
+void *symbols_find(const char *name);
 
 #endif

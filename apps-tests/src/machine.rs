@@ -11,7 +11,8 @@ use crate::paths::Paths;
 use crate::qemu::{Accelerator, Boot, Config, Qemu};
 use crate::rootfs::{self, File, Spec};
 use crate::scenario::Scenario;
-use anyhow::{bail, Result};
+use anyhow::{bail, Context as _, Result};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What differs from run to run besides the scenario.
@@ -319,6 +320,21 @@ fn installed(artefacts: &Artefacts, kernel: &Kernel) -> Result<Vec<File>> {
     Ok(files)
 }
 
+/// Modules of a kernel's firewall, where modprobe looks for them.
+fn firewall(Kernel { release, modules, .. }: &Kernel) -> Result<Vec<File>> {
+    let lists = fs::read_dir(modules).with_context(|| format!("cannot read {}", modules.display()))?;
+    let lists = lists.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let lists = lists.collect::<Result<Vec<_>>>()?;
+    let lists = lists.into_iter().filter(|name| name.starts_with("modules."));
+    let folders = ["net/netfilter", "net/ipv4/netfilter", "net/ipv6/netfilter", "lib"];
+    let folders = folders.map(|folder| format!("kernel/{folder}"));
+    let file = |below: String| File {
+        from: modules.join(&below),
+        to: format!("/lib/modules/{release}/{below}"),
+    };
+    Ok(lists.chain(folders).map(file).collect())
+}
+
 /// The root disk of this run and the scenario's empty ones.
 fn disks(
     paths: &Paths,
@@ -357,6 +373,11 @@ fn disks(
         });
         for series in Series::ALL {
             files.extend(installed(artefacts, &Kernel::find(paths, series)?)?);
+        }
+    }
+    if scenario.guest.firewall {
+        for series in Series::ALL {
+            files.extend(firewall(&Kernel::find(paths, series)?)?);
         }
     }
     for file in &scenario.guest.files {

@@ -71,6 +71,8 @@ pub struct Guest {
     pub modules: bool,
     /// What `orthros-ctl stage --auto` needs of both kernels is installed.
     pub kernels: bool,
+    /// The modules of both kernels' firewalls are installed, for modprobe.
+    pub firewall: bool,
     /// The machine is not expected to arm itself, and the command runs unprotected.
     pub unprotected: bool,
     /// What is wrong with its parts.
@@ -116,6 +118,7 @@ impl Default for Guest {
             kernel_parameters: String::new(),
             modules: false,
             kernels: false,
+            firewall: false,
             unprotected: false,
             wrong: Wrong::default(),
             standby: None,

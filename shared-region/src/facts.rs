@@ -80,6 +80,8 @@ pub struct Facts {
     pub published_tsc: u64,
     /// Linux CPU number → local APIC id, 0xFFFF where there is no such CPU.
     pub apic_id_of_cpu: [u16; crate::layout::MAX_CPUS],
+    /// Virtual address, in this kernel, of [`crate::netfilter::NetfilterWords`].
+    pub netfilter: u64,
 }
 
 /// Why facts are not accepted.

@@ -18,6 +18,7 @@
 //! | [`attempts`] | successors that were tried in a failover |
 //! | [`fail_at`] | steps of a hand-over at which a test lets a successor fail |
 //! | [`log_ring`] | the backup OS's log |
+//! | [`netfilter`] | where a kernel has the rules of its firewall, in its own memory |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
 //! | [`record`] | the framing of Essential Context records |
 //! | [`reasons`] | why a process cannot be kept |
@@ -44,6 +45,7 @@ pub mod header;
 pub mod layout;
 pub mod library;
 pub mod log_ring;
+pub mod netfilter;
 pub mod parking;
 pub mod protect;
 pub mod reasons;

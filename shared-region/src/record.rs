@@ -118,6 +118,12 @@ impl Kind {
     pub const InotifyEvents: Self = Self(39);
     /// [`crate::context::ChangedInodes`]; owner is the superblock's id.
     pub const ChangedInodes: Self = Self(43);
+    /// [`crate::context::Netfilter`]; owner 0.
+    pub const Netfilter: Self = Self(46);
+    /// Flat messages of netlink as the dead kernel lists its rules; owner 0. Follows [`Self::Netfilter`].
+    pub const NetfilterRules: Self = Self(47);
+    /// [`crate::context::Network6`]; owner 0. Follows [`Self::Network`].
+    pub const Network6: Self = Self(48);
     /// [`crate::context::MountNamespace`]; owner is the id of the namespace.
     pub const MountNamespace: Self = Self(49);
     /// [`crate::context::InMountNamespace`]; owner is the tgid or the open-file id.

@@ -5,7 +5,7 @@
 //! field that was added here and not there does not compile.
 
 use shared_region::{
-    context, control, device, facts, header, layout, parking, protect, rescue_area, stage, standby, timeline,
+    context, control, device, facts, header, layout, netfilter, parking, protect, rescue_area, stage, standby, timeline,
 };
 use std::{
     fmt::Write as _,
@@ -75,6 +75,10 @@ fn structures(out: &mut String) {
         magic, abi_version, size, seq, release, build_id, pad, root_table_phys, la57, phys_base, vmcoreinfo_phys,
         vmcoreinfo_len, panic_cpu_phys, panic_cpu_invalid, asm_exc_nmi_phys, panic_phys, panic_size, nr_cpu_ids, xcr0,
         xsave_size, xstate, tsc_khz, memory_block_size, total_ram_pages, published_tsc, apic_id_of_cpu,
+        netfilter,
+    });
+    structure!(text, netfilter::NetfilterWords, "orthros_netfilter", {
+        seq, rules, length, generation, generation_at, connections, connections_count,
     });
     structure!(text, protect::ProtectEntry, "orthros_protect_entry", { kind, flags, tgid, start_boottime, comm });
     structure!(text, protect::ProtectTable, "orthros_protect_table", { seq, entries });
@@ -288,6 +292,7 @@ fn constants(out: &mut String) {
         ("STAGED_SIZE", layout::STAGED_0.size),
         ("CMDLINE_SIZE", stage::CMDLINE_SIZE as u64),
         ("STAGE_WHY_SIZE", stage::WHY_SIZE as u64),
+        ("NETFILTER_MOST", netfilter::MOST),
         ("RESCUE_WORDS_OFFSET", layout::RESCUE_WORDS.offset),
         ("RESCUE_AREA", device::RESCUE_AREA),
         ("LAZY", device::LAZY),

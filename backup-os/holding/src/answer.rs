@@ -192,7 +192,7 @@ impl Known {
             hop_limit: HOPS,
         };
         match ip.next_header {
-            IpProtocol::Icmp => {
+            IpProtocol::Icmp if self.pings => {
                 let icmp = Icmpv4Packet::new_checked(packet.payload()).ok()?;
                 let Icmpv4Repr::EchoRequest { ident, seq_no, data } = Icmpv4Repr::parse(&icmp, &sums).ok()? else {
                     return None;
@@ -231,7 +231,7 @@ impl Known {
             IpProtocol::Icmpv6 => {
                 let icmp = Icmpv6Packet::new_checked(packet.payload()).ok()?;
                 match Icmpv6Repr::parse(&ip.src_addr, &ip.dst_addr, &icmp, &sums).ok()? {
-                    Icmpv6Repr::EchoRequest { ident, seq_no, data } if own => {
+                    Icmpv6Repr::EchoRequest { ident, seq_no, data } if own && self.pings => {
                         let reply = Icmpv6Repr::EchoReply { ident, seq_no, data };
                         let head = back(ip.dst_addr, ip.src_addr, HOPS, reply.buffer_len());
                         Some((from, Answer::Six(head, reply)))

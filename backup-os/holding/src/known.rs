@@ -3,7 +3,7 @@
 use crate::tcp::Connection;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use shared_region::context::{InetAddress, Network, PeerFin, Socket, SocketState};
+use shared_region::context::{InetAddress, Netfilter, Network, PeerFin, Rules, Socket, SocketState};
 use shared_region::record::{Kind, Stream};
 use smoltcp::wire::{EthernetAddress, IpAddress, Ipv4Address, Ipv6Address};
 
@@ -25,6 +25,8 @@ pub struct Known {
     pub addresses: Vec<IpAddress>,
     /// Connections of the whole machine.
     pub connections: BTreeMap<Flow, Connection>,
+    /// Whether pings are answered: not behind a firewall, whose rules may say otherwise.
+    pub pings: bool,
 }
 
 impl Known {
@@ -32,12 +34,13 @@ impl Known {
     ///
     /// Records that cannot be read are left out: whom they are about is not answered for.
     pub fn read(stream: &Stream<'_>, hardware: [u8; 6]) -> Option<Self> {
-        let mut network = None;
+        let (mut network, mut open) = (None, true);
         let mut sockets: BTreeMap<u64, Pending> = BTreeMap::new();
         for record in stream.records().map_while(Result::ok) {
             let length = record.payload.len() as u32;
             match record.kind {
                 Kind::Network => network = record.decode::<Network>().ok(),
+                Kind::Netfilter => open = record.decode::<Netfilter>().is_ok_and(|of| of.rules == Rules::None),
                 Kind::Socket if sockets.len() < MAX_CONNECTIONS => {
                     let socket = record.decode::<Socket>().ok();
                     let pending = socket.and_then(|socket| pending(&socket));
@@ -57,6 +60,7 @@ impl Known {
             }
         }
         let mut known = Self::of_link(&network?, hardware)?;
+        known.pings = open;
         known
             .connections
             .extend(sockets.into_values().filter_map(Pending::complete));
@@ -78,6 +82,7 @@ impl Known {
             hardware: EthernetAddress(hardware),
             addresses,
             connections: BTreeMap::new(),
+            pings: true,
         })
     }
 }
@@ -205,9 +210,38 @@ mod tests {
             stamp: Some(5),
         };
         assert_eq!(known.connections, [(flow, connection)].into());
+        assert!(known.pings);
 
         assert_eq!(Known::read(&stream, [2, 0, 0, 0, 0, 9]), None, "without an address");
         assert_eq!(Known::read(&stream, [2, 0, 0, 0, 0, 6]), None, "not known");
+    }
+
+    #[test]
+    fn behind_a_firewall_pings_are_not_answered() {
+        let mut area = alloc::vec![0; 4096];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        let hardware = [2, 0, 0, 0, 0, 7];
+        let network = Network {
+            links: alloc::vec![NetworkLink {
+                index: 2,
+                hardware: hardware.to_vec(),
+                ..NetworkLink::default()
+            }],
+            addresses: alloc::vec![NetworkAddress {
+                link: 2,
+                local: alloc::vec![10, 0, 0, 2],
+                ..NetworkAddress::default()
+            }],
+            ..Network::default()
+        };
+        let netfilter = Netfilter {
+            rules: Rules::Kept,
+            ..Netfilter::default()
+        };
+        writer.push(Kind::Network, 1, 0, 0, &network).unwrap();
+        writer.push(Kind::Netfilter, 1, 0, 0, &netfilter).unwrap();
+        writer.finish();
+        assert!(!Known::read(&Stream::open(&area).unwrap(), hardware).unwrap().pings);
     }
 
     #[test]

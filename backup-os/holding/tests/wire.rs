@@ -36,6 +36,7 @@ fn known() -> Known {
         hardware: OWN,
         addresses: vec![OWN4.into(), OWN6.into()],
         connections: flows.map(|flow| (flow, connection)).into(),
+        pings: true,
     }
 }
 
@@ -241,6 +242,15 @@ fn pings_are_answered_with_what_they_bring() {
     packet.set_more_frags(true);
     packet.fill_checksum();
     assert_eq!(answer(&part), None);
+    let behind_a_firewall = Known {
+        pings: false,
+        ..known()
+    };
+    let mut out = [0; FRAME];
+    assert_eq!(
+        behind_a_firewall.answer(&ping(&[1]), 7, &mut out, &mut Answered::default()),
+        None
+    );
 }
 
 #[test]

@@ -17,7 +17,9 @@ use crate::mount_namespaces;
 use crate::mounts;
 use crate::mqueue;
 use crate::namespaces::Namespaces;
+use crate::netfilter;
 use crate::network;
+use crate::network6;
 use crate::process::{self, Written};
 use crate::protected;
 use crate::refusal::Refusal;
@@ -27,7 +29,7 @@ use crate::tasks::{self, ProcessEntry};
 use crate::warm_cache;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use shared_region::context::{Lost, Summary};
+use shared_region::context::{Lost, Rules, Summary};
 use shared_region::facts::Facts;
 use shared_region::reasons;
 use shared_region::record::{Kind, RecordError, Writer};
@@ -120,7 +122,12 @@ pub fn run<M: PhysMem + ?Sized>(
         // A mount that finds no room is missed by those who need it, and they say so.
         let _ = writer.push(Kind::Mount, 1, 0, u64::from(mount.id), &mount);
     }
-    let _ = writer.push(Kind::Network, 1, 0, 0, &network::read(&context));
+    let (mut links, lives) = network::read(&context);
+    let mut six = network6::read(&context, &mut links);
+    six.lives = lives;
+    let _ = writer.push(Kind::Network, 1, 0, 0, &links);
+    let _ = writer.push(Kind::Network6, 1, 0, 0, &six);
+    write_netfilter(&context, &mut writer);
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
     for entry in chosen() {
@@ -189,6 +196,21 @@ pub fn run<M: PhysMem + ?Sized>(
         truncated,
         summary,
     })
+}
+
+/// The firewall. Rules without room are as good as unknown.
+fn write_netfilter<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Writer<'_>) {
+    let (mut record, rules) = netfilter::read(context);
+    let mark = writer.mark();
+    let written = writer
+        .push(Kind::Netfilter, 1, 0, 0, &record)
+        .and_then(|()| writer.push_bytes(Kind::NetfilterRules, 1, 0, 0, &rules));
+    if written.is_err() {
+        writer.rewind(mark);
+        record.rules = Rules::Unknown("there was no room for the rules".into());
+        record.connections.clear();
+        let _ = writer.push(Kind::Netfilter, 1, 0, 0, &record);
+    }
 }
 
 /// The record of a process that is refused.

@@ -10,6 +10,8 @@ crate::symbols! {
         shadow_timekeeper: Option<Kva>,
         /// The clock of ticks, by which their length is known.
         clocksource_jiffies: Option<Kva>,
+        /// The ticks.
+        jiffies_64: Option<Kva>,
         /// Frequency correction.
         time_freq: Option<Kva>,
         /// The first UTS namespace.

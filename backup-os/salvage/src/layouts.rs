@@ -29,9 +29,11 @@ use crate::mm::{AnonVmaName, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecia
 use crate::mount_namespaces::{ProcFsInfo, ShmemSbInfo, SymbolicLink};
 use crate::mqueue::{ExtWaitQueue, MqueueInodeInfo, PosixMsgTreeNode, QueuesOfNamespace};
 use crate::namespaces::Nsproxy;
+use crate::netfilter::{IpCtTcpState, NfConn, NfConntrackTupleHash};
 use crate::network::{
     FibAlias, FibInfo, FibNh, FibTable, InDevice, InIfaddr, Inet6Dev, Inet6Ifaddr, KeyVector, Net, NetDevice,
 };
+use crate::network6::{Fib6Info, Fib6Nh, Fib6Node, Fib6Table};
 use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates, IomapPage, IomapState};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
@@ -305,6 +307,20 @@ crate::mirror_set! {
         fib_table: FibTable,
         /// `struct key_vector`.
         key_vector: KeyVector,
+        /// `struct nf_conn`.
+        nf_conn: Option<NfConn>,
+        /// `struct nf_conntrack_tuple_hash`.
+        nf_conntrack_tuple_hash: Option<NfConntrackTupleHash>,
+        /// `struct ip_ct_tcp_state`.
+        ip_ct_tcp_state: Option<IpCtTcpState>,
+        /// `struct fib6_table`.
+        fib6_table: Fib6Table,
+        /// `struct fib6_node`.
+        fib6_node: Fib6Node,
+        /// `struct fib6_info`.
+        fib6_info: Fib6Info,
+        /// `struct fib6_nh`.
+        fib6_nh: Fib6Nh,
         /// `struct fib_alias`.
         fib_alias: FibAlias,
         /// `struct fib_info`.

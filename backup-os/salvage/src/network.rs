@@ -5,8 +5,10 @@ use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::network6;
 use crate::refusal::{Refusal, Result};
-use shared_region::context::{Network, NetworkAddress, NetworkLink, NetworkRoute};
+use alloc::vec::Vec;
+use shared_region::context::{AddressLife, Network, NetworkAddress, NetworkLink, NetworkRoute};
 use shared_region::reasons;
 
 /// `IFF_UP` and `IFF_LOOPBACK`.
@@ -36,6 +38,7 @@ crate::mirrors! {
     pub struct Net = "net" {
         dev_base_head: Field,
         fib_table_hash: Field = "ipv4.fib_table_hash",
+        fib6_main_tbl: Option<Field> = "ipv6.fib6_main_tbl",
     }
 
     /// A link.
@@ -80,6 +83,10 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct Inet6Ifaddr = "inet6_ifaddr" {
         addr: Field,
+        flags: Field,
+        tstamp: Field,
+        valid_lft: Field,
+        prefered_lft: Field,
         prefix_len: Field,
         scope: Field,
         if_list: Field,
@@ -133,24 +140,30 @@ crate::mirrors! {
     }
 }
 
-/// Reads the network of the first process's namespace. What cannot be read is named in [`Network::left_out`].
-pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Network {
-    let mut network = Network::default();
+/// Reads the network of the first process's namespace, with the lives of addresses of IPv6. What cannot be read is named in
+/// [`Network::left_out`].
+pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> (Network, Vec<AddressLife>) {
+    let (mut network, mut lives) = (Network::default(), Vec::new());
     let net = context.namespaces.net;
     if net.is_null() {
-        return network;
+        return (network, lives);
     }
     let said = |refusal: Refusal, what: &str| alloc::format!("{what}: {refusal}").into_bytes();
-    if let Err(refusal) = links(context, net, &mut network) {
+    if let Err(refusal) = links(context, net, &mut network, &mut lives) {
         network.left_out.push(said(refusal, "links"));
     }
     if let Err(refusal) = routes(context, net, &mut network) {
         network.left_out.push(said(refusal, "routes"));
     }
-    network
+    (network, lives)
 }
 
-fn links<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, network: &mut Network) -> Result<()> {
+fn links<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    net: Kva,
+    network: &mut Network,
+    lives: &mut Vec<AddressLife>,
+) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.net_device;
     let mem = &context.kernel.mem;
@@ -170,7 +183,7 @@ fn links<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, network: &
             mtu: mem.uint(device, layout.mtu)? as u32,
         });
         addresses(context, device, index, network)?;
-        addresses6(context, device, index, network)?;
+        addresses6(context, device, index, network, lives)?;
     }
     Ok(())
 }
@@ -214,6 +227,7 @@ fn addresses6<M: PhysMem + ?Sized>(
     device: Kva,
     link: u32,
     network: &mut Network,
+    lives: &mut Vec<AddressLife>,
 ) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.inet6_ifaddr;
@@ -230,6 +244,7 @@ fn addresses6<M: PhysMem + ?Sized>(
             continue;
         }
         let local = mem.bytes(at.offset(u64::from(layout.addr.offset)), 16)?;
+        lives.push(network6::life(context, at, link)?);
         network.addresses.push(NetworkAddress {
             link,
             address: local.clone(),

@@ -70,3 +70,52 @@ pub struct NetworkRoute {
     /// See `protocol`.
     pub kind: u8,
 }
+
+/// What there is beside [`Network`] of IPv6 ([`crate::record::Kind::Network6`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network6 {
+    /// How long addresses of [`Network::addresses`] are good.
+    pub lives: Vec<AddressLife>,
+    /// Routes in the main table that do not come with an address.
+    pub routes: Vec<NetworkRoute6>,
+}
+
+/// How long an address of IPv6 is good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressLife {
+    /// The link.
+    pub link: u32,
+    /// The address.
+    pub address: [u8; 16],
+    /// `IFA_F_*`.
+    pub flags: u32,
+    /// Seconds for which it is used for new connections, all ones for ever.
+    pub preferred: u32,
+    /// Seconds until it goes away, all ones for never.
+    pub valid: u32,
+}
+
+/// A route of IPv6 to one neighbour or link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRoute6 {
+    /// Where to.
+    pub destination: [u8; 16],
+    /// Bits of it.
+    pub prefix: u8,
+    /// The neighbour, if there is one in between.
+    pub gateway: Option<[u8; 16]>,
+    /// The link.
+    pub link: u32,
+    /// Address to send from, 0 for any.
+    pub source: [u8; 16],
+    /// Metric.
+    pub priority: u32,
+    /// RTPROT_*, RTN_*.
+    pub protocol: u8,
+    /// See `protocol`.
+    pub kind: u8,
+    /// Preference of a router, as in its advertisement (RFC 4191): 0, 1 for high, 3 for low.
+    pub preference: u8,
+    /// Seconds until it goes away, if it does.
+    pub expires: Option<u32>,
+}

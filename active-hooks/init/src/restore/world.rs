@@ -7,8 +7,8 @@ use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
         Id, InMountNamespace, Inode, InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount,
-        MountNamespace, NameGone, Names, Network, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
-        SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process,
+        PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -127,6 +127,12 @@ pub struct World<'a> {
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
     /// The machine's network.
     pub network: Network,
+    /// Its part of IPv6.
+    pub network6: Network6,
+    /// Its firewall.
+    pub netfilter: Netfilter,
+    /// The firewall's rules.
+    pub rules: &'a [u8],
     /// Sockets.
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
     /// Pseudo terminals.
@@ -269,6 +275,9 @@ impl<'a> World<'a> {
             Kind::SharedSegment => self.segments.push(record.decode().map_err(text)?),
             Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),
             Kind::Network => self.network = record.decode().map_err(text)?,
+            Kind::Network6 => self.network6 = record.decode().map_err(text)?,
+            Kind::Netfilter => self.netfilter = record.decode().map_err(text)?,
+            Kind::NetfilterRules => self.rules = record.payload,
             Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::ReceiveQueue => self.socket(owner)?.received.push(record.payload),
             Kind::SendQueue => self.socket(owner)?.to_send.push(record.payload),

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod limits;
 pub mod mounts;
 pub mod names;
+pub mod netfilter;
 pub mod netlink;
 pub mod network;
 pub mod plan;
@@ -361,7 +362,7 @@ impl Inner {
         self.versions = warm_cache::versions(world, device);
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
         network::let_in();
-        let held = network::bring_back(world);
+        let held = netfilter::put_back(world).then(|| network::bring_back(world)).flatten();
 
         put_back.remarks.extend(restore::sysv_ipc::make(world, device));
         let setting = Setting {

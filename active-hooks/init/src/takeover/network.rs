@@ -11,7 +11,7 @@ use crate::{
 };
 use orthros_device::{Device, DeviceError, Region};
 use shared_region::{
-    context::{NetworkAddress, NetworkLink, NetworkRoute},
+    context::{AddressLife, NetworkAddress, NetworkLink, NetworkRoute, NetworkRoute6},
     control::{ControlWords, NetworkHold},
     timeline::Event,
 };
@@ -34,15 +34,21 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_LABEL: u16 = 3;
 const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
+const IFA_FLAGS: u16 = 8;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
+const RTA_PREF: u16 = 20;
+const RTA_EXPIRES: u16 = 23;
 const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
 /// `IFA_F_NODAD`: the address was this machine's all the time.
 const NO_DAD: u8 = 2;
+/// `IFA_F_HOMEADDRESS`, `_MANAGETEMPADDR`, `_NOPREFIXROUTE`, `_MCAUTOJOIN`: those that can be given.
+const LASTING: u32 = 0x10 | 0x100 | 0x200 | 0x400;
 /// Tables `RT_TABLE_MAIN` and `RT_TABLE_LOCAL`; actions `FR_ACT_TO_TBL` and `FR_ACT_BLACKHOLE`.
 const MAIN: u8 = 254;
 const LOCAL: u8 = 255;
@@ -146,7 +152,12 @@ pub fn bring_back(world: &World<'_>) -> Option<Held> {
     }
     for address in &network.addresses {
         if let Some(&index) = numbers.get(&address.link) {
-            tell("address", add_address(netlink, address, index));
+            let life = world
+                .network6
+                .lives
+                .iter()
+                .find(|life| life.address == address.local[..]);
+            tell("address", add_address(netlink, address, life, index));
         }
     }
     // Those to a link come before those to a neighbour on it: the wider the scope, the smaller its number.
@@ -155,6 +166,14 @@ pub fn bring_back(world: &World<'_>) -> Option<Held> {
     for route in routes {
         if let Some(&index) = numbers.get(&route.link) {
             tell("route", add_route(netlink, route, index));
+        }
+    }
+    // Here too, those that lead to neighbours come last.
+    let mut routes: Vec<&NetworkRoute6> = world.network6.routes.iter().collect();
+    routes.sort_by_key(|route| route.gateway.is_some());
+    for route in routes {
+        if let Some(&index) = numbers.get(&route.link) {
+            tell("route of IPv6", add_route6(netlink, route, index));
         }
     }
     Some(held)
@@ -251,10 +270,14 @@ fn wait_for(link: &NetworkLink, deadline: Instant) -> Option<(String, u32)> {
     }
 }
 
-fn add_address(netlink: &Netlink, address: &NetworkAddress, index: u32) -> io::Result<()> {
+fn add_address(netlink: &Netlink, address: &NetworkAddress, life: Option<&AddressLife>, index: u32) -> io::Result<()> {
     let six = address.local.len() == 16;
     let family = FAMILIES[usize::from(six)];
     let flags = if six { NO_DAD } else { 0 };
+    // One that has run out is not there any more.
+    if life.is_some_and(|life| life.valid == 0) {
+        return Ok(());
+    }
     // struct ifaddrmsg: family, prefix length, flags, scope, link.
     let head = [
         &[family, address.prefix, flags, address.scope][..],
@@ -269,6 +292,14 @@ fn add_address(netlink: &Netlink, address: &NetworkAddress, index: u32) -> io::R
     }
     if !address.label.is_empty() {
         payload = payload.with(IFA_LABEL, &[&address.label[..], &[0]].concat());
+    }
+    if let Some(life) = life {
+        // struct ifa_cacheinfo: preferred, valid, and two that are the kernel's.
+        let lives = [life.preferred, life.valid, 0, 0].map(u32::to_ne_bytes).concat();
+        let flags = u32::from(NO_DAD) | life.flags & LASTING;
+        payload = payload
+            .with(IFA_CACHEINFO, &lives)
+            .with(IFA_FLAGS, &flags.to_ne_bytes());
     }
     netlink.ask(NEW_ADDRESS, CREATE, payload)
 }
@@ -300,6 +331,39 @@ fn add_route(netlink: &Netlink, route: &NetworkRoute, index: u32) -> io::Result<
     }
     if route.priority != 0 {
         payload = payload.with(RTA_PRIORITY, &route.priority.to_ne_bytes());
+    }
+    netlink.ask(NEW_ROUTE, CREATE, payload)
+}
+
+fn add_route6(netlink: &Netlink, route: &NetworkRoute6, index: u32) -> io::Result<()> {
+    // struct rtmsg, as above; IPv6 knows no scopes.
+    let head = [
+        FAMILIES[1],
+        route.prefix,
+        0,
+        0,
+        MAIN,
+        route.protocol,
+        0,
+        route.kind,
+        0,
+        0,
+        0,
+        0,
+    ];
+    let mut payload = Payload::new(&head)
+        .with(RTA_DST, &route.destination)
+        .with(RTA_OIF, &index.to_ne_bytes())
+        .with(RTA_PRIORITY, &route.priority.to_ne_bytes())
+        .with(RTA_PREF, &[route.preference]);
+    if let Some(gateway) = &route.gateway {
+        payload = payload.with(RTA_GATEWAY, gateway);
+    }
+    if route.source != [0; 16] {
+        payload = payload.with(RTA_PREFSRC, &route.source);
+    }
+    if let Some(seconds) = route.expires {
+        payload = payload.with(RTA_EXPIRES, &seconds.to_ne_bytes());
     }
     netlink.ask(NEW_ROUTE, CREATE, payload)
 }

@@ -26,6 +26,7 @@ fn known() -> Known {
         hardware: EthernetAddress(OWN),
         addresses: vec![own4.into(), own6.into()],
         connections: flows.map(|flow| (flow, connection)).into(),
+        pings: true,
     }
 }
 
