@@ -19,6 +19,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     mem::offset_of,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -54,6 +55,8 @@ const MAIN: u8 = 254;
 const LOCAL: u8 = 255;
 const TO_TABLE: u8 = 1;
 const BLACKHOLE: u8 = 6;
+/// Types of routes that refuse packets and have no link, or loopback for form's sake: `RTN_BLACKHOLE` to `RTN_THROW`.
+const REFUSES: RangeInclusive<u8> = 6..=9;
 /// How long a link may take to be there.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -164,7 +167,7 @@ pub fn bring_back(world: &World<'_>) -> Option<Held> {
     let mut routes: Vec<&NetworkRoute> = network.routes.iter().collect();
     routes.sort_by_key(|route| std::cmp::Reverse(route.scope));
     for route in routes {
-        if let Some(&index) = numbers.get(&route.link) {
+        if let Some(index) = way_out(&numbers, route.link, route.kind) {
             tell("route", add_route(netlink, route, index));
         }
     }
@@ -172,7 +175,7 @@ pub fn bring_back(world: &World<'_>) -> Option<Held> {
     let mut routes: Vec<&NetworkRoute6> = world.network6.routes.iter().collect();
     routes.sort_by_key(|route| route.gateway.is_some());
     for route in routes {
-        if let Some(&index) = numbers.get(&route.link) {
+        if let Some(index) = way_out(&numbers, route.link, route.kind) {
             tell("route of IPv6", add_route6(netlink, route, index));
         }
     }
@@ -304,7 +307,15 @@ fn add_address(netlink: &Netlink, address: &NetworkAddress, life: Option<&Addres
     netlink.ask(NEW_ADDRESS, CREATE, payload)
 }
 
-fn add_route(netlink: &Netlink, route: &NetworkRoute, index: u32) -> io::Result<()> {
+/// The link by which packets leave, none for a route that refuses them; `None` if that link is not there any more.
+fn way_out(numbers: &BTreeMap<u32, u32>, link: u32, kind: u8) -> Option<Option<u32>> {
+    if REFUSES.contains(&kind) {
+        return Some(None);
+    }
+    numbers.get(&link).copied().map(Some)
+}
+
+fn add_route(netlink: &Netlink, route: &NetworkRoute, index: Option<u32>) -> io::Result<()> {
     // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
     let head = [
         FAMILIES[0],
@@ -320,9 +331,10 @@ fn add_route(netlink: &Netlink, route: &NetworkRoute, index: u32) -> io::Result<
         0,
         0,
     ];
-    let mut payload = Payload::new(&head)
-        .with(RTA_DST, &route.destination)
-        .with(RTA_OIF, &index.to_ne_bytes());
+    let mut payload = Payload::new(&head).with(RTA_DST, &route.destination);
+    if let Some(index) = index {
+        payload = payload.with(RTA_OIF, &index.to_ne_bytes());
+    }
     if let Some(gateway) = &route.gateway {
         payload = payload.with(RTA_GATEWAY, gateway);
     }
@@ -335,7 +347,7 @@ fn add_route(netlink: &Netlink, route: &NetworkRoute, index: u32) -> io::Result<
     netlink.ask(NEW_ROUTE, CREATE, payload)
 }
 
-fn add_route6(netlink: &Netlink, route: &NetworkRoute6, index: u32) -> io::Result<()> {
+fn add_route6(netlink: &Netlink, route: &NetworkRoute6, index: Option<u32>) -> io::Result<()> {
     // struct rtmsg, as above; IPv6 knows no scopes.
     let head = [
         FAMILIES[1],
@@ -353,9 +365,11 @@ fn add_route6(netlink: &Netlink, route: &NetworkRoute6, index: u32) -> io::Resul
     ];
     let mut payload = Payload::new(&head)
         .with(RTA_DST, &route.destination)
-        .with(RTA_OIF, &index.to_ne_bytes())
         .with(RTA_PRIORITY, &route.priority.to_ne_bytes())
         .with(RTA_PREF, &[route.preference]);
+    if let Some(index) = index {
+        payload = payload.with(RTA_OIF, &index.to_ne_bytes());
+    }
     if let Some(gateway) = &route.gateway {
         payload = payload.with(RTA_GATEWAY, gateway);
     }
@@ -406,13 +420,22 @@ mod tests {
                     broadcast: u32::from_ne_bytes([10, 7, 0, 255]),
                     ..NetworkAddress::default()
                 }],
-                routes: vec![NetworkRoute {
-                    gateway: Some([10, 7, 0, 1]),
-                    link: 77,
-                    protocol: 3,
-                    kind: 1,
-                    ..NetworkRoute::default()
-                }],
+                routes: vec![
+                    NetworkRoute {
+                        gateway: Some([10, 7, 0, 1]),
+                        link: 77,
+                        protocol: 3,
+                        kind: 1,
+                        ..NetworkRoute::default()
+                    },
+                    NetworkRoute {
+                        destination: [10, 8, 0, 0],
+                        prefix: 16,
+                        protocol: 3,
+                        kind: *REFUSES.start(),
+                        ..NetworkRoute::default()
+                    },
+                ],
                 left_out: Vec::new(),
             },
             sockets: [(1, SocketContent::default())].into(),
@@ -428,6 +451,7 @@ mod tests {
         );
         let routes = ip("-4 route show");
         assert!(routes.contains("default via 10.7.0.1 dev v0"), "{routes}");
+        assert!(routes.contains("blackhole 10.8.0.0/16"), "{routes}");
         let rules = ip("rule show");
         assert!(rules.starts_with("0:\tfrom all iif v0 blackhole"), "{rules}");
         // What does not come from the wire still arrives.
