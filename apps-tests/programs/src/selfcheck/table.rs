@@ -8,6 +8,7 @@ use std::fmt::Write;
 /// Why no cell observes what is of no process.
 const WHOLE_FILE_SYSTEMS: &str = "of no process: seen by the scenario `acknowledged`";
 const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
+const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
 
 /// Fields of the Essential Context that no cell observes, each with its reason.
 pub const NOT_OBSERVED: &[(&str, &str)] = &[
@@ -61,6 +62,13 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "seen by the scenario `library`: only a hook decides",
     ),
     ("SharedMemory.swapped", "the guests have no swap"),
+    ("ChangedInode.generation", XFS),
+    ("ChangedInode.names_are_known", XFS),
+    ("ChangedInode.nlink", XFS),
+    ("ChangedInode.number", XFS),
+    ("ChangedInodes.device", XFS),
+    ("ChangedInodes.inodes", XFS),
+    ("ChangedInodes.is_complete", XFS),
     ("CachedFile.device", WARM_CACHE),
     ("CachedFile.generation", WARM_CACHE),
     ("CachedFile.number", WARM_CACHE),
