@@ -7,31 +7,30 @@
 //!
 //! XFS is a module: its BTF continues that of its kernel, and is read when a failure finds one mounted.
 
+mod attributes;
+mod extents;
+mod layouts;
+
+use self::extents::{Extent, Geometry};
+use self::layouts::Fork;
+pub use self::layouts::Layouts;
 use crate::addr::Kva;
-use crate::btf::Btf;
 use crate::context::Context;
 use crate::dentry;
 use crate::ext4::{self, Ahead};
 use crate::inodes::{self, S_IFDIR, S_IFMT};
-use crate::kernel::Kernel;
 use crate::memory::PhysMem;
-use crate::mirror::{Field, Mirror};
 use crate::names::{self, Paths};
-use crate::prepared::kernel_btf;
 use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use shared_region::context::{Attribute, ChangedInode, ChangedInodes, DiskContent, DiskRun, Lost, Name, Names};
+use shared_region::context::{Attribute, ChangedInode, ChangedInodes, DiskContent, Lost, Name, Names};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
 /// Type of the file system, and name of the module.
 pub const NAME: &str = "xfs";
-/// Modules with BTF.
-const MAX_MODULES: u64 = 4096;
-/// Bytes of the BTF of a module.
-const MAX_BTF: u64 = 16 << 20;
 /// Inodes of a file system that are in memory.
 const MAX_INODES: usize = 1 << 24;
 /// Extents of a file.
@@ -49,146 +48,6 @@ const LOCAL: u64 = 1;
 const BTREE: u64 = 3;
 /// `XFS_DIFLAG_REALTIME`: the blocks are on another device.
 const REALTIME: u64 = 1;
-
-crate::mirrors! {
-    /// A mounted XFS.
-    #[allow(missing_docs)]
-    pub struct XfsMount = "xfs_mount" {
-        // A radix tree up to Linux 6.11, then an array (32fa4059fe67); both are read alike.
-        groups: Field = "m_perags" | "m_perag_tree",
-        sb_agblocks: Field = "m_sb.sb_agblocks",
-        sb_agblklog: Field = "m_sb.sb_agblklog",
-        sb_blocklog: Field = "m_sb.sb_blocklog",
-    }
-
-    /// An allocation group.
-    #[allow(missing_docs)]
-    pub struct XfsGroup = "xfs_perag" {
-        pag_ici_root: Field,
-        // In a structure of its own from Linux 6.9 on (e7b58f7c1be2).
-        buffers: Field = "pag_bcache.bc_hash.tbl" | "pag_buf_hash.tbl",
-    }
-
-    /// Blocks of the file system.
-    #[allow(missing_docs)]
-    pub struct XfsBuffer = "xfs_buf" {
-        b_rhash_head: Field = "b_rhash_head.next",
-        b_rhash_key: Field,
-        b_length: Field,
-        b_addr: Field,
-    }
-
-    /// A hash table.
-    #[allow(missing_docs)]
-    pub struct BucketTable = "bucket_table" {
-        size: Field,
-        nest: Field,
-        future_tbl: Field,
-        buckets: Field,
-    }
-
-    /// An inode.
-    #[allow(missing_docs)]
-    pub struct XfsInode = "xfs_inode" {
-        i_vnode: Field,
-        i_pincount: Field = "i_pincount.counter",
-        // A semaphore of XFS's own around it up to Linux 6.8 (3fed24fffc76).
-        i_lock: Field = "i_lock.count.counter" | "i_lock.mr_lock.count.counter",
-        i_disk_size: Field,
-        i_diflags: Field,
-        i_forkoff: Field,
-        // A union with a name up to Linux 6.8 (6e145f943bd8).
-        df_data: Field = "i_df.if_data" | "i_df.if_u1.if_data",
-        df_bytes: Field = "i_df.if_bytes",
-        df_height: Field = "i_df.if_height",
-        df_format: Field = "i_df.if_format",
-        af_data: Field = "i_af.if_data" | "i_af.if_u1.if_data",
-        af_bytes: Field = "i_af.if_bytes",
-        af_height: Field = "i_af.if_height",
-        af_format: Field = "i_af.if_format",
-    }
-
-    /// BTF of a module.
-    #[allow(missing_docs)]
-    pub struct BtfModule = "btf_module" {
-        list: Field,
-        btf: Field,
-    }
-
-    /// BTF.
-    #[allow(missing_docs)]
-    pub struct BtfBlob = "btf" {
-        data: Field,
-        data_size: Field,
-        name: Field,
-    }
-}
-
-crate::mirror_set! {
-    /// The mirrors of XFS.
-    pub struct Layouts {
-        /// `struct xfs_mount`.
-        mount: XfsMount,
-        /// `struct xfs_perag`.
-        group: XfsGroup,
-        /// `struct xfs_inode`.
-        inode: XfsInode,
-        /// `struct xfs_buf`.
-        buffer: XfsBuffer,
-        /// `struct bucket_table`.
-        table: BucketTable,
-    }
-}
-
-/// Where an inode says what one of its parts holds.
-struct Fork {
-    data: Field,
-    bytes: Field,
-    height: Field,
-    format: Field,
-}
-
-impl XfsInode {
-    /// The content.
-    const fn data(&self) -> Fork {
-        Fork {
-            data: self.df_data,
-            bytes: self.df_bytes,
-            height: self.df_height,
-            format: self.df_format,
-        }
-    }
-
-    /// Extended attributes.
-    const fn attributes(&self) -> Fork {
-        Fork {
-            data: self.af_data,
-            bytes: self.af_bytes,
-            height: self.af_height,
-            format: self.af_format,
-        }
-    }
-}
-
-impl Layouts {
-    /// Reads the BTF of the module. `None` if it is not loaded, has none, or has other structures.
-    pub fn load<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>) -> Option<Self> {
-        let own = kernel_btf(&kernel.mem, kernel.symbols).ok()?;
-        let own = Btf::parse(&own).ok()?;
-        let (module, blob) = (BtfModule::load(&own).ok()?, BtfBlob::load(&own).ok()?);
-        let head = kernel.prepared.globals.btf_modules?;
-        let mut all = kernel.list(head, module.list).bounded(MAX_MODULES).flatten();
-        let bytes = all.find_map(|at| {
-            let btf = kernel.mem.ptr(at, module.btf).ok()?;
-            let is_it = kernel.mem.text(btf, blob.name).ok()? == NAME.as_bytes();
-            let length = kernel.mem.uint(btf, blob.data_size).ok()?;
-            let data = kernel.mem.ptr(btf, blob.data).ok()?;
-            (is_it && length <= MAX_BTF).then(|| kernel.mem.bytes(data, length as usize).ok())?
-        })?;
-        let split = Btf::parse_split(&bytes, &own).ok()?;
-        <Self as Mirror>::load(&split).ok()
-    }
-}
 
 /// The `struct xfs_buf` of blocks, by their places.
 type Buffers = BTreeMap<u64, Kva>;
@@ -429,7 +288,9 @@ impl Xfs {
         if mem.uint(buffer, layout.b_length)?.wrapping_mul(SECTOR) != block {
             return Ok(None);
         }
-        Ok(leaf(&mem.bytes(mem.ptr(buffer, layout.b_addr)?, block as usize)?))
+        Ok(attributes::leaf(
+            &mem.bytes(mem.ptr(buffer, layout.b_addr)?, block as usize)?,
+        ))
     }
 
     /// Extended attributes; `None` if they are neither in the inode nor in one block in memory.
@@ -452,7 +313,7 @@ impl Xfs {
             return Ok(None);
         }
         let bytes = mem.bytes(mem.ptr(own, layout.af_data)?, bytes as usize)?;
-        Ok(short_form(&bytes))
+        Ok(attributes::short_form(&bytes))
     }
 
     /// All inodes that are in memory, by number, also those that were freed.
@@ -610,209 +471,5 @@ impl Xfs {
             });
         }
         Ok(Some(names))
-    }
-}
-
-/// An extent of a file, in blocks (`struct xfs_iext_rec`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    start: u64,
-    blocks: u64,
-    at: u64,
-    is_unwritten: bool,
-}
-
-impl Extent {
-    const BYTES: u64 = 16;
-
-    /// `None` for an empty record.
-    fn parse(record: &[u8; 16]) -> Option<Self> {
-        let (low, high) = record.split_at(8);
-        let low = u64::from_le_bytes(low.try_into().ok()?);
-        let high = u64::from_le_bytes(high.try_into().ok()?);
-        (high != 0).then_some(Self {
-            start: low & ((1 << 54) - 1),
-            blocks: high & ((1 << 21) - 1),
-            at: low >> 54 | (high & !((1 << 22) - 1)) >> 12,
-            is_unwritten: high & 1 << 21 != 0,
-        })
-    }
-
-    const fn end(&self) -> u64 {
-        self.start.saturating_add(self.blocks)
-    }
-
-    /// Room is set aside, but not where (`isnullstartblock`).
-    const fn is_delayed(&self) -> bool {
-        const MASK: u64 = ((1 << 35) - 1) << 17;
-        self.at & MASK == MASK
-    }
-}
-
-/// How blocks are numbered: the upper bits are the number of the allocation group.
-struct Geometry {
-    group_blocks: u64,
-    group_bits: u32,
-    block_bits: u32,
-}
-
-impl Geometry {
-    /// The written blocks of extents, in bytes; `None` if a number makes no sense.
-    fn runs(&self, extents: &[Extent]) -> Option<Vec<DiskRun>> {
-        let bytes = |blocks: u64| blocks.checked_mul(1u64.checked_shl(self.block_bits)?);
-        let written = extents.iter().filter(|it| !it.is_unwritten && !it.is_delayed());
-        written
-            .map(|extent| {
-                let group = extent.at.checked_shr(self.group_bits)?;
-                let within = extent.at & 1u64.checked_shl(self.group_bits)?.checked_sub(1)?;
-                let block = group.checked_mul(self.group_blocks)?.checked_add(within)?;
-                (within < self.group_blocks).then_some(DiskRun {
-                    offset: bytes(extent.start)?,
-                    at: bytes(block)?,
-                    bytes: bytes(extent.blocks)?,
-                })
-            })
-            .collect()
-    }
-}
-
-/// Extended attributes in an inode (`struct xfs_attr_sf_hdr`). `None` if they make no sense, or one is not a plain attribute.
-fn short_form(bytes: &[u8]) -> Option<Vec<Attribute>> {
-    const HEADER: usize = 4;
-    let count = *bytes.get(2)?;
-    let mut rest = bytes.get(HEADER..)?;
-    let mut found = Vec::new();
-    for _ in 0..count {
-        let (&[name, value, flags], body) = rest.split_first_chunk::<3>()?;
-        let (name, body) = body.split_at_checked(usize::from(name))?;
-        let (value, body) = body.split_at_checked(usize::from(value))?;
-        found.push(attribute(name, value, flags)?);
-        rest = body;
-    }
-    Some(found)
-}
-
-/// Extended attributes in a block of their own (`struct xfs_attr3_leafblock`). `None` if it makes no sense, or one is not a plain
-/// attribute, or has its value elsewhere.
-fn leaf(block: &[u8]) -> Option<Vec<Attribute>> {
-    /// `XFS_ATTR3_LEAF_MAGIC`, and where it, the number of entries and the entries stand.
-    const MAGIC: [u8; 2] = [0x3B, 0xEE];
-    const MAGIC_AT: usize = 8;
-    const COUNT_AT: usize = 56;
-    const ENTRIES_AT: usize = 80;
-    const ENTRY: usize = 8;
-    /// `XFS_ATTR_LOCAL`: the value stands here.
-    const LOCAL: u8 = 1;
-    let half = |at: usize| Some(usize::from(u16::from_be_bytes(*block.get(at..)?.first_chunk()?)));
-    if block.get(MAGIC_AT..)?.first_chunk() != Some(&MAGIC) {
-        return None;
-    }
-    let end = half(COUNT_AT)?.checked_mul(ENTRY)?.checked_add(ENTRIES_AT)?;
-    let entries = block.get(ENTRIES_AT..end)?.chunks_exact(ENTRY);
-    entries
-        .map(|entry| {
-            let &[.., high, low, flags, _] = entry.first_chunk::<ENTRY>()?;
-            let at = usize::from(u16::from_be_bytes([high, low]));
-            let (&[high, low, name], body) = block.get(at..)?.split_first_chunk::<3>()?;
-            let (name, body) = body.split_at_checked(usize::from(name))?;
-            let value = body.get(..usize::from(u16::from_be_bytes([high, low])))?;
-            let is_here = flags & LOCAL != 0;
-            is_here.then(|| attribute(name, value, flags & !LOCAL)).flatten()
-        })
-        .collect()
-}
-
-/// As `setxattr` takes it. Access lists have a form of their own.
-fn attribute(name: &[u8], value: &[u8], flags: u8) -> Option<Attribute> {
-    let space: &[u8] = match flags {
-        0 => b"user.",
-        // `XFS_ATTR_ROOT` and `XFS_ATTR_SECURE`.
-        2 if !name.starts_with(b"SGI_ACL") => b"trusted.",
-        4 => b"security.",
-        _ => return None,
-    };
-    Some(Attribute {
-        name: [space, name].concat(),
-        value: value.to_vec(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(start: u64, blocks: u64, at: u64, unwritten: bool) -> [u8; 16] {
-        let low = start | at << 54;
-        let high = blocks | (at >> 10) << 22 | u64::from(unwritten) << 21;
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&low.to_le_bytes());
-        bytes[8..].copy_from_slice(&high.to_le_bytes());
-        bytes
-    }
-
-    #[test]
-    fn extents_lead_to_bytes_of_the_device() {
-        let geometry = Geometry {
-            group_blocks: 1000,
-            group_bits: 10,
-            block_bits: 12,
-        };
-        let delayed = ((1u64 << 35) - 1) << 17;
-        let extents = [
-            record(0, 2, 3 << 10 | 999, false),
-            record(7, 1, 5, true),
-            record(8, 1, delayed | 4, false),
-            record(9, 4, 5, false),
-        ]
-        .map(|bytes| Extent::parse(&bytes).unwrap());
-        assert_eq!(
-            geometry.runs(&extents).unwrap(),
-            [
-                DiskRun {
-                    offset: 0,
-                    at: 3999 << 12,
-                    bytes: 2 << 12
-                },
-                DiskRun {
-                    offset: 9 << 12,
-                    at: 5 << 12,
-                    bytes: 4 << 12
-                }
-            ]
-        );
-        let beyond = Extent::parse(&record(0, 1, 1001, false)).unwrap();
-        assert_eq!(geometry.runs(&[beyond]), None);
-        assert_eq!(Extent::parse(&[0; 16]), None);
-    }
-
-    #[test]
-    fn attributes_in_a_block_are_read_or_none() {
-        let mut block = [0u8; 1024];
-        block[8..10].copy_from_slice(&[0x3B, 0xEE]);
-        block[57] = 1;
-        block[80..88].copy_from_slice(&[1, 2, 3, 4, 0x03, 0xF0, 1, 0]);
-        block[0x3F0..0x3FB].copy_from_slice(b"\0\x03\x05churnabc");
-        let found = leaf(&block).unwrap();
-        assert_eq!(found.len(), 1);
-        assert_eq!((&*found[0].name, &*found[0].value), (&b"user.churn"[..], &b"abc"[..]));
-        block[86] = 0;
-        assert_eq!(leaf(&block), None, "its value is elsewhere");
-        block[86] = 1;
-        block[57] = 200;
-        assert_eq!(leaf(&block), None, "more entries than there is room for");
-        block[57] = 1;
-        block[8] = 0;
-        assert_eq!(leaf(&block), None, "another kind of block");
-    }
-
-    #[test]
-    fn attributes_in_an_inode_are_read_or_none() {
-        let bytes = b"\0\0\x02\0\x05\x03\0churnabc\x01\0\x04x";
-        let found = short_form(bytes).unwrap();
-        assert_eq!(found.len(), 2);
-        assert_eq!((&*found[0].name, &*found[0].value), (&b"user.churn"[..], &b"abc"[..]));
-        assert_eq!((&*found[1].name, &*found[1].value), (&b"security.x"[..], &b""[..]));
-        assert_eq!(short_form(&bytes[..bytes.len() - 1]), None);
-        assert_eq!(short_form(b"\0\0\x01\0\x0c\0\x02SGI_ACL_FILE"), None);
     }
 }
