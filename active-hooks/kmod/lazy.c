@@ -71,7 +71,7 @@ static DEFINE_MUTEX(all_lock);
 DEFINE_STATIC_SRCU(lazy_srcu);
 /* Faults that were led here and have not gone back. */
 static atomic_t inside;
-/* Those for which somebody might still take a frame. */
+/* Those on the list and those that are about to be freed. */
 static atomic_t unfinished;
 static DECLARE_WAIT_QUEUE_HEAD(finished);
 
@@ -305,40 +305,25 @@ static void complete_rest(struct lazy *lazy)
 		schedule_timeout_uninterruptible(1);
 }
 
-static void note_finished(void)
-{
-	if (atomic_dec_and_test(&unfinished))
-		wake_up_all(&finished);
-}
-
-/*
- * What a process that has died did not get is withheld still. For one that has
- * all of its memory nobody takes a frame any more, though faults may be on their
- * way back: threads of low priority that keep a grace period waiting for
- * seconds, which the release of what nobody claimed need not wait for.
- */
+/* What a process that has died did not get is withheld still. */
 static void finish(struct lazy *lazy)
 {
 	struct job *job = lazy->job;
 	struct mm_struct *mm = lazy->mm;
-	bool whole;
 
 	if (lazy->held)
 		complete_rest(lazy);
-	whole = bitmap_full(lazy->done, job->chunk_count);
 	mutex_lock(&all_lock);
 	list_del_rcu(&lazy->list);
 	job_report(job);
 	mutex_unlock(&all_lock);
-	if (whole)
-		note_finished();
 	synchronize_srcu(&lazy_srcu);
-	if (!whole)
-		note_finished();
 	mmu_notifier_unregister(&lazy->notifier, mm);
 	adopt_count_rss(mm, (long)(job->adopted + job->copied) - (long)job_pages(job));
 	unmake(lazy);
 	mmput(mm);
+	if (atomic_dec_and_test(&unfinished))
+		wake_up_all(&finished);
 }
 
 static void sweep(struct work_struct *work)
