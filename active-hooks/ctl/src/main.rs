@@ -11,6 +11,7 @@ mod hang_test;
 mod log;
 mod machine;
 mod man;
+mod mountinfo;
 mod panic_test;
 mod protect;
 mod report;

@@ -1,6 +1,7 @@
 //! File systems a process sees, and which of them files can be restored on.
 
 use super::{Finding, Process};
+use crate::mountinfo::lines;
 use anyhow::{Context, Result};
 use shared_region::reasons;
 use std::collections::{HashMap, HashSet};
@@ -37,27 +38,6 @@ const ABOUT_PROCESSES: [&str; 17] = [
 const O_ACCMODE: u32 = 3;
 /// File systems that a mount namespace can have for itself.
 const OWN: [&str; 2] = ["tmpfs", "proc"];
-
-/// A mount, from a line of `mountinfo` (proc(5)): `id parent major:minor root mountpoint options [tags] - type source options`.
-struct Line<'t> {
-    id: u32,
-    device: &'t str,
-    point: &'t str,
-    kind: &'t str,
-}
-
-fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
-    text.lines().filter_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let mut front = front.split(' ');
-        Some(Line {
-            id: front.next()?.parse().ok()?,
-            device: front.nth(1)?,
-            point: front.nth(1)?,
-            kind: back.split(' ').next()?,
-        })
-    })
-}
 
 /// Looks at a mount namespace that is not the one of process 1: it is made anew from that one's mounts.
 pub fn namespace(process: &Process<'_>, findings: &mut Vec<Finding>) {

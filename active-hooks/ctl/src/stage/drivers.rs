@@ -4,6 +4,7 @@
 //! A device says what it is by its modalias, and the next kernel's `modules.alias` which module that means there. What is
 //! built into it has no alias; it is then known by the name of the driver that has the device now.
 
+use crate::mountinfo::{lines, Line};
 use crate::root::Root;
 use anyhow::{bail, Context, Result};
 use orthros_initramfs::modules::{self, Modules};
@@ -111,25 +112,18 @@ impl Drivers {
 fn of_mounts(root: &Root, modules: &Modules, aliases: &Aliases) -> Vec<String> {
     let text = root.read("/proc/self/mountinfo").unwrap_or_default();
     let mut found = Vec::new();
-    for (fstype, device) in text.lines().filter_map(of_disk) {
+    for Line { device, kind, .. } in lines(&text).filter(|line| line.source.starts_with("/dev/")) {
         // Some file systems have a number of their own instead of their disk's.
         let disk = std::fs::canonicalize(root.path(&format!("/sys/dev/block/{device}"))).ok();
         let drivers = disk.and_then(|disk| of_device(root, &disk, modules, aliases).ok());
         for module in drivers.into_iter().flatten() {
             push(&mut found, module);
         }
-        if modules.has(fstype) {
-            push(&mut found, fstype.to_owned());
+        if modules.has(kind) {
+            push(&mut found, kind.to_owned());
         }
     }
     found
-}
-
-/// Type and device number of a file system on a disk, by its line of `/proc/self/mountinfo`.
-fn of_disk(line: &str) -> Option<(&str, &str)> {
-    let (head, tail) = line.split_once(" - ")?;
-    let (fstype, source) = tail.split_once(' ')?;
-    source.starts_with("/dev/").then_some((fstype, head.split(' ').nth(2)?))
 }
 
 /// Drivers of a device and all it hangs on, the farthest first.
@@ -175,16 +169,8 @@ fn push(list: &mut Vec<String>, name: String) {
 /// There is none.
 pub fn root_file_system(root: &Root) -> Result<(String, String)> {
     let text = root.read("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
-    let parse = |line: &str| {
-        let (head, tail) = line.split_once(" - ")?;
-        let mut words = head.split(' ').skip(2);
-        let device = words.next()?.to_owned();
-        let at = words.nth(1)?;
-        (at == "/").then_some((tail.split(' ').next()?.to_owned(), device))
-    };
-    text.lines()
-        .rev()
-        .find_map(parse)
+    let root = lines(&text).rfind(|line| line.point == "/");
+    root.map(|line| (line.kind.to_owned(), line.device.to_owned()))
         .context("there is no root file system")
 }
 
