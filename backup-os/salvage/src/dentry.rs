@@ -121,14 +121,7 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
         }
         dentry = parent;
     };
-    let mut bytes = Vec::new();
-    for name in names.iter().rev() {
-        bytes.push(b'/');
-        bytes.extend_from_slice(name);
-    }
-    if bytes.is_empty() {
-        bytes.push(b'/');
-    }
+    let bytes = joined(&names);
     // `d_unlinked`: out of the hash, and not the root of a file system.
     let unhashed = mem.ptr(first, layouts.dentry.pprev)?.is_null();
     let deleted = unhashed && mem.ptr(first, layouts.dentry.d_parent)? != first;
@@ -141,6 +134,19 @@ pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, vfsmount: Kva, dent
         dentry: first,
         depth: depth.unwrap_or(0),
     })
+}
+
+/// The path of names that were met on the way up.
+pub fn joined(names: &[Vec<u8>]) -> Vec<u8> {
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() {
+        path.push(b'/');
+    }
+    path
 }
 
 /// The same object's path in the first process's mount namespace; `None` if its file system is not mounted there.

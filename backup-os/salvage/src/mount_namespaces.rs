@@ -16,15 +16,12 @@ use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{FileNode, InMountNamespace, MountNamespace, Mounted, NamespaceMount};
+use shared_region::context::{
+    FileNode, InMountNamespace, MountNamespace, Mounted, NamespaceMount, CONTROL_FILE_SYSTEMS, CREDENTIALS,
+};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
-/// File systems that only control something: the next system's service manager mounts them, and what follows its mounts has
-/// them then.
-const CONTROLS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"configfs", b"fusectl"];
-/// Where it mounts what services are given secretly, when they start.
-const CREDENTIALS: &[u8] = b"/run/credentials/";
 /// More mounts on top of each other than anybody makes.
 const MAX_LAYERS: usize = 64;
 /// Files in a file system of a namespace's own. The service manager allows 128 for devices.
@@ -198,8 +195,12 @@ fn comes_by_itself<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, parent: Kv
     }
     let superblock = mem.ptr(mount, layout.mnt_sb)?;
     let path = shown(context, superblock, mem.ptr(mount, layout.mnt_root)?)?;
-    let is_control = CONTROLS.contains(&inodes::fs_type(context, superblock)?.as_slice());
-    Ok(path.is_some_and(|path| is_control || path.starts_with(CREDENTIALS)))
+    let is_control = CONTROL_FILE_SYSTEMS.contains(&inodes::fs_type(context, superblock)?.as_slice());
+    let is_credential = |path: &[u8]| {
+        path.strip_prefix(CREDENTIALS)
+            .is_some_and(|rest| rest.starts_with(b"/"))
+    };
+    Ok(path.is_some_and(|path| is_control || is_credential(&path)))
 }
 
 fn one<M: PhysMem + ?Sized>(
@@ -243,15 +244,7 @@ fn between<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, from: Kva, to: Kva
         names.push(dentry::name(context, at)?);
         at = parent;
     }
-    let mut path = Vec::new();
-    for name in names.iter().rev() {
-        path.push(b'/');
-        path.extend_from_slice(name);
-    }
-    if path.is_empty() {
-        path.push(b'/');
-    }
-    Ok(Some(path))
+    Ok(Some(dentry::joined(&names)))
 }
 
 fn mounted<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, before: &[Kva], mount: Kva) -> Result<Mounted> {

@@ -140,13 +140,5 @@ pub fn within<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) ->
         names.push(dentry::name(context, at)?);
         at = parent;
     }
-    let mut path = Vec::new();
-    for name in names.iter().rev() {
-        path.push(b'/');
-        path.extend_from_slice(name);
-    }
-    if path.is_empty() {
-        path.push(b'/');
-    }
-    Ok(path)
+    Ok(dentry::joined(&names))
 }

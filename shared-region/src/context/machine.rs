@@ -45,6 +45,11 @@ pub struct Clock {
     pub frequency: i64,
 }
 
+/// File systems that only control something: the service manager mounts them, in the old system as in the new one.
+pub const CONTROL_FILE_SYSTEMS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"configfs", b"fusectl"];
+/// Where it mounts what services are given secretly, when it starts them.
+pub const CREDENTIALS: &[u8] = b"/run/credentials";
+
 /// A mount of the old system that a protected process can see ([`crate::record::Kind::Mount`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mount {

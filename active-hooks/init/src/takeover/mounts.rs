@@ -2,7 +2,7 @@
 
 use crate::{boot::log, restore::world::World};
 use rustix::mount::{mount, mount_remount, MountFlags};
-use shared_region::context::Mount;
+use shared_region::context::{Mount, CONTROL_FILE_SYSTEMS, CREDENTIALS};
 use std::{
     ffi::{CString, OsStr},
     fs,
@@ -12,14 +12,6 @@ use std::{
 
 /// File systems that come from the initramfs, or that the real init brings.
 const CARRIED: [&[u8]; 4] = [b"proc", b"sysfs", b"devtmpfs", b"rootfs"];
-/// File systems that only control something, which the real init brings: no file in one is kept, and the kernel may have to
-/// load a module for each, with processes waiting.
-const CONTROLS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"configfs", b"fusectl"];
-
-/// Where a service manager mounts what its services are given secretly. It writes there when it starts one, and cannot if
-/// something is mounted already.
-const CREDENTIALS: &str = "/run/credentials";
-
 /// Mounts them again, parents first. What cannot be mounted is told; whoever needs it is refused by its path.
 pub fn bring_back(world: &World<'_>) {
     let mut mounts: Vec<&Mount> = world.mounts.iter().collect();
@@ -34,8 +26,12 @@ pub fn bring_back(world: &World<'_>) {
             }
         }
         let kind = record.fstype.as_slice();
-        let by_others = CARRIED.contains(&kind) || CONTROLS.contains(&kind);
-        if by_others || at == Path::new("/") || at.starts_with(CREDENTIALS) || is_mounted(at) {
+        // No file is kept in what only controls something, and the kernel may have to load a module for each, with processes
+        // waiting. Where credentials are mounted already, the service manager cannot write them.
+        let by_others = CARRIED.contains(&kind)
+            || CONTROL_FILE_SYSTEMS.contains(&kind)
+            || at.starts_with(OsStr::from_bytes(CREDENTIALS));
+        if by_others || at == Path::new("/") || is_mounted(at) {
             continue;
         }
         if let Err(error) = bring_back_one(record, at) {
