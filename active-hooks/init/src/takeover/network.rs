@@ -315,67 +315,82 @@ fn way_out(numbers: &BTreeMap<u32, u32>, link: u32, kind: u8) -> Option<Option<u
     numbers.get(&link).copied().map(Some)
 }
 
-fn add_route(netlink: &Netlink, route: &NetworkRoute, index: Option<u32>) -> io::Result<()> {
-    // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
-    let head = [
-        FAMILIES[0],
-        route.prefix,
-        0,
-        0,
-        MAIN,
-        route.protocol,
-        route.scope,
-        route.kind,
-        0,
-        0,
-        0,
-        0,
-    ];
-    let mut payload = Payload::new(&head).with(RTA_DST, &route.destination);
-    if let Some(index) = index {
-        payload = payload.with(RTA_OIF, &index.to_ne_bytes());
+/// What routes of both kinds have.
+struct Route<'r> {
+    family: u8,
+    destination: &'r [u8],
+    prefix: u8,
+    protocol: u8,
+    scope: u8,
+    kind: u8,
+    link: Option<u32>,
+    gateway: Option<&'r [u8]>,
+    /// All zeros for any.
+    source: &'r [u8],
+}
+
+impl Route<'_> {
+    fn payload(&self) -> Payload {
+        // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
+        let Self {
+            family,
+            prefix,
+            protocol,
+            scope,
+            kind,
+            ..
+        } = *self;
+        let head = [family, prefix, 0, 0, MAIN, protocol, scope, kind, 0, 0, 0, 0];
+        let mut payload = Payload::new(&head).with(RTA_DST, self.destination);
+        if let Some(link) = self.link {
+            payload = payload.with(RTA_OIF, &link.to_ne_bytes());
+        }
+        if let Some(gateway) = self.gateway {
+            payload = payload.with(RTA_GATEWAY, gateway);
+        }
+        if self.source.iter().any(|&byte| byte != 0) {
+            payload = payload.with(RTA_PREFSRC, self.source);
+        }
+        payload
     }
-    if let Some(gateway) = &route.gateway {
-        payload = payload.with(RTA_GATEWAY, gateway);
-    }
-    if route.source != [0; 4] {
-        payload = payload.with(RTA_PREFSRC, &route.source);
-    }
+}
+
+fn add_route(netlink: &Netlink, route: &NetworkRoute, link: Option<u32>) -> io::Result<()> {
+    let common = Route {
+        family: FAMILIES[0],
+        destination: &route.destination,
+        prefix: route.prefix,
+        protocol: route.protocol,
+        scope: route.scope,
+        kind: route.kind,
+        link,
+        gateway: route.gateway.as_ref().map(|gateway| &gateway[..]),
+        source: &route.source,
+    };
+    let mut payload = common.payload();
     if route.priority != 0 {
         payload = payload.with(RTA_PRIORITY, &route.priority.to_ne_bytes());
     }
     netlink.ask(NEW_ROUTE, CREATE, payload)
 }
 
-fn add_route6(netlink: &Netlink, route: &NetworkRoute6, index: Option<u32>) -> io::Result<()> {
-    // struct rtmsg, as above; IPv6 knows no scopes.
-    let head = [
-        FAMILIES[1],
-        route.prefix,
-        0,
-        0,
-        MAIN,
-        route.protocol,
-        0,
-        route.kind,
-        0,
-        0,
-        0,
-        0,
-    ];
-    let mut payload = Payload::new(&head)
-        .with(RTA_DST, &route.destination)
+fn add_route6(netlink: &Netlink, route: &NetworkRoute6, link: Option<u32>) -> io::Result<()> {
+    let common = Route {
+        family: FAMILIES[1],
+        destination: &route.destination,
+        prefix: route.prefix,
+        protocol: route.protocol,
+        // IPv6 knows none.
+        scope: 0,
+        kind: route.kind,
+        link,
+        gateway: route.gateway.as_ref().map(|gateway| &gateway[..]),
+        source: &route.source,
+    };
+    let mut payload = common
+        .payload()
         .with(RTA_PRIORITY, &route.priority.to_ne_bytes())
         .with(RTA_PREF, &[route.preference]);
-    if let Some(index) = index {
-        payload = payload.with(RTA_OIF, &index.to_ne_bytes());
-    }
-    if let Some(gateway) = &route.gateway {
-        payload = payload.with(RTA_GATEWAY, gateway);
-    }
-    if route.source != [0; 16] {
-        payload = payload.with(RTA_PREFSRC, &route.source);
-    }
     if let Some(seconds) = route.expires {
         payload = payload.with(RTA_EXPIRES, &seconds.to_ne_bytes());
     }

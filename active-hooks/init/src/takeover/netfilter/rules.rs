@@ -132,11 +132,8 @@ pub fn count(requests: &[Request]) -> usize {
 }
 
 fn attribute<'a>(message: &Message<'a>, wanted: u16) -> Result<&'a [u8], String> {
-    let mut found = attributes(message.body).filter(|(kind, _)| kind & KIND == wanted);
     let kind = message.kind & 0xFF;
-    found
-        .next()
-        .map(|(_, value)| value)
+    attribute_of(message.body, wanted)
         .ok_or_else(|| format!("a message of kind {kind} about rules without attribute {wanted}"))
 }
 
