@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::namespaces::Namespaces;
 use crate::pages::Pages;
+use crate::refusal::Result;
 use crate::xfs;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -126,6 +127,15 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
         let shift = self.kernel.mem.uint(clock, layout.shift).ok()?;
         let mult = self.kernel.mem.uint(clock, layout.mult).ok()?;
         mult.checked_shr(u32::try_from(shift).ok()?).filter(|&tick| tick != 0)
+    }
+
+    /// The kernel's clock of ticks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn jiffies(&self) -> Result<u64> {
+        let variable = self.kernel.prepared.globals.jiffies_64.unwrap_or(Kva::NULL);
+        Ok(self.kernel.mem.u64(variable)?)
     }
 
     /// The CPU a task was running on.

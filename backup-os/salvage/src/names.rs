@@ -143,27 +143,17 @@ struct Walk<'c, 'k, 'm, M: PhysMem + ?Sized> {
 impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
     /// The names in a directory, if they have changed since the last commit.
     fn directory(&self, number: u64, inode: Kva) -> Result<Option<Names>> {
-        let layouts = &self.context.kernel.types.layouts;
-        let mem = &self.context.kernel.mem;
-        if mem.uint(inode, layouts.inode.i_mode)? & S_IFMT != S_IFDIR {
+        let context = self.context;
+        let Some(mut names) = of_directory(context, (self.superblock, inode))? else {
             return Ok(None);
-        }
-        let path = dentry::of_inode(self.context, self.superblock, inode)?;
-        if path.is_none() && mem.uint(inode, layouts.inode.i_nlink)? == 0 {
-            return Ok(None);
-        }
-        let mut names = Names {
-            device: mem.uint(self.superblock, layouts.super_block.s_dev)?,
-            number,
-            generation: mem.uint(inode, layouts.inode.i_generation)? as u32,
-            path: path.map(|path| path.bytes).unwrap_or_default(),
-            uuid: mem.array::<16>(self.superblock.offset(u64::from(layouts.super_block.s_uuid.offset)))?,
-            is_complete: true,
-            ..Names::default()
         };
+        names.is_complete = true;
         let mut found = BTreeMap::new();
-        let size = mem.uint(inode, layouts.inode.i_size)?;
-        let changed = match Blocks::of(self.context, inode, self.superblock, size)? {
+        let size = context
+            .kernel
+            .mem
+            .uint(inode, context.kernel.types.layouts.inode.i_size)?;
+        let changed = match Blocks::of(context, inode, self.superblock, size)? {
             Some(blocks) => self.blocks(&blocks, &mut names, &mut found)?,
             None => self.without_blocks(number, inode, &mut names, &mut found)?,
         };
@@ -171,7 +161,7 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
             return Ok(None);
         }
         let mut known = BTreeMap::new();
-        overlay(self.context, (self.superblock, inode), &mut names, &mut known)?;
+        overlay(context, (self.superblock, inode), &mut names, &mut known)?;
         for name in &names.gone {
             found.remove(name);
         }
@@ -307,6 +297,33 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
         }
         Ok(Some(found))
     }
+}
+
+/// The record of the names in a directory, without any; `None` if it is none, or deleted.
+///
+/// # Errors
+/// It cannot be read.
+pub fn of_directory<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    (superblock, inode): (Kva, Kva),
+) -> Result<Option<Names>> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    if mem.uint(inode, layouts.inode.i_mode)? & S_IFMT != S_IFDIR {
+        return Ok(None);
+    }
+    let path = dentry::of_inode(context, superblock, inode)?;
+    if path.is_none() && mem.uint(inode, layouts.inode.i_nlink)? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(Names {
+        device: mem.uint(superblock, layouts.super_block.s_dev)?,
+        number: mem.uint(inode, layouts.inode.i_ino)?,
+        generation: mem.uint(inode, layouts.inode.i_generation)? as u32,
+        path: path.map(|path| path.bytes).unwrap_or_default(),
+        uuid: mem.array::<16>(superblock.offset(u64::from(layouts.super_block.s_uuid.offset)))?,
+        ..Names::default()
+    }))
 }
 
 /// What is known of the names in a directory by their dentries: to which number and which inode each leads, in `found`, and

@@ -210,7 +210,7 @@ fn connection<M: PhysMem + ?Sized>(
         return Ok(None);
     }
     // Ticks until it is forgotten; in the past, it is already.
-    let now = jiffies(context)?;
+    let now = context.jiffies()?;
     let left = (mem.uint(whole, conn.timeout)? as u32).wrapping_sub(now as u32) as i32;
     let timeout = u64::try_from(left).unwrap_or(0).saturating_mul(tick) / NS_PER_SECOND;
     if timeout == 0 {
@@ -261,10 +261,4 @@ fn flow<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<Fl
         source_port: port(side.source_port)?,
         destination_port: port(side.destination_port)?,
     })
-}
-
-/// The kernel's clock of ticks.
-pub fn jiffies<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<u64> {
-    let variable = context.kernel.prepared.globals.jiffies_64.unwrap_or(Kva::NULL);
-    Ok(context.kernel.mem.u64(variable)?)
 }

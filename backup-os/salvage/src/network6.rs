@@ -5,7 +5,6 @@ use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::netfilter::jiffies;
 use crate::refusal::{Refusal, Result};
 use shared_region::context::{AddressLife, Network, Network6, NetworkRoute6};
 use shared_region::reasons;
@@ -104,7 +103,7 @@ fn rest_of(life: u32, since: u64, now: u64, tick: u64) -> u32 {
 pub fn life<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, link: u32) -> Result<AddressLife> {
     let layout = &context.kernel.types.layouts.inet6_ifaddr;
     let mem = &context.kernel.mem;
-    let (now, tick) = (jiffies(context)?, context.tick().unwrap_or(1));
+    let (now, tick) = (context.jiffies()?, context.tick().unwrap_or(1));
     let since = mem.uint(at, layout.tstamp)?;
     let rest = |field: Field| Ok::<_, Refusal>(rest_of(mem.uint(at, field)? as u32, since, now, tick));
     Ok(AddressLife {
@@ -194,7 +193,7 @@ fn leaf<M: PhysMem + ?Sized>(
     }
     let flags = mem.uint(at, route.fib6_flags)?;
     let expires = match (flags & EXPIRES != 0, context.tick()) {
-        (true, Some(tick)) => Some(seconds_until(jiffies(context)?, mem.uint(at, route.expires)?, tick)),
+        (true, Some(tick)) => Some(seconds_until(context.jiffies()?, mem.uint(at, route.expires)?, tick)),
         _ => None,
     };
     record.routes.push(NetworkRoute6 {

@@ -18,7 +18,7 @@ use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry;
 use crate::ext4::{self, Ahead};
-use crate::inodes::{self, S_IFDIR, S_IFMT};
+use crate::inodes;
 use crate::memory::PhysMem;
 use crate::names::{self, Paths};
 use crate::refusal::{Refusal, Result};
@@ -372,7 +372,7 @@ impl Xfs {
         let mut paths = Paths::new();
         for (&number, known) in changed() {
             all.inodes.push(self.changed(context, number, known.inode)?);
-            match self.names(context, number, known.inode) {
+            match self.names(context, known.inode) {
                 Ok(Some(names)) => {
                     for entry in &names.entries {
                         let path = names::join(&names.path, &entry.name);
@@ -435,35 +435,16 @@ impl Xfs {
     }
 
     /// What is known of the names in a directory.
-    fn names<M: PhysMem + ?Sized>(
-        &self,
-        context: &Context<'_, '_, M>,
-        number: u64,
-        inode: Kva,
-    ) -> Result<Option<Names>> {
-        let layouts = &context.kernel.types.layouts;
-        let mem = &context.kernel.mem;
-        if mem.uint(inode, layouts.inode.i_mode)? & S_IFMT != S_IFDIR {
+    fn names<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<Option<Names>> {
+        // Names without a dentry are the disk's, but for those of inodes that have changed: it is not complete.
+        let Some(mut names) = names::of_directory(context, (self.superblock, inode))? else {
             return Ok(None);
-        }
-        let path = dentry::of_inode(context, self.superblock, inode)?;
-        if path.is_none() && mem.uint(inode, layouts.inode.i_nlink)? == 0 {
-            return Ok(None);
-        }
-        let mut names = Names {
-            device: mem.uint(self.superblock, layouts.super_block.s_dev)?,
-            number,
-            generation: mem.uint(inode, layouts.inode.i_generation)? as u32,
-            path: path.map(|path| path.bytes).unwrap_or_default(),
-            uuid: mem.array::<16>(self.superblock.offset(u64::from(layouts.super_block.s_uuid.offset)))?,
-            // Names without a dentry are the disk's, but for those of inodes that have changed.
-            is_complete: false,
-            ..Names::default()
         };
         let mut found = BTreeMap::new();
         names::overlay(context, (self.superblock, inode), &mut names, &mut found)?;
         for (name, (number, inode)) in found {
-            let generation = Some(mem.uint(inode, layouts.inode.i_generation)? as u32);
+            let generation = context.kernel.types.layouts.inode.i_generation;
+            let generation = Some(context.kernel.mem.uint(inode, generation)? as u32);
             names.entries.push(Name {
                 name,
                 number,
