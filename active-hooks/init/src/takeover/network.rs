@@ -46,6 +46,9 @@ const RTA_PREF: u16 = 20;
 const RTA_EXPIRES: u16 = 23;
 const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
+const FRA_PROTOCOL: u16 = 21;
+/// `RTPROT_KERNEL`.
+const BY_KERNEL: u8 = 2;
 /// `IFA_F_NODAD`: the address was this machine's all the time.
 const NO_DAD: u8 = 2;
 /// `IFA_F_HOMEADDRESS`, `_MANAGETEMPADDR`, `_NOPREFIXROUTE`, `_MCAUTOJOIN`: those that can be given.
@@ -224,12 +227,15 @@ impl Held {
 
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 
-/// A rule that leads to a table, or drops what comes from a link.
+/// A rule that leads to a table, or drops what comes from a link. It counts as the kernel's own: network managers remove whatever
+/// else they have not made, and without the rule that finds the own addresses nothing would arrive any more.
 fn rule(netlink: &Netlink, kind: u16, family: u8, priority: u32, table: u8, from: Option<&str>) -> io::Result<()> {
     let action = if from.is_some() { BLACKHOLE } else { TO_TABLE };
     // struct fib_rule_hdr: family, dst_len, src_len, tos, table, reserved twice, action, flags.
     let head = [family, 0, 0, 0, table, 0, 0, action, 0, 0, 0, 0];
-    let mut payload = Payload::new(&head).with(FRA_PRIORITY, &priority.to_ne_bytes());
+    let mut payload = Payload::new(&head)
+        .with(FRA_PRIORITY, &priority.to_ne_bytes())
+        .with(FRA_PROTOCOL, &[BY_KERNEL]);
     if let Some(link) = from {
         payload = payload.with(FRA_IIFNAME, &[link.as_bytes(), &[0]].concat());
     }
@@ -456,7 +462,9 @@ mod tests {
             sockets: [(1, SocketContent::default())].into(),
             ..World::default()
         };
-        let first = ip("rule show");
+        // With who has made them.
+        let rules = || ip("-details rule show") + &ip("-6 -details rule show");
+        let first = rules();
         let held = bring_back(&world).expect("held");
         ip("link set v1 up");
         let shown = ip("-4 addr show v0");
@@ -467,8 +475,8 @@ mod tests {
         let routes = ip("-4 route show");
         assert!(routes.contains("default via 10.7.0.1 dev v0"), "{routes}");
         assert!(routes.contains("blackhole 10.8.0.0/16"), "{routes}");
-        let rules = ip("rule show");
-        assert!(rules.starts_with("0:\tfrom all iif v0 blackhole"), "{rules}");
+        let cut = ip("rule show");
+        assert!(cut.starts_with("0:\tfrom all iif v0 blackhole"), "{cut}");
         // What does not come from the wire still arrives.
         let socket = UdpSocket::bind("10.7.0.2:0").expect("own address");
         socket
@@ -478,7 +486,7 @@ mod tests {
         socket.set_read_timeout(timeout).expect("time-out");
         assert_eq!(socket.recv(&mut [0; 4]).expect("received"), 1);
         held.let_go();
-        assert_eq!(ip("rule show"), first);
+        assert_eq!(rules(), first);
         drop(TcpStream::connect("10.7.0.2:1").expect_err("nobody listens"));
     }
 }
