@@ -2,7 +2,7 @@
 
 It keeps what it has written until the server has committed it, and writes it again if the server's write verifier has
 become another. A call without an answer is made again, with the same number, over a new connection. Any status but "ok" is
-an error.
+an error. When a file is committed its sum goes into the file "sums", for the guest to compare.
 """
 import hashlib, os, socket, struct, sys, time
 
@@ -10,6 +10,8 @@ NFS, MOUNT = (100003, int(sys.argv[1])), (100005, int(sys.argv[2]))
 LOOKUP, READ, WRITE, CREATE, COMMIT = 3, 6, 7, 8, 21
 MNT = 1
 BLOCK, BLOCKS, COMMIT_AFTER = 32 << 10, 64, 24
+# Bytes a second: nothing is removed, and the disk has to last.
+SPEED = 4 << 20
 # So many files are wanted that were begun after the last step.
 AFTER = 3
 done = os.environ["STEPS_DONE"]
@@ -151,19 +153,31 @@ def content(number, block):
     return seed * (BLOCK // len(seed))
 
 
+def make_stable(handle, waiting):
+    """Commits what is waiting: lists of offset, data and the verifier with which that was written last."""
+    while waiting:
+        verifier = commit(handle)
+        waiting = [entry for entry in waiting if entry[2] != verifier]
+        for entry in waiting:
+            figures["written again"] += 1
+            entry[2] = write(handle, entry[0], entry[1])
+
+
+def append(handle, offset, data):
+    make_stable(handle, [[offset, data, write(handle, offset, data)]])
+    return offset + len(data)
+
+
 def write_file(directory, name, blocks):
     """Writes a file without sync, commits it now and then, and returns its digest."""
     handle, waiting, digest = create(directory, name), [], hashlib.sha256()
     for index, data in enumerate(blocks):
         waiting.append([index * BLOCK, data, write(handle, index * BLOCK, data)])
         digest.update(data)
+        time.sleep(BLOCK / SPEED)
         if len(waiting) == COMMIT_AFTER or index == len(blocks) - 1:
-            while waiting:
-                verifier = commit(handle)
-                waiting = [entry for entry in waiting if entry[2] != verifier]
-                for entry in waiting:
-                    figures["written again"] += 1
-                    entry[2] = write(handle, entry[0], entry[1])
+            make_stable(handle, waiting)
+            waiting = []
     return digest.hexdigest()
 
 
@@ -184,12 +198,13 @@ def read_file(directory, name):
 try:
     root, sums, after = mount.call(MNT, opaque(b"/srv/nfs")).opaque(), {}, 0
     mount.close()
+    listing, listed = create(root, b"sums"), 0
     while after < AFTER:
         number = len(sums)
         name = b"file-%d" % number
         sums[name] = write_file(root, name, [content(number, block) for block in range(BLOCKS)])
+        listed = append(listing, listed, b"%s  %s\n" % (sums[name].encode(), name))
         after += os.path.exists(done)
-    write_file(root, b"sums", [b"".join(b"%s  %s\n" % (digest.encode(), name) for name, digest in sums.items())])
     for name, digest in sums.items():
         if read_file(root, name) != digest:
             raise ValueError(f"{name.decode()} is not what was written")
