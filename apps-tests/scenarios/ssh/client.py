@@ -3,8 +3,11 @@ import os, pty, re, select, signal, subprocess, sys, time
 
 KIND, PORT = sys.argv[1:3]
 # So many numbers are wanted after the last step.
-AFTER = 50
-COUNT = "n=0; while :; do echo tick $n; n=$((n+1)); sleep 0.1; done"
+AFTER = 30
+# Seconds between two ticks of the shell. bash itself may lose an interrupt that comes while it starts a command, or read from a
+# terminal that it has not got back yet and log out: so the interrupt comes in the middle of a pause.
+PAUSE = 0.6
+COUNT = "n=0; while :; do echo tick $n; n=$((n+1)); sleep %s; done"
 SSH = ["ssh", "-p", PORT, "-F", "none", "-o", "LogLevel=ERROR", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
 HOST = ["root@127.0.0.1"]
 done = os.environ["STEPS_DONE"]
@@ -72,8 +75,9 @@ def shell():
     terminal.expect(r"[#$] ")
     terminal.type("stty -echo; PS1='> '\n")
     terminal.expect("> ")
-    terminal.type(COUNT + "\n")
+    terminal.type(COUNT % PAUSE + "\n")
     last = ticks(terminal, True)
+    time.sleep(PAUSE / 2)
     # The interrupt is for the foreground group.
     terminal.type("\x03")
     terminal.expect("> ")
@@ -88,7 +92,7 @@ def shell():
 
 
 def tmux():
-    terminal = Terminal([f"exec tmux new-session -s work -n counter '{COUNT}'"])
+    terminal = Terminal([f"exec tmux new-session -s work -n counter '{COUNT % 0.1}'"])
     last = ticks(terminal, False)
     # Away from the session, which goes on.
     terminal.type("\x02d")

@@ -33,6 +33,8 @@ const SEND: u32 = 2;
 /// Options of the protocol (include/net/tcp.h).
 const OPTION_MSS: u32 = 2;
 const OPTION_WINDOW: u32 = 3;
+/// The largest window without a scale.
+const UNSCALED: u32 = 0xffff;
 const OPTION_SACK: u32 = 4;
 const OPTION_TIMESTAMP: u32 = 8;
 /// Bytes that are put into a queue at a time, and the least when memory is scarce.
@@ -89,6 +91,11 @@ fn put(
     }
     repair(fd, TCP_REPAIR_QUEUE, NO_QUEUE).or_refuse(|| "repair")?;
     raw::bind(fd, &sockaddr(&connection.local)?).or_refuse(|| "own address")?;
+    if connection.window_scale.is_none() {
+        // `connect` chooses a scale by the largest window, and under repair no answer of the peer takes it back: the peer would
+        // take a window for a small part of what it is.
+        raw::set_number(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, UNSCALED).or_refuse(|| "largest window")?;
+    }
     raw::connect(fd, &sockaddr(&connection.peer)?).or_refuse(|| "connection")?;
     raw::set(fd, libc::IPPROTO_TCP, TCP_REPAIR_OPTIONS, &negotiated(connection)).or_refuse(|| "options of TCP")?;
     if let Some(then) = connection.timestamp {
@@ -254,6 +261,17 @@ mod tests {
         }
     }
 
+    fn stream(family: i32, options: Vec<SocketOption>) -> Socket {
+        Socket {
+            family: family as u32,
+            options,
+            kind: libc::SOCK_STREAM as u32,
+            protocol: libc::IPPROTO_TCP as u32,
+            buffers: (131_072, 87_040),
+            ..Socket::default()
+        }
+    }
+
     fn word(fd: &OwnedFd, name: i32) -> u32 {
         let bytes = raw::get(fd, libc::IPPROTO_TCP, name, 4).expect("a number");
         u32::from_ne_bytes(bytes.try_into().expect("four bytes"))
@@ -299,6 +317,39 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_without_window_scales_gets_none() {
+        let largest = |window_scale| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
+            let client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+            let (server, _) = listener.accept().expect("accept");
+            let (local, peer) = (server.local_addr().ok()?, server.peer_addr().ok()?);
+            let server = OwnedFd::from(server);
+            repair(&server, TCP_REPAIR, ON).ok()?;
+            let connection = TcpConnection {
+                window_scale,
+                unsent: 0,
+                ..record(&server, 0, local, peer)
+            };
+            drop(server);
+            let content = SocketContent {
+                record: stream(libc::AF_INET, Vec::new()),
+                ..SocketContent::default()
+            };
+            let elapsed = Elapsed { then: Clock::default() };
+            let (fd, _standing) = connect(&content, &connection, &Nobody, &elapsed).expect("restored");
+            drop(client);
+            Some(word(&fd, libc::TCP_WINDOW_CLAMP))
+        };
+        let Some(unscaled) = largest(None) else {
+            eprintln!("skipped: TCP_REPAIR is not allowed here");
+            return;
+        };
+        // That shows whether the kernel has chosen a scale: it limits a window to what can be told with it.
+        assert_eq!(unscaled, UNSCALED);
+        assert!(largest(Some((7, 7))).expect("repair") > UNSCALED);
+    }
+
+    #[test]
     fn an_end_that_was_on_its_way_comes_behind_the_data() {
         goes_on(Ipv4Addr::LOCALHOST.into(), libc::AF_INET, Vec::new(), SENDING);
     }
@@ -340,14 +391,7 @@ mod tests {
         drop(server);
 
         let content = SocketContent {
-            record: Socket {
-                family: family as u32,
-                options,
-                kind: libc::SOCK_STREAM as u32,
-                protocol: libc::IPPROTO_TCP as u32,
-                buffers: (131_072, 87_040),
-                ..Socket::default()
-            },
+            record: stream(family, options),
             received: vec![b"received but ", b"not taken"],
             to_send: vec![b"sent but not ", b"acknowledged"],
         };
