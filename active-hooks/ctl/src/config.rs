@@ -158,7 +158,7 @@ impl Setting {
 /// net/ipv4/fib_trie.c). None are known where it cannot be read; a failover compares them once more.
 fn own_addresses(root: &Root) -> Vec<Ipv4Addr> {
     let text = root.read("/proc/net/fib_trie").unwrap_or_default();
-    let (mut last, mut own) = (None, Vec::new());
+    let (mut last, mut own) = (None::<Ipv4Addr>, Vec::new());
     for line in text.lines().map(str::trim) {
         match line.strip_prefix("|-- ") {
             Some(address) => last = address.parse().ok(),

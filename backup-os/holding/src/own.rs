@@ -239,6 +239,11 @@ impl Own {
         }
     }
 
+    /// The address.
+    pub fn address(&self) -> Ipv4Address {
+        self.address
+    }
+
     /// Whether somebody else has the address, so that this program does not answer for it.
     pub fn is_taken(&self) -> bool {
         self.taken
