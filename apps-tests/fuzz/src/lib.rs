@@ -9,7 +9,7 @@ mod targets;
 pub use targets::records::records;
 pub use targets::{
     btf::btf, bzimage::bzimage, containers::containers, holding::holding, kallsyms::kallsyms, multiboot2::multiboot2,
-    own_address::own_address, packed::packed, rescue_area::rescue_area,
+    own_address::own_address, own_address::pages_shown, packed::packed, rescue_area::rescue_area,
 };
 
 /// A function under test.

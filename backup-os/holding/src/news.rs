@@ -49,7 +49,7 @@ impl News {
             queue.push(
                 severity,
                 at(Event::Salvaged).map_or(now, when),
-                format_args!("failover {failover}: {saved} processes salvaged, {refused} refused"),
+                format_args!("failover {failover}: processes: {saved} salvaged, {refused} refused"),
             );
         }
         let told = self.begun.iter_mut().zip(&mut self.ended);
@@ -117,7 +117,7 @@ mod tests {
             "failover 2: the kernel 6.1.0 failed: panic on CPU 1 in sysrq_handle_crash+0x16",
             "failover 2: step detected, -9 ms after the stop",
             "failover 2: step jumped, 4 ms after the stop",
-            "failover 2: 0 processes salvaged, 0 refused",
+            "failover 2: processes: 0 salvaged, 0 refused",
             "failover 2: attempt 1: the kernel 6.12.1 is booted",
         ];
         assert_eq!(said(&mut queue), all);

@@ -31,8 +31,13 @@ fn check(said: &[u8]) {
     }
 }
 
-/// Frames, each with its length and with how many milliseconds pass before it.
+/// Frames, each with its length and with a sixteenth of the milliseconds that pass before it.
 pub fn own_address(data: &[u8]) {
+    pages_shown(data);
+}
+
+/// The same. Returns how many pages were shown.
+pub fn pages_shown(data: &[u8]) -> u64 {
     let (mut own, mut out, mut now, mut rest) = (own(), [0; FRAME], 0, data);
     own.next(now, &mut out);
     now += PROBE;
@@ -52,4 +57,5 @@ pub fn own_address(data: &[u8]) {
             assert!(sent < MOST);
         }
     }
+    own.pages
 }
