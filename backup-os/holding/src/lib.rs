@@ -12,6 +12,7 @@
 //! | [`answer`] | ARP, neighbour discovery, pings |
 //! | [`tcp`] | peers of connections |
 //! | [`own`] | whoever asks at an address of this program's own, if it has one |
+//! | [`place`] | (on which card that is) |
 //! | [`page`], [`syslog`] | (what is shown and sent there) |
 //! | [`state`], [`news`] | (what there is to show, and what of it is new) |
 #![no_std]
@@ -30,6 +31,7 @@ pub mod known;
 pub mod news;
 pub mod own;
 pub mod page;
+pub mod place;
 pub mod state;
 pub mod syslog;
 pub mod tcp;

@@ -104,7 +104,6 @@ fn reply(status: &str, field: &str, kind: &str, body: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::state::{Attempt, Messages, Word};
-    use alloc::string::ToString;
     use shared_region::attempts::{End, MAX};
     use shared_region::context::Summary;
     use shared_region::control::{Cause, SuccessorPhase};
@@ -219,7 +218,7 @@ mod tests {
         for path in ["/", "/status.json"] {
             let request = alloc::format!("GET {path} HTTP/1.0\r\n\r\n");
             let answer = answer(request.as_bytes(), false, &state).unwrap();
-            assert!(answer.len() <= ANSWER, "{path}: {}", answer.len().to_string());
+            assert!(answer.len() <= ANSWER, "{path}: {}", answer.len());
         }
     }
 }

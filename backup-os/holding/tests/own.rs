@@ -1,6 +1,7 @@
 //! An address of this program's own, as a peer on the wire sees it.
 
-use holding::own::{Own, Place, CONNECTIONS, DEADLINE, PORT, PROBE};
+use holding::own::{Own, CONNECTIONS, DEADLINE, PORT, PROBE};
+use holding::place::Place;
 use holding::state::{State, Word};
 use holding::syslog::MOST;
 use holding::FRAME;

@@ -4,7 +4,8 @@ use crate::region::Region;
 use crate::stage;
 use crate::watch::Backup;
 use core::sync::atomic::{AtomicU64, Ordering};
-use holding::own::{Own, Place};
+use holding::own::Own;
+use holding::place::{Place, Silent};
 use holding::state::{Attempt, State, Word};
 use machine::clock::{self, Clock};
 use shared_region::attempts::{End, MAX};
@@ -30,7 +31,7 @@ impl Backup {
         };
         let place = match stream {
             Some(stream) => Place::find(stream, address, target, cards),
-            None => Err(holding::own::Silent::Unknown),
+            None => Err(Silent::Unknown),
         };
         let place = match place {
             Ok(place) => place,

@@ -1,7 +1,8 @@
 //! Frames on the wire of a machine whose kernel is dead, for the address of the backup OS itself: its page and its messages.
 //! What is said is a frame of that address, and there is an end to it.
 
-use holding::own::{Own, Place, PROBE};
+use holding::own::{Own, PROBE};
+use holding::place::Place;
 use holding::FRAME;
 use shared_region::status_page::{LogTarget, StatusAddress};
 
