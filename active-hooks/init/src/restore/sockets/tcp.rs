@@ -33,10 +33,10 @@ const SEND: u32 = 2;
 /// Options of the protocol (include/net/tcp.h).
 const OPTION_MSS: u32 = 2;
 const OPTION_WINDOW: u32 = 3;
-/// The largest window without a scale.
-const UNSCALED: u32 = 0xffff;
 const OPTION_SACK: u32 = 4;
 const OPTION_TIMESTAMP: u32 = 8;
+/// The largest window without a scale.
+const UNSCALED: u32 = 0xffff;
 /// Bytes that are put into a queue at a time, and the least when memory is scarce.
 const CHUNK: usize = 64 << 10;
 const LEAST: usize = 1024;
