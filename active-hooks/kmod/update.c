@@ -10,6 +10,7 @@
  * not, the machine goes on for a moment and is looked at again.
  */
 #include <linux/delay.h>
+#include <linux/io_uring.h>
 #include <linux/ktime.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -69,6 +70,12 @@ static enum readiness asleep_in(const struct pt_regs *regs)
 	case __NR_ppoll:
 	case __NR_rt_sigtimedwait:
 		return by_timeout(regs->dx);
+	case __NR_io_uring_enter:
+		/* With requests to take, it has an answer already. */
+		if ((u32)regs->si)
+			return IN_THE_WAY;
+		/* Only there can a time-out be. */
+		return regs->r10 & IORING_ENTER_EXT_ARG ? INTERRUPTED : READY;
 	default:
 		return IN_THE_WAY;
 	}
@@ -95,6 +102,7 @@ static enum readiness ended_by_freezer(struct task_struct *task, const struct pt
 	case __NR_epoll_pwait:
 	case __NR_epoll_pwait2:
 	case __NR_rt_sigtimedwait:
+	case __NR_io_uring_enter:
 		return signal_waits(task) ? INTERRUPTED : asleep_in(regs);
 	default:
 		return INTERRUPTED;
@@ -106,6 +114,9 @@ static enum readiness readiness(struct task_struct *task)
 	const struct pt_regs *regs = task_pt_regs(task);
 	unsigned int state = READ_ONCE(task->__state);
 
+	/* Whatever the thread does meanwhile: nobody knows how far a device has come. */
+	if (io_uring_is_busy(task))
+		return IN_THE_WAY;
 	/* The kernel was entered by an interrupt or an exception. */
 	if ((long)regs->orig_ax < 0)
 		return READY;
@@ -135,7 +146,8 @@ static void look(struct orthros_update *request)
 		for_each_thread(process, thread) {
 			enum readiness found;
 
-			if (thread->exit_state || thread->flags & PF_EXITING)
+			/* Workers of io_uring have nothing of their own: the next kernel makes new ones. */
+			if (thread->exit_state || thread->flags & (PF_EXITING | PF_IO_WORKER))
 				continue;
 			request->threads++;
 			found = readiness(thread);

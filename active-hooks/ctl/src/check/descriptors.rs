@@ -23,7 +23,17 @@ struct Info {
     locks: Vec<String>,
     /// Descriptors an epoll set watches.
     watched: Vec<u32>,
+    /// What a ring of io_uring has that is not kept.
+    of_ring: Option<&'static str>,
 }
+
+/// Lines about a ring of io_uring, what they say if all is well, and what else they mean (io_uring/fdinfo.c).
+const OF_RINGS: [(&str, &str, &str); 4] = [
+    ("SqThread", "-1", "IORING_SETUP_SQPOLL"),
+    ("UserFiles", "0", "registered files"),
+    ("UserBufs", "0", "registered buffers"),
+    ("Personalities", "none", "registered personalities"),
+];
 
 impl Info {
     fn parse(text: &str) -> Self {
@@ -40,10 +50,27 @@ impl Info {
                 "tfd" => info
                     .watched
                     .extend(value.split_whitespace().next().and_then(|fd| fd.parse::<u32>().ok())),
-                _ => {}
+                _ => {
+                    let found = OF_RINGS.iter().find(|(name, usual, _)| *name == key && *usual != value);
+                    info.of_ring = info.of_ring.or(found.map(|(.., what)| *what));
+                }
             }
         }
         info
+    }
+
+    /// A ring of io_uring. Whether requests are under way shows only when the kernel stands still, and how the next one lays out
+    /// rings when it runs.
+    fn ring(&self, object: &str) -> Finding {
+        match self.of_ring {
+            Some(what) => Finding::refused(object, reasons::IO_URING, what),
+            None => Finding::note(
+                object,
+                reasons::IO_URING.name,
+                "a ring of io_uring is kept if no request is under way at the failure, and if the next kernel lays it out as this one \
+                 does (Linux 6.6 has changed that)",
+            ),
+        }
     }
 }
 
@@ -109,7 +136,7 @@ fn kind(
     if let Some(name) = target.strip_prefix("anon_inode:") {
         return match name {
             name if KEPT.contains(&name) => None,
-            "[io_uring]" => refuse(reasons::IO_URING, ""),
+            "[io_uring]" => Some(info.ring(object)),
             "[perf_event]" => refuse(reasons::PERF, ""),
             "[userfaultfd]" => refuse(reasons::USERFAULTFD, ""),
             name if name.starts_with("bpf") || name.starts_with("[bpf") => refuse(reasons::BPF, name),
