@@ -479,6 +479,7 @@ struct orthros_configure {
 
 #define ORTHROS_UPDATE_DRY_RUN 1
 #define ORTHROS_UPDATE_ALLOW_INTERRUPTED 2
+#define ORTHROS_UPDATE_ALLOW_BUSY 4
 
 struct orthros_update {
 	__u64 deadline;

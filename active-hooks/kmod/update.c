@@ -114,9 +114,6 @@ static enum readiness readiness(struct task_struct *task)
 	const struct pt_regs *regs = task_pt_regs(task);
 	unsigned int state = READ_ONCE(task->__state);
 
-	/* Whatever the thread does meanwhile: nobody knows how far a device has come. */
-	if (io_uring_is_busy(task))
-		return IN_THE_WAY;
 	/* The kernel was entered by an interrupt or an exception. */
 	if ((long)regs->orig_ax < 0)
 		return READY;
@@ -145,12 +142,16 @@ static void look(struct orthros_update *request)
 			continue;
 		for_each_thread(process, thread) {
 			enum readiness found;
+			bool busy;
 
 			/* Workers of io_uring have nothing of their own: the next kernel makes new ones. */
 			if (thread->exit_state || thread->flags & (PF_EXITING | PF_IO_WORKER))
 				continue;
 			request->threads++;
-			found = readiness(thread);
+			/* Whatever the thread does meanwhile: nobody knows how far a device has come. */
+			busy = io_uring_is_busy(thread) &&
+			       !(request->flags & ORTHROS_UPDATE_ALLOW_BUSY);
+			found = busy ? IN_THE_WAY : readiness(thread);
 			if (found == INTERRUPTED)
 				request->interrupted++;
 			if (found == READY ||
@@ -159,7 +160,8 @@ static void look(struct orthros_update *request)
 			    request->tid)
 				continue;
 			request->tid = task_pid_nr(thread);
-			request->call = task_pt_regs(thread)->orig_ax;
+			request->call = busy ? __NR_io_uring_enter :
+					       task_pt_regs(thread)->orig_ax;
 		}
 	}
 	rcu_read_unlock();
@@ -182,7 +184,8 @@ static int look_and_leave(void *data)
 
 int update_go(struct orthros_update *request)
 {
-	const u64 known = ORTHROS_UPDATE_DRY_RUN | ORTHROS_UPDATE_ALLOW_INTERRUPTED;
+	const u64 known = ORTHROS_UPDATE_DRY_RUN | ORTHROS_UPDATE_ALLOW_INTERRUPTED |
+			  ORTHROS_UPDATE_ALLOW_BUSY;
 	ktime_t end = ktime_add_us(ktime_get(), min(request->deadline, DEADLINE_MAX_US));
 	int error;
 

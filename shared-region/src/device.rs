@@ -375,6 +375,8 @@ pub mod update_flags {
     pub const DRY_RUN: u64 = 1;
     /// Threads whose call ends with EINTR are no obstacle.
     pub const ALLOW_INTERRUPTED: u64 = 2;
+    /// Nor are threads with requests of io_uring under way; their processes are lost.
+    pub const ALLOW_BUSY: u64 = 4;
 }
 /// Waits until every protected thread can be stopped exactly, and then hands the machine to the backup OS. Does not return
 /// if that succeeds. EAGAIN if a thread was in the way until the deadline, ENODEV if not armed, ETIMEDOUT if the backup OS

@@ -255,6 +255,7 @@ fn constants(out: &mut String) {
         ("TEST_HANG_HOLDING_LOCKS", device::test_kind::HANG_HOLDING_LOCKS),
         ("UPDATE_DRY_RUN", device::update_flags::DRY_RUN),
         ("UPDATE_ALLOW_INTERRUPTED", device::update_flags::ALLOW_INTERRUPTED),
+        ("UPDATE_ALLOW_BUSY", device::update_flags::ALLOW_BUSY),
         ("INFO", device::INFO),
         ("PROTECT", device::PROTECT),
         ("UNPROTECT", device::UNPROTECT),

@@ -1,7 +1,7 @@
 //! Open files, from `fd` and `fdinfo`.
 
 use super::mounts::Mounts;
-use super::{peers, Finding, Process};
+use super::{peers, rings, Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
 
@@ -23,17 +23,7 @@ struct Info {
     locks: Vec<String>,
     /// Descriptors an epoll set watches.
     watched: Vec<u32>,
-    /// What a ring of io_uring has that is not kept.
-    of_ring: Option<&'static str>,
 }
-
-/// Lines about a ring of io_uring, what they say if all is well, and what else they mean (io_uring/fdinfo.c).
-const OF_RINGS: [(&str, &str, &str); 4] = [
-    ("SqThread", "-1", "IORING_SETUP_SQPOLL"),
-    ("UserFiles", "0", "registered files"),
-    ("UserBufs", "0", "registered buffers"),
-    ("Personalities", "none", "registered personalities"),
-];
 
 impl Info {
     fn parse(text: &str) -> Self {
@@ -50,32 +40,16 @@ impl Info {
                 "tfd" => info
                     .watched
                     .extend(value.split_whitespace().next().and_then(|fd| fd.parse::<u32>().ok())),
-                _ => {
-                    let found = OF_RINGS.iter().find(|(name, usual, _)| *name == key && *usual != value);
-                    info.of_ring = info.of_ring.or(found.map(|(.., what)| *what));
-                }
+                _ => {}
             }
         }
         info
     }
-
-    /// A ring of io_uring. Whether requests are under way shows only when the kernel stands still, and how the next one lays out
-    /// rings when it runs.
-    fn ring(&self, object: &str) -> Finding {
-        match self.of_ring {
-            Some(what) => Finding::refused(object, reasons::IO_URING, what),
-            None => Finding::note(
-                object,
-                reasons::IO_URING.name,
-                "a ring of io_uring is kept if no request is under way at the failure, and if the next kernel lays it out as this one \
-                 does (Linux 6.6 has changed that)",
-            ),
-        }
-    }
 }
 
 /// Looks at every descriptor.
-pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>) -> Result<()> {
+/// `next` is `uname -r` of the kernel that takes over next.
+pub fn check(process: &Process<'_>, mounts: &Mounts, next: Option<&str>, findings: &mut Vec<Finding>) -> Result<()> {
     let names = process
         .root
         .names(&process.path("fd"))
@@ -84,11 +58,13 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
         let link = process.path(&format!("fd/{name}"));
         // Closed meanwhile.
         let Ok(target) = process.root.link(&link) else { continue };
-        let info = Info::parse(&process.read(&format!("fdinfo/{name}")).unwrap_or_default());
+        let text = process.read(&format!("fdinfo/{name}")).unwrap_or_default();
+        let info = Info::parse(&text);
         let object = format!("fd {name}");
         let is_socket = target.starts_with("socket:[");
         findings.extend(match is_socket {
             true => super::sockets::check(process, name, &target),
+            false if target == rings::RING => Some(rings::check(process, &object, &text, next)),
             false => kind(process, mounts, &object, &link, &target, &info),
         });
         findings.extend(common(&object, is_socket, &info));
@@ -136,7 +112,6 @@ fn kind(
     if let Some(name) = target.strip_prefix("anon_inode:") {
         return match name {
             name if KEPT.contains(&name) => None,
-            "[io_uring]" => Some(info.ring(object)),
             "[perf_event]" => refuse(reasons::PERF, ""),
             "[userfaultfd]" => refuse(reasons::USERFAULTFD, ""),
             name if name.starts_with("bpf") || name.starts_with("[bpf") => refuse(reasons::BPF, name),

@@ -1,6 +1,7 @@
 //! Memory mappings, from `smaps`.
 
 use super::mounts::Mounts;
+use super::rings::RING;
 use super::{Finding, Process};
 use crate::root::Root;
 use anyhow::{Context, Result};
@@ -26,8 +27,7 @@ const REFUSED: [(&str, Reason); 8] = [
     ("ss", reasons::SHADOW_STACK),
 ];
 
-/// A ring of io_uring, and the flag that its mapping has (VM_MIXEDMAP). Its descriptor tells the rest.
-const RING: &str = "anon_inode:[io_uring]";
+/// The flag that the mapping of a ring of io_uring has (VM_MIXEDMAP). Its descriptor tells the rest.
 const RING_FLAG: &str = "mm";
 
 struct Mapping<'a> {

@@ -9,6 +9,7 @@ mod handlers;
 mod mappings;
 mod mounts;
 mod peers;
+mod rings;
 mod sockets;
 mod state;
 #[cfg(test)]
@@ -244,7 +245,7 @@ pub fn check(process: &Process<'_>, peers: &Peers) -> Result<Verdict> {
         state::check(process, &mut findings)?;
         mappings::check(process, &mounts, &mut findings)?;
         mappings::policies(process, &mut findings);
-        descriptors::check(process, &mounts, &mut findings)?;
+        descriptors::check(process, &mounts, peers.next_release(), &mut findings)?;
         timers::check(process, &mut findings);
         handlers::check(process, &mut findings);
         peers.check(process, &mut findings)?;

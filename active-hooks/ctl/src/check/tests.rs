@@ -538,4 +538,24 @@ fn a_ring_of_io_uring_is_kept_unless_something_was_added_to_it() {
             verdict.findings[0].text
         );
     }
+    let with_next = |own: &str, next: Option<&str>| {
+        let tree = Tree::new();
+        tree.file("proc/sys/kernel/osrelease", own);
+        tree.descriptor(3000, 7, "anon_inode:[io_uring]", plain);
+        let mut fake = Fake::armed();
+        let entry = ProtectEntry {
+            kind: kind::PROCESS,
+            tgid: 3000,
+            ..ProtectEntry::default()
+        };
+        fake.protect(0, entry);
+        let mut snapshot = Snapshot::take(&fake);
+        snapshot.next_release = next.map(str::to_owned);
+        tree.verdict_with(Some(snapshot)).survives()
+    };
+    assert!(with_next("6.1.0-56-amd64\n", Some("6.1.0-57-amd64")));
+    assert!(with_next("6.12.1\n", Some("6.6.0")));
+    assert!(with_next("6.12.1\n", None));
+    assert!(!with_next("6.1.0-56-amd64\n", Some("6.12.1")));
+    assert!(!with_next("6.12.1\n", Some("6.1.0-56-amd64")));
 }
