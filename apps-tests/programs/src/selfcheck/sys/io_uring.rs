@@ -70,13 +70,38 @@ pub struct Request {
 /// A completion: what the request was marked with, and the result.
 pub type Completion = (u64, i32);
 
+/// A mapping, which goes away with it.
+#[derive(Debug)]
+struct Mapped {
+    at: *mut u8,
+    bytes: usize,
+}
+
+impl Mapped {
+    fn of(fd: &OwnedFd, bytes: usize, offset: i64) -> Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let sharing = libc::MAP_SHARED | libc::MAP_POPULATE;
+        // SAFETY: a mapping at an address of the kernel's choice replaces nothing.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, sharing, fd.as_raw_fd(), offset) };
+        check("mmap of a ring", at as i64)?;
+        Ok(Self { at: at.cast(), bytes })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and nobody refers to it any more.
+        unsafe { libc::munmap(self.at.cast(), self.bytes) };
+    }
+}
+
 /// A ring, mapped. Threads may share it.
 #[derive(Debug)]
 pub struct Ring {
     fd: OwnedFd,
     params: Params,
-    ring: *mut u8,
-    requests: *mut u8,
+    ring: Mapped,
+    requests: Mapped,
 }
 
 // SAFETY: the counts in the shared memory are read and written as atomics, and each place of the ring by the one thread that the
@@ -107,15 +132,8 @@ impl Ring {
         let (sqe, cqe) = sizes(flags);
         let array = params.sq_off[6] as usize + params.sq_entries as usize * 4;
         let cqes = params.cq_off[5] as usize + params.cq_entries as usize * cqe;
-        let map = |bytes: usize, offset: i64| {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            let sharing = libc::MAP_SHARED | libc::MAP_POPULATE;
-            // SAFETY: a mapping at an address of the kernel's choice replaces nothing. It stays as long as the process.
-            let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, sharing, fd.as_raw_fd(), offset) };
-            check("mmap of a ring", at as i64).map(|_| at.cast::<u8>())
-        };
-        let ring = map(array.max(cqes), 0)?;
-        let requests = map(params.sq_entries as usize * sqe, OFF_SQES)?;
+        let ring = Mapped::of(&fd, array.max(cqes), 0)?;
+        let requests = Mapped::of(&fd, params.sq_entries as usize * sqe, OFF_SQES)?;
         Ok(Self {
             params,
             ring,
@@ -125,9 +143,9 @@ impl Ring {
     }
 
     fn count(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: (1) the kernel told the offset of a 32-bit count in the mapping, which is never taken away; (2) it is aligned;
+        // SAFETY: (1) the kernel told the offset of a 32-bit count in the mapping, which lives as long as this value; (2) it is aligned;
         // (3) the kernel and this program both access it as one word.
-        unsafe { AtomicU32::from_ptr(self.ring.add(offset as usize).cast()) }
+        unsafe { AtomicU32::from_ptr(self.ring.at.add(offset as usize).cast()) }
     }
 
     /// Requests that the kernel has dropped.
@@ -150,7 +168,7 @@ impl Ring {
     pub fn request_bytes(&self) -> Vec<u8> {
         let bytes = self.params.sq_entries as usize * sizes(self.params.flags).0;
         // SAFETY: the mapping has so many bytes, and nobody writes to it meanwhile.
-        unsafe { std::slice::from_raw_parts(self.requests, bytes) }.to_vec()
+        unsafe { std::slice::from_raw_parts(self.requests.at, bytes) }.to_vec()
     }
 
     /// Puts a request in, without telling the kernel; `place` is what is written into the list instead of its place.
@@ -161,7 +179,11 @@ impl Ring {
         let size = sizes(self.params.flags).0;
         // SAFETY: the slot lies in the mapping and is aligned for it; the kernel does not look at it before the tail says so.
         unsafe {
-            self.requests.add(slot as usize * size).cast::<Request>().write(request);
+            self.requests
+                .at
+                .add(slot as usize * size)
+                .cast::<Request>()
+                .write(request);
         }
         self.count(self.params.sq_off[6] + slot * 4)
             .store(place.unwrap_or(slot), Ordering::Relaxed);
@@ -207,7 +229,7 @@ impl Ring {
         // SAFETY: the kernel has put a completion (64 bits of data, 32 of a result) there, and does not write to it before the head
         // has moved.
         let found = unsafe {
-            let at = self.ring.add(offset);
+            let at = self.ring.at.add(offset);
             (at.cast::<u64>().read(), at.add(8).cast::<i32>().read())
         };
         head.store(at.wrapping_add(1), Ordering::Release);
