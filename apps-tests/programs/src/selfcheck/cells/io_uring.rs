@@ -95,7 +95,7 @@ fn sorted(mut completions: Vec<Completion>) -> Vec<Completion> {
 
 fn events(context: &mut Context) -> Result<()> {
     let path = context.path("file");
-    let file = File::options().read(true).write(true).create(true).open(&path)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     let ring = ring(context, 8, 16, 0)?;
     for number in 0..MANY {
         same("a completion", ring.go(&[nop(number, 0)])?, vec![(number, 0)])?;
@@ -277,7 +277,6 @@ fn with(context: &Context, set_up: impl FnOnce() -> Result<Ring>) -> Result<Chil
 }
 
 fn refused(context: &mut Context) -> Result<()> {
-    static BUFFER: [u8; 4096] = [0; 4096];
     if context.is_assumed() {
         return context.skip("nothing is refused without a failover");
     }
@@ -293,7 +292,7 @@ fn refused(context: &mut Context) -> Result<()> {
         with(context, || Ring::new(4, 0, SETUP_SQPOLL))?,
         with(context, || {
             let ring = Ring::new(4, 0, 0)?;
-            ring.register_buffer(&BUFFER)?;
+            ring.register_buffer(Box::leak(Box::new([0; 4096])))?;
             Ok(ring)
         })?,
     ];

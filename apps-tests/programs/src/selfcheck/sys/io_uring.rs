@@ -269,10 +269,10 @@ impl Ring {
         self.register(what, (&raw const number).cast())
     }
 
-    /// Registers memory.
-    pub fn register_buffer(&self, buffer: &'static [u8]) -> Result<()> {
+    /// Registers memory, for the kernel to write to.
+    pub fn register_buffer(&self, buffer: &'static mut [u8]) -> Result<()> {
         let list = libc::iovec {
-            iov_base: buffer.as_ptr().cast_mut().cast(),
+            iov_base: buffer.as_mut_ptr().cast(),
             iov_len: buffer.len(),
         };
         self.register(REGISTER_BUFFERS, (&raw const list).cast())
