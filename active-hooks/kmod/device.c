@@ -57,6 +57,23 @@ static void fill_info(struct orthros_info *info)
 	};
 }
 
+static int configure(const struct orthros_configure *request)
+{
+	switch (request->limit) {
+	case ORTHROS_WARM_CACHE_LIMIT:
+		return warm_configure(request->value);
+	/* Words that the backup OS believes only if they are addresses that somebody can have. */
+	case ORTHROS_STATUS_ADDRESS:
+		word_write(status_address, request->value);
+		return 0;
+	case ORTHROS_LOG_TARGET:
+		word_write(log_target, request->value);
+		return 0;
+	default:
+		return hang_configure(request);
+	}
+}
+
 /* The backup OS believes none of it while the state is 0, and looks when this kernel is dead. */
 static int name_rescue_area(const struct orthros_rescue_area *wanted)
 {
@@ -182,9 +199,7 @@ static int dispatch(unsigned int command, union request *request)
 	case ORTHROS_REST:
 		return rest_begin(&request->rest);
 	case ORTHROS_CONFIGURE:
-		return request->configure.limit == ORTHROS_WARM_CACHE_LIMIT ?
-			warm_configure(request->configure.value) :
-			hang_configure(&request->configure);
+		return configure(&request->configure);
 	case ORTHROS_UPDATE:
 		return update_go(&request->update);
 	case ORTHROS_PEER_CREDENTIALS:

@@ -431,15 +431,16 @@ int hotadd_release(struct orthros_release *reply)
 		if (error)
 			return error;
 		settle();
-	} else {
-		while (hotadd_withheld_count() && ktime_get_ns() - begin < RELEASE_NS) {
+	} else if (hotadd_withheld_count()) {
+		/* One at least, however long this thread had to wait for its turn. */
+		do {
 			pfn = find_next_bit(withheld, withheld_frames, pfn);
 			if (pfn >= withheld_frames)
 				break;
 			release_frame(pfn);
 			reply->released++;
 			cond_resched();
-		}
+		} while (hotadd_withheld_count() && ktime_get_ns() - begin < RELEASE_NS);
 	}
 	reply->left = hotadd_withheld_count();
 	reply->nanoseconds = ktime_get_ns() - begin;

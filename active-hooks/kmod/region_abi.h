@@ -110,6 +110,8 @@ struct orthros_header {
 #define ORTHROS_HANG_LIMITS 5
 #define ORTHROS_WARM_CACHE_LIMIT 64
 #define ORTHROS_WARM_CACHE_MOST_MB (1ULL << 20)
+#define ORTHROS_STATUS_ADDRESS 65
+#define ORTHROS_LOG_TARGET 66
 #define ORTHROS_HANG_LIMIT_OFF 0xffffffffffffffffULL
 #define ORTHROS_HANG_LIMIT_LEAST_MS 1000
 #define ORTHROS_HANG_LIMIT_MOST_MS 3600000
@@ -163,7 +165,9 @@ struct orthros_control {
 	__u64 module_features;
 	__u64 hang_limits[ORTHROS_HANG_LIMITS];
 	__u64 warm_cache;
-	__u64 module_reserved[9];
+	__u64 status_address;
+	__u64 log_target;
+	__u64 module_reserved[7];
 };
 
 /* timeline.rs */

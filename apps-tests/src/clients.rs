@@ -46,6 +46,11 @@ impl Clients {
                         .iter()
                         .map(|(guest, host)| (format!("PORT_{guest}"), host.to_string())),
                 )
+                .envs(
+                    (1..)
+                        .zip(&qemu.forwards)
+                        .map(|(number, host)| (format!("FORWARD_{number}"), host.to_string())),
+                )
                 .envs(qemu.wire.map(|(to, from)| ("WIRE", format!("{to} {from}"))))
                 .stdin(Stdio::null())
                 .stderr(log.try_clone()?)

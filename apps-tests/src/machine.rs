@@ -123,6 +123,7 @@ impl Machine {
             ram: scenario.guest.ram,
             disks,
             ports: scenario.guest.ports.clone(),
+            forwards: scenario.guest.forwards.clone(),
             reboot: plan.reboot || scenario.restarts(),
             stay: scenario.ends_in_reset(),
             memory: plan.memory_file.then(|| plan.dir.join("memory")),

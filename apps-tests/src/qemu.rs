@@ -8,7 +8,7 @@ use crate::turns;
 use anyhow::{bail, Context, Result};
 use serde_json::json;
 use std::fs;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddrV4, TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,6 +70,8 @@ pub struct Config {
     pub disks: Vec<PathBuf>,
     /// TCP ports of the guest to reach from the host.
     pub ports: Vec<u16>,
+    /// TCP ports of further addresses on its wire to reach from the host.
+    pub forwards: Vec<SocketAddrV4>,
     /// Whether a reset restarts the guest (else it ends the machine).
     pub reboot: bool,
     /// Whether QEMU stays when the machine has ended, so that it can still be asked.
@@ -99,6 +101,7 @@ impl Config {
             boot,
             disks: Vec::new(),
             ports: Vec::new(),
+            forwards: Vec::new(),
             reboot: false,
             stay: false,
             memory: None,
@@ -125,6 +128,8 @@ pub struct Qemu {
     pub acknowledged: Vec<Serial>,
     /// Forwarded ports: the guest's and the one of 127.0.0.1 that leads there.
     pub ports: Vec<(u16, u16)>,
+    /// For each of the further addresses, the port of 127.0.0.1 that leads there.
+    pub forwards: Vec<u16>,
     /// UDP ports of 127.0.0.1 through which a program is on the guest's wire: where frames go to, and where they come.
     pub wire: Option<(u16, u16)>,
     /// When the process was started; all times on serial lines count from here.
@@ -144,14 +149,17 @@ impl Qemu {
         let counts = config.accelerator == Accelerator::InstructionCount;
         let turns = counts.then(|| UnixListener::bind(sockets.path(TURNS)));
         let ports_of_programs = ACKNOWLEDGERS.map(|name| UnixListener::bind(sockets.path(name)));
-        let ports = free_ports(&config.ports)?;
+        let guest = config.ports.iter().map(|port| format!(":{port}"));
+        let further = config.forwards.iter().map(SocketAddrV4::to_string);
+        let targets: Vec<String> = guest.chain(further).collect();
+        let hosts = free_ports(targets.len())?;
         let wire = config.wire.then(free_wire).transpose()?;
         // QEMU must not outlive the harness, however that ends.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(arguments(config, &sockets))
-            .args(network(&ports, wire));
+            .args(network(targets.iter().zip(&hosts), wire));
         if config.capture {
             command.args(["-object", &captured(logs)]);
         }
@@ -192,7 +200,8 @@ impl Qemu {
             agent: Serial::start("COM3", com3, start, &logs.join("com3.log"))?,
             acknowledged,
             child: child.0.take().context("QEMU is running")?,
-            ports,
+            ports: config.ports.iter().copied().zip(hosts.iter().copied()).collect(),
+            forwards: hosts.iter().skip(config.ports.len()).copied().collect(),
             wire,
             start,
         };
@@ -336,10 +345,9 @@ fn free_wire() -> Result<(u16, u16)> {
 
 /// The guest's network card, and the user network that it is on. With a wire both are on a hub, as are the frames that come
 /// to the first port of it; all that are on the hub go to the second.
-fn network(ports: &[(u16, u16)], wire: Option<(u16, u16)>) -> Vec<String> {
-    let forwards: String = ports
-        .iter()
-        .map(|(guest, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
+fn network<'a>(forwards: impl Iterator<Item = (&'a String, &'a u16)>, wire: Option<(u16, u16)>) -> Vec<String> {
+    let forwards: String = forwards
+        .map(|(target, host)| format!(",hostfwd=tcp:127.0.0.1:{host}-{target}"))
         .collect();
     let mut list = vec!["-netdev".to_owned(), format!("user,id=net{forwards}")];
     let mut card = "net";
@@ -429,17 +437,14 @@ fn accept(listener: &UnixListener, child: &mut KillOnDrop, errors: &Path) -> Res
     }
 }
 
-/// Finds a free port of the host for each port of the guest.
-fn free_ports(guest: &[u16]) -> Result<Vec<(u16, u16)>> {
+/// Finds so many free ports of the host.
+fn free_ports(count: usize) -> Result<Vec<u16>> {
     // All are held until the last is found, so that none is given twice.
     let mut held = Vec::new();
-    for port in guest {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?;
-        held.push((*port, listener));
+    for _ in 0..count {
+        held.push(TcpListener::bind(("127.0.0.1", 0)).context("no free port on 127.0.0.1")?);
     }
-    held.iter()
-        .map(|(port, listener)| Ok((*port, listener.local_addr()?.port())))
-        .collect()
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// The CPU that is emulated: all that QEMU knows, except that strings of bytes are moved fast.

@@ -6,6 +6,7 @@ use crate::rootfs::Init;
 use anyhow::{bail, Context, Result};
 use serde::Deserialize;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Guest {
     pub drivers: Vec<String>,
     /// TCP ports that clients reach.
     pub ports: Vec<u16>,
+    /// TCP ports of further addresses on the guest's wire that clients reach, as `10.0.2.16:80`.
+    pub forwards: Vec<SocketAddrV4>,
     /// Whether clients can put frames on the guest's wire and see all that are there.
     pub wire: bool,
     /// Words for the kernel command line.
@@ -114,6 +117,7 @@ impl Default for Guest {
             disks: Vec::new(),
             drivers: Vec::new(),
             ports: Vec::new(),
+            forwards: Vec::new(),
             wire: false,
             kernel_parameters: String::new(),
             modules: false,
@@ -170,8 +174,8 @@ pub struct Check {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
-    /// A shell command, run in the scenario's folder. `PORT_<n>` is where the guest's
-    /// port n is reached, `STEPS_DONE` a file that appears after the last step, `READY` one that it may make itself.
+    /// A shell command, run in the scenario's folder. `PORT_<n>` is where the guest's port n is reached, `FORWARD_<n>` where the
+    /// n-th of the further addresses is, `STEPS_DONE` a file that appears after the last step, `READY` one that it may make itself.
     pub command: String,
     /// Seconds that it has to make the file `READY`: only then does the time before the first step begin.
     pub ready: Option<u64>,

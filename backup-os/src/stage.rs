@@ -4,6 +4,7 @@ use crate::platform::Firmware;
 use crate::region::Region;
 use alloc::vec::Vec;
 use boot_plan::acpi::sleep::{self, SleepError};
+use boot_plan::bzimage;
 use boot_plan::plan::{half, PlanError};
 use boot_plan::span::Span;
 use boot_plan::successor::{self, AcpiChanges};
@@ -112,15 +113,26 @@ impl core::fmt::Display for StageError {
     }
 }
 
-/// Checks a slot's images. Returns kernel and initramfs.
-fn images(region: Region, index: usize, slot: &StagedKernel) -> Result<(&'static [u8], &'static [u8]), StageError> {
+/// A piece of memory that is to lie in a slot.
+fn piece(region: Region, index: usize, at: u64, length: u64) -> Option<&'static [u8]> {
     let part = layout::staged_slot(index);
     let (start, end) = (region.address(part), region.base() + part.end());
+    let inside = at >= start && at.checked_add(length).is_some_and(|to| to <= end);
+    // SAFETY: staged images are written only by this program, and by the loader before it.
+    unsafe { region.bytes(at, length) }.filter(|_| inside)
+}
+
+/// The release of the kernel in a slot, as its image says.
+pub fn release(region: Region, index: usize) -> Option<&'static str> {
+    let slot = table(region)?.slots.get(index).copied()?;
+    let image = piece(region, index, slot.kernel, slot.kernel_len).filter(|_| slot.valid == 1)?;
+    bzimage::release(image)
+}
+
+/// Checks a slot's images. Returns kernel and initramfs.
+fn images(region: Region, index: usize, slot: &StagedKernel) -> Result<(&'static [u8], &'static [u8]), StageError> {
     let read = |what, at: u64, length: u64, stored| {
-        let inside = at >= start && at.checked_add(length).is_some_and(|to| to <= end);
-        // SAFETY: staged images are written only by this program, and by the loader before it.
-        let bytes = unsafe { region.bytes(at, length) }.filter(|_| inside);
-        let bytes = bytes.ok_or(StageError::Bounds { slot: index, what })?;
+        let bytes = piece(region, index, at, length).ok_or(StageError::Bounds { slot: index, what })?;
         let computed = stage::digest(bytes);
         if computed != stored {
             return Err(StageError::Digest {

@@ -91,10 +91,12 @@ pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, Region
     let inject = control(offset_of!(ControlWords, inject));
     let hang_limits = control(offset_of!(ControlWords, hang_limits));
     let warm_cache = control(offset_of!(ControlWords, warm_cache));
+    let status_address = control(offset_of!(ControlWords, status_address));
+    let log_target = control(offset_of!(ControlWords, log_target));
     let running = if table.slots[1].valid == 1 { 1 } else { stage::NO_SLOT };
     let shown = u64::from(epitaph);
     let old_epitaph = base + layout::ATTEMPTS.offset + offset_of!(AttemptWords, old_epitaph) as u64;
-    let writes: [(u64, &[u8]); 8] = [
+    let writes: [(u64, &[u8]); 10] = [
         (control(offset_of!(ControlWords, successor_slot)), running.as_bytes()),
         (old_epitaph, shown.as_bytes()),
         (base + RSDP_COPY, inventory.rsdp),
@@ -102,6 +104,8 @@ pub fn fill(physical: &Physical, inventory: &Inventory) -> Result<Header, Region
         (inject, inventory.options.inject.as_bytes()),
         (hang_limits, inventory.options.hang_limits.as_bytes()),
         (warm_cache, inventory.options.warm_cache.as_bytes()),
+        (status_address, inventory.options.status_address.as_bytes()),
+        (log_target, inventory.options.log_target.as_bytes()),
         (base + layout::HEADER.offset, header.as_bytes()),
     ];
     for (address, bytes) in writes {

@@ -449,8 +449,14 @@ pub struct ControlWords {
     /// Pages that disks have as well and that are kept in a failover, in megabytes: see [`warm_cache_mb`]. Written by the
     /// loader at boot, then by the module.
     pub warm_cache: AtomicU64,
+    /// An address of the backup OS's own while it holds the network, 0 for none: a [`crate::status_page::StatusAddress`].
+    /// Written by the loader at boot, then by the module.
+    pub status_address: AtomicU64,
+    /// Who is sent messages from there, 0 for nobody: a [`crate::status_page::LogTarget`]. Written by the loader at boot, then
+    /// by the module.
+    pub log_target: AtomicU64,
     /// Room for more words of the module.
-    pub module_reserved: [AtomicU64; 9],
+    pub module_reserved: [AtomicU64; 7],
 }
 
 /// Bits of [`ControlWords::inject`].

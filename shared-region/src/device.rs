@@ -340,14 +340,18 @@ pub const TASK_STATE: u64 = iowr::<TaskState>(11);
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Configure {
-    /// A [`crate::control::HangLimit`], or [`WARM_CACHE_LIMIT`].
+    /// A [`crate::control::HangLimit`], [`WARM_CACHE_LIMIT`], [`STATUS_ADDRESS`] or [`LOG_TARGET`].
     pub limit: u64,
-    /// Milliseconds, or megabytes; 0 for the default, all ones for off.
+    /// Milliseconds, or megabytes: 0 for the default, all ones for off. Of the last two, the word.
     pub value: u64,
 }
 /// [`Configure::limit`] for [`crate::control::ControlWords::warm_cache`].
 pub const WARM_CACHE_LIMIT: u64 = 64;
-/// Sets a limit. EINVAL.
+/// [`Configure::limit`] for [`crate::control::ControlWords::status_address`].
+pub const STATUS_ADDRESS: u64 = 65;
+/// [`Configure::limit`] for [`crate::control::ControlWords::log_target`].
+pub const LOG_TARGET: u64 = 66;
+/// Sets a limit or an address. EINVAL.
 pub const CONFIGURE: u64 = iowr::<Configure>(16);
 
 /// Argument of [`UPDATE`].

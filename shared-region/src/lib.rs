@@ -20,6 +20,7 @@
 //! | [`log_ring`] | the backup OS's log |
 //! | [`netfilter`] | where a kernel has the rules of its firewall, in its own memory |
 //! | [`retained`] | the bitmap of page frames that must outlive the old kernel |
+//! | [`status_page`] | where the backup OS shows what it does while it holds the network |
 //! | [`record`] | the framing of Essential Context records |
 //! | [`reasons`] | why a process cannot be kept |
 //! | [`context`] | the Essential Context itself |
@@ -54,6 +55,7 @@ pub mod rescue_area;
 pub mod retained;
 pub mod stage;
 pub mod standby;
+pub mod status_page;
 pub mod timeline;
 
 /// Version of everything in this crate that is laid out in memory. A reader accepts this one only, except for

@@ -67,7 +67,7 @@ fn structures(out: &mut String) {
         successor_slot, stop_gently, failure_cause, failure_cpu, failure_where,
         failure_interrupted, hang_questions, stalled_threads, successor_fails_at, network_hold, backup_reserved, module_abi, doorbell, doorbell_tsc, successor_phase, successor_heartbeat,
         commit_point, processes_resumed, frames_adopted, frames_copied, frames_refused, inject_unparkable, inject,
-        nursery_free, module_features, hang_limits, warm_cache, module_reserved,
+        nursery_free, module_features, hang_limits, warm_cache, status_address, log_target, module_reserved,
     });
     structure!(text, timeline::Timeline, "orthros_timeline", { tsc });
     structure!(text, facts::XstateComponent, "orthros_xstate_component", { offset, size, flags, reserved });
@@ -205,6 +205,8 @@ fn constants(out: &mut String) {
         ("HANG_LIMITS", HangLimit::ALL.len() as u64),
         ("WARM_CACHE_LIMIT", device::WARM_CACHE_LIMIT),
         ("WARM_CACHE_MOST_MB", control::WARM_CACHE_MOST_MB),
+        ("STATUS_ADDRESS", device::STATUS_ADDRESS),
+        ("LOG_TARGET", device::LOG_TARGET),
         ("HANG_LIMIT_OFF", HangLimit::OFF),
         ("HANG_LIMIT_LEAST_MS", HangLimit::LEAST_MS),
         ("HANG_LIMIT_MOST_MS", HangLimit::MOST_MS),

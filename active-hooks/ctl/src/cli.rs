@@ -62,12 +62,15 @@ pub enum Command {
     Stage(Stage),
     /// Replace the kernel by the staged one; protected processes go on.
     Update(Update),
-    /// Show or set after how long a hang is one, and how much of the page cache a failover keeps.
+    /// Show or set after how long a hang is one, how much of the page cache a failover keeps, and where one can be watched.
     Config {
-        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled`, `hang-successor` or `warm-cache`; without any, all are
-        /// shown.
+        /// `hang-cpu`, `hang-thread`, `hang-livelock`, `hang-stalled`, `hang-successor`, `warm-cache`, `status-address` or
+        /// `log-target`; without any, all are shown.
         name: Option<String>,
-        /// Seconds, for `warm-cache` megabytes, `off` or `default`; without one, the setting is shown.
+        /// Seconds, for `warm-cache` megabytes, `off` or `default`; for `status-address` an address that no machine has, as
+        /// 192.0.2.7/24, at which the backup OS shows what it does (by HTTP) while no kernel has the network; for `log-target`
+        /// who is sent messages from there (syslog over UDP), as 192.0.2.1 or 192.0.2.1:514; both are off by default; without
+        /// one, the setting is shown.
         value: Option<String>,
         /// As JSON.
         #[arg(long, conflicts_with = "value")]

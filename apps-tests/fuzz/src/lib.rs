@@ -9,14 +9,14 @@ mod targets;
 pub use targets::records::records;
 pub use targets::{
     btf::btf, bzimage::bzimage, containers::containers, holding::holding, kallsyms::kallsyms, multiboot2::multiboot2,
-    packed::packed, rescue_area::rescue_area,
+    own_address::own_address, own_address::pages_shown, packed::packed, rescue_area::rescue_area,
 };
 
 /// A function under test.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its folder in `seeds/`.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("btf", btf),
     ("kallsyms", kallsyms),
     ("containers", containers),
@@ -25,5 +25,6 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("bzimage", bzimage),
     ("packed", packed),
     ("holding", holding),
+    ("own_address", own_address),
     ("rescue_area", rescue_area),
 ];

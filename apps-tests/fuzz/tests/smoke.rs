@@ -128,6 +128,7 @@ fn the_seeds_are_good_inputs() {
     let stream = seed("records", "stream");
     let stream = shared_region::record::Stream::open(&stream).expect("a stream");
     assert_eq!(stream.records().filter(Result::is_ok).count(), 7);
+    assert_eq!(orthros_fuzz::pages_shown(&seed("own_address", "request")), 1);
     // A page of one byte.
     let (pages, packed) = ([0x41; failover::fingerprint::PAGE], seed("packed", "lz4"));
     let mut memory = [0; failover::fingerprint::PAGE];

@@ -1,43 +1,13 @@
 """A neighbour on the guest's wire: asks for its addresses and pings it all the time, and looks at all that is sent. Arguments: how
 long, in seconds, nothing may be answered at most, and how soon a peer must send again when the guest goes on."""
-import os, select, socket, struct, sys, time
+import os, struct, sys, time
+from frames import GUEST4, OWN, answers_ping, ask_arp, ping, receive, send, tells_arp, total
 
 LIMIT, SOON, EVERY = float(sys.argv[1]), float(sys.argv[2]), 0.25
 # Goes on for so long after the last step, in seconds.
 AFTER = 5
-to, at = map(int, os.environ["WIRE"].split())
 done, ready = os.environ["STEPS_DONE"], os.environ["READY"]
-GUEST4, OWN4 = socket.inet_aton("10.0.2.15"), socket.inet_aton("10.0.2.77")
-OWN = bytes.fromhex("020000000077")
-wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-wire.bind(("127.0.0.1", at))
 start = time.monotonic()
-
-
-def total(data):
-    data += b"\0" * (len(data) % 2)
-    value = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while value >> 16:
-        value = (value & 0xFFFF) + (value >> 16)
-    return value ^ 0xFFFF
-
-
-def send(target, kind, payload):
-    frame = target + OWN + struct.pack(">H", kind) + payload
-    wire.sendto(frame.ljust(60, b"\0"), ("127.0.0.1", to))
-
-
-def ask_arp():
-    head = struct.pack(">HHBBH", 1, 0x800, 6, 4, 1)
-    send(b"\xff" * 6, 0x806, head + OWN + OWN4 + bytes(6) + GUEST4)
-
-
-def ping(mac, number):
-    body = struct.pack(">HH", 0x4F52, number & 0xFFFF) + b"are you there"
-    icmp = struct.pack(">BBH", 8, 0, total(struct.pack(">BBH", 8, 0, 0) + body)) + body
-    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(icmp), number & 0xFFFF, 0, 64, 1, 0, OWN4, GUEST4)
-    head = head[:10] + struct.pack(">H", total(head)) + head[12:]
-    send(mac, 0x800, head + icmp)
 
 
 def of_the_link(mac):
@@ -79,11 +49,11 @@ def look(frame, now):
     """At a frame that the guest has sent."""
     global zero, resets
     kind, packet = struct.unpack(">H", frame[12:14])[0], frame[14:]
-    if kind == 0x806 and packet[6:8] == b"\0\2" and packet[14:18] == GUEST4 and frame[:6] == OWN:
+    if tells_arp(frame, GUEST4):
         arp.come(now)
     elif kind == 0x86DD and packet[6] == 58 and packet[40] == 136 and frame[:6] == OWN:
         neighbours.come(now)
-    elif kind == 0x800 and packet[9] == 1 and packet[20] == 0 and packet[16:20] == OWN4:
+    elif answers_ping(frame, GUEST4):
         pings.come(now)
     elif kind == 0x800 and packet[9] == 6:
         segment, _ = segment_of(packet)
@@ -123,16 +93,16 @@ while until is None or time.monotonic() < until:
         ready = None
     if now >= due:
         due, number = now + EVERY, number + 1
-        ask_arp()
+        ask_arp(GUEST4)
         arp.asked += 1
         if mac:
-            ping(mac, number)
+            ping(mac, GUEST4, number)
             ask_neighbour(mac)
             pings.asked += 1
             neighbours.asked += 1
-    if select.select([wire], [], [], 0.05)[0]:
-        frame = wire.recv(1 << 16)
-        if mac is None and frame[12:14] == b"\x08\x06" and frame[20:22] == b"\0\2" and frame[28:32] == GUEST4:
+    frame = receive(0.05)
+    if frame:
+        if mac is None and tells_arp(frame, GUEST4):
             mac = frame[6:12]
         if mac and frame[6:12] == mac:
             look(frame, time.monotonic())

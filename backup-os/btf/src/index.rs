@@ -1,7 +1,7 @@
 //! Types by number and by name.
 
 use crate::raw::{name_at, u32_at};
-use crate::types::HEAD;
+use crate::types::{Enumerator, HEAD};
 use crate::{BtfError, Kind, Type, TypeId};
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -12,8 +12,8 @@ const MAGIC: u32 = 0xEB9F;
 /// The smallest header: `struct btf_header` up to `str_len`.
 const MIN_HEADER: usize = 24;
 
-/// A parsed blob. Holds the offset of every type and a hash table of the named ones; names and records stay where they
-/// are.
+/// A parsed blob. Holds the offset of every type and hash tables of the named ones and of enumeration constants; names and
+/// records stay where they are.
 #[derive(Debug)]
 pub struct Btf<'a> {
     types: &'a [u8],
@@ -22,6 +22,8 @@ pub struct Btf<'a> {
     offsets: Vec<u32>,
     /// Numbers of the named own types, by kind and name. Of several types of one kind and name it holds the first.
     names: HashTable<u32>,
+    /// Constants of all own enumerations. Of several of one name it holds the first.
+    constants: HashTable<Enumerator>,
     /// What a module's BTF continues: its numbers and string offsets start where this one ends.
     base: Option<&'a Btf<'a>>,
 }
@@ -71,6 +73,7 @@ impl<'a> Btf<'a> {
             strings,
             offsets: Vec::new(),
             names: HashTable::new(),
+            constants: HashTable::new(),
             base,
         };
         btf.index_types()?;
@@ -123,7 +126,39 @@ impl<'a> Btf<'a> {
             entry.or_insert(number);
         }
         self.names = names;
+        self.index_constants();
         Ok(())
+    }
+
+    fn index_constants(&mut self) {
+        let enumerations = || {
+            self.own_types()
+                .filter(|(_, ty)| matches!(ty.kind, Kind::Enum | Kind::Enum64))
+        };
+        let count = enumerations().map(|(_, ty)| ty.enumerators().count()).sum();
+        let mut constants = HashTable::with_capacity(count);
+        for constant in enumerations().flat_map(|(_, ty)| ty.enumerators()) {
+            let name_of = |constant: &Enumerator| self.string_bytes(constant.name).unwrap_or_default();
+            let name = name_of(&constant);
+            let entry = constants.entry(
+                hash(Kind::Enum, name),
+                |other| name_of(other) == name,
+                |other| hash(Kind::Enum, name_of(other)),
+            );
+            entry.or_insert(constant);
+        }
+        self.constants = constants;
+    }
+
+    /// The value of a constant of any `ENUM` or `ENUM64`. Of constants of the same name the first counts, and this blob's
+    /// own before those of its base.
+    pub fn enum_constant(&self, name: &str) -> Option<i64> {
+        let bytes = name.as_bytes();
+        let is_wanted = |constant: &Enumerator| self.string_bytes(constant.name) == Some(bytes);
+        match self.constants.find(hash(Kind::Enum, bytes), is_wanted) {
+            Some(constant) => Some(constant.value),
+            None => self.base?.enum_constant(name),
+        }
     }
 
     /// Number of the first type of this blob itself.

@@ -14,7 +14,6 @@
 //! | [`types`] | one type record and what follows it: members, enumerators, parameters |
 //! | [`index`] | [`Btf`]: types by number and by name |
 //! | [`layout`] | sizes, arrays and member paths |
-//! | [`constants`] | values of enumeration constants |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -26,7 +25,6 @@
 
 extern crate alloc;
 
-pub mod constants;
 pub mod error;
 pub mod index;
 pub mod kind;

@@ -29,7 +29,7 @@ pub struct Answered {
 }
 
 /// What an answer says, behind the head of its frame.
-enum Answer<'a> {
+pub(crate) enum Answer<'a> {
     Arp(ArpRepr),
     Ping4(Ipv4Repr, Icmpv4Repr<'a>),
     Six(Ipv6Repr, Icmpv6Repr<'a>),
@@ -96,22 +96,32 @@ impl Answer<'_> {
     }
 }
 
+/// Writes a frame with its head to `out` and returns its length.
+pub(crate) fn write(
+    from: EthernetAddress,
+    to: EthernetAddress,
+    answer: &Answer<'_>,
+    out: &mut [u8; FRAME],
+) -> Option<usize> {
+    let frame = out.get_mut(..answer.length())?;
+    let mut frame = EthernetFrame::new_unchecked(frame);
+    let head = EthernetRepr {
+        src_addr: from,
+        dst_addr: to,
+        ethertype: answer.kind(),
+    };
+    head.emit(&mut frame);
+    answer.emit(frame.payload_mut())?;
+    Some(answer.length())
+}
+
 impl Known {
     /// Answers a frame: writes the answer to `out` and returns its length. `elapsed` are milliseconds since the instant of the
     /// records.
     pub fn answer(&self, frame: &[u8], elapsed: u32, out: &mut [u8; FRAME], answered: &mut Answered) -> Option<usize> {
-        let length = self.find_answer(frame, elapsed, answered).and_then(|(to, answer)| {
-            let frame = out.get_mut(..answer.length())?;
-            let mut frame = EthernetFrame::new_unchecked(frame);
-            let head = EthernetRepr {
-                src_addr: self.hardware,
-                dst_addr: to,
-                ethertype: answer.kind(),
-            };
-            head.emit(&mut frame);
-            answer.emit(frame.payload_mut())?;
-            Some(answer.length())
-        });
+        let length = self
+            .find_answer(frame, elapsed, answered)
+            .and_then(|(to, answer)| write(self.hardware, to, &answer, out));
         if length.is_none() {
             answered.ignored = answered.ignored.saturating_add(1);
         }
@@ -272,7 +282,8 @@ impl Known {
     }
 }
 
-fn is_somebody4(address: Ipv4Address) -> bool {
+/// Whether an address is that of a machine elsewhere.
+pub(crate) fn is_somebody4(address: Ipv4Address) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast() || address.is_loopback())
 }
 

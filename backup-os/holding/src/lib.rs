@@ -11,6 +11,10 @@
 //! | [`known`] | (who the machine is: from the Essential Context) |
 //! | [`answer`] | ARP, neighbour discovery, pings |
 //! | [`tcp`] | peers of connections |
+//! | [`own`] | whoever asks at an address of this program's own, if it has one |
+//! | [`place`] | (on which card that is) |
+//! | [`page`], [`syslog`] | (what is shown and sent there) |
+//! | [`state`], [`news`] | (what there is to show, and what of it is new) |
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +28,12 @@ extern crate alloc;
 
 pub mod answer;
 pub mod known;
+pub mod news;
+pub mod own;
+pub mod page;
+pub mod place;
+pub mod state;
+pub mod syslog;
 pub mod tcp;
 
 pub use known::Known;

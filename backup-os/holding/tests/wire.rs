@@ -5,22 +5,17 @@ use holding::known::Known;
 use holding::tcp::Connection;
 use holding::FRAME;
 use proptest::prelude::*;
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::*;
 
-const OWN: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 1]);
-const PEER: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 9]);
+mod frames;
+use frames::{framed, sums, who_has, OWN, PEER, PEER4};
+
 const OWN4: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
-const PEER4: Ipv4Address = Ipv4Address::new(10, 0, 0, 9);
 const OWN6: Ipv6Address = Ipv6Address::new(0x2001, 0xDB8, 0, 0, 0, 0, 0, 1);
 const PEER6: Ipv6Address = Ipv6Address::new(0x2001, 0xDB8, 0, 0, 0, 0, 0, 9);
 /// Where the peer is, and where this side is.
 const NEXT: u32 = u32::MAX - 1;
 const SENT: u32 = 700;
-
-fn sums() -> ChecksumCapabilities {
-    ChecksumCapabilities::default()
-}
 
 fn known() -> Known {
     let connection = Connection {
@@ -38,23 +33,6 @@ fn known() -> Known {
         connections: flows.map(|flow| (flow, connection)).into(),
         pings: true,
     }
-}
-
-fn framed(to: EthernetAddress, kind: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
-    [to.as_bytes(), PEER.as_bytes(), &u16::from(kind).to_be_bytes(), payload].concat()
-}
-
-fn packet4(protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
-    let ip = Ipv4Repr {
-        src_addr: PEER4,
-        dst_addr: OWN4,
-        next_header: protocol,
-        payload_len: payload.len(),
-        hop_limit: 9,
-    };
-    let mut head = vec![0; ip.buffer_len()];
-    ip.emit(&mut Ipv4Packet::new_unchecked(&mut head[..]), &sums());
-    framed(OWN, EthernetProtocol::Ipv4, &[&head, payload].concat())
 }
 
 fn packet6(to: EthernetAddress, ip: Ipv6Repr, payload: &[u8]) -> Vec<u8> {
@@ -81,10 +59,11 @@ fn segment(control: TcpControl, seq: u32, payload: &[u8]) -> TcpRepr<'_> {
 }
 
 fn tcp4(segment: &TcpRepr<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; segment.buffer_len()];
-    let mut packet = TcpPacket::new_unchecked(&mut bytes[..]);
-    segment.emit(&mut packet, &PEER4.into(), &OWN4.into(), &sums());
-    packet4(IpProtocol::Tcp, &bytes)
+    frames::tcp4(OWN4, segment)
+}
+
+fn ping(data: &[u8]) -> Vec<u8> {
+    frames::ping(OWN4, data)
 }
 
 fn answer(frame: &[u8]) -> Option<Vec<u8>> {
@@ -114,19 +93,8 @@ fn answered4(frame: &[u8]) -> Option<Vec<u8>> {
 
 #[test]
 fn it_is_told_who_has_an_address() {
-    let request = |target| ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: PEER,
-        source_protocol_addr: PEER4,
-        target_hardware_addr: EthernetAddress([0; 6]),
-        target_protocol_addr: target,
-    };
-    let ask = |arp: ArpRepr| {
-        let mut bytes = vec![0; arp.buffer_len()];
-        arp.emit(&mut ArpPacket::new_unchecked(&mut bytes));
-        answer(&framed(EthernetAddress::BROADCAST, EthernetProtocol::Arp, &bytes))
-    };
-    let told = ask(request(OWN4)).expect("an answer");
+    let ask = |arp: ArpRepr| answer(&frames::arp(arp));
+    let told = ask(who_has(OWN4)).expect("an answer");
     let frame = EthernetFrame::new_checked(&told[..]).unwrap();
     assert_eq!((frame.dst_addr(), frame.src_addr()), (PEER, OWN));
     let expected = ArpRepr::EthernetIpv4 {
@@ -141,13 +109,13 @@ fn it_is_told_who_has_an_address() {
         Ok(expected)
     );
     // Of others nothing is known, and those who only say who they are do not ask.
-    assert_eq!(ask(request(PEER4)), None);
-    assert_eq!(ask(request(Ipv4Address::new(10, 0, 0, 2))), None);
+    assert_eq!(ask(who_has(PEER4)), None);
+    assert_eq!(ask(who_has(Ipv4Address::new(10, 0, 0, 2))), None);
     let ArpRepr::EthernetIpv4 {
         source_hardware_addr,
         target_hardware_addr,
         ..
-    } = request(OWN4)
+    } = who_has(OWN4)
     else {
         unreachable!()
     };
@@ -212,16 +180,6 @@ fn neighbours_of_ipv6_are_answered() {
 
 #[test]
 fn pings_are_answered_with_what_they_bring() {
-    let ping = |data: &[u8]| {
-        let icmp = Icmpv4Repr::EchoRequest {
-            ident: 3,
-            seq_no: 4,
-            data,
-        };
-        let mut bytes = vec![0; icmp.buffer_len()];
-        icmp.emit(&mut Icmpv4Packet::new_unchecked(&mut bytes[..]), &sums());
-        packet4(IpProtocol::Icmp, &bytes)
-    };
     for length in [0, 1, 56, FRAME - 14 - 20 - 8] {
         let data = vec![0xA5; length];
         let told = answered4(&ping(&data)).expect("an answer");
@@ -305,15 +263,8 @@ fn what_asks_for_nothing_gets_nothing() {
 
 /// Good frames to start from.
 fn seeds() -> Vec<Vec<u8>> {
-    let icmp = Icmpv4Repr::EchoRequest {
-        ident: 3,
-        seq_no: 4,
-        data: &[7; 40],
-    };
-    let mut bytes = vec![0; icmp.buffer_len()];
-    icmp.emit(&mut Icmpv4Packet::new_unchecked(&mut bytes[..]), &sums());
     vec![
-        packet4(IpProtocol::Icmp, &bytes),
+        ping(&[7; 40]),
         tcp4(&segment(TcpControl::None, NEXT, b"data")),
         framed(OWN, EthernetProtocol::Ipv6, &[0x60; 80]),
         framed(EthernetAddress::BROADCAST, EthernetProtocol::Arp, &[1; 28]),

@@ -3,11 +3,14 @@
 //! `ORTHROS_IMAGE_DIR` names a folder of images (`*.mem`, RAM from address 0 on); without it nothing is measured.
 
 use salvage::btf::Btf;
+use salvage::globals::Globals;
 use salvage::kallsyms::{Kallsyms, KallsymsTables};
 use salvage::kernel_memory::KernelMemory;
 use salvage::memory::Image;
 use salvage::mirror::Mirror;
+use salvage::orc::OrcSymbols;
 use salvage::prepared::{KernelFacts, Prepared, Symbols};
+use salvage::symbols;
 use salvage::types::Types;
 use std::time::Instant;
 
@@ -48,7 +51,8 @@ fn main() {
         time("offsets", || Types::load(&btf));
         let tables = KallsymsTables::from_vmcoreinfo(&prepared.info).expect("addresses of the tables");
         time("kallsyms copied", || Kallsyms::read(&memory, &tables));
-        time("symbols found", || Symbols::load(&prepared.kallsyms));
+        let sets = [Symbols::GROUPS, Globals::GROUPS, OrcSymbols::GROUPS];
+        time("symbols found", || symbols::find(&prepared.kallsyms, &sets).count());
         time("symbol of an address", || {
             prepared.kallsyms.symbolize(symbols.init_task.offset(8))
         });

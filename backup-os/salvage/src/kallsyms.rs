@@ -214,20 +214,33 @@ impl Kallsyms {
         }
     }
 
-    /// Shows number, type letter, name and address of every symbol to `visit`, ascending by address.
-    fn for_each(&self, mut visit: impl FnMut(usize, u8, &[u8], Kva)) {
+    /// Shows name and address of every symbol with such an end to `visit`, ascending by address.
+    fn for_each(&self, ends: &Ends, mut visit: impl FnMut(&[u8], Kva)) {
         let mut at = 0;
         let mut text = Vec::with_capacity(MAX_NAME);
-        for (number, &offset) in self.offsets.iter().enumerate() {
+        for &offset in &self.offsets {
             let Some((tokens, next)) = name_tokens(&self.names, at) else {
                 return;
             };
-            self.expand(tokens, &mut text);
-            if let Some((&kind, name)) = text.split_first() {
-                visit(number, kind, name, self.address(offset));
-            }
             at = next;
+            if !self.end(tokens).is_some_and(|(length, last)| ends.holds(length, last)) {
+                continue;
+            }
+            self.expand(tokens, &mut text);
+            if let Some((_, name)) = text.split_first() {
+                visit(name, self.address(offset));
+            }
         }
+    }
+
+    /// Length and last byte of a name, type letter not counted.
+    fn end(&self, tokens: &[u8]) -> Option<(usize, u8)> {
+        let bounds = |&token: &u8| self.token_bounds.get(usize::from(token));
+        let length = |&(start, end): &(u16, u16)| usize::from(end).saturating_sub(usize::from(start));
+        let whole: usize = tokens.iter().filter_map(bounds).map(length).sum();
+        let (_, end) = bounds(tokens.last()?)?;
+        let last = self.tokens.get(usize::from(*end).checked_sub(1)?)?;
+        Some((whole.checked_sub(1)?, *last))
     }
 
     /// Looks up several names in one pass. Of symbols of the same name the one with the lowest address counts.
@@ -237,7 +250,7 @@ impl Kallsyms {
             wanted.entry(name.as_bytes()).or_default().push(place);
         }
         let mut found = alloc::vec![None; names.len()];
-        self.for_each(|_, _, name, address| {
+        self.for_each(&Ends::of(names), |name, address| {
             for &place in wanted.get(name).into_iter().flatten() {
                 if let Some(slot) = found.get_mut(place) {
                     slot.get_or_insert(address);
@@ -250,7 +263,7 @@ impl Kallsyms {
     /// Every address a name has: static symbols of different files can share one.
     pub fn lookup_each(&self, wanted: &str) -> Vec<Kva> {
         let mut found = Vec::new();
-        self.for_each(|_, _, name, address| {
+        self.for_each(&Ends::of(&[wanted]), |name, address| {
             if name == wanted.as_bytes() {
                 found.push(address);
             }
@@ -291,6 +304,31 @@ impl Kallsyms {
         let mut text = Vec::new();
         self.expand(name_tokens(&self.names, at)?.0, &mut text);
         Some(String::from_utf8_lossy(text.get(1..)?).into_owned())
+    }
+}
+
+/// How names end that are looked for. Nearly all of a kernel's names end otherwise, and need not be put together to be
+/// compared.
+struct Ends([u64; 64]);
+
+impl Ends {
+    fn of(names: &[&str]) -> Self {
+        let mut ends = Self([0; 64]);
+        names.iter().for_each(|name| ends.add(name.as_bytes()));
+        ends
+    }
+
+    fn add(&mut self, name: &[u8]) {
+        let Some(last) = name.last() else { return };
+        if let Some(lasts) = self.0.get_mut(name.len() % 64) {
+            *lasts |= 1 << (last % 64);
+        }
+    }
+
+    fn holds(&self, length: usize, last: u8) -> bool {
+        self.0
+            .get(length % 64)
+            .is_some_and(|lasts| lasts & 1 << (last % 64) != 0)
     }
 }
 

@@ -5,7 +5,6 @@
 //! alternatives, newest first; [`mirrors!`](crate::mirrors) declares a mirror.
 
 use alloc::string::ToString;
-use alloc::vec::Vec;
 use btf::{Btf, BtfError, TypeId};
 
 /// Where a member lies.
@@ -149,16 +148,6 @@ impl<T: FromConstant> FromConstant for Option<T> {
     }
 }
 
-/// Finds the constants of a set with one pass over the enumerations. `groups` are the alternatives of each.
-pub fn find_constants(btf: &Btf<'_>, groups: &[&[&str]]) -> Vec<Vec<Option<i64>>> {
-    let names: Vec<&str> = groups.concat();
-    let mut values = btf.enum_constants(&names).into_iter();
-    groups
-        .iter()
-        .map(|group| values.by_ref().take(group.len()).collect())
-        .collect()
-}
-
 /// Declares mirror structures.
 ///
 /// ```
@@ -262,10 +251,9 @@ macro_rules! constants {
 
         impl $crate::mirror::Mirror for $name {
             fn load(btf: &$crate::btf::Btf<'_>) -> ::core::result::Result<Self, $crate::btf::BtfError> {
-                let mut found = $crate::mirror::find_constants(btf, &[$( &[$($constant),+] ),*]).into_iter();
                 Ok(Self {
                     $( $field: $crate::mirror::FromConstant::take(
-                        &found.next().unwrap_or_default(), &[$($constant),+],
+                        &[$( btf.enum_constant($constant) ),+], &[$($constant),+],
                     )?, )*
                 })
             }

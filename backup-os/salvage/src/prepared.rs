@@ -6,13 +6,14 @@
 
 use crate::addr::{Kva, PhysAddr};
 use crate::error::{ReadError, Reason, WalkError};
+use crate::globals::Globals;
 use crate::kallsyms::{Kallsyms, KallsymsTables};
 use crate::kernel_memory::{AddressSpace, KernelMemory};
 use crate::memory::{Image, PhysMem};
 use crate::mirror::Mirror;
 use crate::orc::OrcSymbols;
 use crate::paging::{Levels, PageTables};
-use crate::symbols::MissingSymbol;
+use crate::symbols::{self, MissingSymbol};
 use crate::tables::{MAX_CPUS, START_KERNEL_MAP, TK_CORE_TIMEKEEPER};
 use crate::types::Types;
 use crate::vmcoreinfo::{self, BadVmCoreInfo, VmCoreInfo};
@@ -150,7 +151,7 @@ pub struct Prepared {
     /// Addresses of the variables we read.
     pub symbols: Symbols,
     /// Addresses of what only salvage needs.
-    pub globals: crate::globals::Globals,
+    pub globals: Globals,
     /// Addresses the unwinder of stacks needs.
     pub orc: OrcSymbols,
     /// Offsets of the members we read.
@@ -279,9 +280,10 @@ impl Prepared {
         let tables = KallsymsTables::from_vmcoreinfo(&facts.info)
             .map_err(|name| PrepareError::Symbol(MissingSymbol(String::from(name))))?;
         let kallsyms = Kallsyms::read(&memory, &tables).map_err(PrepareError::Kallsyms)?;
-        let symbols = Symbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
-        let globals = crate::globals::Globals::load(&kallsyms).map_err(PrepareError::Symbol)?;
-        let orc = OrcSymbols::load(&kallsyms).map_err(PrepareError::Symbol)?;
+        let mut found = symbols::find(&kallsyms, &[Symbols::GROUPS, Globals::GROUPS, OrcSymbols::GROUPS]);
+        let symbols = Symbols::take(&mut found).map_err(PrepareError::Symbol)?;
+        let globals = Globals::take(&mut found).map_err(PrepareError::Symbol)?;
+        let orc = OrcSymbols::take(&mut found).map_err(PrepareError::Symbol)?;
 
         let types = Self::load_types(&memory, &symbols)?;
         let comm = memory

@@ -1,6 +1,7 @@
 //! Addresses of the kernel's global variables, found once by name.
 
 use crate::addr::Kva;
+use crate::kallsyms::Kallsyms;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -35,14 +36,16 @@ impl FromSymbol for Option<Kva> {
     }
 }
 
-/// Finds the symbols of a set with one pass over the table. `groups` are the alternatives of each.
-pub fn find_symbols(table: &crate::kallsyms::Kallsyms, groups: &[&[&str]]) -> Vec<Vec<Option<Kva>>> {
-    let names: Vec<&str> = groups.concat();
-    let mut addresses = table.lookup_all(&names).into_iter();
+/// The names of a set of symbols: the alternatives of each.
+pub type Groups = &'static [&'static [&'static str]];
+
+/// Finds the symbols of several sets with one pass over the table: the addresses of the alternatives of each.
+pub fn find(table: &Kallsyms, sets: &[Groups]) -> impl Iterator<Item = Vec<Option<Kva>>> {
+    let groups = sets.concat();
+    let mut addresses = table.lookup_all(&groups.concat()).into_iter();
     groups
-        .iter()
-        .map(|group| addresses.by_ref().take(group.len()).collect())
-        .collect()
+        .into_iter()
+        .map(move |group| addresses.by_ref().take(group.len()).collect())
 }
 
 /// Declares a set of symbols. A symbol without alternatives is looked up by the member's own name; `Option<Kva>` allows
@@ -62,16 +65,18 @@ macro_rules! symbols {
         }
 
         impl $name {
-            /// Finds all of them.
+            /// Their names.
+            pub const GROUPS: $crate::symbols::Groups =
+                &[$( $crate::mirrors!(@names $field $(, $first $(, $more)*)?) ),*];
+
+            /// Takes as many as there are from what [`find`]($crate::symbols::find) has found.
             ///
             /// # Errors
             /// One that is not optional is missing.
-            pub fn load(
-                table: &$crate::kallsyms::Kallsyms,
+            pub fn take(
+                found: &mut impl Iterator<Item = ::alloc::vec::Vec<Option<$crate::addr::Kva>>>,
             ) -> ::core::result::Result<Self, $crate::symbols::MissingSymbol> {
-                let groups: &[&[&str]] = &[$( $crate::mirrors!(@names $field $(, $first $(, $more)*)?) ),*];
-                let mut found = $crate::symbols::find_symbols(table, groups).into_iter();
-                let mut names = groups.iter();
+                let mut names = Self::GROUPS.iter();
                 Ok(Self {
                     $( $field: $crate::symbols::FromSymbol::take(
                         &found.next().unwrap_or_default(), names.next().copied().unwrap_or_default(),

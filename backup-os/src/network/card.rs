@@ -4,6 +4,7 @@ use crate::virtio::{Heap, Registers};
 use alloc::boxed::Box;
 use holding::answer::Answered;
 use holding::known::Known;
+use holding::own::Own;
 use holding::FRAME;
 use machine::clock::Clock;
 use virtio_drivers::device::net::VirtIONetRaw;
@@ -94,12 +95,18 @@ impl Card {
         self.registers.notify(SEND_QUEUE);
     }
 
-    /// Answers what has come, or leaves it if nothing is known of the machine yet. `elapsed` are milliseconds since the
-    /// instant of the records.
+    /// Answers what has come, or leaves it if nothing is known of the machine yet, and sends what is to be sent from this
+    /// program's own address, if that is here. `elapsed` are milliseconds since the instant of the records.
     ///
     /// # Errors
     /// What the card does that no card does.
-    pub fn serve(&mut self, known: Option<&Known>, elapsed: u32, answered: &mut Answered) -> Result<(), &'static str> {
+    pub fn serve(
+        &mut self,
+        known: Option<&Known>,
+        mut own: Option<&mut Own>,
+        elapsed: u64,
+        answered: &mut Answered,
+    ) -> Result<(), &'static str> {
         self.take_back()?;
         for _ in 0..BURST {
             let Some(token) = self.driver.poll_receive() else { break };
@@ -113,14 +120,32 @@ impl Card {
                 .ok_or("a buffer that is none")?;
             // SAFETY: the buffer that was given for this token.
             let received = unsafe { self.driver.receive_complete(token, bytes) };
-            if let (Ok((head, length)), Some(known)) = (received, known) {
+            if let Ok((head, length)) = received {
                 let frame = head.checked_add(length).and_then(|end| bytes.get(head..end));
                 let frame = frame.ok_or("says that more has come than there is room")?;
-                if let Some(length) = known.answer(frame, elapsed, &mut self.answer, answered) {
+                let asked = own.as_mut().and_then(|own| own.takes(frame, elapsed).then_some(own));
+                let length = match (asked, known) {
+                    (Some(own), _) => own.answer(frame, elapsed, &mut self.answer),
+                    // Time stamps of TCP have 32 bits.
+                    (_, Some(known)) => known.answer(frame, elapsed as u32, &mut self.answer, answered),
+                    (_, None) => None,
+                };
+                if let Some(length) = length {
                     self.send(length)?;
                 }
             }
             self.offer(usize::from(buffer))?;
+        }
+        own.map_or(Ok(()), |own| self.send_own(own, elapsed))
+    }
+
+    /// Sends what is to be sent from this program's own address, as long as there is room.
+    fn send_own(&mut self, own: &mut Own, elapsed: u64) -> Result<(), &'static str> {
+        while self.sent.contains(&None) {
+            let Some(length) = own.next(elapsed, &mut self.answer) else {
+                break;
+            };
+            self.send(length)?;
         }
         Ok(())
     }

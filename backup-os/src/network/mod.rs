@@ -8,8 +8,11 @@
 //! gives it back to orthros-init.
 //!
 //! A successor that is woken is there at once: for it nothing is held.
+//!
+//! If an address of this program's own is set, it is on one of the cards, for as long as that is held ([`status`]).
 
 mod card;
+mod status;
 
 use crate::rescue;
 use crate::virtio::Registers;
@@ -19,6 +22,8 @@ use card::{Card, DRIVEN};
 use core::sync::atomic::Ordering;
 use holding::answer::Answered;
 use holding::known::Known;
+use holding::own::Own;
+use holding::state::Messages;
 use machine::clock;
 use machine::pci::Function;
 use machine::virtio::{self, Found};
@@ -67,6 +72,8 @@ struct Link {
 pub struct Network {
     links: Vec<Link>,
     answered: Answered,
+    /// This program's own address, and on which link.
+    own: Option<(usize, Own)>,
     /// The records have been read.
     learned: bool,
     /// TSC of the last look.
@@ -130,9 +137,12 @@ impl Backup {
         let part = layout::CONTEXT;
         // SAFETY: the gate is open: from here on nobody writes there before the next failure.
         let area = unsafe { self.region.bytes(self.region.address(part), part.size) };
-        let Some(stream) = area.and_then(|area| Stream::open(area).ok()) else {
-            return;
-        };
+        // After a salvage that failed those of the failover before may still be there.
+        let is_of_now = |stream: &Stream<'_>| stream.header.failover == self.life.failovers;
+        let stream = area.and_then(|area| Stream::open(area).ok()).filter(is_of_now);
+        let cards: Vec<[u8; 6]> = self.network.links.iter().map(|link| link.hardware).collect();
+        self.network.own = self.place_own(stream.as_ref(), &cards);
+        let Some(stream) = stream else { return };
         for link in &mut self.network.links {
             link.known = Known::read(&stream, link.hardware);
             match &link.known {
@@ -159,13 +169,22 @@ impl Backup {
         // By then orthros-init has loaded what it loads without asking.
         let loaded = words[Event::InitStarted as usize].load(Ordering::Acquire) != 0;
         let stopped = words[Event::Stopped as usize].load(Ordering::Relaxed);
-        let elapsed = (rescue::since(&self.clock, stopped) / 1000) as u32;
+        let elapsed = rescue::since(&self.clock, stopped) / 1000;
         let now = clock::tsc();
         let gap = rescue::since(&self.clock, self.network.looked) > GAP_US;
         self.network.looked = now;
         let left_alone = |since| rescue::since(&self.clock, since) > LEFT_ALONE_US;
-        let Network { links, answered, .. } = &mut self.network;
-        for link in links {
+        if let Some((_, own)) = &mut self.network.own {
+            status::refresh(self.region, &self.clock, &mut own.state);
+            if own.is_taken() {
+                log::warn!("network: somebody else has {}: it is silent", own.address());
+                self.network.own = None;
+            }
+        }
+        let Network {
+            links, answered, own, ..
+        } = &mut self.network;
+        for (number, link) in links.iter_mut().enumerate() {
             let status = link.registers.status();
             if AWAY.contains(&status) {
                 link.away = true;
@@ -177,7 +196,8 @@ impl Backup {
                     if back {
                         card.notify();
                     }
-                    match card.serve(link.known.as_ref(), elapsed, answered) {
+                    let own = own.as_mut().filter(|(place, _)| *place == number).map(|(_, own)| own);
+                    match card.serve(link.known.as_ref(), own, elapsed, answered) {
                         Ok(()) => State::Held(card),
                         Err(why) => {
                             let _ = link.registers.reset(&self.clock);
@@ -222,7 +242,9 @@ impl Backup {
         if self.network.links.is_empty() {
             return;
         }
-        let Network { links, answered, .. } = core::mem::take(&mut self.network);
+        let Network {
+            links, answered, own, ..
+        } = core::mem::take(&mut self.network);
         for link in links {
             let State::Held(card) = link.state else { continue };
             let status = link.registers.status();
@@ -248,5 +270,13 @@ impl Backup {
         log::info!(
             "network: let go; {neighbours} questions for an address, {pings} pings and {segments} segments answered, {ignored} frames not"
         );
+        if let Some((_, own)) = own {
+            let Messages { sent, dropped } = own.state.messages.unwrap_or_default();
+            log::info!(
+                "network: {}: {} pages shown, {sent} messages sent, {dropped} dropped",
+                own.address(),
+                own.pages
+            );
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 use shared_region::control::{warm_cache_word, HangLimit, WARM_CACHE};
+use shared_region::status_page::{LogTarget, StatusAddress};
 
 /// What to do when the backup OS does not start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,11 @@ pub struct Options {
     pub hang_limits: [u64; HangLimit::ALL.len()],
     /// `warm-cache=`, `off`, `default` or megabytes: the word `shared_region::control::ControlWords::warm_cache`.
     pub warm_cache: u64,
+    /// `status-address=`, `off` or an address with the length of its prefix: the word
+    /// `shared_region::control::ControlWords::status_address`.
+    pub status_address: u64,
+    /// `log-target=`, `off` or an address, with a port or without: the word `shared_region::control::ControlWords::log_target`.
+    pub log_target: u64,
 }
 
 impl Default for Options {
@@ -40,6 +46,8 @@ impl Default for Options {
             inject: 0,
             hang_limits: [0; HangLimit::ALL.len()],
             warm_cache: 0,
+            status_address: 0,
+            log_target: 0,
         }
     }
 }
@@ -72,6 +80,12 @@ impl Options {
                 }
                 Some((WARM_CACHE, value)) if warm_cache_word(value).is_some() => {
                     options.warm_cache = warm_cache_word(value).unwrap_or_default();
+                }
+                Some((StatusAddress::NAME, value)) if StatusAddress::word(value).is_ok() => {
+                    options.status_address = StatusAddress::word(value).unwrap_or_default();
+                }
+                Some((LogTarget::NAME, value)) if LogTarget::word(value).is_ok() => {
+                    options.log_target = LogTarget::word(value).unwrap_or_default();
                 }
                 Some((name, value)) => {
                     let limit = HangLimit::ALL
@@ -126,6 +140,19 @@ mod tests {
             assert_eq!((options.warm_cache, unknown.len()), (word, 0));
         }
         assert_eq!(Options::parse(b"warm-cache=much").1, ["warm-cache=much"]);
+    }
+
+    #[test]
+    fn addresses_of_the_status_page_are_read() {
+        let (options, unknown) = Options::parse(b"status-address=10.0.2.16/24 log-target=10.0.2.2:5514");
+        assert_eq!(options.status_address, 24 << 32 | 0x0A00_0210);
+        assert_eq!((options.log_target, unknown.len()), (5514 << 32 | 0x0A00_0202, 0));
+        let wrong = ["status-address=10.0.2.16", "log-target=10.0.2.2:0"];
+        let (options, unknown) = Options::parse(wrong.join(" ").as_bytes());
+        assert_eq!(
+            (options, unknown.as_slice()),
+            (Options::default(), &wrong.map(String::from)[..])
+        );
     }
 
     #[test]

@@ -225,8 +225,8 @@ fn leaves_uncommitted() -> bool {
     line.value("orthros.uncommitted") == Some("leave")
 }
 
-/// Gives back what the first request has found nobody to claim, and adds up. The machine is watched again meanwhile: nothing depends on it, and
-/// frames with what was program text are cleared slowly under emulation.
+/// Gives back what the first request has found nobody to claim, and adds up. The machine is watched again meanwhile: nothing
+/// depends on it, and frames with what was program text are cleared slowly under emulation.
 fn release_rest(device: &Device, first: Release) -> Result<Release, DeviceError> {
     let mut sum = first;
     while sum.left > 0 {
@@ -318,11 +318,16 @@ impl Takeover {
                     fail_at::here_when_complete(&region);
                 }
                 match first.and_then(|first| release_rest(device, first)) {
-                    Ok(done) => log::info(format_args!(
-                        "{} frames nobody claimed are free again, after {} ms",
-                        done.released,
-                        done.nanoseconds / 1_000_000
-                    )),
+                    Ok(done) => {
+                        log::info(format_args!(
+                            "{} frames nobody claimed are free again, after {} ms",
+                            done.released,
+                            done.nanoseconds / 1_000_000
+                        ));
+                        if done.left > 0 {
+                            log::error(format_args!("{} frames nobody claimed stay out of use", done.left));
+                        }
+                    }
                     Err(error) => log::error(format_args!("{error}; frames nobody claimed stay out of use")),
                 }
             })

@@ -6,6 +6,7 @@ pub mod containers;
 pub mod holding;
 pub mod kallsyms;
 pub mod multiboot2;
+pub mod own_address;
 pub mod packed;
 pub mod records;
 pub mod rescue_area;
