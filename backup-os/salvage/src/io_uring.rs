@@ -73,7 +73,7 @@ crate::mirrors! {
         check_cq: Field,
         free_list: Field = "submit_state.free_list.next",
         compl_reqs: Field = "submit_state.compl_reqs.first",
-        // Until Linux 6.9 or so.
+        // In Linux 6.1; gone by 6.12.
         locked_free_list: Option<Field> = "locked_free_list.first",
         work_llist: Field = "work_llist.first",
         cq_overflow_list: Field,
@@ -81,7 +81,7 @@ crate::mirrors! {
         io_ev_fd: Field,
         nr_user_files: Field,
         nr_user_bufs: Field,
-        // Of the first groups, a table of its own up to Linux 6.8 or so.
+        // Of the first groups, a table of its own in Linux 6.1; gone by 6.12.
         io_bl: Option<Field> = "io_bl",
         io_bl_xa: Field = "io_bl_xa.xa_head",
         personalities: Field = "personalities.xa_head",
@@ -89,7 +89,7 @@ crate::mirrors! {
         restrictions: Field = "restrictions.registered",
         iowq_limits_set: Field,
         napi_enabled: Option<Field> = "napi_enabled",
-        // From Linux 6.12 on.
+        // By Linux 6.12.
         clockid: Option<Field> = "clockid",
         clock_offset: Option<Field> = "clock_offset",
     }

@@ -12,7 +12,7 @@ use crate::user_memory;
 const EXT_ARG: u64 = 1 << 3;
 const REGISTERED_RING: u64 = 1 << 4;
 /// Where times stand in `struct io_uring_getevents_arg`, which the fifth argument points to with `IORING_ENTER_EXT_ARG`: that
-/// after which one event is enough, in the upper half of a word (from Linux 6.12 on), and the address of the time-out.
+/// after which one event is enough, in the upper half of a word (in Linux 6.12), and the address of the time-out.
 const MIN_WAIT: u64 = 8;
 const TIMEOUT: u64 = 16;
 
