@@ -168,8 +168,9 @@ check)
     mount_all || status=1
     each_worker check_one
     test $kept -gt 0 || status=1
-    orthros-ctl report | grep "^File system on"
     sound
+    # All of it if something is lost: the next failover's takes its place.
+    orthros-ctl report | if test $status = 0; then grep "^File system on"; else cat; fi
     exit $status
     ;;
 lost)

@@ -82,7 +82,10 @@ pub fn write<M: PhysMem + ?Sized>(
     for (inode, mut names) in changed {
         names.is_complete &= all_known;
         if !names.is_complete {
-            let name = String::from_utf8_lossy(&names.path).into_owned();
+            let name = match names.path.is_empty() {
+                true => alloc::format!("directory {}", names.number),
+                false => String::from_utf8_lossy(&names.path).into_owned(),
+            };
             let why = "names that were removed from it may be there again";
             tell(name, Refusal::new(reasons::UNREADABLE, why));
         }
