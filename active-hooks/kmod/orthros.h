@@ -172,6 +172,11 @@ int tcp_go(const struct orthros_tcp *request);
 /* inotify.c */
 int inotify_put(const struct orthros_inotify_event *request);
 
+/* io_uring.c */
+int io_uring_go_on(const struct orthros_io_uring *request);
+/* Whether a thread has requests under way. Every other CPU waits with interrupts off. */
+bool io_uring_is_busy(struct task_struct *task);
+
 /* resume.c */
 int resume_call(const struct orthros_resume_call *request);
 int resume_task_state(const struct orthros_task_state *request);

@@ -483,6 +483,7 @@ struct orthros_configure {
 
 #define ORTHROS_UPDATE_DRY_RUN 1
 #define ORTHROS_UPDATE_ALLOW_INTERRUPTED 2
+#define ORTHROS_UPDATE_ALLOW_BUSY 4
 
 struct orthros_update {
 	__u64 deadline;
@@ -565,6 +566,16 @@ struct orthros_inotify_event {
 	__u64 name;
 };
 
+struct orthros_io_uring {
+	__u64 fd;
+	__u32 taken;
+	__u32 completed;
+	__u32 extra;
+	__u32 timeouts;
+	__u32 timeouts_flushed;
+	__u32 drain_disabled;
+};
+
 #define ORTHROS_INFO _IOWR('O', 1, struct orthros_info)
 #define ORTHROS_PROTECT _IOWR('O', 2, struct orthros_protect)
 #define ORTHROS_UNPROTECT _IOWR('O', 3, struct orthros_protect)
@@ -590,6 +601,7 @@ struct orthros_inotify_event {
 #define ORTHROS_PEER_CREDENTIALS _IOWR('O', 80, struct orthros_peer_credentials)
 #define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
 #define ORTHROS_INOTIFY_EVENT _IOWR('O', 82, struct orthros_inotify_event)
+#define ORTHROS_IO_URING _IOWR('O', 83, struct orthros_io_uring)
 #define ORTHROS_RESCUE_AREA _IOWR('O', 96, struct orthros_rescue_area)
 
 #endif

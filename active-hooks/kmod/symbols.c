@@ -6,6 +6,7 @@
  * kallsyms_lookup_name() itself has not been exported since 5.7; a kprobe
  * placed on it tells its address.
  */
+#include <linux/io_uring_types.h>
 #include <linux/kprobes.h>
 #include <linux/memory_hotplug.h>
 #include <linux/sched.h>
@@ -78,6 +79,7 @@ static const struct {
 	{ &symbols.btf_start, "__start_BTF" },
 	{ &symbols.btf_stop, "__stop_BTF" },
 	{ (void **)&symbols.inotify_fops, "inotify_fops" },
+	{ (void **)&symbols.io_uring_fops, "io_uring_fops" },
 	{ (void **)&symbols.sleep_restart, "hrtimer_nanosleep_restart" },
 	{ (void **)&symbols.futex_restart, "futex_wait_restart" },
 	{ (void **)&symbols.poll_restart, "do_restart_poll" },
@@ -130,6 +132,19 @@ static struct expected_member expected_members[] = {
 	MEMBER(inotify_event_info, sync_cookie),
 	MEMBER(inotify_event_info, name_len),
 	MEMBER(inotify_event_info, name),
+	MEMBER(io_ring_ctx, rings),
+	MEMBER(io_ring_ctx, uring_lock),
+	MEMBER(io_ring_ctx, completion_lock),
+	MEMBER(io_ring_ctx, cached_sq_head),
+	MEMBER(io_ring_ctx, cached_cq_tail),
+	MEMBER(io_ring_ctx, cq_extra),
+	MEMBER(io_ring_ctx, cq_timeouts),
+	MEMBER(io_ring_ctx, cq_last_tm_flush),
+	MEMBER(io_ring_ctx, evfd_last_cq_tail),
+	MEMBER(io_rings, sq),
+	MEMBER(io_rings, cq),
+	MEMBER(io_uring_task, cached_refs),
+	MEMBER(io_uring_task, inflight),
 	MEMBER(sock, sk_peer_lock),
 	MEMBER(sock, sk_peer_pid),
 	MEMBER(sock, sk_peer_cred),

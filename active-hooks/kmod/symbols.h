@@ -66,6 +66,7 @@ struct orthros_symbols {
 	void *btf_start;
 	void *btf_stop;
 	const struct file_operations *inotify_fops;
+	const struct file_operations *io_uring_fops;
 	/* Functions of which only the address is used. */
 	long (*sleep_restart)(struct restart_block *block);
 	long (*futex_restart)(struct restart_block *block);

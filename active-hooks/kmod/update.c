@@ -10,6 +10,7 @@
  * not, the machine goes on for a moment and is looked at again.
  */
 #include <linux/delay.h>
+#include <linux/io_uring.h>
 #include <linux/ktime.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
@@ -69,6 +70,12 @@ static enum readiness asleep_in(const struct pt_regs *regs)
 	case __NR_ppoll:
 	case __NR_rt_sigtimedwait:
 		return by_timeout(regs->dx);
+	case __NR_io_uring_enter:
+		/* With requests to take, it has an answer already. */
+		if ((u32)regs->si)
+			return IN_THE_WAY;
+		/* Only there can a time-out be. */
+		return regs->r10 & IORING_ENTER_EXT_ARG ? INTERRUPTED : READY;
 	default:
 		return IN_THE_WAY;
 	}
@@ -95,6 +102,7 @@ static enum readiness ended_by_freezer(struct task_struct *task, const struct pt
 	case __NR_epoll_pwait:
 	case __NR_epoll_pwait2:
 	case __NR_rt_sigtimedwait:
+	case __NR_io_uring_enter:
 		return signal_waits(task) ? INTERRUPTED : asleep_in(regs);
 	default:
 		return INTERRUPTED;
@@ -134,11 +142,16 @@ static void look(struct orthros_update *request)
 			continue;
 		for_each_thread(process, thread) {
 			enum readiness found;
+			bool busy;
 
-			if (thread->exit_state || thread->flags & PF_EXITING)
+			/* Workers of io_uring have nothing of their own: the next kernel makes new ones. */
+			if (thread->exit_state || thread->flags & (PF_EXITING | PF_IO_WORKER))
 				continue;
 			request->threads++;
-			found = readiness(thread);
+			/* Whatever the thread does meanwhile: nobody knows how far a device has come. */
+			busy = io_uring_is_busy(thread) &&
+			       !(request->flags & ORTHROS_UPDATE_ALLOW_BUSY);
+			found = busy ? IN_THE_WAY : readiness(thread);
 			if (found == INTERRUPTED)
 				request->interrupted++;
 			if (found == READY ||
@@ -147,7 +160,8 @@ static void look(struct orthros_update *request)
 			    request->tid)
 				continue;
 			request->tid = task_pid_nr(thread);
-			request->call = task_pt_regs(thread)->orig_ax;
+			request->call = busy ? __NR_io_uring_enter :
+					       task_pt_regs(thread)->orig_ax;
 		}
 	}
 	rcu_read_unlock();
@@ -170,7 +184,8 @@ static int look_and_leave(void *data)
 
 int update_go(struct orthros_update *request)
 {
-	const u64 known = ORTHROS_UPDATE_DRY_RUN | ORTHROS_UPDATE_ALLOW_INTERRUPTED;
+	const u64 known = ORTHROS_UPDATE_DRY_RUN | ORTHROS_UPDATE_ALLOW_INTERRUPTED |
+			  ORTHROS_UPDATE_ALLOW_BUSY;
 	ktime_t end = ktime_add_us(ktime_get(), min(request->deadline, DEADLINE_MAX_US));
 	int error;
 

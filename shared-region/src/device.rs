@@ -379,6 +379,8 @@ pub mod update_flags {
     pub const DRY_RUN: u64 = 1;
     /// Threads whose call ends with EINTR are no obstacle.
     pub const ALLOW_INTERRUPTED: u64 = 2;
+    /// Nor are threads with requests of io_uring under way; their processes are lost.
+    pub const ALLOW_BUSY: u64 = 4;
 }
 /// Waits until every protected thread can be stopped exactly, and then hands the machine to the backup OS. Does not return
 /// if that succeeds. EAGAIN if a thread was in the way until the deadline, ENODEV if not armed, ETIMEDOUT if the backup OS
@@ -453,6 +455,29 @@ pub struct InotifyEvent {
 }
 /// Puts an event at the end of the queue of inotify. EINVAL if the descriptor is another, ENOSPC if the queue is full.
 pub const INOTIFY_EVENT: u64 = iowr::<InotifyEvent>(82);
+
+/// Argument of [`IO_URING`]: counts of [`crate::context::IoUring`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IoUring {
+    /// Descriptor of the ring.
+    pub fd: u64,
+    /// Requests taken.
+    pub taken: u32,
+    /// Completions.
+    pub completed: u32,
+    /// More of them than requests.
+    pub extra: u32,
+    /// Those of time-outs.
+    pub timeouts: u32,
+    /// Up to where time-outs have been looked at.
+    pub timeouts_flushed: u32,
+    /// 1 if no request may wait for all before it.
+    pub drain_disabled: u32,
+}
+/// Lets a ring of io_uring go on counting from where another was. What lies in its memory must say the same already. EINVAL if the
+/// descriptor is another or the memory says something else, EBUSY if the ring has been used.
+pub const IO_URING: u64 = iowr::<IoUring>(83);
 
 /// Argument of [`COMMIT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -47,7 +47,7 @@ reasons! {
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
     AIO "aio" "uses asynchronous input and output (io_setup) in a way that cannot be restored";
-    IO_URING "io_uring" "uses io_uring";
+    IO_URING "io_uring" "uses io_uring in a way that cannot be restored";
     PERF "perf" "has performance counters open";
     BPF "bpf" "uses BPF";
     PTRACE "ptrace" "is traced by a debugger";

@@ -130,6 +130,11 @@ impl Kind {
     pub const InMountNamespace: Self = Self(50);
     /// [`crate::context::AioContext`]; owner is the mm id.
     pub const AioContext: Self = Self(51);
+    /// [`crate::context::IoUring`]; owner is the open-file id.
+    pub const IoUring: Self = Self(52);
+    /// An offset for `mmap`, 64 bits, and the flat bytes that lie there in the memory of a ring; owner is the open-file id. Where
+    /// there are none there is zero. Follows its owner's [`Self::IoUring`].
+    pub const IoUringBytes: Self = Self(53);
 }
 
 /// Head of the stream, at the start of the area.

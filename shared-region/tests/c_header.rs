@@ -96,6 +96,9 @@ fn structures(out: &mut String) {
     structure!(text, device::Warm, "orthros_warm", { fd, runs, count, size, version, pages, nanoseconds });
     structure!(text, device::Tcp, "orthros_tcp", { fd, step, listener });
     structure!(text, device::InotifyEvent, "orthros_inotify_event", { fd, wd, mask, cookie, name_len, name });
+    structure!(text, device::IoUring, "orthros_io_uring", {
+        fd, taken, completed, extra, timeouts, timeouts_flushed, drain_disabled
+    });
     structure!(text, device::PeerCredentials, "orthros_peer_credentials", {
         fd, of_peer, process, user, group, groups, count
     });
@@ -254,6 +257,7 @@ fn constants(out: &mut String) {
         ("TEST_HANG_HOLDING_LOCKS", device::test_kind::HANG_HOLDING_LOCKS),
         ("UPDATE_DRY_RUN", device::update_flags::DRY_RUN),
         ("UPDATE_ALLOW_INTERRUPTED", device::update_flags::ALLOW_INTERRUPTED),
+        ("UPDATE_ALLOW_BUSY", device::update_flags::ALLOW_BUSY),
         ("INFO", device::INFO),
         ("PROTECT", device::PROTECT),
         ("UNPROTECT", device::UNPROTECT),
@@ -278,6 +282,7 @@ fn constants(out: &mut String) {
         ("PEER_CREDENTIALS", device::PEER_CREDENTIALS),
         ("TCP", device::TCP),
         ("INOTIFY_EVENT", device::INOTIFY_EVENT),
+        ("IO_URING", device::IO_URING),
         ("TCP_FIN", device::tcp_step::FIN),
         ("TCP_CROSSED", device::tcp_step::CROSSED),
         ("TCP_WAIT", device::tcp_step::WAIT),

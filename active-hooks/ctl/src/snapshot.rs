@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub facts: Result<Facts, FactsError>,
     /// Entries in use.
     pub protected: Vec<ProtectEntry>,
+    /// `uname -r` of the kernel that takes over next, if it is known.
+    pub next_release: Option<String>,
 }
 
 /// The control word of a field.
@@ -65,6 +67,7 @@ impl Snapshot {
                 .into_iter()
                 .filter(|entry| entry.kind != protect::kind::FREE)
                 .collect(),
+            next_release: crate::stage::slots::next_release(source),
         }
     }
 

@@ -208,7 +208,9 @@ pub fn run(wish: &cli::Update) -> Result<Exit> {
         panic_test::let_successor_fail(&device, step, wish.successor_fails)?;
     }
     progress("waiting for a moment in which no call has to be interrupted");
-    let (error, seen) = ring(&device, wish.wait * 1000, 0);
+    // What is lost by force must not be in the way.
+    let busy = if wish.force { update_flags::ALLOW_BUSY } else { 0 };
+    let (error, seen) = ring(&device, wish.wait * 1000, busy);
     if error.errno() != Some(libc_errno::EAGAIN) {
         return Err(explain(error, &seen));
     }
@@ -224,7 +226,7 @@ pub fn run(wish: &cli::Update) -> Result<Exit> {
             count(frozen.moved() as u64, "process", "processes")
         ));
     }
-    let (error, seen) = ring(&device, FROZEN_DEADLINE, update_flags::ALLOW_INTERRUPTED);
+    let (error, seen) = ring(&device, FROZEN_DEADLINE, update_flags::ALLOW_INTERRUPTED | busy);
     drop(frozen);
     Err(explain(error, &seen))
 }

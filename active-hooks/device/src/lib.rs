@@ -17,11 +17,11 @@ use shared_region::{
     context::FrameRun,
     control::CommitPoint,
     device::{
-        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, Lazy, Mark, PeerCredentials,
-        Protect, Release, RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite, TaskState, Tcp, Test,
-        Update, Wake, Warm, WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO, INOTIFY_EVENT, LAZY, MARK,
-        PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA, REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE,
-        TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM, WRITE_REPORT,
+        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, IoUring, Lazy, Mark,
+        PeerCredentials, Protect, Release, RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite,
+        TaskState, Tcp, Test, Update, Wake, Warm, WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO,
+        INOTIFY_EVENT, IO_URING, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA, REST, RESUME,
+        STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -369,6 +369,14 @@ impl Device {
     /// EINVAL if the descriptor is another, ENOSPC if the queue is full.
     pub fn inotify_event(&self, mut request: InotifyEvent) -> Result<(), DeviceError> {
         ioctl::update::<INOTIFY_EVENT, InotifyEvent>(&self.fd, "INOTIFY_EVENT", &mut request)
+    }
+
+    /// Lets a ring of io_uring go on counting from where another was.
+    ///
+    /// # Errors
+    /// EINVAL if the descriptor is another or the ring's memory says something else, EBUSY if the ring has been used.
+    pub fn io_uring(&self, mut request: IoUring) -> Result<(), DeviceError> {
+        ioctl::update::<IO_URING, IoUring>(&self.fd, "IO_URING", &mut request)
     }
 
     /// Sets a deadline.

@@ -48,6 +48,8 @@ pub enum Way {
     WaitPointer(usize),
     /// Waits for events of asynchronous input and output: nothing is taken while it sleeps, if one is enough.
     AioEvents,
+    /// `io_uring_enter`: hands requests over, then waits for completions, which stay where they are.
+    RingEnter,
     /// Receives from a socket, with MSG_* in this argument.
     Receive(usize),
     /// `recvmsg`, the same.
@@ -211,6 +213,7 @@ const SPECIAL: &[(u32, &str, Way)] = &[
             vector: true,
         },
     ),
+    (426, "io_uring_enter", Way::RingEnter),
     (435, "clone3", Way::Fork),
     (441, "epoll_pwait2", Way::WaitPointer(3)),
     (449, "futex_waitv", Way::FutexVector),
@@ -256,7 +259,6 @@ const ONCE: &[(u32, &str)] = &[
     (308, "setns"),
     (316, "renameat2"),
     (424, "pidfd_send_signal"),
-    (426, "io_uring_enter"),
 ];
 
 /// Calls with [`Way::Late`].

@@ -9,6 +9,7 @@ use crate::event_files;
 use crate::file_locks;
 use crate::inodes;
 use crate::inotify;
+use crate::io_uring;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mount_namespaces;
@@ -192,6 +193,10 @@ fn open_file<M: PhysMem + ?Sized>(
     let path = dentry::of_file(context, file)?;
     let flags = mem.uint(file, layout.f_flags)?;
     let what = classify(context, table, file, inode, &path)?;
+    let ring = match what {
+        OpenFileKind::IoUring => Some(io_uring::read(context, table, mem.ptr(file, layout.private_data)?)?),
+        _ => None,
+    };
     let owner = owner(context, file)?;
     let is_socket = matches!(what, OpenFileKind::Socket { .. });
     // Whoever has a lease is told by a signal, too.
@@ -219,6 +224,9 @@ fn open_file<M: PhysMem + ?Sized>(
     writer.push(Kind::OpenFile, 1, 0, file.0, &record)?;
     if let Some(namespace) = path.namespace {
         mount_namespaces::write_membership(writer, file.0, namespace)?;
+    }
+    if let Some(ring) = ring {
+        return io_uring::write(context, writer, file, &ring);
     }
     match record.what {
         OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
@@ -313,6 +321,7 @@ fn classify<M: PhysMem + ?Sized>(
         "timerfd_fops" => return event_files::timerfd(context, data),
         "mqueue_file_operations" => return Ok(OpenFileKind::PosixQueue { queue: inode.0 }),
         "inotify_fops" => return inotify::read(context, data),
+        io_uring::RING => return Ok(OpenFileKind::IoUring),
         "signalfd_fops" => return event_files::signalfd(context, data),
         // Anonymous pipes have a table of their own from Linux 6.14 on (262b2fa99cbe).
         "pipefifo_fops" | "pipeanon_fops" => return Ok(OpenFileKind::Pipe { inode: inode.0 }),
@@ -364,7 +373,6 @@ fn classify<M: PhysMem + ?Sized>(
         inodes::S_IFSOCK => Err(other(reasons::SOCKET)),
         inodes::S_IFCHR => Err(other(reasons::DEVICE)),
         _ => Err(other(match operations {
-            "io_uring_fops" => reasons::IO_URING,
             "perf_fops" => reasons::PERF,
             "userfaultfd_fops" => reasons::USERFAULTFD,
             name if name.starts_with("bpf_") => reasons::BPF,

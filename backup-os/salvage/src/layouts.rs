@@ -19,6 +19,7 @@ use crate::inotify::{
 use crate::interrupted::kept_registers::SwitchFrame;
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
+use crate::io_uring;
 use crate::jbd2::{
     BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
 };
@@ -169,6 +170,8 @@ crate::mirror_set! {
         kioctx: Option<Kioctx>,
         /// `struct kioctx_cpu`.
         kioctx_cpu: Option<KioctxCpu>,
+        /// The structures of io_uring.
+        io_uring: io_uring::Known,
         /// `struct dentry`.
         dentry: Dentry,
         /// `struct dentry`, the names below one.

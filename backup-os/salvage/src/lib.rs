@@ -30,7 +30,7 @@
 //! | [`interrupted`], [`calls`], [`user_memory`] | how a thread goes on that was in a system call |
 //! | [`creds`], [`seccomp`], [`namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`aio`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
-//! | [`files`], [`file_locks`], [`event_files`], [`pipes`] | open files |
+//! | [`files`], [`file_locks`], [`event_files`], [`io_uring`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
 //! | [`names`], [`ext4_table`], [`ext4_attributes`] | names and attributes where a journal cannot be completed |
 //! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`], [`mount_namespaces`] | their names |
@@ -79,6 +79,7 @@ pub mod heartbeat;
 pub mod inodes;
 pub mod inotify;
 pub mod interrupted;
+pub mod io_uring;
 pub mod jbd2;
 pub mod kallsyms;
 pub mod kernel;

@@ -4,6 +4,7 @@ use crate::addr::Kva;
 use crate::aio::{self, Ring};
 use crate::context::Context;
 use crate::dentry;
+use crate::io_uring;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::paging::PageTables;
@@ -116,7 +117,7 @@ pub struct Area {
     pub flags: u64,
     /// The open file it was made from, if any.
     pub file: Kva,
-    /// The file's inode.
+    /// The file's inode; null if it is a ring of io_uring.
     pub inode: Kva,
 }
 
@@ -399,7 +400,15 @@ fn area<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, start: u64, 
         mem.ptr(file, layouts.file.f_inode)?
     };
     let shared = flags & vm::SHARED != 0;
+    let is_ring =
+        !file.is_null() && context.symbol(mem.ptr(file, layouts.file.f_op)?).as_deref() == Some(io_uring::RING);
+    let offset = mem.uint(at, layout.vm_pgoff)?.wrapping_shl(crate::addr::PAGE_SHIFT);
     let backing = match ops_name.as_deref() {
+        _ if is_ring && !shared => return Err(Refusal::new(reasons::IO_URING, "a private mapping of a ring")),
+        _ if is_ring => {
+            io_uring::check_mapping(context, file, offset, end.wrapping_sub(start))?;
+            Backing::IoUring
+        }
         Some("special_mapping_vmops") => special(context, at)?,
         None if ops.is_null() => Backing::Anonymous,
         // One that is only read does not count as shared (VM_SHARED).
@@ -412,7 +421,7 @@ fn area<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, start: u64, 
         _ => Backing::FileShared,
     };
     let kernels_own = matches!(backing, Backing::Vdso | Backing::Vvar);
-    if flags & (vm::PFNMAP | vm::IO | vm::MIXEDMAP) != 0 && !kernels_own {
+    if flags & (vm::PFNMAP | vm::IO | vm::MIXEDMAP) != 0 && !kernels_own && !is_ring {
         return Err(Refusal::new(
             reasons::DEVICE_MEMORY,
             ops_name.as_deref().unwrap_or_default(),
@@ -452,12 +461,12 @@ fn area<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, start: u64, 
         end,
         prot: vm::prot(flags),
         backing,
-        offset: if in_file {
-            mem.uint(at, layout.vm_pgoff)?.wrapping_shl(crate::addr::PAGE_SHIFT)
-        } else {
-            0
+        offset: if in_file { offset } else { 0 },
+        inode: match backing {
+            Backing::IoUring => file.0,
+            _ if in_file => inode.0,
+            _ => 0,
         },
-        inode: if in_file { inode.0 } else { 0 },
         writable_file,
         map_flags: vm::map_flags(flags),
         advice: if kernels_own { Vec::new() } else { vm::advice(flags) },
@@ -470,7 +479,7 @@ fn area<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, start: u64, 
         mapping,
         flags,
         file: if in_file { file } else { Kva::NULL },
-        inode: if in_file { inode } else { Kva::NULL },
+        inode: if in_file && !is_ring { inode } else { Kva::NULL },
     })
 }
 

@@ -21,7 +21,7 @@ use crate::terminals;
 use crate::thread;
 use crate::timers;
 use alloc::vec::Vec;
-use shared_region::context::Process;
+use shared_region::context::{Backing, Process};
 use shared_region::reasons;
 use shared_region::record::{flags, Kind, Writer};
 
@@ -177,6 +177,13 @@ fn write_space<M: PhysMem + ?Sized>(
     }
     space.write(writer, id)?;
     frames::write(context, writer, retained, id, space)?;
+    for area in &space.areas {
+        let is_ring = area.mapping.backing == Backing::IoUring;
+        if is_ring && !context.is_written(Kind::OpenFile, area.file.0) {
+            let name = || alloc::format!("mapping {:#x}-{:#x}", area.mapping.start, area.mapping.end);
+            return Err(Refusal::new(reasons::IO_URING, "its descriptor is closed").of(name));
+        }
+    }
     let mut seen = Vec::new();
     for area in space.areas.iter().filter(|area| !area.inode.is_null()) {
         if seen.contains(&area.inode) {
@@ -252,8 +259,9 @@ fn live_threads<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, 
     let mut threads = Vec::new();
     for task in tasks::threads(context.kernel, signal)? {
         let flags = mem.uint(task, layouts.task.flags)?;
-        if flags & PF_WORKER != 0 && mem.ptr(task, layouts.task.mm)?.is_null() {
-            return Err(Refusal::new(reasons::IO_URING, ""));
+        // It has nothing of its own: the next kernel makes new ones. What it works on is a request of another thread.
+        if flags & PF_WORKER != 0 {
+            continue;
         }
         // Past the release of its memory nobody can tell that it has not ended; before, it ends once more.
         let ended = mem.uint(task, layouts.task.exit_state)? != 0 || mem.ptr(task, layouts.task.mm)?.is_null();

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::creds;
 use crate::fpu;
 use crate::interrupted::{self, Decision};
+use crate::io_uring;
 use crate::library;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
@@ -58,7 +59,6 @@ pub fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Re
     // `features_locked` and an IO bitmap aside, each of these is null or zero unless the feature is in use.
     let words = [
         (Some(layout.ptrace), reasons::PTRACE),
-        (layout.io_uring, reasons::IO_URING),
         (layout.io_bitmap, reasons::IO_PORTS),
         (layout.iopl_emul, reasons::IO_PORTS),
         (Some(layout.ptrace_dr7), reasons::HW_BREAKPOINT),
@@ -74,6 +74,7 @@ pub fn check<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Re
             return Err(Refusal::new(reason, ""));
         }
     }
+    io_uring::check_thread(context, task)?;
     // Every process with threads has a list; it is empty unless `semop` was used with SEM_UNDO.
     let undo = Kva(set(layout.sysvsem_undo)?);
     if let Some(list) = kernel.types.layouts.sem_undo_list.as_ref().filter(|_| !undo.is_null()) {

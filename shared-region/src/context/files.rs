@@ -126,6 +126,8 @@ pub enum OpenFileKind {
         /// Of a list of mappings, the address at which it goes on; 0 of all others.
         address: u64,
     },
+    /// A ring of io_uring ([`super::IoUring`]).
+    IoUring,
 }
 
 /// Locks on a file that belong to one owner ([`crate::record::Kind::FileLocks`]).

@@ -47,6 +47,8 @@ pub enum Backing {
     Vvar,
     /// Something that cannot be restored; the process is refused.
     Unsupported,
+    /// A ring of io_uring, by open-file id.
+    IoUring,
 }
 
 /// A mapping ([`crate::record::Kind::Mapping`]).
@@ -62,7 +64,7 @@ pub struct Mapping {
     pub backing: Backing,
     /// Offset in the file, in bytes.
     pub offset: u64,
-    /// Inode id of what is mapped, 0 for anonymous memory.
+    /// Inode id of what is mapped, of a ring of io_uring its open-file id; 0 for anonymous memory.
     pub inode: Id,
     /// Whether the file was opened for writing (matters for a later mprotect of a shared mapping).
     pub writable_file: bool,

@@ -7,6 +7,7 @@
 
 mod aio;
 mod files;
+mod io_uring;
 mod journal;
 mod keyring;
 mod machine;
@@ -25,6 +26,7 @@ mod thread;
 
 pub use aio::*;
 pub use files::*;
+pub use io_uring::*;
 pub use journal::*;
 pub use keyring::*;
 pub use machine::*;

@@ -1,7 +1,7 @@
 //! Open files, from `fd` and `fdinfo`.
 
 use super::mounts::Mounts;
-use super::{peers, Finding, Process};
+use super::{peers, rings, Finding, Process};
 use anyhow::{Context, Result};
 use shared_region::reasons::{self, Reason};
 
@@ -48,7 +48,8 @@ impl Info {
 }
 
 /// Looks at every descriptor.
-pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>) -> Result<()> {
+/// `next` is `uname -r` of the kernel that takes over next.
+pub fn check(process: &Process<'_>, mounts: &Mounts, next: Option<&str>, findings: &mut Vec<Finding>) -> Result<()> {
     let names = process
         .root
         .names(&process.path("fd"))
@@ -57,11 +58,13 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
         let link = process.path(&format!("fd/{name}"));
         // Closed meanwhile.
         let Ok(target) = process.root.link(&link) else { continue };
-        let info = Info::parse(&process.read(&format!("fdinfo/{name}")).unwrap_or_default());
+        let text = process.read(&format!("fdinfo/{name}")).unwrap_or_default();
+        let info = Info::parse(&text);
         let object = format!("fd {name}");
         let is_socket = target.starts_with("socket:[");
         findings.extend(match is_socket {
             true => super::sockets::check(process, name, &target),
+            false if target == rings::RING => Some(rings::check(process, &object, &text, next)),
             false => kind(process, mounts, &object, &link, &target, &info),
         });
         findings.extend(common(&object, is_socket, &info));
@@ -109,7 +112,6 @@ fn kind(
     if let Some(name) = target.strip_prefix("anon_inode:") {
         return match name {
             name if KEPT.contains(&name) => None,
-            "[io_uring]" => refuse(reasons::IO_URING, ""),
             "[perf_event]" => refuse(reasons::PERF, ""),
             "[userfaultfd]" => refuse(reasons::USERFAULTFD, ""),
             name if name.starts_with("bpf") || name.starts_with("[bpf") => refuse(reasons::BPF, name),

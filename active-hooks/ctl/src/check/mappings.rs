@@ -1,6 +1,7 @@
 //! Memory mappings, from `smaps`.
 
 use super::mounts::Mounts;
+use super::rings::RING;
 use super::{Finding, Process};
 use crate::root::Root;
 use anyhow::{Context, Result};
@@ -25,6 +26,9 @@ const REFUSED: [(&str, Reason); 8] = [
     ("mm", reasons::SPECIAL_MAPPING),
     ("ss", reasons::SHADOW_STACK),
 ];
+
+/// The flag that the mapping of a ring of io_uring has (VM_MIXEDMAP). Its descriptor tells the rest.
+const RING_FLAG: &str = "mm";
 
 struct Mapping<'a> {
     range: &'a str,
@@ -84,10 +88,9 @@ impl<'a> Mapping<'a> {
         }
         match name {
             // Whether requests are under way shows only when the kernel stands still.
-            "/dev/zero" | "/memfd:" | "/[aio]" => None,
+            "/dev/zero" | "/memfd:" | "/[aio]" | RING => None,
             _ if name.starts_with("/memfd:") => None,
             _ if name.starts_with("/anon_hugepage") => refuse(reasons::HUGETLB, ""),
-            _ if name.starts_with("anon_inode:[io_uring]") => refuse(reasons::IO_URING, ""),
             _ if name.starts_with("anon_inode:[perf_event]") => refuse(reasons::PERF, ""),
             _ if name.starts_with("anon_inode:bpf") => refuse(reasons::BPF, name),
             _ if name.starts_with("anon_inode:") => refuse(reasons::SPECIAL_MAPPING, name),
@@ -171,7 +174,7 @@ fn is_lock_on_fault(root: &Root, flags: &str) -> bool {
 fn flags(root: &Root, mapping: &Mapping<'_>, value: &str, findings: &mut Vec<Finding>) {
     let mut seen: Vec<Reason> = Vec::new();
     for flag in value.split_whitespace().filter(|flag| !KNOWN.contains(flag)) {
-        if flag == NAMELESS && is_lock_on_fault(root, value) {
+        if flag == NAMELESS && is_lock_on_fault(root, value) || flag == RING_FLAG && mapping.name == RING {
             continue;
         }
         let reason = REFUSED

@@ -9,6 +9,7 @@ mod handlers;
 mod mappings;
 mod mounts;
 mod peers;
+mod rings;
 mod sockets;
 mod state;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use shared_region::reasons::Reason;
 
 /// What the salvager refuses and `/proc` does not show.
 pub const UNSEEN: &str = "Landlock, keyrings (but for a session keyring as service managers make it), local descriptor tables, access to ports, hardware breakpoints, System V \
-                          semaphore adjustments, redirected system calls and PR_SET_MDWE are not shown by /proc; the salvager looks at them";
+                          semaphore adjustments, redirected system calls, flags of rings of io_uring and PR_SET_MDWE are not shown by /proc; the salvager looks at them";
 
 /// What a finding means for the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,7 +245,7 @@ pub fn check(process: &Process<'_>, peers: &Peers) -> Result<Verdict> {
         state::check(process, &mut findings)?;
         mappings::check(process, &mounts, &mut findings)?;
         mappings::policies(process, &mut findings);
-        descriptors::check(process, &mounts, &mut findings)?;
+        descriptors::check(process, &mounts, peers.next_release(), &mut findings)?;
         timers::check(process, &mut findings);
         handlers::check(process, &mut findings);
         peers.check(process, &mut findings)?;

@@ -18,6 +18,11 @@ pub struct Peers {
 }
 
 impl Peers {
+    /// `uname -r` of the kernel that takes over next, if it is known.
+    pub fn next_release(&self) -> Option<&str> {
+        self.snapshot.as_ref()?.next_release.as_deref()
+    }
+
     /// Looks at every process once. Those that cannot be looked at have nothing that shows.
     pub fn read(root: &Root, snapshot: Option<Snapshot>) -> Self {
         let mut peers = Self {

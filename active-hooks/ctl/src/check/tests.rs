@@ -163,7 +163,9 @@ fn each_flag_and_kind_of_a_mapping_is_named() {
         (mapping("/[aio] (deleted)", "sh"), None),
         (mapping("/dev/dri/card0", "sh"), Some("device-memory")),
         (mapping("/anon_hugepage (deleted)", "sh"), Some("hugetlb")),
-        (mapping("anon_inode:[io_uring]", "sh"), Some("io_uring")),
+        (mapping("anon_inode:[io_uring]", "sh mm"), None),
+        (mapping("anon_inode:[io_uring]", "sh pf"), Some("device-memory")),
+        (mapping("/memfd:x (deleted)", "mm"), Some("special-mapping")),
         (mapping("anon_inode:[perf_event]", "sh"), Some("perf")),
         (mapping("anon_inode:new", "sh"), Some("special-mapping")),
         (mapping("/mnt/elsewhere", "sh"), Some("hidden-path")),
@@ -507,4 +509,53 @@ fn sockets_are_told_apart_by_their_tables() {
         let found = sockets::check(&process, "3", &format!("socket:[{inode}]"));
         assert_eq!(found.map(|finding| (finding.cost, finding.name)), expected, "{inode}");
     }
+}
+
+#[test]
+fn a_ring_of_io_uring_is_kept_unless_something_was_added_to_it() {
+    let plain = "flags:\t02000002\nmnt_id:\t15\nSqMask:\t0x7\nSQEs:\t1\n    0: opcode:NOP, fd:0\nSqThread:\t-1\n\
+                 UserFiles:\t0\nUserBufs:\t0\nPollList:\nCqOverflowList:\n";
+    let verdict = |info: &str| {
+        let tree = Tree::new();
+        tree.descriptor(3000, 7, "anon_inode:[io_uring]", info);
+        tree.verdict()
+    };
+    let kept = verdict(plain);
+    assert!(kept.survives());
+    assert_eq!(kept.findings[0].name, "io_uring");
+    let cases = [
+        ("SqThread:\t-1", "SqThread:\t3007", "SQPOLL"),
+        ("UserFiles:\t0", "UserFiles:\t2\n    0: file\n    1: <none>", "files"),
+        ("UserBufs:\t0", "UserBufs:\t1", "buffers"),
+        ("PollList", "Personalities:\n1\nPollList", "personalities"),
+    ];
+    for (from, to, what) in cases {
+        let verdict = verdict(&plain.replace(from, to));
+        assert!(!verdict.survives(), "{to}");
+        assert!(
+            verdict.findings[0].text.contains(what),
+            "{to}: {}",
+            verdict.findings[0].text
+        );
+    }
+    let with_next = |own: &str, next: Option<&str>| {
+        let tree = Tree::new();
+        tree.file("proc/sys/kernel/osrelease", own);
+        tree.descriptor(3000, 7, "anon_inode:[io_uring]", plain);
+        let mut fake = Fake::armed();
+        let entry = ProtectEntry {
+            kind: kind::PROCESS,
+            tgid: 3000,
+            ..ProtectEntry::default()
+        };
+        fake.protect(0, entry);
+        let mut snapshot = Snapshot::take(&fake);
+        snapshot.next_release = next.map(str::to_owned);
+        tree.verdict_with(Some(snapshot)).survives()
+    };
+    assert!(with_next("6.1.0-56-amd64\n", Some("6.1.0-57-amd64")));
+    assert!(with_next("6.12.1\n", Some("6.6.0")));
+    assert!(with_next("6.12.1\n", None));
+    assert!(!with_next("6.1.0-56-amd64\n", Some("6.12.1")));
+    assert!(!with_next("6.12.1\n", Some("6.1.0-56-amd64")));
 }

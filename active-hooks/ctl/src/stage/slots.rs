@@ -65,6 +65,16 @@ pub fn read(source: &impl Source, snapshot: &Snapshot) -> Vec<Slot> {
     slots
 }
 
+/// `uname -r` of the kernel that takes over next, if there is one and its image says so.
+pub fn next_release(source: &impl Source) -> Option<String> {
+    let table = source.copy(STAGE_TABLE, size_of::<StageTable>());
+    let (table, _) = StageTable::read_from_prefix(&table).ok()?;
+    let index = usize::try_from(table.current).ok()?;
+    let valid = table.slots.get(index).is_some_and(|staged| staged.valid == 1);
+    let head = source.copy(layout::staged_slot(index), HEAD);
+    bzimage::release(&head).filter(|_| valid).map(str::to_owned)
+}
+
 /// Reads the answer.
 pub fn answer(source: &impl Source) -> Answer {
     let bytes = source.copy(STAGE_WORDS, size_of::<StageWords>());

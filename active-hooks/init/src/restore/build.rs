@@ -9,6 +9,7 @@ use super::{
     descriptors,
     high::High,
     host::Host,
+    io_uring,
     keyrings::Keyrings,
     memory,
     meter::{self, Part},
@@ -166,6 +167,10 @@ impl<'a> Builder<'a> {
         }
         if let Some(space) = self.world.spaces.get(&process.mm) {
             memory::check(space)?;
+            for mapping in io_uring::mappings(space) {
+                self.objects
+                    .ensure(self.world, self.host, &self.elapsed, mapping.inode)?;
+            }
             memory::prepare(space, &mut self.objects, self.world, self.host)?;
             if space.record.exe_inode == 0 && !self.executables.contains_key(&process.mm) {
                 let name = || format!("executable {}", String::from_utf8_lossy(&space.record.exe));
@@ -320,6 +325,8 @@ impl<'a> Builder<'a> {
         batch.call("thread", libc::SYS_set_tid_address, [0u64.into()])?;
         memory::clear(&mut batch, arena, &share.kept)?;
         memory::adapt(&mut batch, space, &share.kept, &stale)?;
+        let taken: Vec<(u64, u64)> = share.kept.iter().copied().chain([arena]).collect();
+        io_uring::map(&mut batch, space, &self.objects, &taken)?;
         vdso::map(&mut batch, &way, space)?;
         // Before the mappings: an executable that is mapped cannot be replaced, not even by itself.
         memory::bounds(&mut batch, space, &mut self.objects, self.world, self.host, exe)?;

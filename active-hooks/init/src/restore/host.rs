@@ -4,7 +4,7 @@ use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
-    context::{FrameRun, InotifyEvent, Lost, UnixCredentials},
+    context::{FrameRun, InotifyEvent, IoUring, Lost, UnixCredentials},
     device::{self, PeerCredentials, ResumeCall, TaskState, Tcp},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
@@ -59,6 +59,11 @@ pub trait Host {
             "inotify",
             "there is no module to put events into its queue",
         ))
+    }
+
+    /// Lets a ring of io_uring go on counting from where another was.
+    fn io_uring(&self, _fd: BorrowedFd<'_>, _ring: &IoUring) -> Restored<()> {
+        Err(Refusal::new("ring of io_uring", "there is no module to set its counts"))
     }
 
     /// Notes, for a successor that may have to do all this again, processes whose memory is about to be changed.
@@ -139,6 +144,19 @@ impl Host for Device {
             name: event.name.as_ptr() as u64,
         };
         Device::inotify_event(self, request).or_refuse(|| "event of inotify")
+    }
+
+    fn io_uring(&self, fd: BorrowedFd<'_>, ring: &IoUring) -> Restored<()> {
+        let request = device::IoUring {
+            fd: fd.as_raw_fd() as u64,
+            taken: ring.taken,
+            completed: ring.completed,
+            extra: ring.extra,
+            timeouts: ring.timeouts,
+            timeouts_flushed: ring.timeouts_flushed,
+            drain_disabled: ring.drain_disabled.into(),
+        };
+        Device::io_uring(self, request).or_refuse(|| "ring of io_uring")
     }
 
     fn note_at_stake(&self, failover: u64, processes: &[u32]) -> Restored<()> {

@@ -5,6 +5,7 @@ use super::{
     batch::{Arg, Batch, Expect},
     cow,
     host::Host,
+    io_uring,
     objects::Objects,
     world::{Space, World},
     OrRefuse, Refusal, Restored,
@@ -68,7 +69,11 @@ pub fn check(space: &Space<'_>) -> Restored<()> {
 
 /// Opens what a process maps, so that it can be inherited.
 pub fn prepare(space: &Space<'_>, objects: &mut Objects, world: &World, host: &dyn Host) -> Restored<()> {
-    for mapping in space.mappings.iter().filter(|mapping| mapping.inode != 0) {
+    for mapping in space
+        .mappings
+        .iter()
+        .filter(|mapping| mapping.inode != 0 && !io_uring::is_ring(mapping))
+    {
         if let Some(segment) = attached::segment(mapping, world) {
             attached::check(mapping, segment).map_err(|refusal| Refusal::new(name(mapping), refusal))?;
             continue;
@@ -124,7 +129,7 @@ pub fn adapt(batch: &mut Batch<'_>, space: &Space<'_>, kept: &[(u64, u64)], stal
     Ok(())
 }
 
-/// Makes the mappings, but for what is kept of the parent's.
+/// Makes the mappings, but for rings of io_uring and what is kept of the parent's.
 pub fn map(
     batch: &mut Batch<'_>,
     space: &Space<'_>,
@@ -133,7 +138,11 @@ pub fn map(
     host: &dyn Host,
     kept: &[(u64, u64)],
 ) -> Restored<()> {
-    for mapping in space.mappings.iter().filter(|mapping| is_ordinary(mapping)) {
+    for mapping in space
+        .mappings
+        .iter()
+        .filter(|mapping| is_ordinary(mapping) && !io_uring::is_ring(mapping))
+    {
         if let Some(segment) = attached::segment(mapping, world) {
             attached::attach(batch, mapping, segment)?;
             annotate(batch, mapping)?;
@@ -170,7 +179,7 @@ pub fn map(
     Ok(())
 }
 
-fn annotate(batch: &mut Batch<'_>, mapping: &Mapping) -> Restored<()> {
+pub(super) fn annotate(batch: &mut Batch<'_>, mapping: &Mapping) -> Restored<()> {
     let length = mapping.end - mapping.start;
     for &advice in &mapping.advice {
         batch.call(

@@ -25,6 +25,7 @@ pub mod high;
 pub mod host;
 pub mod inodes;
 pub mod inotify;
+pub mod io_uring;
 pub mod keyrings;
 pub mod library;
 pub mod memory;

@@ -6,6 +6,7 @@ use super::{
     host::Host,
     inodes::Inodes,
     inotify::Inotifies,
+    io_uring,
     mount_namespaces::MountNamespaces,
     mqueue::Queues,
     pipes::HeldPipe,
@@ -25,7 +26,7 @@ use std::{
     ffi::OsStr,
     io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
 };
@@ -150,9 +151,22 @@ impl Objects {
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
             OpenFileKind::PosixQueue { queue } => self.queues.open(*queue, file.flags),
             OpenFileKind::Inotify { .. } => self.inotifies.open(id, flags),
+            OpenFileKind::IoUring => self.ring(world, host, elapsed, id, flags),
             OpenFileKind::PtyMaster { terminal } => self.terminals.master(*terminal),
             OpenFileKind::PtySlave { terminal, rdev } => self.terminals.slave(*terminal, *rdev, flags),
         }
+    }
+
+    fn ring(&mut self, world: &World, host: &dyn Host, elapsed: &Elapsed, id: Id, flags: OFlags) -> Restored<OwnedFd> {
+        let content = world
+            .rings
+            .get(&id)
+            .ok_or_else(|| Refusal::new("ring of io_uring", "there is no record of it"))?;
+        let eventfd = content.record.eventfd;
+        if eventfd != 0 {
+            self.ensure(world, host, elapsed, eventfd)?;
+        }
+        io_uring::make(host, content, flags, self.descriptor(eventfd).map(AsFd::as_fd))
     }
 
     fn pipe(&mut self, world: &World, inode: Id) -> Restored<&mut HeldPipe> {

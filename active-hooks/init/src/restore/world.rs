@@ -6,9 +6,9 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
-        Id, InMountNamespace, Inode, InotifyEvent, Journal, Keyring, Lost, Machine, Mapping, MessageQueue, Mount,
-        MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process,
-        PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, Mapping, MessageQueue,
+        Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue,
+        Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -82,6 +82,15 @@ pub struct PipeContent<'a> {
     pub data: Vec<&'a [u8]>,
 }
 
+/// A ring of io_uring with what lies in its memory.
+#[derive(Debug, Default)]
+pub struct RingContent<'a> {
+    /// Its record.
+    pub record: IoUring,
+    /// Offsets for `mmap`, and what lies there.
+    pub bytes: Vec<(u64, &'a [u8])>,
+}
+
 /// Everything a stream holds.
 #[derive(Debug, Default)]
 pub struct World<'a> {
@@ -103,6 +112,8 @@ pub struct World<'a> {
     pub files: BTreeMap<Id, OpenFile>,
     /// Events of inotify that nobody has read, by open file.
     pub inotify_events: BTreeMap<Id, Vec<InotifyEvent>>,
+    /// Rings of io_uring, by open file.
+    pub rings: BTreeMap<Id, RingContent<'a>>,
     /// Inodes.
     pub inodes: BTreeMap<Id, Content<'a, Inode>>,
     /// Where on their disks inodes have their content, for those that need it.
@@ -239,6 +250,11 @@ impl<'a> World<'a> {
             Kind::InotifyEvents => {
                 self.inotify_events.insert(owner, record.decode().map_err(text)?);
             }
+            Kind::IoUring => self.rings.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::IoUringBytes => {
+                let ring = self.rings.get_mut(&owner).ok_or("bytes that belong to no ring")?;
+                ring.bytes.push(addressed(record.payload)?);
+            }
             Kind::Inode => self.inodes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::DiskContent => {
                 self.disk.insert(owner, record.decode().map_err(text)?);
@@ -304,8 +320,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         let space = self.spaces.get_mut(&owner).ok_or("bytes that belong to nothing")?;
-        let (address, bytes) = payload.split_first_chunk().ok_or("bytes without an address")?;
-        space.bytes.push((u64::from_le_bytes(*address), bytes));
+        space.bytes.push(addressed(payload)?);
         Ok(())
     }
 
@@ -336,4 +351,10 @@ impl<'a> World<'a> {
             .entry(u32::try_from(owner).unwrap_or(u32::MAX))
             .or_default()
     }
+}
+
+/// Bytes with their address before them.
+fn addressed(payload: &[u8]) -> Result<(u64, &[u8]), String> {
+    let (address, bytes) = payload.split_first_chunk().ok_or("bytes without an address")?;
+    Ok((u64::from_le_bytes(*address), bytes))
 }

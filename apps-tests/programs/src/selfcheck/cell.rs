@@ -102,6 +102,11 @@ impl Context {
         arguments
     }
 
+    /// Whether there will be no failover.
+    pub fn is_assumed(&self) -> bool {
+        self.options.assume_after_ms.is_some()
+    }
+
     /// A path for a file of this cell.
     pub fn path(&self, name: &str) -> PathBuf {
         self.options.directory.join(name)

@@ -60,6 +60,9 @@ struct Arguments {
     /// With --start-all and --collect: only cells whose name contains this; given again, one of these.
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// With --start-all and --collect: no cells whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    except: Vec<String>,
     /// With --start-all and --collect: part I of N of the cells.
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     shard: run::Shard,
@@ -87,6 +90,7 @@ fn main() -> Result<ExitCode> {
     };
     let selection = run::Selection {
         only: arguments.only,
+        except: arguments.except,
         shard: arguments.shard,
         deadline_s: arguments.deadline_s,
     };

@@ -65,6 +65,8 @@ impl FromStr for Shard {
 pub struct Selection {
     /// Only names that contain one of these; all if there is none.
     pub only: Vec<String>,
+    /// None whose name contains one of these.
+    pub except: Vec<String>,
     /// Only this part of them.
     pub shard: Shard,
     /// Seconds.
@@ -76,6 +78,7 @@ impl Selection {
     pub fn cells(&self) -> impl Iterator<Item = &'static Cell> + '_ {
         cells::all()
             .filter(|cell| self.only.is_empty() || self.only.iter().any(|text| cell.name.contains(text)))
+            .filter(|cell| !self.except.iter().any(|text| cell.name.contains(text)))
             .enumerate()
             .filter(|(at, _)| at % self.shard.count == self.shard.index - 1)
             .map(|(_, cell)| cell)

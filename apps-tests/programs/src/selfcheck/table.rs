@@ -127,6 +127,14 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("PagePart.offset", WHOLE_FILE_SYSTEMS),
     ("RevokedBlock.committing", WHOLE_FILE_SYSTEMS),
     ("RevokedBlock.number", WHOLE_FILE_SYSTEMS),
+    (
+        "IoUring.timeouts",
+        "only how much it differs from `IoUring.timeouts_flushed` is seen",
+    ),
+    (
+        "IoUring.timeouts_flushed",
+        "makes a difference after two thousand million completions",
+    ),
     ("Socket.state", "listed by its values"),
     (
         "PeerFin.Crossed",

@@ -113,6 +113,7 @@ fn words(descriptor: &Descriptor) -> String {
         OpenFileKind::OfProcess { process, .. } => format!("about process {process}"),
         OpenFileKind::Inotify { watches, .. } => format!("inotify, {} watched", watches.len()),
         OpenFileKind::PosixQueue { .. } => "POSIX message queue".into(),
+        OpenFileKind::IoUring => "ring of io_uring".into(),
         OpenFileKind::PtyMaster { .. } => "master of a pseudo terminal".into(),
         OpenFileKind::PtySlave { .. } => "slave of a pseudo terminal".into(),
     }

@@ -109,7 +109,10 @@ fn mapping_entry(context: &Context, mapping: &Mapping, frames: &[FrameRun]) -> M
         .filter(|run| (mapping.start..mapping.end).contains(&run.va))
         .for_each(|&run| pages.add(run));
     let bit = |bit: u32, letter: char| if mapping.prot & bit != 0 { letter } else { '-' };
-    let sharing = if matches!(mapping.backing, Backing::FileShared | Backing::SharedMemory) {
+    let sharing = if matches!(
+        mapping.backing,
+        Backing::FileShared | Backing::SharedMemory | Backing::IoUring
+    ) {
         's'
     } else {
         'p'

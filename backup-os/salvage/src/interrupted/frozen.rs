@@ -4,7 +4,7 @@
 //! (`ERESTARTSYS`), but some say EINTR. Where the freezer alone is the reason, one without a time-out is made again as well:
 //! it has taken nothing, and waits on. How much of a time-out is left cannot be known: the frame it stood in is gone.
 
-use super::{Chain, Thread};
+use super::{ring_enter, Chain, Thread};
 use crate::calls::{self, Way};
 use crate::context::Context;
 use crate::memory::PhysMem;
@@ -46,6 +46,7 @@ fn waits_for_ever(regs: &UserRegs) -> bool {
         Way::WaitMs(timeout) => argument(timeout).is_some_and(|timeout| (timeout as i32) < 0),
         Way::WaitPointer(timeout) => argument(timeout) == Some(0),
         Way::AioEvents => argument(4) == Some(0),
+        Way::RingEnter => ring_enter::waits_for_ever(regs),
         _ => false,
     }
 }
@@ -87,6 +88,7 @@ mod tests {
 
     const RT_SIGTIMEDWAIT: u64 = 128;
     const EPOLL_WAIT: u64 = 232;
+    const IO_URING_ENTER: u64 = 426;
     const READ: u64 = 0;
 
     fn call(orig_ax: u64, dx: u64, r10: u64) -> UserRegs {
@@ -107,6 +109,9 @@ mod tests {
         assert!(!waits_for_ever(&call(EPOLL_WAIT, 64, 0)));
         assert!(!waits_for_ever(&call(EPOLL_WAIT, 64, 1000)));
         assert!(!waits_for_ever(&call(READ, 0, 0)));
+        assert!(waits_for_ever(&call(IO_URING_ENTER, 1, 1)));
+        // IORING_ENTER_EXT_ARG: there may be one.
+        assert!(!waits_for_ever(&call(IO_URING_ENTER, 1, 1 | 8)));
     }
 
     #[test]

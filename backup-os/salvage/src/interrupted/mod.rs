@@ -10,6 +10,7 @@ pub mod exec;
 mod frozen;
 pub mod kept_registers;
 mod restart_block;
+mod ring_enter;
 mod socket_calls;
 pub mod stack;
 mod tcp_calls;
@@ -226,6 +227,7 @@ impl<'c, 'k, 'm, 't, M: PhysMem + ?Sized> Call<'c, 'k, 'm, 't, M> {
             Way::WaitPointer(timeout) => self.wait(self.argument(timeout) == 0),
             Way::AioEvents if self.argument(1) as i64 > 1 => Err(self.refuse("")),
             Way::AioEvents => self.wait(self.argument(4) == 0),
+            Way::RingEnter => self.ring_enter(),
             Way::Close => self.close(),
             Way::Fork => self.fork(),
             Way::Exec => self.exec(),

@@ -9,6 +9,7 @@ mod files_on_disk;
 mod fork_memory;
 mod identity;
 mod inotify;
+mod io_uring;
 mod keyrings;
 mod late_memory;
 mod limits;
@@ -35,7 +36,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 30] = [
+    let lists: [&'static [Cell]; 31] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -60,6 +61,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         unix_sockets::CELLS,
         event_files::CELLS,
         aio::CELLS,
+        io_uring::CELLS,
         terminals::CELLS,
         inotify::CELLS,
         mqueue::CELLS,

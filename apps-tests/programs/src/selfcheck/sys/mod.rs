@@ -9,6 +9,7 @@ pub mod clock;
 pub mod event;
 pub mod file;
 pub mod inotify;
+pub mod io_uring;
 pub mod keyring;
 pub mod lock;
 pub mod memory;
