@@ -34,6 +34,11 @@ check)
 	fi
 	/opt/orthros-tests/checksum-worker --failovers "$failovers" --judge $state/worker || exit 1
 	if [ -s $state/wrong ]; then cat $state/wrong; exit 1; fi
+	# What nobody has claimed is given back behind everybody's back.
+	for second in $(seq 200); do
+		! dmesg | grep -q 'frames nobody claimed are free again' || break
+		sleep 1
+	done
 	# What must be the same after every failover.
 	orthros-ctl status --json | grep -A 3 image_bytes >$state/left.$failovers
 	sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo >$state/memory.$failovers
