@@ -187,9 +187,13 @@ impl<'w> Tree<'w> {
 
     fn place(&mut self, world: &World<'_>, all: &[&Names], reader: &mut Reader, again: bool) {
         let mut wanted: BTreeMap<Key, (Wanted, &Names, bool)> = BTreeMap::new();
-        for names in all {
+        let lists: Vec<_> = all.iter().map(|names| (*names, whole(names, reader))).collect();
+        let named: BTreeSet<u64> = lists.iter().flat_map(|(names, whole)| leads_to(names, whole)).collect();
+        for (names, whole) in lists {
             let key = (names.number, names.generation);
-            let whole = whole(names, reader);
+            if self.is_unborn(names, &named) {
+                continue;
+            }
             let is_complete = names.is_complete && whole.is_ok();
             let others_are_known = self.changed.is_some_and(|changed| changed.is_complete) && whole.is_ok();
             self.is_complete &= is_complete || others_are_known;
@@ -219,6 +223,17 @@ impl<'w> Tree<'w> {
                 }
             }
         }
+    }
+
+    /// Whether a directory was being made when the kernel died: the disk does not have it, and no name leads to it. Nobody can
+    /// have moved anything into it. (Where only those names are known that changed, one that is not known may.)
+    fn is_unborn(&self, names: &Names, named: &BTreeSet<u64>) -> bool {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.changed.is_none()
+            && names.number != self.top
+            && names.path.is_empty()
+            && !named.contains(&names.number)
+            && self.by_handle((names.number, names.generation), flags).is_none()
     }
 
     fn name(&self, names: &Names) -> String {
@@ -531,6 +546,13 @@ fn listed(names: &Names) -> Wanted {
     entries
         .map(|entry| (entry.name.clone(), (entry.number, entry.generation)))
         .collect()
+}
+
+/// The numbers to which a directory's names lead, as far as they are known.
+fn leads_to(names: &Names, whole: &Result<Wanted, String>) -> Vec<u64> {
+    let recorded = names.entries.iter().map(|entry| entry.number);
+    let all = whole.iter().flat_map(|all| all.values().map(|(number, _)| *number));
+    recorded.chain(all).collect()
 }
 
 /// All names of a directory: those that are recorded, and those in blocks that have not changed.

@@ -273,6 +273,37 @@ fn nothing_is_deleted_where_not_all_is_known() {
 }
 
 #[test]
+fn a_directory_that_was_being_made_keeps_nothing() {
+    let Some(folder) = Folder::new("unborn") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    let at = |name: &str| folder.0.join(name);
+    fs::create_dir(at("one")).unwrap();
+    for file in ["one/known", "one/gone"] {
+        fs::write(at(file), file).unwrap();
+    }
+    let records = [
+        Names {
+            path: Vec::new(),
+            is_complete: false,
+            ..names(NEW[0], &[])
+        },
+        names(folder.key("one"), &[("known", folder.key("one/known"))]),
+    ];
+    let mut tree = folder.tree(&[]);
+    put_back(&mut tree, &records);
+    let mut trees = Trees {
+        trees: vec![tree],
+        remarks: Vec::new(),
+    };
+    trees.link();
+    trees.finish();
+    assert_eq!(trees.remarks, [""; 0]);
+    assert_eq!(folder.names("."), ["one"]);
+    assert_eq!(folder.names("one"), ["known"]);
+}
+
+#[test]
 fn a_name_that_nothing_is_known_of_is_gone_if_its_file_has_lost_it() {
     let Some(folder) = Folder::new("changed") else {
         return eprintln!("this file system has no handles that can be opened: nothing was tried");
