@@ -85,6 +85,23 @@ pub struct Readings {
     pub tsc_hz: u64,
 }
 
+impl Readings {
+    /// The counter of a clock source, and how long after its reading the last CPU was stopped, in nanoseconds.
+    fn of(&self, source: &[u8]) -> Option<(u64, u64)> {
+        match source {
+            // The second for the first second or two of a kernel, until the first is measured (`arch/x86/kernel/tsc.c`).
+            b"tsc" | b"tsc-early" => Some((self.stopped_tsc.max(self.tsc), 0)),
+            b"hpet" if self.hpet != 0 => Some((self.hpet, self.since_detection())),
+            b"acpi_pm" if self.pm_timer != 0 => Some((self.pm_timer, self.since_detection())),
+            _ => None,
+        }
+    }
+
+    fn since_detection(&self) -> u64 {
+        ticks_to_ns(self.stopped_tsc.saturating_sub(self.tsc), self.tsc_hz)
+    }
+}
+
 /// The kernel's own clocks at one instant, in nanoseconds; timers of the kernel expire on these, whatever time namespace
 /// a process is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,13 +170,11 @@ pub fn read<M: PhysMem + ?Sized>(
             MAX_NAME,
         )
         .unwrap_or_default();
-    let since_detection = readings.map_or(0, |r| ticks_to_ns(r.stopped_tsc.saturating_sub(r.tsc), r.tsc_hz));
-    let (cycles, later) = match (name.as_slice(), readings) {
-        (b"tsc", Some(r)) => (r.stopped_tsc.max(r.tsc), 0),
-        (b"hpet", Some(r)) if r.hpet != 0 => (r.hpet, since_detection),
-        (b"acpi_pm", Some(r)) if r.pm_timer != 0 => (r.pm_timer, since_detection),
+    let counted = readings.and_then(|readings| readings.of(&name));
+    let (cycles, later) = match (counted, readings) {
+        (Some(counted), _) => counted,
         // A clock source that was not read at the failure (jiffies, kvm-clock): the last update is all there is.
-        _ => (field(base.cycle_last)?, since_detection),
+        (None, readings) => (field(base.cycle_last)?, readings.map_or(0, Readings::since_detection)),
     };
     let last = field(base.cycle_last)?;
     let mut delta = cycles.wrapping_sub(last) & field(base.mask)?;
@@ -231,7 +246,25 @@ fn ticks_to_ns(ticks: u64, hz: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::ticks_to_ns;
+    use super::{ticks_to_ns, Readings};
+
+    #[test]
+    fn a_clock_source_is_read_at_the_stop_or_carried_on_to_it() {
+        let readings = Readings {
+            tsc: 1_000,
+            hpet: 77,
+            pm_timer: 0,
+            stopped_tsc: 3_000,
+            tsc_hz: 1_000_000_000,
+        };
+        // A kernel that has just started reads the same counter by another name.
+        for source in ["tsc", "tsc-early"] {
+            assert_eq!(readings.of(source.as_bytes()), Some((3_000, 0)), "{source}");
+        }
+        assert_eq!(readings.of(b"hpet"), Some((77, 2_001)));
+        assert_eq!(readings.of(b"acpi_pm"), None);
+        assert_eq!(readings.of(b"jiffies"), None);
+    }
 
     #[test]
     fn ticks_are_rounded_up_and_an_unknown_frequency_is_no_time() {
