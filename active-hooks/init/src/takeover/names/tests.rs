@@ -94,6 +94,17 @@ fn put_back(tree: &mut Tree<'_>, all: &[Names]) {
     );
 }
 
+/// Does the rest; what could not be done.
+fn finish(tree: Tree<'_>) -> Vec<String> {
+    let mut trees = Trees {
+        trees: vec![tree],
+        remarks: Vec::new(),
+    };
+    trees.link();
+    trees.finish();
+    trees.remarks
+}
+
 /// Files that nobody has.
 const NEW: [Key; 3] = [(1 << 30, 1), ((1 << 30) + 1, 2), ((1 << 30) + 2, 3)];
 
@@ -165,13 +176,8 @@ fn names_are_those_that_are_recorded() {
     put_back(&mut tree, &all);
     // Whoever has its content makes the file.
     fs::write(at("two/made/second"), "content").unwrap();
-    let mut trees = Trees {
-        trees: vec![tree],
-        remarks: Vec::new(),
-    };
-    trees.link();
-    trees.finish();
-    assert_eq!(trees.remarks, [""; 0]);
+    let remarks = finish(tree);
+    assert_eq!(remarks, [""; 0]);
     assert_eq!(folder.names("."), ["one", "two"]);
     assert_eq!(folder.names("one"), ["also", "stays"]);
     let want = ["came", "inner", "left", "made", "new", "newer", "old", "right"];
@@ -256,16 +262,11 @@ fn nothing_is_deleted_where_not_all_is_known() {
         )
     };
     put_back(&mut tree, &[record]);
-    let mut trees = Trees {
-        trees: vec![tree],
-        remarks: Vec::new(),
-    };
-    trees.link();
-    trees.finish();
+    let remarks = finish(tree);
     assert_eq!(folder.names("one"), ["known", "other"]);
     assert_eq!(folder.names("."), [".orthros-displaced-0", "one"]);
     assert_eq!(folder.names(".orthros-displaced-0").len(), 1);
-    let said = trees.remarks.join("\n");
+    let said = remarks.join("\n");
     assert!(
         said.contains("there/lost") && said.contains(".orthros-displaced-0"),
         "{said}"
@@ -292,13 +293,8 @@ fn a_directory_that_was_being_made_keeps_nothing() {
     ];
     let mut tree = folder.tree(&[]);
     put_back(&mut tree, &records);
-    let mut trees = Trees {
-        trees: vec![tree],
-        remarks: Vec::new(),
-    };
-    trees.link();
-    trees.finish();
-    assert_eq!(trees.remarks, [""; 0]);
+    let remarks = finish(tree);
+    assert_eq!(remarks, [""; 0]);
     assert_eq!(folder.names("."), ["one"]);
     assert_eq!(folder.names("one"), ["known"]);
 }
