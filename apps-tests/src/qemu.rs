@@ -447,12 +447,16 @@ fn free_ports(count: usize) -> Result<Vec<u16>> {
     held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
-/// The CPU that is emulated: all that QEMU knows, except that strings of bytes are moved fast.
+/// The CPU that is emulated: all that QEMU knows, except that strings of bytes are moved fast, and `cmpxchg16b`.
+///
+/// QEMU 7.2 takes the flags that this leaves from where an earlier instruction may have left anything (`gen_helper_cmpxchg16b`
+/// without `gen_update_cc_op`). Kernels allocate memory with it; one that is interrupted right behind it traps after each
+/// further instruction, and falls.
 ///
 /// A CPU with that feature clears a page with `rep stosb`. QEMU stores byte by byte, and looks for each of them through
 /// all translations that there are of code in its page (`tb_invalidate_phys_page_range__locked`): 5 to 120 ms for a page
 /// of a shared library. A successor clears such pages by the hundred, being what the dead kernel's page cache was.
-const EMULATED: &str = "max,-erms,-fsrm";
+const EMULATED: &str = "max,-erms,-fsrm,-cx16";
 
 fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
     let mut list: Vec<String> = Vec::new();
