@@ -249,10 +249,6 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, table: &[Descript
     check_idle(context, ring, layout)?;
     let (eventfd, eventfd_async) = told(context, table, mem.ptr(ring, layout.io_ev_fd)?)?;
     let record = IoUring {
-        flags: field(layout.flags)? as u32,
-        sq_entries: field(layout.sq_entries)? as u32,
-        cq_entries: field(layout.cq_entries)? as u32,
-        offsets: offsets(context, ring)?,
         taken: field(layout.cached_sq_head)? as u32,
         completed: field(layout.cached_cq_tail)? as u32,
         extra: field(layout.cq_extra)? as u32,
@@ -261,9 +257,23 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, table: &[Descript
         drain_disabled: field(layout.drain_disabled)? != 0,
         eventfd,
         eventfd_async,
+        ..shape(context, ring)?
     };
     check_sizes(context, ring, &record)?;
     Ok(record)
+}
+
+/// What says how much memory a ring has, and what lies where in it; nothing else.
+fn shape<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, ring: Kva) -> Result<IoUring> {
+    let layout = &structures(context)?.ring;
+    let field = |field: Field| context.kernel.mem.uint(ring, field).map(|value| value as u32);
+    Ok(IoUring {
+        flags: field(layout.flags)?,
+        sq_entries: field(layout.sq_entries)?,
+        cq_entries: field(layout.cq_entries)?,
+        offsets: offsets(context, ring)?,
+        ..IoUring::default()
+    })
 }
 
 fn check_flags(flags: u32) -> Result<()> {
@@ -491,17 +501,11 @@ pub fn check_mapping<M: PhysMem + ?Sized>(
     offset: u64,
     bytes: u64,
 ) -> Result<()> {
-    let layout = &structures(context)?.ring;
-    let mem = &context.kernel.mem;
-    let ring = mem.ptr(file, context.kernel.types.layouts.file.private_data)?;
-    let field = |field: Field| mem.uint(ring, field).map(|value| value as u32);
-    let record = IoUring {
-        flags: field(layout.flags)?,
-        sq_entries: field(layout.sq_entries)?,
-        cq_entries: field(layout.cq_entries)?,
-        offsets: offsets(context, ring)?,
-        ..IoUring::default()
-    };
+    let ring = context
+        .kernel
+        .mem
+        .ptr(file, context.kernel.types.layouts.file.private_data)?;
+    let record = shape(context, ring)?;
     let whole = |bytes: u64| bytes.next_multiple_of(PAGE_SIZE);
     let is_usual = match offset {
         RING_OFFSET | COMPLETIONS_OFFSET => bytes <= whole(record.ring_bytes()),
