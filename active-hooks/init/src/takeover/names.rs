@@ -550,9 +550,10 @@ fn listed(names: &Names) -> Wanted {
 
 /// The numbers to which a directory's names lead, as far as they are known.
 fn leads_to(names: &Names, whole: &Result<Wanted, String>) -> Vec<u64> {
-    let recorded = names.entries.iter().map(|entry| entry.number);
-    let all = whole.iter().flat_map(|all| all.values().map(|(number, _)| *number));
-    recorded.chain(all).collect()
+    match whole {
+        Ok(all) => all.values().map(|(number, _)| *number).collect(),
+        Err(_) => names.entries.iter().map(|entry| entry.number).collect(),
+    }
 }
 
 /// All names of a directory: those that are recorded, and those in blocks that have not changed.
