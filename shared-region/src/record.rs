@@ -135,6 +135,10 @@ impl Kind {
     /// An offset for `mmap`, 64 bits, and the flat bytes that lie there in the memory of a ring; owner is the open-file id. Where
     /// there are none there is zero. Follows its owner's [`Self::IoUring`].
     pub const IoUringBytes: Self = Self(53);
+    /// [`crate::context::Namespace`]; owner is the id of the namespace.
+    pub const Namespace: Self = Self(56);
+    /// [`crate::context::InNamespace`]; owner is the tgid.
+    pub const InNamespace: Self = Self(57);
 }
 
 /// Head of the stream, at the start of the area.

@@ -136,11 +136,7 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, cred: Kva) -> Result<Cr
         ],
         securebits: id(layout.securebits)?,
         lsm: apparmor(kernel, cred)?,
-        foreign_user_ns: kernel
-            .prepared
-            .globals
-            .init_user_ns
-            .is_some_and(|first| mem.ptr(cred, layout.user_ns).is_ok_and(|namespace| namespace != first)),
+        foreign_user_ns: Some(mem.ptr(cred, layout.user_ns)?) != kernel.prepared.globals.init_user_ns,
         keyrings,
     })
 }

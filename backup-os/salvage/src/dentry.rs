@@ -51,6 +51,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct MntNamespace = "mnt_namespace" {
         root: Field,
+        user_ns: Field,
         list: Option<Field> = "list",
         mounts: Field,
     }

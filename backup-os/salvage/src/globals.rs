@@ -18,6 +18,10 @@ crate::symbols! {
         init_uts_ns: Option<Kva>,
         /// The first user namespace.
         init_user_ns: Option<Kva>,
+        /// Functions of UTS namespaces.
+        utsns_operations: Option<Kva>,
+        /// Functions of user namespaces.
+        userns_operations: Option<Kva>,
         /// The first pid namespace.
         init_pid_ns: Option<Kva>,
         /// The first IPC namespace.

@@ -56,6 +56,7 @@ use crate::tasks::{Pid, PidTypes, SemUndoList, Signal, Task, Upid, VmStruct};
 use crate::terminals::{NTtyData, TtyBuffer, TtyDriver, TtyFilePrivate, TtyLdisc, TtyLdiscOps, TtyPort, TtyStruct};
 use crate::thread::{IoContext, Mempolicy};
 use crate::timers::{Alarm, CpuItimer, Hrtimer, HrtimerClockBase, HrtimerSleeper, KItimer, TaskCputime};
+use crate::user_namespaces::{UidGidMap, UserNamespaceLayout};
 
 crate::mirror_set! {
     /// Where the members of the structures lie that make up processes and files.
@@ -228,6 +229,10 @@ crate::mirror_set! {
         block_device: BlockDevice,
         /// `struct nsproxy`.
         nsproxy: Nsproxy,
+        /// `struct user_namespace`.
+        user_namespace: UserNamespaceLayout,
+        /// `struct uid_gid_map`.
+        uid_gid_map: UidGidMap,
         /// `struct files_struct`.
         files_struct: FilesStruct,
         /// `struct fdtable`.

@@ -27,6 +27,10 @@ crate::mirrors! {
     pub struct UtsNamespace = "uts_namespace" {
         /// The names.
         name: Field,
+        /// In which user namespace it may be changed.
+        user_ns: Field,
+        /// What tells that it is one.
+        ns_ops: Field = "ns.ops",
     }
 
     /// A pid namespace.

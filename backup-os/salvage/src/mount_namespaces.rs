@@ -132,6 +132,13 @@ fn write<M: PhysMem + ?Sized>(
     if !context.first(Kind::MountNamespace, namespace.0) {
         return Ok(());
     }
+    let owner = context
+        .kernel
+        .mem
+        .ptr(namespace, context.kernel.types.layouts.mnt_namespace.user_ns)?;
+    if owner != context.namespaces.user {
+        return Err(refuse("it is of another user namespace than the first"));
+    }
     let all = mounts::all(context, namespace);
     let visible = visible(context, namespace, &all)?;
     // Whose root directory lies lower would come in at another place than it left.

@@ -1,13 +1,17 @@
-//! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for the mounts
-//! ([`crate::mount_namespaces`]); any other is refused.
+//! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
+//! ([`crate::mount_namespaces`]), names of the machine, and ids ([`crate::user_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
+use crate::context::Context;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
+use crate::user_namespaces;
+use shared_region::context::{InNamespace, Namespace, NamespaceKind};
 use shared_region::reasons::{self, Reason};
+use shared_region::record::{flags, Kind, Writer};
 
 crate::mirrors! {
     /// The namespaces of a task.
@@ -38,6 +42,8 @@ pub struct Namespaces {
     pub time: Kva,
     time_for_children: Kva,
     cgroup: Kva,
+    /// Ids.
+    pub user: Kva,
 }
 
 impl Namespaces {
@@ -51,9 +57,13 @@ impl Namespaces {
         let proxy = init
             .filter(|proxy| !proxy.is_null())
             .or(kernel.prepared.globals.init_nsproxy);
-        proxy
+        let first = proxy
             .and_then(|proxy| Self::read(kernel, proxy).ok())
-            .unwrap_or_default()
+            .unwrap_or_default();
+        Self {
+            user: kernel.prepared.globals.init_user_ns.unwrap_or_default(),
+            ..first
+        }
     }
 
     fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, proxy: Kva) -> Result<Self> {
@@ -69,18 +79,18 @@ impl Namespaces {
             time: optional(layout.time_ns)?,
             time_for_children: optional(layout.time_ns_for_children)?,
             cgroup: mem.ptr(proxy, layout.cgroup_ns)?,
+            user: Kva::NULL,
         })
     }
 
-    /// Refuses a task in another namespace than the first process, but for its mounts.
+    /// Refuses a task in another namespace than the first process, but for those that are made anew.
     ///
     /// # Errors
     /// The namespace, or the task cannot be read.
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 7] = [
-            (self.uts, own.uts, reasons::NS_UTS),
+        let pairs: [(Kva, Kva, Reason); 6] = [
             (self.ipc, own.ipc, reasons::NS_IPC),
             (self.pid, own.pid, reasons::NS_PID),
             (self.net, own.net, reasons::NS_NET),
@@ -93,4 +103,105 @@ impl Namespaces {
             None => Ok(()),
         }
     }
+}
+
+fn uts_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let proxy = mem.ptr(task, layouts.task.nsproxy)?;
+    Ok(mem.ptr(proxy, layouts.nsproxy.uts_ns)?)
+}
+
+/// Refuses a thread that is in another namespace than the first thread of its process.
+///
+/// # Errors
+/// It is, or it cannot be read.
+pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, task: Kva) -> Result<()> {
+    let differs = |reason| Err(Refusal::new(reason, "one thread in another than the first"));
+    if uts_of(context, leader)? != uts_of(context, task)? {
+        return differs(reasons::NS_UTS);
+    }
+    if user_namespaces::of_task(context, leader)? != user_namespaces::of_task(context, task)? {
+        return differs(reasons::NS_USER);
+    }
+    Ok(())
+}
+
+/// Records the namespaces that a process is in and the first process is not, and that it is in them.
+///
+/// # Errors
+/// One cannot be made anew, or there is no room.
+pub fn write_of_process<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    leader: Kva,
+    tgid: u32,
+) -> Result<()> {
+    let (user, uts) = (user_namespaces::of_task(context, leader)?, uts_of(context, leader)?);
+    if user != context.namespaces.user {
+        write_user(context, writer, user)?;
+        write_membership(writer, tgid, user)?;
+    }
+    if uts != context.namespaces.uts {
+        write_uts(context, writer, uts)?;
+        write_membership(writer, tgid, uts)?;
+    }
+    Ok(())
+}
+
+fn write_membership(writer: &mut Writer<'_>, tgid: u32, namespace: Kva) -> Result<()> {
+    let record = InNamespace { namespace: namespace.0 };
+    Ok(writer.push(Kind::InNamespace, 1, flags::MUST_UNDERSTAND, u64::from(tgid), &record)?)
+}
+
+fn write<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+    record: &Namespace,
+) -> Result<()> {
+    match context.first(Kind::Namespace, namespace.0) {
+        true => Ok(writer.push(Kind::Namespace, 1, 0, namespace.0, record)?),
+        false => Ok(()),
+    }
+}
+
+fn write_user<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    let record = Namespace {
+        owned_by: 0,
+        what: NamespaceKind::User(user_namespaces::read(context, namespace)?),
+    };
+    write(context, writer, namespace, &record)
+}
+
+fn write_uts<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    let layout = &layouts.uts_namespace;
+    let mem = &context.kernel.mem;
+    let functions = context.kernel.prepared.globals.utsns_operations;
+    if functions.is_some_and(|functions| mem.ptr(namespace, layout.ns_ops) != Ok(functions)) {
+        return Err(Refusal::new(reasons::UNREADABLE, "not a UTS namespace"));
+    }
+    let owner = mem.ptr(namespace, layout.user_ns)?;
+    let names = namespace.offset(u64::from(layout.name.offset));
+    let what = NamespaceKind::Uts {
+        host: mem.text(names, layouts.new_utsname.nodename)?,
+        domain: mem.text(names, layouts.new_utsname.domainname)?,
+    };
+    let owned_by = match owner == context.namespaces.user {
+        true => 0,
+        false => {
+            write_user(context, writer, owner)?;
+            owner.0
+        }
+    };
+    write(context, writer, namespace, &Namespace { owned_by, what })
 }

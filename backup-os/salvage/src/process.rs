@@ -14,6 +14,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mm::{self, Space};
 use crate::mount_namespaces;
+use crate::namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::signals;
 use crate::tasks::{self, ProcessEntry, EXIT_DEAD, PF_DUMPCORE, PF_EXITING, PF_WORKER, TASK_NEW};
@@ -134,6 +135,7 @@ pub fn write<M: PhysMem + ?Sized>(
     }
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     mount_namespaces::write_of_process(context, writer, leader, entry.tgid)?;
+    namespaces::write_of_process(context, writer, leader, entry.tgid)?;
     keyrings::write(context, writer, Kva(record.session_keyring))?;
     terminals::write_controlling(context, writer, signal)?;
     let fs = mem.ptr(leader, layouts.task.fs)?;
@@ -303,6 +305,7 @@ fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: Kva, 
     if mount_namespaces::of_task(context, leader)? != mount_namespaces::of_task(context, task)? {
         return Err(Refusal::new(reasons::NS_MOUNT, "one thread in another than the first"));
     }
+    namespaces::check_shared(context, leader, task)?;
     for (field, what) in [(layout.files, "file table"), (layout.fs, "directories")] {
         if mem.ptr(leader, field)? != mem.ptr(task, field)? {
             return Err(Refusal::new(

@@ -1,4 +1,4 @@
-//! Mount namespaces of processes, as a service manager makes them for its services.
+//! Namespaces of processes, as a service manager makes them for its services.
 
 use super::Id;
 use alloc::vec::Vec;
@@ -90,6 +90,64 @@ pub struct FileNode {
 /// ([`crate::record::Kind::InMountNamespace`]), if that is not the first process's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InMountNamespace {
+    /// Id of the namespace.
+    pub namespace: Id,
+}
+
+/// A UTS or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// The user namespace in which one may change it, 0 if that is the first. Of a user namespace: its parent.
+    pub owned_by: Id,
+    /// What it is.
+    pub what: NamespaceKind,
+}
+
+/// What a [`Namespace`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceKind {
+    /// Names of the machine.
+    Uts {
+        /// As `sethostname` takes it.
+        host: Vec<u8>,
+        /// As `setdomainname` takes it.
+        domain: Vec<u8>,
+    },
+    /// Ids and capabilities.
+    User(UserNamespace),
+}
+
+impl Default for NamespaceKind {
+    fn default() -> Self {
+        Self::Uts {
+            host: Vec::new(),
+            domain: Vec::new(),
+        }
+    }
+}
+
+/// Ids and capabilities of their own. All ids in it are those of the first user namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// User and group of who has made it.
+    pub owner: (u32, u32),
+    /// What `uid_map` says: first id inside, first id outside, how many.
+    pub uids: Vec<(u32, u32, u32)>,
+    /// `gid_map`.
+    pub gids: Vec<(u32, u32, u32)>,
+    /// `projid_map`.
+    pub projects: Vec<(u32, u32, u32)>,
+    /// Whether `setgroups` is allowed.
+    pub setgroups: bool,
+    /// What all processes in it together may have at most, as limited when it was made: RLIMIT_NPROC, RLIMIT_MSGQUEUE,
+    /// RLIMIT_SIGPENDING, RLIMIT_MEMLOCK.
+    pub limits: [u64; 4],
+}
+
+/// A namespace that a process is in ([`crate::record::Kind::InNamespace`]); one record for each that is not the first
+/// process's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InNamespace {
     /// Id of the namespace.
     pub namespace: Id,
 }
