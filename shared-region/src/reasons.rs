@@ -57,11 +57,11 @@ reasons! {
     SYSV_SHM_GONE "sysv-shm-gone" "what lies in a segment of System V shared memory is not kept";
     POSIX_MQUEUE "mqueue" "uses a POSIX message queue in a way that cannot be restored";
 
-    NS_USER "user-namespace" "is in a user namespace";
+    NS_USER "user-namespace" "is in a user namespace that cannot be made anew";
     NS_PID "pid-namespace" "is in a pid namespace";
     NS_MOUNT "mount-namespace" "is in a mount namespace that cannot be made anew";
     NS_NET "net-namespace" "is in a network namespace";
-    NS_UTS "uts-namespace" "is in a UTS namespace";
+    NS_UTS "uts-namespace" "is in a UTS namespace that cannot be made anew";
     NS_IPC "ipc-namespace" "is in an IPC namespace";
     NS_CGROUP "cgroup-namespace" "is in a cgroup namespace";
     NS_TIME "time-namespace" "is in a time namespace";

@@ -57,6 +57,9 @@ pub enum Stop {
     Event(i32),
 }
 
+/// Changing user ids leaves capabilities alone (include/uapi/linux/securebits.h).
+pub const SECBIT_NO_SETUID_FIXUP: u32 = 1 << 2;
+
 fn check(result: libc::c_long) -> io::Result<i64> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -290,13 +293,65 @@ pub fn in_child(work: impl FnOnce()) -> io::Result<Tid> {
     }
 }
 
-/// Gives this process, which must have one thread, a copy of its mounts.
+/// Gives this process, which must have one thread, a namespace of its own (`CLONE_NEW*`).
 ///
 /// # Errors
 /// As `unshare`.
-pub fn new_mount_namespace() -> io::Result<()> {
+pub fn unshare(kind: i32) -> io::Result<()> {
     // SAFETY: takes a number; descriptors stay as they are.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
+    check(unsafe { libc::unshare(kind) }.into()).map(drop)
+}
+
+/// Lets this process, which must have one thread, enter a namespace of this kind.
+///
+/// # Errors
+/// As `setns`.
+pub fn enter_namespace(entrance: impl std::os::fd::AsFd, kind: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: takes numbers; the descriptor is live.
+    check(unsafe { libc::setns(entrance.as_fd().as_raw_fd(), kind) }.into()).map(drop)
+}
+
+/// The user namespace that a namespace belongs to; of a user namespace, its parent.
+///
+/// # Errors
+/// As `NS_GET_USERNS`: EPERM if that is none this process may see.
+pub fn owner_of_namespace(namespace: impl std::os::fd::AsFd) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::{AsRawFd, FromRawFd};
+    // include/uapi/linux/nsfs.h
+    const NS_GET_USERNS: libc::c_ulong = 0xB701;
+    // SAFETY: the request takes no pointer; the descriptor is live.
+    let owner = check(unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_USERNS) }.into())?;
+    // SAFETY: the kernel has just made this descriptor for the caller alone.
+    Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(owner as i32) })
+}
+
+/// Names the machine, in this process's UTS namespace.
+///
+/// # Errors
+/// As `sethostname` and `setdomainname`.
+pub fn set_machine_names(host: &[u8], domain: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many bytes of the live slices as it is told.
+    unsafe {
+        check(libc::sethostname(host.as_ptr().cast(), host.len()).into())?;
+        check(libc::setdomainname(domain.as_ptr().cast(), domain.len()).into())?;
+    }
+    Ok(())
+}
+
+/// Gives this process, which must have one thread, these ids and leaves it its capabilities.
+///
+/// # Errors
+/// As `setresuid` and the like.
+pub fn change_ids(uid: u32, gid: u32) -> io::Result<()> {
+    let keep = libc::c_long::from(SECBIT_NO_SETUID_FIXUP);
+    // SAFETY: all take numbers only.
+    unsafe {
+        check(libc::prctl(libc::PR_SET_SECUREBITS, keep).into())?;
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
 }
 
 /// Waits for signals until one ends this process.

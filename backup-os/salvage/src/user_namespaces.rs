@@ -20,6 +20,9 @@ const MAX_EXTENTS: u64 = 340;
 const EXTENT: usize = 12;
 /// `USERNS_SETGROUPS_ALLOWED`, the only flag.
 const SETGROUPS_ALLOWED: u64 = 1;
+/// Resource limits of a namespace (`enum rlimit_type`), the first of which is the number of processes.
+const LIMITS: usize = 4;
+const UNLIMITED: u64 = i64::MAX as u64;
 /// What is not limited (`create_user_ns`).
 const NO_MAXIMUM: u64 = i32::MAX as u64;
 
@@ -106,13 +109,19 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, namespace: Kva) -
         return Err(refuse("whose ids were not set"));
     }
     let id = |field| mem.uint(namespace, field).map(|id| id as u32);
+    let owner = (id(layout.owner)?, id(layout.group)?);
+    let limits: [u64; LIMITS] = limits.ok_or_else(|| refuse("with limits of another kind"))?;
+    // Only a set-user-id program can have made it so.
+    if owner.0 == 0 && limits.first() != Some(&UNLIMITED) {
+        return Err(refuse("with a limit of processes that root has not"));
+    }
     Ok(UserNamespace {
-        owner: (id(layout.owner)?, id(layout.group)?),
+        owner,
         uids,
         gids,
         projects,
         setgroups: flags & SETGROUPS_ALLOWED != 0,
-        limits: limits.ok_or_else(|| refuse("with limits of another kind"))?,
+        limits,
     })
 }
 

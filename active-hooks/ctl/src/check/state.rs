@@ -2,7 +2,9 @@
 
 use super::{mounts, Finding, Process};
 use anyhow::{Context, Result};
+use orthros_init::sys;
 use shared_region::reasons::{self, Reason};
+use std::{fs::File, os::unix::fs::MetadataExt};
 
 /// User space starts at this process id on every armed boot, so that lower ones stay free for the kernel's threads.
 const FIRST_PID: u32 = 2000;
@@ -86,7 +88,7 @@ const NAMESPACES: [(&str, Reason); 10] = [
     ("uts", reasons::NS_UTS),
 ];
 
-/// Kept processes live in the namespaces of process 1, but for mounts that can be made anew.
+/// Kept processes live in the namespaces of process 1, but for those that can be made anew.
 fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
     let mut different: Vec<Reason> = Vec::new();
     for name in process.root.names(&process.path("ns")).unwrap_or_default() {
@@ -102,7 +104,11 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
         let own = process.root.link(&process.path(&format!("ns/{name}")));
         if matches!((of_init, own), (Ok(init), Ok(own)) if init != own) {
             match *reason {
-                reasons::NS_MOUNT => mounts::namespace(process, findings),
+                reasons::NS_MOUNT => {
+                    mounts::namespace(process, findings);
+                    owner(process, &name, *reason, findings);
+                }
+                reasons::NS_USER | reasons::NS_UTS => owner(process, &name, *reason, findings),
                 reason if !different.contains(&reason) => different.push(reason),
                 _ => {}
             }
@@ -113,6 +119,32 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
             .into_iter()
             .map(|reason| Finding::refused("process", reason, "")),
     );
+}
+
+/// What can be made anew belongs to the first user namespace, or to one whose parent that is.
+fn owner(process: &Process<'_>, name: &str, reason: Reason, findings: &mut Vec<Finding>) {
+    let number = |path: &str| process.root.metadata(path).map(|found| found.ino());
+    let owner = File::open(process.root.path(&process.path(&format!("ns/{name}"))))
+        .and_then(sys::owner_of_namespace)
+        .and_then(|owner| File::from(owner).metadata())
+        .map(|owner| owner.ino());
+    let is = |path: &str| matches!((&owner, number(path)), (Ok(owner), Ok(other)) if *owner == other);
+    let is_known = match reason {
+        // One whose owner cannot be told is judged by its mounts.
+        reasons::NS_MOUNT => owner.is_err() || is("/proc/1/ns/user"),
+        // Its own user namespace is looked at itself.
+        reasons::NS_UTS => is("/proc/1/ns/user") || is(&process.path("ns/user")),
+        _ => is("/proc/1/ns/user"),
+    };
+    if !is_known {
+        let detail = match owner {
+            Ok(_) => "of another user namespace than the first".into(),
+            Err(error) => error.to_string(),
+        };
+        findings.push(Finding::refused("process", reason, detail));
+    } else if reason == reasons::NS_USER && process.read("uid_map").is_ok_and(|map| map.trim().is_empty()) {
+        findings.push(Finding::refused("process", reason, "whose ids were not set"));
+    }
 }
 
 /// Field `number` of `stat`, counted from 1 as in proc(5).

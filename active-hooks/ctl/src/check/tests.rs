@@ -329,6 +329,9 @@ fn each_kind_of_descriptor_is_named() {
 fn other_namespaces_labels_and_timers_are_named() {
     let tree = Tree::new();
     tree.link("proc/3000/ns/net", "net:[5]");
+    // Whose nobody can tell.
+    tree.link("proc/3000/ns/user", "user:[5]");
+    tree.link("proc/3000/ns/uts", "uts:[5]");
     tree.link("proc/3000/ns/time_for_children", "time:[6]");
     tree.link("proc/1/ns/time_for_children", "time:[7]");
     tree.link("proc/3000/ns/moon", "moon:[6]");
@@ -341,7 +344,15 @@ fn other_namespaces_labels_and_timers_are_named() {
     names.sort_unstable();
     assert_eq!(
         names,
-        ["lsm-label", "net-namespace", "time-namespace", "timer-kind", "unknown"]
+        [
+            "lsm-label",
+            "net-namespace",
+            "time-namespace",
+            "timer-kind",
+            "unknown",
+            "user-namespace",
+            "uts-namespace"
+        ]
     );
 }
 

@@ -6,6 +6,7 @@ pub mod ext4;
 pub mod log;
 pub mod modules;
 pub mod mounts;
+pub mod pids;
 pub mod quiet;
 pub mod root;
 pub mod switch;
@@ -19,7 +20,7 @@ use crate::{
 use anyhow::{Context, Result};
 use cmdline::Cmdline;
 use shared_region::fail_at::FailAt;
-use std::{convert::Infallible, fs};
+use std::convert::Infallible;
 
 /// Where the root file system is mounted before it becomes the root.
 pub const SYSROOT: &str = "/sysroot";
@@ -56,7 +57,7 @@ pub fn run() -> Result<Infallible> {
     takeover.before_mount()?;
     meter::at(Part::Mounts, || root::mount(&cmdline, SYSROOT))?;
     let old_root = switch::to(SYSROOT).with_context(|| format!("cannot make {SYSROOT} the root directory"))?;
-    start_pids_at(FIRST_USER_PID);
+    pids::start_at(FIRST_USER_PID);
     let hand_over = takeover.complete()?;
     takeover::network::let_in();
     takeover::fail_at::here(FailAt::Init);
@@ -66,16 +67,4 @@ pub fn run() -> Result<Infallible> {
         .or_else(|| cmdline.value("init"))
         .unwrap_or(DEFAULT_INIT);
     switch::exec(old_root, init, hand_over.arguments(init)).with_context(|| format!("cannot start {init}"))
-}
-
-/// Moves the pid counter so that the next id is at least `first`.
-pub fn start_pids_at(first: u32) {
-    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
-    let last = fs::read_to_string(LAST).ok().and_then(|text| text.trim().parse().ok());
-    if last.is_some_and(|last: u32| last >= first) {
-        return;
-    }
-    if let Err(error) = fs::write(LAST, (first - 1).to_string()) {
-        log::warning(format_args!("process ids do not start at {first}: {LAST}: {error}"));
-    }
 }

@@ -13,6 +13,7 @@ use super::{
     keyrings::Keyrings,
     memory,
     meter::{self, Part},
+    namespaces::Namespaces,
     objects::Objects,
     process::Built,
     tracee::Tracee,
@@ -22,6 +23,7 @@ use super::{
     world::{Member, Space, World},
     OrRefuse, Refusal, Restored,
 };
+use crate::boot::pids;
 use crate::sys::{self, CloneArgs, Tid};
 use crate::takeover::fail_at;
 use rustix::fs::{Mode, OFlags};
@@ -49,6 +51,8 @@ const VDSO_GAP: u64 = 0x1_0000;
 pub const ROOM: u64 = super::arena::SIZE as u64 + 2 * VDSO_GAP + 0x10_0000;
 /// A process with so many frames runs before it has them all: handing over as many takes some milliseconds.
 const LAZY_PAGES: u64 = 2048;
+/// So often a thread is made until it has the id that is wanted.
+const ATTEMPTS: usize = 16;
 /// `wait` status of a process that was killed.
 const KILLED: u32 = libc::SIGKILL as u32;
 
@@ -62,6 +66,8 @@ pub struct Builder<'a> {
     pub elapsed: Elapsed,
     /// What the processes refer to.
     pub objects: Objects,
+    /// What they live in beside mounts.
+    pub namespaces: Namespaces,
     /// Where calls are injected.
     pub arena: Arena,
     /// This kernel's vDSO.
@@ -109,6 +115,7 @@ impl<'a> Builder<'a> {
         host: &'a dyn Host,
         elapsed: Elapsed,
         objects: Objects,
+        namespaces: Namespaces,
         arena: Arena,
         refused: BTreeMap<u32, Refusal>,
     ) -> Restored<Self> {
@@ -118,6 +125,7 @@ impl<'a> Builder<'a> {
             host,
             elapsed,
             objects,
+            namespaces,
             vdso: Vdso::of_this_kernel()?,
             old_vdso: OldText::gather(world, host),
             vdso_room: arena.end() + VDSO_GAP,
@@ -316,8 +324,9 @@ impl<'a> Builder<'a> {
         let (rseq, length, signature) = sys::rseq(leader.tid()).unwrap_or_default();
         let arena = (self.arena.base(), self.arena.end());
         let mut batch = Batch::new(&mut self.arena, leader);
-        let namespaces = &self.objects.namespaces;
-        namespaces.enter(self.world, &mut batch, id, leader.tid())?;
+        let mounts = &self.objects.mount_namespaces;
+        mounts.enter(self.world, &mut batch, id, leader.tid())?;
+        self.namespaces.enter_uts(self.world, &mut batch, id, leader.tid())?;
         if rseq != 0 {
             let arguments = [rseq.into(), length.into(), RSEQ_UNREGISTER.into(), signature.into()];
             batch.call("rseq of the agent", libc::SYS_rseq, arguments)?;
@@ -394,7 +403,6 @@ impl<'a> Builder<'a> {
         }
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         memory::lock(&mut batch, space)?;
-        descriptors::drop_inherited(&mut batch, &self.objects)?;
         batch.finish()?;
         self.keyrings.join(
             &mut self.arena,
@@ -402,8 +410,15 @@ impl<'a> Builder<'a> {
             member.record.session_keyring,
             self.world,
         )?;
+        let mut batch = Batch::new(&mut self.arena, built.leader()?);
+        let confined = self
+            .namespaces
+            .enter_user(self.world, &mut batch, member, built.leader()?.tid())?;
+        descriptors::drop_inherited(&mut batch, &self.objects)?;
+        batch.finish()?;
+        let clone_thread = if confined { clone_as_next } else { clone };
         for thread in member.threads.iter().skip(1) {
-            let tracee = clone(&mut self.arena, built.leader()?, thread.tid, THREAD, 0)?;
+            let tracee = clone_thread(&mut self.arena, built.leader()?, thread.tid, THREAD, 0)?;
             built.threads.push(tracee);
         }
         Ok(())
@@ -586,6 +601,24 @@ pub fn clone(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_sign
         ));
     }
     Ok(child)
+}
+
+/// As [`clone`], for a creator in a user namespace, which may not choose ids: the one wanted is made the next.
+fn clone_as_next(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_signal: u32) -> Restored<Tracee> {
+    let before = pids::last().or_refuse(|| pids::LAST)?;
+    let mut made = Err(taken(id, "another process is given it"));
+    for _ in 0..ATTEMPTS {
+        pids::set_last(id.saturating_sub(1)).or_refuse(|| pids::LAST)?;
+        let born = clone(arena, creator, 0, flags, exit_signal)?;
+        if born.tid() == id as Tid {
+            made = Ok(born);
+            break;
+        }
+        // A thread of the kernel was faster.
+        born.leave(arena)?;
+    }
+    pids::set_last(before).or_refuse(|| pids::LAST)?;
+    made
 }
 
 fn taken(id: u32, error: impl std::fmt::Display) -> Refusal {

@@ -7,6 +7,7 @@ use super::{
     batch::{Arg, Batch},
     OrRefuse, Refusal, Restored,
 };
+use crate::sys::SECBIT_NO_SETUID_FIXUP;
 use shared_region::context::Creds;
 use zerocopy::IntoBytes;
 
@@ -14,16 +15,11 @@ const PR_CAPBSET_DROP: u64 = 24;
 const PR_SET_SECUREBITS: u64 = 28;
 const PR_CAP_AMBIENT: u64 = 47;
 const PR_CAP_AMBIENT_RAISE: u64 = 2;
-/// Changing user ids leaves capabilities alone (include/uapi/linux/securebits.h).
-const SECBIT_NO_SETUID_FIXUP: u64 = 1 << 2;
 /// `_LINUX_CAPABILITY_VERSION_3`.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 
 /// What cannot be restored is found before anything is built.
 pub fn check(creds: &Creds) -> Restored<()> {
-    if creds.foreign_user_ns {
-        return Err(Refusal::new("credentials", "it is in a user namespace of its own"));
-    }
     if !creds.lsm.is_empty() {
         let label = String::from_utf8_lossy(&creds.lsm).into_owned();
         return Err(Refusal::new(
@@ -60,11 +56,21 @@ impl Own {
     }
 }
 
-/// Sets all of them.
+/// Sets all of them. In a user namespace ids are set before it is entered ([`ids`]), where they have the numbers recorded.
 pub fn set(batch: &mut Batch<'_>, creds: &Creds, own: Own) -> Restored<()> {
-    let last_cap = own.last_cap;
-    let known = u64::MAX >> (63 - last_cap.min(63));
-    let [inheritable, permitted, effective, bounding, ambient] = creds.caps.map(|set| set & known);
+    if !creds.foreign_user_ns {
+        ids(batch, creds)?;
+    }
+    capabilities(batch, creds, own)
+}
+
+/// Everything that [`ids`] sets.
+pub fn all_ids(creds: &Creds) -> ([u32; 4], [u32; 4], &[u32]) {
+    (creds.uid, creds.gid, &creds.groups)
+}
+
+/// Sets groups and ids, and leaves capabilities alone.
+pub fn ids(batch: &mut Batch<'_>, creds: &Creds) -> Restored<()> {
     let [uid, euid, suid, fsuid] = creds.uid;
     let [gid, egid, sgid, fsgid] = creds.gid;
 
@@ -76,9 +82,16 @@ pub fn set(batch: &mut Batch<'_>, creds: &Creds, own: Own) -> Restored<()> {
     )?;
     batch.call("group ids", libc::SYS_setresgid, [gid.into(), egid.into(), sgid.into()])?;
     batch.call("group ids", libc::SYS_setfsgid, [fsgid.into()])?;
-    securebits(batch, SECBIT_NO_SETUID_FIXUP)?;
+    securebits(batch, SECBIT_NO_SETUID_FIXUP.into())?;
     batch.call("user ids", libc::SYS_setresuid, [uid.into(), euid.into(), suid.into()])?;
-    batch.call("user ids", libc::SYS_setfsuid, [fsuid.into()])?;
+    batch.call("user ids", libc::SYS_setfsuid, [fsuid.into()])
+}
+
+/// Sets capabilities and securebits.
+fn capabilities(batch: &mut Batch<'_>, creds: &Creds, own: Own) -> Restored<()> {
+    let last_cap = own.last_cap;
+    let known = u64::MAX >> (63 - last_cap.min(63));
+    let [inheritable, permitted, effective, bounding, ambient] = creds.caps.map(|set| set & known);
     capset(batch, inheritable | ambient, own.permitted, own.permitted)?;
     for capability in (0..=last_cap).filter(|capability| ambient >> capability & 1 != 0) {
         batch.call(
@@ -138,11 +151,6 @@ mod tests {
             ..Creds::default()
         };
         assert_eq!(check(&labelled).unwrap_err().what, "security label");
-        let foreign = Creds {
-            foreign_user_ns: true,
-            ..Creds::default()
-        };
-        assert!(check(&foreign).is_err());
         assert!(check(&Creds::default()).is_ok());
     }
 }

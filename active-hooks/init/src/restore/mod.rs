@@ -21,6 +21,7 @@ pub mod descriptors;
 pub mod elf;
 pub mod file_locks;
 pub mod groups;
+pub mod helper;
 pub mod high;
 pub mod host;
 pub mod inodes;
@@ -32,6 +33,7 @@ pub mod memory;
 pub mod meter;
 pub mod mount_namespaces;
 pub mod mqueue;
+pub mod namespaces;
 pub mod objects;
 pub mod pipes;
 pub mod process;
@@ -60,6 +62,7 @@ use self::{
     inodes::Inodes,
     meter::Part,
     mount_namespaces::MountNamespaces,
+    namespaces::Namespaces,
     objects::Objects,
     process::{Built, Finish},
     threads::ClockOffsets,
@@ -127,15 +130,16 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
-    let namespaces = MountNamespaces::make(world, base)?;
+    let mount_namespaces = MountNamespaces::make(world, base)?;
+    let namespaces = Namespaces::make(world, base)?;
     let inodes = Inodes::new(setting.rewritten.clone(), setting.held.clone());
-    let objects = Objects::new(base, inodes, namespaces);
+    let objects = Objects::new(base, inodes, mount_namespaces);
     let elapsed = Elapsed {
         then: world.machine.clock,
     };
     let mut refused = setting.refused.clone();
     refuse_by_record(world, &mut refused);
-    let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
+    let mut builder = Builder::new(world, host, elapsed, objects, namespaces, arena, refused)?;
 
     let base = builder.objects.base();
     builder.objects.sockets.make(world, host, &builder.elapsed, base);

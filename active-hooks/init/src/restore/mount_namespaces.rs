@@ -4,10 +4,9 @@
 //! away. The agent keeps a descriptor of the result, by which processes enter it, and one of its root, by which files are
 //! opened through its mounts. The helper ends.
 
-use super::{batch::Batch, high::High, process::Built, tracee::Tracee, world::World, OrRefuse, Refusal, Restored};
+use super::{batch::Batch, helper::helped, high::High, world::World, OrRefuse, Refusal, Restored};
 use crate::sys::{self, Tid};
 use rustix::{
-    event::{poll, PollFd, PollFlags, Timespec},
     fs::{
         chmodat, chownat, fstat, mkdirat, mknodat, open, openat2, stat, symlinkat, AtFlags, FileType, Gid, Mode,
         OFlags, RawMode, ResolveFlags, Stat, Uid, CWD,
@@ -24,8 +23,6 @@ use shared_region::context::{FileNode, Id, MountNamespace, Mounted, NamespaceMou
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    fs::File,
-    io::{Read, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -33,10 +30,6 @@ use std::{
     path::Path,
 };
 
-/// How long the making of one may take.
-const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
-/// What the helper says when it is done.
-const DONE: &str = "done";
 /// How a directory is opened that others are found from.
 const TO_DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// MS_* flags of mounts (include/uapi/linux/mount.h), and the attributes that stand for them.
@@ -141,46 +134,22 @@ fn entrance(process: &str, base: u32) -> Restored<High> {
 
 /// Makes one, with a helper.
 fn make(record: &MountNamespace, base: u32) -> Restored<Made> {
-    let what = || "mount namespace";
-    let (told, telling) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).or_refuse(what)?;
-    let helper = sys::in_child(|| {
-        let answer = build(record).map_or_else(|refusal| refusal.to_string(), |()| DONE.into());
-        // Nobody hears it if it cannot be given.
-        let _ = File::from(telling).write_all(answer.as_bytes());
-        sys::pause();
-    })
-    .or_refuse(what)?;
-    let made = answer(told).and_then(|()| {
-        let root = open(format!("/proc/{helper}/root"), TO_DIRECTORY, Mode::empty()).or_refuse(what)?;
+    let take = |helper: Tid| {
+        let root = format!("/proc/{helper}/root");
+        let root = open(root, TO_DIRECTORY, Mode::empty()).or_refuse(|| "mount namespace")?;
         Ok(Made {
             entrance: entrance(&helper.to_string(), base)?,
             root: High::raise(root, base)?,
         })
-    });
-    Built::new(Tracee::borrowed(helper), 0).kill();
-    made
-}
-
-fn answer(told: OwnedFd) -> Restored<()> {
-    let what = || "mount namespace";
-    let ready = poll(&mut [PollFd::new(&told, PollFlags::IN)], Some(&PATIENCE)).or_refuse(what)?;
-    if ready == 0 {
-        return Err(Refusal::new(what(), "the making of it takes too long"));
-    }
-    let mut text = String::new();
-    File::from(told).read_to_string(&mut text).or_refuse(what)?;
-    match text.as_str() {
-        DONE => Ok(()),
-        "" => Err(Refusal::new(what(), "its helper has ended")),
-        why => Err(Refusal::new(what(), why)),
-    }
+    };
+    helped("mount namespace", || build(record), take)
 }
 
 /// Makes this process's namespace the one that was recorded.
 fn build(record: &MountNamespace) -> Restored<()> {
     let what = || "its root";
     rustix::process::umask(Mode::empty());
-    sys::new_mount_namespace().or_refuse(|| "a new one")?;
+    sys::unshare(libc::CLONE_NEWNS).or_refuse(|| "a new one")?;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", downstream).or_refuse(what)?;
     let old_root = open("/", TO_DIRECTORY, Mode::empty()).or_refuse(what)?;

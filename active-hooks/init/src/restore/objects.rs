@@ -53,12 +53,12 @@ pub struct Objects {
     /// Files and shared-memory objects.
     pub inodes: Inodes,
     /// Through whose mounts files are opened.
-    pub namespaces: MountNamespaces,
+    pub mount_namespaces: MountNamespaces,
 }
 
 impl Objects {
     /// Nothing opened yet; descriptors will be at `base` or above.
-    pub fn new(base: u32, inodes: Inodes, namespaces: MountNamespaces) -> Self {
+    pub fn new(base: u32, inodes: Inodes, mount_namespaces: MountNamespaces) -> Self {
         Self {
             base,
             files: BTreeMap::new(),
@@ -68,7 +68,7 @@ impl Objects {
             queues: Queues::default(),
             inotifies: Inotifies::default(),
             inodes,
-            namespaces,
+            mount_namespaces,
         }
     }
 
@@ -115,7 +115,7 @@ impl Objects {
         id: Id,
         file: &OpenFile,
     ) -> Restored<OwnedFd> {
-        let through = self.namespaces.path(world, id, file)?;
+        let through = self.mount_namespaces.path(world, id, file)?;
         let flags = OFlags::from_bits_retain(file.flags).difference(OPEN_ONLY) | OFlags::CLOEXEC | OFlags::NOCTTY;
         let path = through.as_deref().unwrap_or(&file.path);
         match &file.what {

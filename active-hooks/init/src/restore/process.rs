@@ -8,6 +8,7 @@ use super::{
     host::Host,
     library,
     meter::{self, Part},
+    namespaces,
     process_files::ProcessFiles,
     signals, threads, timers,
     tracee::Tracee,
@@ -142,6 +143,7 @@ pub fn check(member: &Member, world: &World<'_>) -> Restored<()> {
     if let Some((what, other)) = world.processes.values().find_map(shares) {
         return Err(Refusal::new(what, format!("shared with process {other}")));
     }
+    namespaces::check(world, member)?;
     signals::check(process, &member.threads)?;
     member.threads.iter().try_for_each(threads::check)
 }
@@ -195,7 +197,10 @@ pub fn finish(
         threads::registrations(&mut batch, thread)?;
         threads::attributes(&mut batch, thread)?;
         if leads {
-            places(&mut batch, member)?;
+            // One in a user namespace has them: it got them before it entered that.
+            if !thread.creds.foreign_user_ns {
+                places(&mut batch, member)?;
+            }
             context.process_files.place(&mut batch, table, context.world)?;
             batch.finish()?;
             timers::posix_timers(arena, tracee, process, context.elapsed)?;
@@ -248,7 +253,7 @@ pub fn finish(
 }
 
 /// Root, working directory, mask for new files, subreaper.
-fn places(batch: &mut Batch<'_>, member: &Member) -> Restored<()> {
+pub fn places(batch: &mut Batch<'_>, member: &Member) -> Restored<()> {
     let process = &member.record;
     let path = |bytes: &[u8]| [bytes, &[0]].concat();
     let cwd = path(&process.cwd);

@@ -226,6 +226,17 @@ impl Tracee {
         }
     }
 
+    /// Lets a thread that is not the first of its process end.
+    pub fn leave(self, arena: &mut Arena) -> Restored<()> {
+        arena.clear();
+        arena.push([libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0, 0]);
+        self.start(arena)?;
+        match self.wait()? {
+            Stop::Exited(_) => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
     /// Suspends seccomp while the thread is traced.
     pub fn suspend_seccomp(&self) -> Restored<()> {
         sys::set_options(self.tid, OPTIONS | libc::PTRACE_O_SUSPEND_SECCOMP).or_refuse(|| "seccomp")

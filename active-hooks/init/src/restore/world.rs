@@ -2,13 +2,13 @@
 //!
 //! Nothing is judged here beyond what the framing says: a record that cannot be read costs the process it belongs to.
 
-use super::sockets::SocketContent;
+use super::{sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
-        Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, Mapping, MessageQueue,
-        Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue,
-        Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, Mapping,
+        MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile,
+        Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -102,6 +102,10 @@ pub struct World<'a> {
     pub mount_namespaces: BTreeMap<Id, MountNamespace>,
     /// Which of them processes are in, and open files' paths lead through, by their ids.
     pub in_namespace: BTreeMap<Id, Id>,
+    /// UTS and user namespaces beside the first process's.
+    pub namespaces: BTreeMap<Id, Namespace>,
+    /// Which of them processes are in.
+    in_namespaces: BTreeMap<u32, Vec<Id>>,
     /// Processes by id.
     pub processes: BTreeMap<u32, Member>,
     /// Address spaces.
@@ -207,6 +211,18 @@ impl<'a> World<'a> {
             })
     }
 
+    /// The namespace of a kind that a process is in, if that is not the first process's.
+    pub fn namespace_of(&self, process: u32, is_of_kind: impl Fn(&Namespace) -> bool) -> Restored<Option<Id>> {
+        for id in self.in_namespaces.get(&process).into_iter().flatten() {
+            match self.namespaces.get(id) {
+                Some(namespace) if is_of_kind(namespace) => return Ok(Some(*id)),
+                Some(_) => {}
+                None => return Err(Refusal::new("namespace", "there is no record of it")),
+            }
+        }
+        Ok(None)
+    }
+
     fn take(&mut self, record: &Record<'a>) -> Result<(), String> {
         let owner = record.owner;
         if record.version != RECORD_VERSION {
@@ -225,6 +241,14 @@ impl<'a> World<'a> {
             Kind::InMountNamespace => {
                 let InMountNamespace { namespace } = record.decode().map_err(text)?;
                 self.in_namespace.insert(owner, namespace);
+            }
+            Kind::Namespace => {
+                self.namespaces.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::InNamespace => {
+                let InNamespace { namespace } = record.decode().map_err(text)?;
+                let of_process = self.in_namespaces.entry(process_id(owner)).or_default();
+                of_process.push(namespace);
             }
             Kind::Process => self.member(owner).record = record.decode().map_err(text)?,
             Kind::Thread => {
@@ -347,10 +371,13 @@ impl<'a> World<'a> {
     }
 
     fn member(&mut self, owner: Id) -> &mut Member {
-        self.processes
-            .entry(u32::try_from(owner).unwrap_or(u32::MAX))
-            .or_default()
+        self.processes.entry(process_id(owner)).or_default()
     }
+}
+
+/// The process that a record belongs to; one that is not there if it cannot be.
+fn process_id(owner: Id) -> u32 {
+    u32::try_from(owner).unwrap_or(u32::MAX)
 }
 
 /// Bytes with their address before them.

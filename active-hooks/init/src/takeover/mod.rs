@@ -195,7 +195,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
         let machine = &world.machine;
         offsets = meter::at(Part::Clocks, || {
             let offsets = clock::go_on(&machine.clock);
-            boot::start_pids_at(machine.last_pid.saturating_add(1));
+            boot::pids::start_at(machine.last_pid.saturating_add(1));
             set_names(machine);
             offsets
         });

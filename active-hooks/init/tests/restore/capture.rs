@@ -5,8 +5,9 @@ use crate::frames::Frames;
 use orthros_init::sys::{self, Registers, Tid};
 use shared_region::{
     context::{
-        frame_kind, AddressSpace, Backing, Caught, Clock, Creds, FileTable, FrameRun, Inode, Machine, Mapping,
-        OpenFile, OpenFileKind, Pipe, Process, Resume, Sched, SharedMemory, SigAction, Thread,
+        frame_kind, AddressSpace, Backing, Caught, Clock, Creds, FileTable, FrameRun, InNamespace, Inode, Machine,
+        Mapping, Namespace, NamespaceKind, OpenFile, OpenFileKind, Pipe, Process, Resume, Sched, SharedMemory,
+        SigAction, Thread, UserNamespace,
     },
     record::{Kind, Writer},
 };
@@ -121,6 +122,17 @@ fn restarted(mut registers: Registers) -> (Registers, Caught) {
         return (registers, Caught::Syscall(registers[ORIG_RAX] as u32));
     }
     (registers, Caught::User)
+}
+
+/// Number of a process's namespace, 0 if it is ours.
+fn namespace(pid: Tid, name: &str) -> u64 {
+    let number = |process: String| fs::metadata(format!("/proc/{process}/ns/{name}")).unwrap().ino();
+    let own = number(pid.to_string());
+    if own == number("self".into()) {
+        0
+    } else {
+        own
+    }
 }
 
 fn status_field(status: &str, name: &str) -> u64 {
@@ -279,6 +291,7 @@ impl Capture {
                 uid: ids("Uid:"),
                 gid: ids("Gid:"),
                 groups: groups.split_ascii_whitespace().map(|id| id.parse().unwrap()).collect(),
+                foreign_user_ns: namespace(pid, "user") != 0,
                 caps: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| status_field(&status, name)),
                 ..Creds::default()
             },
@@ -287,6 +300,45 @@ impl Capture {
             ..Thread::default()
         };
         self.push(Kind::Thread, pid as u64, thread);
+    }
+
+    /// UTS and user namespaces, as the programs here make them.
+    fn namespaces(&mut self, pid: Tid) {
+        let map = |file: &str| -> Vec<(u32, u32, u32)> {
+            let numbers: Vec<u32> = read(pid, file)
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            numbers.chunks(3).map(|ids| (ids[0], ids[1], ids[2])).collect()
+        };
+        let (user, uts) = (namespace(pid, "user"), namespace(pid, "uts"));
+        if user != 0 {
+            let what = NamespaceKind::User(UserNamespace {
+                owner: (0, 0),
+                uids: map("uid_map"),
+                gids: map("gid_map"),
+                projects: Vec::new(),
+                setgroups: read(pid, "setgroups").trim() == "allow",
+                limits: [
+                    libc::RLIMIT_NPROC,
+                    libc::RLIMIT_MSGQUEUE,
+                    libc::RLIMIT_SIGPENDING,
+                    libc::RLIMIT_MEMLOCK,
+                ]
+                .map(|resource| sys::limit(resource).unwrap().0.min(i64::MAX as u64)),
+            });
+            self.push(Kind::Namespace, user, Namespace { owned_by: 0, what });
+        }
+        if uts != 0 {
+            let what = NamespaceKind::Uts {
+                host: b"inside".to_vec(),
+                domain: b"inside.example".to_vec(),
+            };
+            self.push(Kind::Namespace, uts, Namespace { owned_by: user, what });
+        }
+        for namespace in [user, uts].into_iter().filter(|namespace| *namespace != 0) {
+            self.push(Kind::InNamespace, pid as u64, InNamespace { namespace });
+        }
     }
 
     fn process_record(&mut self, gate: u64, pid: Tid) {
@@ -368,6 +420,7 @@ impl Capture {
             ..Process::default()
         };
         self.push(Kind::Process, pid as u64, process);
+        self.namespaces(pid);
     }
 
     fn space(&mut self, pid: Tid) {

@@ -27,6 +27,7 @@ pub const ALL: &[(&str, fn())] = &[
     ("a_pipe_between_parent_and_child", a_pipe_between_parent_and_child),
     ("shared_pages_are_inherited", shared_pages_are_inherited),
     ("files_keep_offset_and_sharing", files_keep_offset_and_sharing),
+    ("namespaces_are_made_anew", namespaces_are_made_anew),
     ("a_rehearsal_leaves_nothing_behind", a_rehearsal_leaves_nothing_behind),
     (
         "a_handler_runs_first_each_time",
@@ -260,6 +261,28 @@ fn files_keep_offset_and_sharing() {
     let answer = subject.ask();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(answer, "before after shared");
+}
+
+fn namespaces_are_made_anew() {
+    for setgroups in ["allow", "deny"] {
+        let mut subject = Subject::start("confined", &[setgroups]);
+        let pid = subject.pid;
+        let seen = || {
+            let of_process = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+            let user = std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap();
+            assert_ne!(user, std::fs::read_link("/proc/self/ns/user").unwrap());
+            ["uid_map", "gid_map", "setgroups"].map(of_process)
+        };
+        let (before, answer) = (seen(), subject.ask());
+        assert_eq!(before[2].trim(), setgroups);
+        let last = std::fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap();
+        let outcomes = subject.through_failure(&[pid]);
+        assert!(outcomes[&(pid as u32)].resumed);
+        assert_eq!((seen(), subject.ask()), (before, answer));
+        let now = std::fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap();
+        let number = |text: String| text.trim().parse::<u32>().unwrap();
+        assert!(number(now) >= number(last), "the counter of ids has gone back");
+    }
 }
 
 fn a_rehearsal_leaves_nothing_behind() {

@@ -16,6 +16,7 @@ pub fn run(name: &str, arguments: &[String]) -> ! {
         "forked" => forked(),
         "clock" => clock(),
         "file" => file(&arguments[0]),
+        "confined" => confined(arguments[0] == "allow"),
         name if name.starts_with("library-") => crate::library::program(name),
         other => panic!("no program {other}"),
     }
@@ -174,6 +175,67 @@ fn file(path: &str) {
     twin.write_all(b"shared").unwrap();
     answer(&std::fs::read_to_string(path).unwrap());
     question();
+}
+
+/// A user namespace with threads in it, which has other names for the machine that it may change.
+fn confined(setgroups: bool) {
+    let pid = std::process::id();
+    // SAFETY: the process has one thread; the child ends without returning.
+    unsafe {
+        let mapper = libc::fork();
+        if mapper == 0 {
+            let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+            while std::fs::read_link(format!("/proc/{pid}/ns/user")).unwrap() == own {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let set = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text).unwrap();
+            if !setgroups {
+                set("setgroups", "deny");
+            }
+            set("uid_map", "0 0 1\n100 5000 10\n");
+            set("gid_map", "0 0 1\n100 6000 10\n");
+            libc::_exit(0);
+        }
+        assert_eq!(libc::unshare(libc::CLONE_NEWUSER), 0);
+        assert_eq!(libc::waitpid(mapper, std::ptr::null_mut(), 0), mapper);
+        assert_eq!(libc::unshare(libc::CLONE_NEWUTS), 0);
+        assert_eq!(libc::sethostname(c"inside".as_ptr(), 6), 0);
+        assert_eq!(libc::setdomainname(c"inside.example".as_ptr(), 14), 0);
+        assert_eq!(libc::setresgid(0, 101, 102), 0);
+        assert_eq!(libc::setresuid(103, 103, 104), 0);
+    }
+    let state = || {
+        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let status = read("/proc/thread-self/status");
+        let kept = ["Uid:", "Gid:", "Groups:", "CapPrm:", "CapEff:", "CapBnd:"];
+        let status = status
+            .lines()
+            .filter(|line| kept.iter().any(|name| line.starts_with(name)));
+        let names = read("/proc/sys/kernel/hostname") + &read("/proc/sys/kernel/domainname");
+        (status.collect::<Vec<_>>().join(" ") + &names).replace(['\n', '\t'], " ")
+    };
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let (tell, told) = std::sync::mpsc::channel();
+    for _ in 0..3 {
+        let tell = tell.clone();
+        std::thread::spawn(move || {
+            let mut answered = 0;
+            loop {
+                std::thread::sleep(Duration::from_millis(1));
+                if ASKED.load(Ordering::Acquire) > answered {
+                    answered += 1;
+                    tell.send(state()).unwrap();
+                }
+            }
+        });
+    }
+    answer("ready");
+    loop {
+        question();
+        ASKED.fetch_add(1, Ordering::Release);
+        let of_threads: Vec<String> = told.iter().take(3).collect();
+        answer(&format!("{} {}", state(), of_threads.join(" ")));
+    }
 }
 
 /// Threads that read the clock through the vDSO all the time.

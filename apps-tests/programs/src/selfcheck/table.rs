@@ -39,7 +39,6 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("Thread.unusual", "a process with any of these is refused"),
     ("Sched.deadline", "needs bandwidth that a test guest does not reserve"),
     ("Creds.lsm", "the guests run without a policy"),
-    ("Creds.foreign_user_ns", "a process in one is refused"),
     ("Creds.keyrings", "a process with any of these is refused"),
     ("Mapping.backing", "listed by its values"),
     ("Mapping.pkey", "the emulated CPU has no protection keys"),

@@ -18,6 +18,7 @@ mod memory_flags;
 mod merged_memory;
 mod mounts;
 mod mqueue;
+mod namespaces;
 mod pipes;
 mod places;
 mod process_tree;
@@ -36,7 +37,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 31] = [
+    let lists: [&'static [Cell]; 32] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -50,6 +51,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         limits::CELLS,
         restrictions::CELLS,
         mounts::CELLS,
+        namespaces::CELLS,
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,

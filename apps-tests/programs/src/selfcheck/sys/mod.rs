@@ -15,6 +15,7 @@ pub mod lock;
 pub mod memory;
 pub mod mount;
 pub mod mqueue;
+pub mod namespace;
 pub mod process;
 pub mod registers;
 pub mod signal;

@@ -1,0 +1,203 @@
+//! UTS and user namespaces of processes.
+//!
+//! A helper of the agent makes each, and the agent keeps a descriptor of it. Processes enter that of UTS when they are born. A
+//! user namespace takes the rights away by which a process is built, so one is entered as late as that can be: when the process
+//! has its memory, its places and its ids, and one thread still.
+
+use super::{
+    batch::Batch,
+    creds,
+    helper::helped,
+    high::High,
+    mount_namespaces::is_same,
+    process,
+    world::{Member, World},
+    OrRefuse, Refusal, Restored,
+};
+use crate::sys::{self, Tid};
+use rustix::fs::{fstat, open, stat, Mode, OFlags};
+use shared_region::context::{Id, Namespace, NamespaceKind, UserNamespace};
+use std::{collections::BTreeMap, fmt::Write as _, fs};
+
+/// Limits of all processes in a user namespace, as they stand in [`UserNamespace::limits`].
+const LIMITS: [u32; 4] = [
+    libc::RLIMIT_NPROC,
+    libc::RLIMIT_MSGQUEUE,
+    libc::RLIMIT_SIGPENDING,
+    libc::RLIMIT_MEMLOCK,
+];
+
+/// The largest of them.
+const UNLIMITED: u64 = i64::MAX as u64;
+
+/// All that processes need.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    made: BTreeMap<Id, Restored<High>>,
+    /// The agent's own UTS namespace, which is the first process's.
+    first_uts: Option<High>,
+}
+
+impl Namespaces {
+    /// Makes all of them. Who needs one that fails is refused later.
+    pub fn make(world: &World<'_>, base: u32) -> Restored<Self> {
+        let mut all = Self::default();
+        if world.namespaces.is_empty() {
+            return Ok(all);
+        }
+        all.first_uts = Some(entrance("self", "uts", base)?);
+        let is_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
+        // What belongs to a user namespace is made in it.
+        let (users, others): (Vec<_>, Vec<_>) = world.namespaces.iter().partition(|(_, record)| is_user(record));
+        for (&id, record) in users.into_iter().chain(others) {
+            let made = all.make_one(record, base);
+            all.made.insert(id, made);
+        }
+        Ok(all)
+    }
+
+    fn make_one(&self, record: &Namespace, base: u32) -> Restored<High> {
+        let owner = match record.owned_by {
+            0 => None,
+            id => Some(self.get(id)?),
+        };
+        match &record.what {
+            NamespaceKind::User(_) if owner.is_some() => Err(Refusal::new("user namespace", "it is in another one")),
+            NamespaceKind::User(user) => helped(
+                "user namespace",
+                || unshare_ids(user),
+                |helper| {
+                    map_ids(helper, user)?;
+                    entrance(&helper.to_string(), "user", base)
+                },
+            ),
+            NamespaceKind::Uts { host, domain } => helped(
+                "UTS namespace",
+                || {
+                    if let Some(owner) = owner {
+                        sys::enter_namespace(owner, libc::CLONE_NEWUSER).or_refuse(|| "its user namespace")?;
+                    }
+                    sys::unshare(libc::CLONE_NEWUTS).or_refuse(|| "a new one")?;
+                    sys::set_machine_names(host, domain).or_refuse(|| "its names")
+                },
+                |helper| entrance(&helper.to_string(), "uts", base),
+            ),
+        }
+    }
+
+    fn get(&self, id: Id) -> Restored<&High> {
+        match self.made.get(&id) {
+            Some(Ok(made)) => Ok(made),
+            Some(Err(refusal)) => Err(refusal.clone()),
+            None => Err(Refusal::new("namespace", "there is no record of it")),
+        }
+    }
+
+    /// Lets a process that has one thread enter the UTS namespace it belongs to, if it was born in another.
+    pub fn enter_uts(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
+        let Some(first) = &self.first_uts else { return Ok(()) };
+        let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
+        let entrance = match world.namespace_of(id, of_uts)? {
+            Some(namespace) => self.get(namespace)?,
+            None => first,
+        };
+        enter(batch, entrance, tid, "uts", libc::CLONE_NEWUTS)
+    }
+
+    /// Gives a process that has one thread its places and its ids, and lets it enter its user namespace, if it is in one. Tells
+    /// whether it is.
+    pub fn enter_user(&self, world: &World<'_>, batch: &mut Batch<'_>, member: &Member, tid: Tid) -> Restored<bool> {
+        let Some(namespace) = user_namespace(world, member)? else {
+            return Ok(false);
+        };
+        let first = member
+            .threads
+            .first()
+            .ok_or_else(|| Refusal::new("threads", "there is none"))?;
+        process::places(batch, member)?;
+        creds::ids(batch, &first.creds)?;
+        enter(batch, self.get(namespace)?, tid, "user", libc::CLONE_NEWUSER)?;
+        Ok(true)
+    }
+}
+
+/// The user namespace that a process is in, if it is not the first.
+pub fn user_namespace(world: &World<'_>, member: &Member) -> Restored<Option<Id>> {
+    let of_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
+    world.namespace_of(member.record.tgid, of_user)
+}
+
+/// What cannot be restored is found before anything is built.
+pub fn check(world: &World<'_>, member: &Member) -> Restored<()> {
+    let refuse = |why| Err(Refusal::new("user namespace", why));
+    let is_in_one = user_namespace(world, member)?.is_some();
+    if member
+        .threads
+        .iter()
+        .any(|thread| thread.creds.foreign_user_ns != is_in_one)
+    {
+        return refuse("its records contradict each other");
+    }
+    // Ids are set outside of it, before there are further threads.
+    let ids = |index: usize| member.threads.get(index).map(|thread| creds::all_ids(&thread.creds));
+    match is_in_one && (1..member.threads.len()).any(|index| ids(index) != ids(0)) {
+        true => refuse("one thread has other ids than the first"),
+        false => Ok(()),
+    }
+}
+
+fn entrance(process: &str, name: &str, base: u32) -> Restored<High> {
+    let path = format!("/proc/{process}/ns/{name}");
+    let fd = open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).or_refuse(|| path)?;
+    High::raise(fd, base)
+}
+
+fn enter(batch: &mut Batch<'_>, entrance: &High, tid: Tid, name: &str, kind: i32) -> Restored<()> {
+    let what = || format!("{name} namespace");
+    let is = stat(format!("/proc/{tid}/ns/{name}")).or_refuse(what)?;
+    if is_same(&fstat(entrance).or_refuse(what)?, &is) {
+        return Ok(());
+    }
+    batch.call(what(), libc::SYS_setns, [entrance.number().into(), kind.into()])
+}
+
+/// Makes this process one in a user namespace without ids yet, as its owner had done it.
+fn unshare_ids(record: &UserNamespace) -> Restored<()> {
+    for (&resource, &limit) in LIMITS.iter().zip(&record.limits) {
+        let what = || format!("limit {resource}");
+        let (soft, hard) = sys::limit(resource).or_refuse(what)?;
+        if soft.min(UNLIMITED) != limit {
+            sys::set_limit(0, resource, limit, limit.max(hard)).or_refuse(what)?;
+        }
+    }
+    sys::change_ids(record.owner.0, record.owner.1).or_refuse(|| "its owner")?;
+    sys::unshare(libc::CLONE_NEWUSER).or_refuse(|| "a new one")
+}
+
+/// Sets the ids of a user namespace from outside of it, where any can be given.
+fn map_ids(helper: Tid, record: &UserNamespace) -> Restored<()> {
+    let set = |file: &str, text: &str| {
+        fs::write(format!("/proc/{helper}/{file}"), text).or_refuse(|| format!("{file} of the user namespace"))
+    };
+    if !record.setgroups {
+        set("setgroups", "deny")?;
+    }
+    let maps = [
+        ("uid_map", &record.uids),
+        ("gid_map", &record.gids),
+        ("projid_map", &record.projects),
+    ];
+    for (file, map) in maps.into_iter().filter(|(_, map)| !map.is_empty()) {
+        set(file, &map_text(map))?;
+    }
+    Ok(())
+}
+
+/// As `uid_map` takes it, all in one write.
+fn map_text(map: &[(u32, u32, u32)]) -> String {
+    map.iter().fold(String::new(), |mut text, (inside, outside, count)| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{inside} {outside} {count}");
+        text
+    })
+}
