@@ -147,11 +147,33 @@ fn map<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, map: Kva) -> Result<Ve
         false => map.offset(u64::from(layout.extent.offset)),
     };
     let bytes = mem.bytes(first, (count as usize).saturating_mul(EXTENT))?;
+    Ok(extents(&bytes))
+}
+
+/// What `struct uid_gid_extent`s say: first id inside, first outside, how many.
+fn extents(bytes: &[u8]) -> Vec<(u32, u32, u32)> {
     let (numbers, _) = bytes.as_chunks::<4>();
     let (extents, _) = numbers.as_chunks::<3>();
     let extent = |numbers: &[[u8; 4]; 3]| {
         let [first, outside, count] = numbers.map(u32::from_le_bytes);
         (first, outside, count)
     };
-    Ok(extents.iter().map(extent).collect())
+    extents.iter().map(extent).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_are_read_in_the_kernels_order() {
+        let bytes: Vec<u8> = [0u32, 0, 1, 100, 5000, 10]
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
+        assert_eq!(extents(&bytes), [(0, 0, 1), (100, 5000, 10)]);
+        // What is torn is none.
+        assert_eq!(extents(bytes.get(..20).unwrap()), [(0, 0, 1)]);
+        assert_eq!(extents(&[]), []);
+    }
 }

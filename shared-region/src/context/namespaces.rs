@@ -151,3 +151,39 @@ pub struct InNamespace {
     /// Id of the namespace.
     pub namespace: Id,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<T: Serialize>(record: &T) -> Vec<u8> {
+        postcard::to_allocvec(record).unwrap()
+    }
+
+    /// The bytes are an interface between programs of different age.
+    #[test]
+    fn golden_bytes() {
+        let uts = Namespace {
+            owned_by: 3,
+            what: NamespaceKind::Uts {
+                host: b"a".to_vec(),
+                domain: b"bc".to_vec(),
+            },
+        };
+        assert_eq!(bytes(&uts), [3, 0, 1, b'a', 2, b'b', b'c']);
+        let user = Namespace {
+            owned_by: 0,
+            what: NamespaceKind::User(UserNamespace {
+                owner: (1, 2),
+                uids: [(0, 200, 1)].into(),
+                gids: [(0, 0, 1), (5, 6, 7)].into(),
+                projects: Vec::new(),
+                setgroups: true,
+                limits: [1, 2, 3, 4],
+            }),
+        };
+        let expected = [0, 1, 1, 2, 1, 0, 200, 1, 1, 2, 0, 0, 1, 5, 6, 7, 0, 1, 1, 2, 3, 4];
+        assert_eq!(bytes(&user), expected);
+        assert_eq!(bytes(&InNamespace { namespace: 9 }), [9]);
+    }
+}
