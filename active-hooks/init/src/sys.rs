@@ -400,6 +400,44 @@ pub fn wait_for_child_signal(longest: Duration) {
     }
 }
 
+/// `struct sched_attr`, first version (include/uapi/linux/sched/types.h).
+#[derive(Debug)]
+#[repr(C)]
+pub struct SchedAttr {
+    /// Bytes of this.
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// Of ordinary policies.
+    pub nice: i32,
+    /// Of real-time policies.
+    pub priority: u32,
+    /// Runtime, deadline, period, in nanoseconds.
+    pub deadline: [u64; 3],
+}
+
+/// Sets how a thread is scheduled.
+///
+/// # Errors
+/// As `sched_setattr`.
+pub fn set_scheduling(tid: Tid, attributes: &SchedAttr) -> io::Result<()> {
+    let attributes = ptr::from_ref(attributes);
+    // SAFETY: the structure lives for the call, and says its size itself.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, tid, attributes, 0) }).map(drop)
+}
+
+/// Sets the priority of a thread's input and output.
+///
+/// # Errors
+/// As `ioprio_set`.
+pub fn set_io_priority(tid: Tid, priority: u32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, priority) }).map(drop)
+}
+
 /// Sends a signal.
 pub fn kill(pid: Tid, signal: i32) -> io::Result<()> {
     // SAFETY: takes numbers only.

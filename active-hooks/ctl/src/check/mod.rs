@@ -29,7 +29,7 @@ use shared_region::reasons::Reason;
 
 /// What the salvager refuses and `/proc` does not show.
 pub const UNSEEN: &str = "Landlock, keyrings (but for a session keyring as service managers make it), local descriptor tables, access to ports, hardware breakpoints, System V \
-                          semaphore adjustments, redirected system calls, flags of rings of io_uring and PR_SET_MDWE are not shown by /proc; the salvager looks at them";
+                          semaphore adjustments, redirected system calls, flags of rings of io_uring, limits of user namespaces and PR_SET_MDWE are not shown by /proc; the salvager looks at them";
 
 /// What a finding means for the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

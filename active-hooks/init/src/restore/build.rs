@@ -13,7 +13,7 @@ use super::{
     keyrings::Keyrings,
     memory,
     meter::{self, Part},
-    namespaces::Namespaces,
+    namespaces::{self, Namespaces},
     objects::Objects,
     process::Built,
     tracee::Tracee,
@@ -409,6 +409,7 @@ impl<'a> Builder<'a> {
             built.leader()?,
             member.record.session_keyring,
             self.world,
+            namespaces::user_namespace(self.world, member)?.is_some(),
         )?;
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         let confined = self

@@ -1,14 +1,16 @@
 //! Session keyrings. The first process that has one makes it; another one joins it by its name, for which it is made open to
-//! just that for a moment. All of this happens as root: owners and permissions come last.
+//! just that for a moment. All of this happens as root: owners and permissions come last. A process in a user namespace is not
+//! root by then, so a keeper makes what it is the first to have.
 
 use super::{
     arena::Arena,
     batch::{query, Arg, Batch, Expect},
+    process::Built,
     tracee::Tracee,
     world::World,
-    Refusal, Restored,
+    OrRefuse, Refusal, Restored,
 };
-use crate::sys::Tid;
+use crate::sys::{self, Tid};
 use shared_region::context::{Id, Keyring, LinkedKey};
 use std::{collections::BTreeMap, io};
 
@@ -31,6 +33,8 @@ const SAME: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub struct Keyrings {
     made: BTreeMap<Id, Made>,
+    /// Processes that do nothing but make keyrings.
+    keepers: Vec<Tracee>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +46,16 @@ struct Made {
 }
 
 impl Keyrings {
-    /// Gives a process that has no other threads yet its session keyring; 0 is none.
-    pub fn join(&mut self, arena: &mut Arena, leader: &Tracee, id: Id, world: &World<'_>) -> Restored<()> {
+    /// Gives a process that has no other threads yet its session keyring; 0 is none. `confined` says that it will be in a user
+    /// namespace.
+    pub fn join(
+        &mut self,
+        arena: &mut Arena,
+        leader: &Tracee,
+        id: Id,
+        world: &World<'_>,
+        confined: bool,
+    ) -> Restored<()> {
         if id == 0 {
             return Ok(());
         }
@@ -51,11 +63,16 @@ impl Keyrings {
             .keyrings
             .get(&id)
             .ok_or_else(|| Refusal::new("session keyring", "there is no record of it"))?;
-        let Some(made) = self.made.get(&id) else {
-            let serial = make(arena, leader, record)?;
-            let maker = leader.tid();
-            self.made.insert(id, Made { serial, maker });
-            return Ok(());
+        let made = match self.made.get(&id) {
+            Some(made) => *made,
+            None if confined => {
+                let tid = sys::spawn_paused(0, 0).or_refuse(|| "keeper of a session keyring")?;
+                let keeper = Tracee::seize(tid)?;
+                let made = self.make(arena, &keeper, id, record);
+                self.keepers.push(keeper);
+                made?
+            }
+            None => return self.make(arena, leader, id, record).map(drop),
         };
         let name = [record.description.as_slice(), &[0]].concat();
         made.permit(arena, OPEN)?;
@@ -71,14 +88,26 @@ impl Keyrings {
         joined
     }
 
+    fn make(&mut self, arena: &mut Arena, maker: &Tracee, id: Id, record: &Keyring) -> Restored<Made> {
+        let serial = make(arena, maker, record)?;
+        let maker = maker.tid();
+        let made = Made { serial, maker };
+        self.made.insert(id, made);
+        Ok(made)
+    }
+
     /// Sets owners and permissions. Returns those of which that failed.
-    pub fn seal(&self, arena: &mut Arena, world: &World<'_>) -> Vec<(Id, Refusal)> {
+    pub fn seal(&mut self, arena: &mut Arena, world: &World<'_>) -> Vec<(Id, Refusal)> {
         let seal = |(id, made): (&Id, &Made)| {
             let record = world.keyrings.get(id)?;
             let refusal = made.give_back(arena, record).err()?;
             Some((*id, refusal))
         };
-        self.made.iter().filter_map(seal).collect()
+        let failed = self.made.iter().filter_map(seal).collect();
+        for keeper in self.keepers.drain(..) {
+            Built::new(keeper, 0).kill();
+        }
+        failed
     }
 }
 

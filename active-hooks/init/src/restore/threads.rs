@@ -7,20 +7,19 @@ use super::{
     restrictions,
     tracee::{self, Tracee},
     user_memory::UserMemory,
-    Refusal, Restored,
+    OrRefuse, Refusal, Restored,
 };
-use crate::sys::Registers;
+use crate::sys::{self, Registers, SchedAttr, Tid};
 use shared_region::{
     context::{Resume, Thread},
     device::{resume_kind, ResumeCall},
 };
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::IntoBytes;
 
 const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_TIMERSLACK: u64 = 29;
 const SCHED_FLAG_RESET_ON_FORK: u64 = 1;
-const IOPRIO_WHO_PROCESS: u64 = 1;
 const ROBUST_HEAD_SIZE: u64 = 24;
 /// Flags of a signal stack (include/uapi/linux/signal.h). SS_ONSTACK is not for the caller to set.
 const SS_DISABLE: u32 = 2;
@@ -30,18 +29,6 @@ const SS_AUTODISARM: u32 = 1 << 31;
 const SYSCALL_SIZE: u64 = 2;
 /// Offset of `rseq_cs` in `struct rseq` (include/uapi/linux/rseq.h).
 const RSEQ_CS: u64 = 8;
-
-/// `struct sched_attr`, first version (include/uapi/linux/sched/types.h).
-#[derive(IntoBytes, Immutable)]
-#[repr(C)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    deadline: [u64; 3],
-}
 
 /// What cannot be restored is found before anything is built.
 pub fn check(thread: &Thread) -> Restored<()> {
@@ -118,11 +105,7 @@ pub fn attributes(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
     )?;
     scheduling(batch, thread)?;
     if thread.ioprio != 0 {
-        batch.call(
-            format!("I/O priority of thread {tid}"),
-            libc::SYS_ioprio_set,
-            [IOPRIO_WHO_PROCESS.into(), 0u64.into(), thread.ioprio.into()],
-        )?;
+        sys::set_io_priority(tid as Tid, thread.ioprio).or_refuse(|| format!("I/O priority of thread {tid}"))?;
     }
     if thread.timer_slack != 0 {
         batch.call(
@@ -164,11 +147,8 @@ fn scheduling(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
         deadline: [runtime, deadline, period],
     };
     let what = || format!("scheduling of thread {}", thread.tid);
-    batch.call(
-        what(),
-        libc::SYS_sched_setattr,
-        [0u64.into(), Arg::Bytes(attributes.as_bytes()), 0u64.into()],
-    )?;
+    // From outside: in a user namespace of its own the thread may not raise itself.
+    sys::set_scheduling(thread.tid as Tid, &attributes).or_refuse(what)?;
     let affinity = thread.affinity.as_bytes();
     if affinity.iter().all(|&byte| byte == 0) {
         return Ok(());
