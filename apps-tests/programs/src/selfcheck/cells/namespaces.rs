@@ -48,8 +48,6 @@ pub const CELLS: &[Cell] = &[
 
 /// `SECBIT_NO_SETUID_FIXUP` (include/uapi/linux/securebits.h).
 const NO_SETUID_FIXUP: i64 = 1 << 2;
-/// Who makes the namespace: user, group.
-const MAKER: (i64, i64) = (8, 7);
 /// So many signals may be queued in it.
 const SIGNALS: u64 = 60;
 /// A real-time signal.
@@ -87,8 +85,10 @@ fn uts(context: &mut Context) -> Result<()> {
     child.join("child")
 }
 
-/// Makes a user namespace with these maps in which this process has the ids it had.
-fn user_namespace(uids: &str, gids: &str, setgroups: bool) -> Result<()> {
+/// Makes a user namespace as this user and group, in which this process has the ids it had; `more` is mapped as well. What is
+/// queued counts for who has made it: each cell is somebody else.
+fn user_namespace(maker: i64, more: &str, setgroups: bool) -> Result<()> {
+    let map = format!("0 0 1\n{maker} {maker} 1{more}");
     let pid = std::process::id();
     let mapper = fork(|| {
         let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/user"));
@@ -103,15 +103,15 @@ fn user_namespace(uids: &str, gids: &str, setgroups: bool) -> Result<()> {
         if !setgroups {
             set("setgroups", "deny")?;
         }
-        set("uid_map", uids)?;
-        set("gid_map", gids)?;
+        set("uid_map", &map)?;
+        set("gid_map", &map)?;
         Ok(set("projid_map", "3 4 5")?)
     })?;
     let (_, hard) = process::limit(libc::RLIMIT_SIGPENDING)?;
     process::set_limit(libc::RLIMIT_SIGPENDING, SIGNALS, hard)?;
     process::SECUREBITS.set(NO_SETUID_FIXUP)?;
-    process::setresgid(-1, MAKER.1, -1)?;
-    process::setresuid(-1, MAKER.0, -1)?;
+    process::setresgid(-1, maker, -1)?;
+    process::setresuid(-1, maker, -1)?;
     new(libc::CLONE_NEWUSER)?;
     mapper.join("who sets the maps")?;
     process::setresgid(-1, 0, -1)?;
@@ -156,7 +156,7 @@ fn state() -> Result<Vec<String>> {
 
 fn user(context: &mut Context) -> Result<()> {
     context.need_root()?;
-    user_namespace("0 0 1\n8 8 1\n100 5000 10", "0 0 1\n7 7 1\n100 6000 10", true)?;
+    user_namespace(8, "\n100 5000 10", true)?;
     new(libc::CLONE_NEWUTS)?;
     set_names("inside", "inside.example")?;
     process::set_groups(&[102, 103])?;
@@ -189,7 +189,7 @@ fn user(context: &mut Context) -> Result<()> {
 fn user_without_setgroups(context: &mut Context) -> Result<()> {
     context.need_root()?;
     process::set_groups(&[4711])?;
-    user_namespace("0 0 1\n8 8 1", "0 0 1\n7 7 1", false)?;
+    user_namespace(9, "", false)?;
     let before = state()?;
     ensure!(process::set_groups(&[]).is_err(), "groups can be set");
     context.failover(|| process::drop_from_bounding_set(22))?;
