@@ -45,6 +45,8 @@ verdict)
 	[ "$(redis-cli save)" = OK ]
 	redis-cli dbsize
 	# Nothing else that the system starts has suffered.
-	[ -z "$(systemctl list-units --plain --no-legend --failed | tee /dev/stderr)" ]
+	failed=$(systemctl list-units --plain --no-legend --failed)
+	echo "$failed"
+	[ -z "$failed" ]
 	;;
 esac

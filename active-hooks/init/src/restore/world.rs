@@ -105,7 +105,7 @@ pub struct World<'a> {
     /// UTS and user namespaces beside the first process's.
     pub namespaces: BTreeMap<Id, Namespace>,
     /// Which of them processes are in.
-    in_namespaces: BTreeMap<u32, Vec<Id>>,
+    pub in_namespaces: BTreeMap<u32, Vec<Id>>,
     /// Processes by id.
     pub processes: BTreeMap<u32, Member>,
     /// Address spaces.
