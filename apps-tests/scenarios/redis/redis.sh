@@ -32,6 +32,7 @@ prepare)
 	;;
 ready)
 	redis-cli ping
+	orthros-ctl check $(main)
 	shown >$before
 	;;
 verdict)
