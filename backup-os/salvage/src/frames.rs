@@ -11,7 +11,7 @@ use crate::mm::{Area, Space};
 use crate::pages::{FrameSort, Plain, RawPage};
 use crate::paging::{Leaf, PageSize, Pte};
 use crate::refusal::{Refusal, Result};
-use crate::swap::{self, Swapped};
+use crate::swap::{self, Holder, Swapped};
 use crate::vma_flags as vm;
 use shared_region::context::{frame_kind, Backing, FrameRun};
 use shared_region::reasons;
@@ -25,7 +25,7 @@ const VERSION: u16 = 1;
 /// Writes the frames of all mappings of an address space.
 ///
 /// # Errors
-/// A page is on swap, failed in hardware or on the move; the tables cannot be read; or there is no room.
+/// A page is where it is not read from, failed in hardware or on the move; the tables cannot be read; or there is no room.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -34,22 +34,23 @@ pub fn write<M: PhysMem + ?Sized>(
     space: &Space,
 ) -> Result<()> {
     let mut record = writer.begin_flat(Kind::Frames, VERSION, 0, owner);
+    let mut on_swap = swap::Pages::default();
     for area in &space.areas {
         let mut collector = Collector {
             context,
             retained,
             record: &mut record,
+            on_swap: &mut on_swap,
             area,
             open: None,
             failure: None,
         };
         collector.area(space)?;
     }
-    if record.is_empty() {
-        return Ok(());
+    if !record.is_empty() {
+        record.finish()?;
     }
-    record.finish()?;
-    Ok(())
+    on_swap.write(context, writer, owner)
 }
 
 /// Appends runs to a record, joining those that follow one another.
@@ -57,6 +58,7 @@ struct Collector<'c, 'k, 'm, 'w, 'a, 'r, M: PhysMem + ?Sized> {
     context: &'c mut Context<'k, 'm, M>,
     retained: &'c mut [u8],
     record: &'r mut FlatRecord<'w, 'a>,
+    on_swap: &'c mut swap::Pages,
     area: &'c Area,
     open: Option<Open>,
     failure: Option<Refusal>,
@@ -245,7 +247,9 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
 
     /// An entry of a page that is not mapped.
     fn swapped(&mut self, va: u64, pte: Pte) -> Result<()> {
-        match swap::look_up(self.context, pte) {
+        let name = || alloc::format!("page at {va:#x}");
+        let found = swap::look_up(self.context, pte.swap(), Holder::Memory).map_err(|refusal| refusal.of(name))?;
+        match found {
             // Other processes may refer to the same page by the same entry.
             Swapped::Cached(pfn) => {
                 let kind = if self.context.claim(pfn) {
@@ -255,7 +259,15 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
                 };
                 self.add(va, pfn, 1, kind)
             }
-            Swapped::OnDisk => Err(at(va, reasons::SWAPPED)),
+            // Whoever else refers to it reads it as well, and has a copy.
+            Swapped::OnDisk(slot) => self.on_swap.add(va, slot, PAGE_SIZE),
+            Swapped::Zero => {
+                // Elsewhere what is not there is zero.
+                if self.area.mapping.backing == Backing::FilePrivate {
+                    self.on_swap.add_zero(va);
+                }
+                Ok(())
+            }
             Swapped::Special(kind) => Err(Refusal::new(
                 reasons::SPECIAL_PAGE,
                 alloc::format!("{va:#x}, entry of type {kind}"),

@@ -58,6 +58,12 @@ crate::symbols! {
         swapper_spaces: Option<Kva>,
         /// Number of swap areas.
         nr_swapfiles: Option<Kva>,
+        /// The swap areas.
+        swap_info: Option<Kva>,
+        /// Whether pages may have been compressed instead of swapped out, from Linux 6.9 on (b3067742ae10).
+        zswap_ever_enabled: Option<Kva>,
+        /// Whether they are now.
+        zswap_enabled: Option<Kva>,
         /// The default cgroup hierarchy.
         cgrp_dfl_root: Option<Kva>,
         /// Where AppArmor keeps its label in credentials.

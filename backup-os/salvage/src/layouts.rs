@@ -48,6 +48,7 @@ use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
 use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, SockFlags, Socket};
+use crate::swap::{Disk, Kobject, SwapExtent, SwapInfo};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -196,6 +197,14 @@ crate::mirror_set! {
         file_system_type: FileSystemType,
         /// `struct shmem_inode_info`.
         shmem_inode: ShmemInode,
+        /// `struct swap_info_struct`.
+        swap_info: Option<SwapInfo>,
+        /// `struct swap_extent`.
+        swap_extent: Option<SwapExtent>,
+        /// `struct block_device`, as what swap lies on.
+        disk: Disk,
+        /// `struct kobject`.
+        kobject: Kobject,
         /// `struct ext4_inode_info`.
         ext4_inode: Option<Ext4Inode>,
         /// `struct ext4_sb_info`.

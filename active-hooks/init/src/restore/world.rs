@@ -2,13 +2,14 @@
 //!
 //! Nothing is judged here beyond what the framing says: a record that cannot be read costs the process it belongs to.
 
-use super::sockets::SocketContent;
+use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
-        Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, Mapping, MessageQueue,
-        Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue,
-        Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, DiskRun, FileLocks, FileTable,
+        FrameRun, Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, Mapping,
+        MessageQueue, Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe,
+        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea,
+        SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -91,6 +92,34 @@ pub struct RingContent<'a> {
     pub bytes: Vec<(u64, &'a [u8])>,
 }
 
+/// What of an address space or of shared memory was on swap.
+#[derive(Debug)]
+pub struct OnSwap {
+    /// Where.
+    pub records: Vec<SwappedPages>,
+    /// What was read from there, by ascending address or offset, or why it was not.
+    pub content: Result<Vec<Piece>, String>,
+}
+
+impl Default for OnSwap {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            content: Err("it was not read".to_owned()),
+        }
+    }
+}
+
+impl OnSwap {
+    /// Every run, with the area it lies on.
+    pub fn runs(&self) -> impl Iterator<Item = (Id, &DiskRun)> {
+        let of = |record: &'_ SwappedPages| record.area;
+        self.records
+            .iter()
+            .flat_map(move |record| record.runs.iter().map(move |run| (of(record), run)))
+    }
+}
+
 /// Everything a stream holds.
 #[derive(Debug, Default)]
 pub struct World<'a> {
@@ -134,6 +163,10 @@ pub struct World<'a> {
     pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
+    /// Areas of swap.
+    pub swap_areas: BTreeMap<Id, SwapArea>,
+    /// What lies on them, by address space, shared-memory object and inode.
+    pub on_swap: BTreeMap<Id, OnSwap>,
     /// Pipes.
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
     /// The machine's network.
@@ -190,6 +223,18 @@ impl<'a> World<'a> {
             space.mappings.sort_by_key(|mapping| mapping.start);
         }
         world
+    }
+
+    /// What was on swap of an object, if anything was.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn from_swap(&self, id: Id) -> Restored<&[Piece]> {
+        match self.on_swap.get(&id).map(|on_swap| &on_swap.content) {
+            None => Ok(&[]),
+            Some(Ok(pieces)) => Ok(pieces),
+            Some(Err(why)) => Err(Refusal::new("memory on swap", why)),
+        }
     }
 
     /// The processes that have an open file of which `is_it` says so.
@@ -276,6 +321,13 @@ impl<'a> World<'a> {
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::SwapArea => {
+                self.swap_areas.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::SwappedPages => {
+                let pages = record.decode().map_err(text)?;
+                self.on_swap.entry(owner).or_default().records.push(pages);
+            }
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => self.take_bytes(owner, record.payload)?,
             Kind::Keyring => {

@@ -26,6 +26,7 @@ mod restrictions;
 mod shared_memory;
 mod signals;
 mod sockets;
+mod swapped_memory;
 mod sysv_ipc;
 mod terminals;
 mod threads;
@@ -36,13 +37,14 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 31] = [
+    let lists: [&'static [Cell]; 32] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
         late_memory::CELLS,
         merged_memory::CELLS,
         shared_memory::CELLS,
+        swapped_memory::CELLS,
         threads::CELLS,
         identity::CELLS,
         keyrings::CELLS,
