@@ -121,11 +121,41 @@ fn a_plain_process_survives() {
 }
 
 #[test]
+fn memory_on_swap_survives_where_it_can_be_read() {
+    const HEADER: &str = "Filename\tType\tSize\tUsed\tPriority\n";
+    let found = |areas: &str, zswap: &str| {
+        let tree = Tree::new();
+        tree.edit("status", "VmSwap:\t0", "VmSwap:\t4");
+        tree.file("proc/swaps", &format!("{HEADER}{areas}"));
+        tree.file("sys/module/zswap/parameters/enabled", zswap);
+        let pci = "devices/pci0000:00/0000:00:05.0/virtio2/block/vdb/vdb2";
+        tree.link("sys/class/block/vdb2", &format!("../../{pci}"));
+        tree.link("sys/class/block/zram0", "../../devices/virtual/block/zram0");
+        let verdict = tree.verdict();
+        assert_eq!(verdict.findings.len(), 1);
+        (verdict.survives(), verdict.findings[0].text.clone())
+    };
+    let disk = "/dev/vdb2 partition 100 4 5\n";
+    assert_eq!(found(disk, "N\n"), (true, "4 KB on swap are read from there".into()));
+    for (areas, zswap, why) in [
+        (disk, "Y\n", "zswap"),
+        ("/dev/zram0 partition 100 4 5\n", "N\n", "/dev/zram0 is no disk"),
+        (
+            "/dev/vdb2 partition 1 0 5\n/swapfile file 100 4 5\n",
+            "N\n",
+            "/swapfile lies neither",
+        ),
+    ] {
+        let (survives, text) = found(areas, zswap);
+        assert!(!survives && text.contains(why), "{text}");
+    }
+}
+
+#[test]
 fn each_feature_of_the_status_is_named() {
     let cases = [
         ("TracerPid:\t0", "TracerPid:\t9", "ptrace"),
         ("HugetlbPages:\t0", "HugetlbPages:\t2048", "hugetlb"),
-        ("VmSwap:\t0", "VmSwap:\t4", "swapped"),
         ("NSpid:\t3000", "NSpid:\t3000\t1", "pid-namespace"),
         ("Seccomp:\t0", "Seccomp:\t7", "unknown"),
         ("Seccomp:\t0", "x86_Thread_features:\tshstk", "shadow-stack"),
