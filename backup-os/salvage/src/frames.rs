@@ -4,7 +4,7 @@
 //! that is recorded, an ancestor always before its descendants, and are marked as shared in the others. Pages of files
 //! that were not copied yet come from the file.
 
-use crate::addr::{Pfn, Uva, PAGE_SIZE};
+use crate::addr::{Pfn, PhysAddr, Uva, PAGE_SIZE};
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mm::{Area, Space};
@@ -115,13 +115,13 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
 
     fn leaf(&mut self, leaf: Leaf<'_>) -> Result<()> {
         match leaf {
-            Leaf::Table { start, entries } => self.table(start, entries),
+            Leaf::Table { start, entries, table } => self.table(start, entries, table),
             Leaf::Huge { start, entry, size } => self.huge(start, entry, size),
             Leaf::Lost { table, .. } => Err(Refusal::new(reasons::PAGES_LOST, alloc::format!("table at {table}"))),
         }
     }
 
-    fn table(&mut self, start: Uva, entries: &[[u8; 8]]) -> Result<()> {
+    fn table(&mut self, start: Uva, entries: &[[u8; 8]], table: PhysAddr) -> Result<()> {
         let plain = self.context.pages.plain();
         let mut va = start.0;
         let mut rest = entries;
@@ -150,7 +150,7 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
                 next = pfn.wrapping_add(pages as u64);
                 ahead = ahead.get(pages..).unwrap_or(&[]);
             } else if !pte.is_none() {
-                self.swapped(va, pte)?;
+                self.swapped(va, pte, table)?;
             }
             rest = if pages == 1 {
                 after
@@ -246,9 +246,12 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
     }
 
     /// An entry of a page that is not mapped.
-    fn swapped(&mut self, va: u64, pte: Pte) -> Result<()> {
+    fn swapped(&mut self, va: u64, pte: Pte, table: PhysAddr) -> Result<()> {
         let name = || alloc::format!("page at {va:#x}");
         let found = swap::look_up(self.context, pte.swap(), Holder::Memory).map_err(|refusal| refusal.of(name))?;
+        if !matches!(found, Swapped::Special(_)) && swap::is_changing(self.context, table)? {
+            return Err(at(va, reasons::SPECIAL_PAGE));
+        }
         match found {
             // Other processes may refer to the same page by the same entry.
             Swapped::Cached(pfn) => {

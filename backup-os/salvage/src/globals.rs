@@ -60,7 +60,7 @@ crate::symbols! {
         nr_swapfiles: Option<Kva>,
         /// The swap areas.
         swap_info: Option<Kva>,
-        /// Whether pages may have been compressed instead of swapped out, from Linux 6.9 on (b3067742ae10).
+        /// A static key: whether pages may ever have been compressed instead of swapped out. Not in every kernel that does it.
         zswap_ever_enabled: Option<Kva>,
         /// Whether they are now.
         zswap_enabled: Option<Kva>,

@@ -48,7 +48,7 @@ use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
 use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, SockFlags, Socket};
-use crate::swap::{Disk, Kobject, SwapExtent, SwapInfo};
+use crate::swap::{Disk, Kobject, PageOfTable, Ptdesc, SwapExtent, SwapInfo};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -205,6 +205,10 @@ crate::mirror_set! {
         disk: Disk,
         /// `struct kobject`.
         kobject: Kobject,
+        /// `struct ptdesc`.
+        ptdesc: Option<Ptdesc>,
+        /// `struct page`, as a page table.
+        page_of_table: PageOfTable,
         /// `struct ext4_inode_info`.
         ext4_inode: Option<Ext4Inode>,
         /// `struct ext4_sb_info`.

@@ -39,7 +39,7 @@ crate::mirrors! {
         swap_map: Field,
         // Slots that are zero are not written from Linux 6.12 on (0ca0c24e3211).
         zeromap: Option<Field> = "zeromap",
-        // Up to Linux 6.6 (42c06a0e8ebe).
+        // Up to Linux 6.5 (42c06a0e8ebe).
         frontswap_map: Option<Field> = "frontswap_map",
         swap_extent_root: Field,
         bdev: Field,

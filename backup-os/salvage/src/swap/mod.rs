@@ -12,10 +12,11 @@ pub use self::area::{Disk, Kobject, SwapExtent, SwapInfo};
 pub use self::pages::Pages;
 
 use self::area::Area;
-use crate::addr::Kva;
+use crate::addr::{Kva, PhysAddr};
 use crate::containers::xarray::Entry;
 use crate::context::Context;
 use crate::memory::PhysMem;
+use crate::mirror::Field;
 use crate::paging::SwapEntry;
 use crate::refusal::{Refusal, Result};
 use alloc::rc::Rc;
@@ -35,6 +36,20 @@ const NEIGHBOURS: u64 = 64;
 const HAS_CACHE: u8 = 0x40;
 const MAP_BAD: u8 = 0x3F;
 const MAP_SHMEM: u8 = 0xBF;
+
+crate::mirrors! {
+    /// A page table, from Linux 6.6 on.
+    #[allow(missing_docs)]
+    pub struct Ptdesc = "ptdesc" {
+        ptl: Option<Field> = "ptl",
+    }
+
+    /// A page table, before.
+    #[allow(missing_docs)]
+    pub struct PageOfTable = "page" {
+        ptl: Option<Field> = "ptl",
+    }
+}
 
 /// Whose slots they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +147,27 @@ pub fn look_up<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: SwapEnt
     Ok(Swapped::OnDisk(Slot { area: entry.kind, at }))
 }
 
+/// Whether somebody was changing a page table: a slot is given up right before its entry makes way for the page, and may have
+/// been another's by then.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_changing<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, table: PhysAddr) -> Result<bool> {
+    let kernel = context.kernel;
+    let layouts = &kernel.types.layouts;
+    let newer = layouts.ptdesc.as_ref().and_then(|layout| layout.ptl);
+    let Some(lock) = newer.or(layouts.page_of_table.ptl) else {
+        return Ok(false);
+    };
+    let at = kernel.pfn_to_page(table.pfn()).offset(u64::from(lock.offset));
+    // One that is larger than a word lies elsewhere.
+    let at = match lock.size {
+        8 => kernel.mem.pointer(at)?,
+        _ => at,
+    };
+    Ok(kernel.mem.u32(at)? != 0)
+}
+
 fn no_sense(entry: SwapEntry, what: &str) -> Refusal {
     let SwapEntry { kind, offset } = entry;
     Refusal::new(
@@ -168,8 +204,8 @@ impl Compression {
     }
 }
 
-/// What the kernel says of a slot. From Linux 6.9 on a page leaves zswap before it is whole in the swap cache, so that whether
-/// zswap has it tells nothing, and how that was in between is not known.
+/// What the kernel says of a slot. Without frontswap a page leaves zswap before it is whole in the swap cache, so that whether
+/// zswap has it tells nothing.
 fn compression<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, area: &Area, offset: u64) -> Result<Compression> {
     let kernel = context.kernel;
     let globals = &kernel.prepared.globals;
