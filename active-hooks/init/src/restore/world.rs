@@ -113,10 +113,8 @@ impl Default for OnSwap {
 impl OnSwap {
     /// Every run, with the area it lies on.
     pub fn runs(&self) -> impl Iterator<Item = (Id, &DiskRun)> {
-        let of = |record: &'_ SwappedPages| record.area;
-        self.records
-            .iter()
-            .flat_map(move |record| record.runs.iter().map(move |run| (of(record), run)))
+        let records = self.records.iter();
+        records.flat_map(|record| record.runs.iter().map(|run| (record.area, run)))
     }
 }
 
@@ -409,4 +407,43 @@ impl<'a> World<'a> {
 fn addressed(payload: &[u8]) -> Result<(u64, &[u8]), String> {
     let (address, bytes) = payload.split_first_chunk().ok_or("bytes without an address")?;
     Ok((u64::from_le_bytes(*address), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_region::record::Writer;
+
+    #[test]
+    fn what_was_on_swap_and_not_read_is_nobodys() {
+        let mut area = vec![0; 4096];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        let run = DiskRun {
+            offset: 0x1000,
+            at: 0x2000,
+            bytes: 0x1000,
+        };
+        let pages = SwappedPages {
+            area: 1,
+            runs: vec![run],
+            zeros: Vec::new(),
+        };
+        writer.push(Kind::SwapArea, 1, 0, 1, &SwapArea::default()).unwrap();
+        for _ in 0..2 {
+            let must = flags::MUST_UNDERSTAND;
+            writer.push(Kind::SwappedPages, 1, must, 7, &pages).unwrap();
+        }
+        writer.finish();
+        let mut world = World::read(&Stream::open(&area).unwrap());
+        assert!(world.unreadable.is_empty() && world.swap_areas.contains_key(&1));
+        assert_eq!(world.on_swap[&7].runs().collect::<Vec<_>>(), [(1, &run), (1, &run)]);
+        assert_eq!(world.from_swap(8).unwrap(), []);
+        assert!(world.from_swap(7).unwrap_err().to_string().contains("not read"));
+        let piece = Piece {
+            offset: 0x1000,
+            bytes: vec![1],
+        };
+        world.on_swap.get_mut(&7).unwrap().content = Ok(vec![piece.clone()]);
+        assert_eq!(world.from_swap(7).unwrap(), [piece]);
+    }
 }

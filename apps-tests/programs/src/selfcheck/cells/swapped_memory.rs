@@ -122,6 +122,8 @@ impl Apart {
 fn private(context: &mut Context) -> Result<()> {
     let apart = Apart::enter(context)?;
     let memory = Region::private(PAGES)?;
+    // When a huge page is split, Linux 6.12 maps the zero page for those of its pages that are zero.
+    memory.advise(libc::MADV_NOHUGEPAGE)?;
     let zeros = 500..600;
     let others = || (0..PAGES).filter(|page| !zeros.contains(page));
     memory.fill(90, others());
