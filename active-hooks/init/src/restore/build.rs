@@ -392,7 +392,7 @@ impl<'a> Builder<'a> {
         for &(address, bytes) in &space.bytes {
             UserMemory::of(id)?.write(address, bytes)?;
         }
-        let from_swap = self.world.from_swap(member.record.mm)?;
+        let from_swap = self.world.read_from_swap(member.record.mm)?;
         if !from_swap.is_empty() {
             memory::write(&mut self.arena, built.leader()?, from_swap, space.record.thp_disable)?;
         }

@@ -140,14 +140,14 @@ impl Inodes {
                 let again = held.try_clone().or_refuse(|| "deleted file")?;
                 Place::Held(High::raise(again, base)?)
             } else if inode.record.path.is_empty() {
-                let from_swap = Some(world.from_swap(id)?).filter(|pieces| !pieces.is_empty());
+                let from_swap = Some(world.read_from_swap(id)?).filter(|pieces| !pieces.is_empty());
                 Place::Held(High::raise(revive(inode, from_swap, host)?, base)?)
             } else {
                 self.check(id, &inode.record)?;
                 Place::Named(inode.record.path.clone())
             }
         } else if let Some(shared) = world.shared.get(&id) {
-            Place::Held(High::raise(share(shared, world.from_swap(id)?, host)?, base)?)
+            Place::Held(High::raise(share(shared, world.read_from_swap(id)?, host)?, base)?)
         } else {
             return Err(Refusal::new(format!("inode {id:#x}"), "there is no record of it"));
         };

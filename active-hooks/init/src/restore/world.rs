@@ -227,7 +227,7 @@ impl<'a> World<'a> {
     ///
     /// # Errors
     /// It could not be read.
-    pub fn from_swap(&self, id: Id) -> Restored<&[Piece]> {
+    pub fn read_from_swap(&self, id: Id) -> Restored<&[Piece]> {
         match self.on_swap.get(&id).map(|on_swap| &on_swap.content) {
             None => Ok(&[]),
             Some(Ok(pieces)) => Ok(pieces),
@@ -437,13 +437,13 @@ mod tests {
         let mut world = World::read(&Stream::open(&area).unwrap());
         assert!(world.unreadable.is_empty() && world.swap_areas.contains_key(&1));
         assert_eq!(world.on_swap[&7].runs().collect::<Vec<_>>(), [(1, &run), (1, &run)]);
-        assert_eq!(world.from_swap(8).unwrap(), []);
-        assert!(world.from_swap(7).unwrap_err().to_string().contains("not read"));
+        assert_eq!(world.read_from_swap(8).unwrap(), []);
+        assert!(world.read_from_swap(7).unwrap_err().to_string().contains("not read"));
         let piece = Piece {
             offset: 0x1000,
             bytes: vec![1],
         };
         world.on_swap.get_mut(&7).unwrap().content = Ok(vec![piece.clone()]);
-        assert_eq!(world.from_swap(7).unwrap(), [piece]);
+        assert_eq!(world.read_from_swap(7).unwrap(), [piece]);
     }
 }

@@ -205,7 +205,7 @@ impl<'w> Work<'w, '_> {
                 let pieces = match self.from_disk.get(&id) {
                     Some(Ok(pieces)) => Some(pieces.as_slice()),
                     Some(Err(why)) => return Err(Refusal::new("its content", why)),
-                    None => self.from_swap(id)?,
+                    None => self.read_from_swap(id)?,
                 };
                 inodes::revive(inode, pieces, self.host)?
             }
@@ -244,7 +244,7 @@ impl<'w> Work<'w, '_> {
                 let pieces = pieces.map_err(|why| Refusal::new("its content", why))?;
                 let pieces = match &pieces {
                     Some(pieces) => Some(pieces.as_slice()),
-                    None => self.from_swap(id)?,
+                    None => self.read_from_swap(id)?,
                 };
                 let beside = make(inode, pieces, path, self.host)?;
                 self.make_way(record, path)?;
@@ -263,8 +263,8 @@ impl<'w> Work<'w, '_> {
     }
 
     /// What a file in memory had on swap.
-    fn from_swap(&self, id: Id) -> Restored<Option<&'w [Piece]>> {
-        let pieces = self.world.from_swap(id)?;
+    fn read_from_swap(&self, id: Id) -> Restored<Option<&'w [Piece]>> {
+        let pieces = self.world.read_from_swap(id)?;
         Ok((!pieces.is_empty()).then_some(pieces))
     }
 
