@@ -52,7 +52,11 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
             let name = record.name.clone();
             committed.file_systems.push(FileSystem { name, done });
         };
-        match one(record, deadline, host, now) {
+        let journals_data = world.mounts.iter().any(|mount| {
+            let mut options = mount.options.split(|&byte| byte == b',');
+            mount.device == record.device && options.any(|option| option == b"data=journal")
+        });
+        match one(record, deadline, host, (now, journals_data)) {
             Ok(done) => {
                 let text = match done.is_whole {
                     true => done.text,
@@ -95,7 +99,7 @@ struct Done {
     is_whole: bool,
 }
 
-fn one(record: &Journal, deadline: Instant, host: &dyn Host, now: u64) -> Result<Done, String> {
+fn one(record: &Journal, deadline: Instant, host: &dyn Host, setting: (u64, bool)) -> Result<Done, String> {
     if !record.refused.is_empty() {
         return Err(record.refused.clone());
     }
@@ -106,10 +110,16 @@ fn one(record: &Journal, deadline: Instant, host: &dyn Host, now: u64) -> Result
     let path = disk::locate(record.uuid, patience)?;
     let device = OpenOptions::new().read(true).write(true).open(&path);
     let device = device.map_err(|error| format!("{}: {error}", path.display()))?;
-    complete(&device, record, host, now)
+    complete(&device, record, host, setting)
 }
 
-fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Result<Done, String> {
+/// Completes a log, at a time (`now`, in nanoseconds since 1970); `journals_data` if data of files goes through it as well.
+fn complete(
+    device: &File,
+    record: &Journal,
+    host: &dyn Host,
+    (now, journals_data): (u64, bool),
+) -> Result<Done, String> {
     let mut log = Log::open(device, record)?;
     let end = log.end()?;
     let Some(choice) = Choice::make(record, end, word(&log.superblock, 24))? else {
@@ -118,7 +128,7 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
         return Ok(Done { text, is_whole });
     };
     choice.check(&log)?;
-    let (unsound, nowhere) = superseded(&log, &choice)?;
+    let (unsound, nowhere) = superseded(&log, &choice, journals_data)?;
     let superseded: Vec<u64> = unsound.keys().copied().collect();
     let again: Vec<Logged> = unsound.into_values().flatten().collect();
     let revoked: Vec<u64> = choice.revoked.iter().copied().collect();
@@ -209,9 +219,11 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
 /// written, their last content. They are revoked by a transaction of their own before it, which their new content follows:
 /// what is revoked counts for all that is before in the log, and its checksum is not looked at. The second are those of which
 /// nothing is newer.
-fn superseded(log: &Log<'_>, choice: &Choice) -> Result<(Unsound, Vec<u64>), String> {
-    // Only where a page has several blocks they come about; elsewhere the log is not read twice.
-    if log.format.block_size as u64 >= PAGE_SIZE {
+fn superseded(log: &Log<'_>, choice: &Choice, journals_data: bool) -> Result<(Unsound, Vec<u64>), String> {
+    // Only where a page has several blocks they come about, or where a file's end is zeroed as it is shortened while the page is being
+    // written to the log (`truncate_pagecache()`, before which `ext4_wait_for_tail_page_commit()` does not wait where a block
+    // is a page); elsewhere the log is not read twice.
+    if log.format.block_size as u64 >= PAGE_SIZE && !journals_data {
         return Ok((Unsound::new(), Vec::new()));
     }
     let mut unsound = log.unsound()?;
