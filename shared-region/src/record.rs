@@ -139,6 +139,8 @@ impl Kind {
     pub const SwapArea: Self = Self(54);
     /// [`crate::context::SwappedPages`]; owner is the mm id or the inode id. Follows its owner's record.
     pub const SwappedPages: Self = Self(55);
+    /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
+    pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.
     pub const MappedDevice: Self = Self(64);
 }
