@@ -169,6 +169,9 @@ int peer_credentials(const struct orthros_peer_credentials *request);
 /* tcp.c */
 int tcp_go(const struct orthros_tcp *request);
 
+/* netlink.c */
+int netlink_put(const struct orthros_netlink *request);
+
 /* inotify.c */
 int inotify_put(const struct orthros_inotify_event *request);
 

@@ -3,6 +3,7 @@
  * What TCP_REPAIR does not reach: the end of what a peer sends, and connections
  * that nobody has accepted yet.
  */
+#include <linux/err.h>
 #include <linux/net.h>
 #include <linux/tcp.h>
 #include <net/inet_connection_sock.h>
@@ -55,6 +56,16 @@ static int speak(struct sock *sk)
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
 	inet_csk_schedule_ack(sk);
 	inet_csk_reset_xmit_timer(sk, ICSK_TIME_DACK, 1, TCP_RTO_MAX);
+	return 0;
+}
+
+/* As tcp_reset() tells a process, of a connection that was only asked for. */
+static int fail(struct sock *sk, u64 error)
+{
+	if (sk->sk_state != TCP_CLOSE || !error || error > MAX_ERRNO)
+		return -EINVAL;
+	WRITE_ONCE(sk->sk_err, error);
+	sk_error_report(sk);
 	return 0;
 }
 
@@ -129,6 +140,8 @@ int tcp_go(const struct orthros_tcp *request)
 			error = cross_fin(socket->sk);
 		else if (request->step == ORTHROS_TCP_SPEAK)
 			error = speak(socket->sk);
+		else if (request->step == ORTHROS_TCP_FAIL)
+			error = fail(socket->sk, request->listener);
 		else
 			error = -EINVAL;
 		release_sock(socket->sk);

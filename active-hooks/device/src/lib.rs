@@ -17,10 +17,10 @@ use shared_region::{
     context::FrameRun,
     control::CommitPoint,
     device::{
-        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, IoUring, Lazy, Mark,
+        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, IoUring, Lazy, Mark, Netlink,
         PeerCredentials, Protect, Release, RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite,
         TaskState, Tcp, Test, Update, Wake, Warm, WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO,
-        INOTIFY_EVENT, IO_URING, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA, REST, RESUME,
+        INOTIFY_EVENT, IO_URING, LAZY, MARK, NETLINK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA, REST, RESUME,
         STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
@@ -361,6 +361,14 @@ impl Device {
     /// EINVAL if it is none, or not in the state that the step begins with.
     pub fn tcp(&self, mut request: Tcp) -> Result<(), DeviceError> {
         ioctl::update::<TCP, Tcp>(&self.fd, "TCP", &mut request)
+    }
+
+    /// Puts a message at the end of the queue of a socket of netlink. It must stay where it is during the call.
+    ///
+    /// # Errors
+    /// As for the request.
+    pub fn netlink(&self, mut request: Netlink) -> Result<(), DeviceError> {
+        ioctl::update::<NETLINK, Netlink>(&self.fd, "NETLINK", &mut request)
     }
 
     /// Puts an event at the end of the queue of inotify. The name must stay where it is during the call.

@@ -166,6 +166,17 @@ pub fn read<M: PhysMem + ?Sized>(
             reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, whose connection has ended")])?;
             Ok(SocketState::Plain { local, peer: None })
         }
+        ("SYN_SENT", Some(local)) => {
+            reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, shut down while it was being connected")])?;
+            if !skb::queue(reading.context, reading.sk, layouts.sock.sk_write_queue)?.is_empty() {
+                return Err(refuse("TCP, with data for a connection that does not stand yet"));
+            }
+            Ok(SocketState::Connecting {
+                local,
+                peer: inet::peer(reading, six)?,
+                send_seq: reading.field(layouts.tcp_sock.snd_una)? as u32,
+            })
+        }
         ("LISTEN", Some(local)) => {
             let waiting = waiting(reading.context, reading.sk)?;
             related.sockets.extend(&waiting);

@@ -3,6 +3,9 @@
 //! Sockets that listen come first: a connection is bound to the address of the one it was accepted from, which would then
 //! keep that one from listening.
 
+mod connecting;
+mod links;
+mod netlink;
 pub mod peers;
 pub mod raw;
 pub mod tcp;
@@ -17,6 +20,8 @@ use super::{
 use shared_region::context::{Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState, UnixPeer};
 use std::{
     collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -25,18 +30,26 @@ const SO_SNDBUFFORCE: i32 = 32;
 const SO_RCVBUFFORCE: i32 = 33;
 const SO_BUF_LOCK: i32 = 72;
 /// Options that decide whether an address can be bound to, or what a bound socket takes: these come before `bind`.
-const BEFORE_BIND: [(i32, i32); 6] = [
+const BEFORE_BIND: [(i32, i32); 10] = [
     (libc::SOL_SOCKET, libc::SO_REUSEADDR),
     (libc::SOL_SOCKET, libc::SO_REUSEPORT),
     (libc::IPPROTO_IP, libc::IP_FREEBIND),
     (libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
     (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+    (libc::SOL_SOCKET, links::SO_BINDTOIFINDEX),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, SO_LOCK_FILTER),
+    (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
 ];
+const SO_LOCK_FILTER: i32 = 44;
+/// Who may ask by pings without privilege: groups from, to. Root is not excepted.
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+const ALL_GROUPS: &str = "0 2147483647";
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 
 /// A socket among the records, with what is in its queues.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SocketContent<'a> {
     /// Its record.
     pub record: Socket,
@@ -51,6 +64,8 @@ pub struct SocketContent<'a> {
 pub struct Sockets {
     listening: BTreeMap<Id, Restored<OwnedFd>>,
     standing: Vec<tcp::Standing>,
+    connecting: Vec<connecting::Connecting>,
+    links: links::Links,
     unix: unix::Unix,
     /// Services of the system that sockets are connected to.
     pub peers: peers::Peers,
@@ -61,9 +76,11 @@ impl Sockets {
     /// goes wrong with one is told when it is asked for.
     pub fn make(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed, base: u32) {
         self.unix = unix::Unix::make(world, base, &mut self.peers);
+        self.links = links::Links::of(world);
         for (&id, content) in &world.sockets {
             if let SocketState::Listening { local, backlog, .. } = &content.record.state {
-                let made = listening(&content.record, local, *backlog);
+                let record = self.links.renumbered(&content.record);
+                let made = record.and_then(|record| listening(&record, local, *backlog));
                 self.listening.insert(id, made);
             }
         }
@@ -91,9 +108,19 @@ impl Sockets {
             _ => None,
         });
         let (content, connection) = found.ok_or_else(|| Refusal::new("a connection that waits", "no record of it"))?;
-        let (_, standing) = tcp::connect(content, connection, host, elapsed)?;
+        let content = self.content(content)?;
+        let (_, standing) = tcp::connect(&content, connection, host, elapsed)?;
         self.standing.push(standing.that_waits(listener));
         Ok(())
+    }
+
+    /// What is to be made, with the links that there are now.
+    fn content<'w>(&self, content: &SocketContent<'w>) -> Restored<SocketContent<'w>> {
+        let record = self.links.renumbered(&content.record)?;
+        Ok(SocketContent {
+            record,
+            ..content.clone()
+        })
     }
 
     /// The socket of an open file.
@@ -109,6 +136,7 @@ impl Sockets {
             .sockets
             .get(&id)
             .ok_or_else(|| Refusal::new("socket", "there is no record of it"))?;
+        let content = self.content(content)?;
         let record = &content.record;
         let fd = match &record.state {
             SocketState::Listening { .. } => self
@@ -117,25 +145,53 @@ impl Sockets {
                 .unwrap_or_else(|| Err(Refusal::new("socket", "it was not made")))?,
             SocketState::Plain { local, peer } => plain(record, local.as_ref(), peer.as_ref())?,
             SocketState::Connected(connection) => {
-                let (fd, standing) = tcp::connect(content, connection, host, elapsed)?;
+                let (fd, standing) = tcp::connect(&content, connection, host, elapsed)?;
                 self.standing.push(standing);
                 fd
             }
+            SocketState::Connecting { local, peer, send_seq } => {
+                let (fd, connecting) = connecting::make(record, local, peer, *send_seq)?;
+                self.connecting.push(connecting);
+                fd
+            }
             SocketState::Unix(_) => self.unix.open(id)?,
+            SocketState::Netlink(netlink) => netlink::make(&content, netlink, host)?,
+            SocketState::Packet { protocol, link } => packets(record, *protocol, *link)?,
         };
         let flags = rustix::fs::OFlags::from_bits_retain(file.flags) & rustix::fs::OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&fd, flags).or_refuse(|| "flags of a socket")?;
         Ok(fd)
     }
 
-    /// The connections that are still under repair.
-    pub fn standing(&mut self) -> Vec<tcp::Standing> {
-        std::mem::take(&mut self.standing)
+    /// The connections that go on when the wire is let in.
+    pub fn connections(&mut self) -> Connections {
+        Connections {
+            standing: std::mem::take(&mut self.standing),
+            connecting: std::mem::take(&mut self.connecting),
+        }
     }
 
     /// Those of AF_UNIX, to be finished.
     pub fn unix(&mut self) -> unix::Unix {
         std::mem::take(&mut self.unix)
+    }
+}
+
+/// Connections that are to go on.
+#[derive(Debug)]
+pub struct Connections {
+    /// Still under repair.
+    standing: Vec<tcp::Standing>,
+    /// Not made yet.
+    connecting: Vec<connecting::Connecting>,
+}
+
+impl Connections {
+    /// Lets them go on; the wire must be let in. Returns what goes wrong.
+    pub fn go_on(self, host: &dyn Host) -> Vec<Refusal> {
+        let standing = self.standing.into_iter().map(|connection| connection.go_on(host));
+        let connecting = self.connecting.into_iter().map(|connection| connection.go_on(host));
+        standing.chain(connecting).filter_map(Result::err).collect()
     }
 }
 
@@ -199,17 +255,40 @@ fn sockaddr(address: &InetAddress) -> Restored<Vec<u8>> {
 }
 
 fn new(record: &Socket) -> Restored<OwnedFd> {
-    let fd = raw::socket(record.family, record.kind, record.protocol).or_refuse(|| "socket")?;
+    let made = match raw::socket(record.family, record.kind, record.protocol) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && asks_by_pings(record) => for_everybody(record),
+        made => made,
+    };
+    let fd = made.or_refuse(|| "socket")?;
     let user = Some(rustix::fs::Uid::from_raw(record.user));
     rustix::fs::fchown(&fd, user, None).or_refuse(|| "user of a socket")?;
     Ok(fd)
+}
+
+/// Whether a socket is for pings without privilege.
+fn asks_by_pings(record: &Socket) -> bool {
+    let protocols = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
+    record.kind == libc::SOCK_DGRAM as u32 && protocols.contains(&(record.protocol as i32))
+}
+
+/// Makes one while everybody may.
+fn for_everybody(record: &Socket) -> io::Result<OwnedFd> {
+    let groups = fs::read_to_string(PING_GROUPS)?;
+    fs::write(PING_GROUPS, ALL_GROUPS)?;
+    let made = raw::socket(record.family, record.kind, record.protocol);
+    fs::write(PING_GROUPS, groups)?;
+    made
 }
 
 /// Sets the options that come before `bind`, or all others.
 fn options(fd: &impl AsFd, record: &Socket, before_bind: bool) -> Restored<()> {
     let chosen = |option: &&SocketOption| BEFORE_BIND.contains(&(option.level, option.name)) == before_bind;
     for SocketOption { level, name, value } in record.options.iter().filter(chosen) {
-        raw::set(fd, *level, *name, value).or_refuse(|| format!("option {name} of level {level} of a socket"))?;
+        let set = match (*level, *name) {
+            (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER) => raw::attach_filter(fd, value),
+            _ => raw::set(fd, *level, *name, value),
+        };
+        set.or_refuse(|| format!("option {name} of level {level} of a socket"))?;
     }
     Ok(())
 }
@@ -244,6 +323,21 @@ fn plain(record: &Socket, local: Option<&InetAddress>, peer: Option<&InetAddress
         raw::connect(&fd, &sockaddr(peer)?).or_refuse(|| what(peer))?;
     }
     options(&fd, record, false)?;
+    buffers(&fd, record)?;
+    Ok(fd)
+}
+
+/// One of packets: until it is bound it takes none.
+fn packets(record: &Socket, protocol: u16, link: u32) -> Restored<OwnedFd> {
+    let fd = new(record)?;
+    options(&fd, record, true)?;
+    options(&fd, record, false)?;
+    if protocol != 0 || link != 0 {
+        // struct sockaddr_ll: family, protocol, link; the rest is not looked at.
+        let family = (libc::AF_PACKET as u16).to_ne_bytes();
+        let address = [&family[..], &protocol.to_be_bytes(), &link.to_ne_bytes(), &[0; 12]].concat();
+        raw::bind(&fd, &address).or_refuse(|| format!("packets of link {link}"))?;
+    }
     buffers(&fd, record)?;
     Ok(fd)
 }
