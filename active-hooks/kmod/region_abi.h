@@ -545,6 +545,16 @@ struct orthros_tcp {
 	__u64 listener;
 };
 
+struct orthros_tcp_end {
+	__u64 fd;
+	__u32 error;
+	__u32 done;
+	__u32 state;
+	__u16 ports[2];
+	__u8 local[16];
+	__u8 peer[16];
+};
+
 /* rescue_area/mod.rs */
 #define ORTHROS_RESCUE_WORDS_OFFSET 0x6000
 
@@ -616,6 +626,7 @@ struct orthros_io_uring {
 #define ORTHROS_INOTIFY_EVENT _IOWR('O', 82, struct orthros_inotify_event)
 #define ORTHROS_IO_URING _IOWR('O', 83, struct orthros_io_uring)
 #define ORTHROS_NETLINK _IOWR('O', 86, struct orthros_netlink)
+#define ORTHROS_TCP_END _IOWR('O', 87, struct orthros_tcp_end)
 #define ORTHROS_RESCUE_AREA _IOWR('O', 96, struct orthros_rescue_area)
 
 #endif

@@ -438,6 +438,28 @@ pub mod tcp_step {
 /// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
 pub const TCP: u64 = iowr::<Tcp>(81);
 
+/// Argument of [`TCP_END`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TcpEnd {
+    /// Descriptor of a socket of TCP that was never connected.
+    pub fd: u64,
+    /// What its next call fails with, 0 if it does not.
+    pub error: u32,
+    /// 1 if the peer's end was seen.
+    pub done: u32,
+    /// SS_*.
+    pub state: u32,
+    /// Ports: own (looked at if it is not bound), the peer's.
+    pub ports: [u16; 2],
+    /// Addresses of the same, of IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// See `local`.
+    pub peer: [u8; 16],
+}
+/// Lets a socket of TCP be as after a connection. EINVAL if it is none or was used.
+pub const TCP_END: u64 = iowr::<TcpEnd>(87);
+
 /// Argument of [`INOTIFY_EVENT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -46,12 +46,12 @@ use crate::sockets::datagrams::{Ipv6Devconf, Raw6Sock, RawSock, RouterState, Udp
 use crate::sockets::inet::InetSock;
 use crate::sockets::inet6::Ipv6Pinfo;
 use crate::sockets::multicast::{IpMcSocklist, Ipv6McSocklist};
-use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
-use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
-use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::netlink::{NetlinkSkbParms, NetlinkSock};
 use crate::sockets::options::{SkFilter, SockFlags, SockReuseport};
 use crate::sockets::packet::{PacketFlags, PacketMclist, PacketSock};
+use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
+use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
+use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, Socket};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,

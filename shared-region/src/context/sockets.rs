@@ -79,6 +79,21 @@ pub enum SocketState {
         /// Sequence number of the SYN.
         send_seq: u32,
     },
+    /// Had a connection, or asked for one, which is over (TCP, CLOSED); nothing is left to be read.
+    Ended {
+        /// Own address.
+        local: InetAddress,
+        /// Whether it still has the port.
+        bound: bool,
+        /// Address of the peer.
+        peer: InetAddress,
+        /// What the next call fails with, 0 if it does not.
+        error: u32,
+        /// The peer's end was seen before.
+        done: bool,
+        /// SS_*: whether it was seen to be connected.
+        state: u32,
+    },
 }
 
 impl Default for SocketState {

@@ -5,7 +5,7 @@ use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
     context::{FrameRun, InotifyEvent, IoUring, Lost, NetlinkMessage, UnixCredentials},
-    device::{self, PeerCredentials, ResumeCall, TaskState, Tcp},
+    device::{self, PeerCredentials, ResumeCall, TaskState, Tcp, TcpEnd},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
 };
@@ -51,6 +51,11 @@ pub trait Host {
     /// Does with a connection of TCP what no system call does.
     fn tcp(&self, _request: Tcp) -> Restored<()> {
         Err(Refusal::new("connection", "there is no module to end or queue it"))
+    }
+
+    /// Lets a socket of TCP be as after a connection.
+    fn tcp_end(&self, _request: TcpEnd) -> Restored<()> {
+        Err(Refusal::new("connection that is over", "there is no module to say so"))
     }
 
     /// Puts a message at the end of the queue of a socket of netlink, or, without any bytes, has it say that it has missed some.
@@ -140,6 +145,10 @@ impl Host for Device {
 
     fn tcp(&self, request: Tcp) -> Restored<()> {
         Device::tcp(self, request).or_refuse(|| "connection")
+    }
+
+    fn tcp_end(&self, request: TcpEnd) -> Restored<()> {
+        Device::tcp_end(self, request).or_refuse(|| "connection that is over")
     }
 
     fn netlink(&self, fd: BorrowedFd<'_>, message: &NetlinkMessage, data: &[u8]) -> Restored<()> {

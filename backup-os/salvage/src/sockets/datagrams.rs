@@ -212,7 +212,9 @@ fn not_of_a_router<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: b
         (layouts.raw_sock.ipmr_table, mem.uint(net, layout.ra_chain)? != 0)
     };
     if is_one || reading.optional(table)? != 0 {
-        return Err(refuse("raw, on a machine that routes groups or looks into packets for routers"));
+        return Err(refuse(
+            "raw, on a machine that routes groups or looks into packets for routers",
+        ));
     }
     Ok(())
 }

@@ -130,7 +130,9 @@ pub fn read<M: PhysMem + ?Sized>(
     let four = !(six && kind == SOCK_RAW);
     match four {
         true => options(reading, flags)?,
-        false if flags & !bits::PLAIN != 0 => return Err(refuse(&alloc::format!("raw, with options {flags:#x} of IP"))),
+        false if flags & !bits::PLAIN != 0 => {
+            return Err(refuse(&alloc::format!("raw, with options {flags:#x} of IP")))
+        }
         false => {}
     }
     if six {
@@ -221,7 +223,7 @@ pub fn headers<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, flags:
 }
 
 /// A port in network byte order.
-fn port(word: u64) -> u16 {
+pub fn port(word: u64) -> u16 {
     (word as u16).swap_bytes()
 }
 
@@ -249,7 +251,7 @@ pub fn local<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -
 pub fn peer<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Result<InetAddress> {
     let layout = &reading.context.kernel.types.layouts.sock;
     Ok(InetAddress {
-        address: reading.bytes( if six { layout.v6_daddr } else { layout.daddr }, 16)?,
+        address: reading.bytes(if six { layout.v6_daddr } else { layout.daddr }, 16)?,
         port: port(reading.field(layout.dport)?),
     })
 }

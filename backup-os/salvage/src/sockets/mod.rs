@@ -49,6 +49,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct Socket = "socket" {
         flags: Field,
+        state: Field,
         sk: Field,
     }
 
@@ -346,7 +347,8 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
     options::read(&mut reading)?;
     let family = reading.field(layout.family)?;
     let error = reading.field(layout.sk_err)?;
-    if error != 0 && ![(AF_UNIX, ECONNRESET), (AF_NETLINK, ENOBUFS)].contains(&(family, error)) {
+    let kept = [(AF_UNIX, ECONNRESET), (AF_NETLINK, ENOBUFS)].contains(&(family, error));
+    if error != 0 && !kept && !tcp::has_ended(&reading)? {
         return Err(refuse("with an error that nobody has seen"));
     }
     let mut queues = Queues::default();

@@ -18,7 +18,14 @@ const SOL_NETLINK: i32 = 270;
 const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 /// Bits of `netlink_sock.flags` (`NETLINK_F_*`), which were numbers before Linux 6.3 (8fe08d70a2b6), and their options: PKTINFO,
 /// BROADCAST_ERROR, NO_ENOBUFS, CAP_ACK, EXT_ACK, GET_STRICT_CHK.
-const FLAGS: [(u64, i32); 6] = [(1 << 1, 3), (1 << 2, 4), (1 << 3, 5), (1 << 5, 10), (1 << 6, 11), (1 << 7, 12)];
+const FLAGS: [(u64, i32); 6] = [
+    (1 << 1, 3),
+    (1 << 2, 4),
+    (1 << 3, 5),
+    (1 << 5, 10),
+    (1 << 6, 11),
+    (1 << 7, 12),
+];
 /// `NETLINK_F_RECV_NO_ENOBUFS`: it does not want to know what it has missed.
 const NO_ENOBUFS: u64 = 1 << 3;
 /// `NETLINK_S_CONGESTED` of `netlink_sock.state`: messages were dropped.
@@ -65,7 +72,10 @@ pub fn read<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, queues: &
     if !KEPT.contains(&protocol) {
         return Err(refuse(&alloc::format!("netlink of protocol {protocol}")));
     }
-    reading.none_of(&[(Some(layout.cb_running), "netlink, with an answer of which a part is to come")])?;
+    reading.none_of(&[(
+        Some(layout.cb_running),
+        "netlink, with an answer of which a part is to come",
+    )])?;
     let flags = reading.field(layout.flags)?;
     let known = FLAGS.iter().fold(0, |known, (bit, _)| known | bit);
     if flags & !known != 0 {
@@ -80,7 +90,10 @@ pub fn read<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, queues: &
     }
     let lost = reading.field(layouts.sock.sk_err)? != 0 || reading.field(layout.state)? & CONGESTED != 0;
     let connected = reading.field(layouts.sock.state)? == CONNECTED;
-    let to = (reading.field(layout.dst_portid)? as u32, reading.field(layout.dst_group)? as u32);
+    let to = (
+        reading.field(layout.dst_portid)? as u32,
+        reading.field(layout.dst_group)? as u32,
+    );
     Ok(NetlinkSocket {
         port: match reading.field(layout.bound)? {
             0 => None,
@@ -102,7 +115,10 @@ fn groups<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>) -> Result<Vec<u
         return Ok(Vec::new());
     }
     if count > MAX_GROUPS {
-        return Err(Refusal::new(reasons::UNREADABLE, alloc::format!("netlink with {count} groups")));
+        return Err(Refusal::new(
+            reasons::UNREADABLE,
+            alloc::format!("netlink with {count} groups"),
+        ));
     }
     let bytes = mem.bytes(bits, count.div_ceil(64).saturating_mul(8) as usize)?;
     Ok(members(&bytes, count as u32))
@@ -112,15 +128,13 @@ fn groups<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>) -> Result<Vec<u
 fn members(bits: &[u8], count: u32) -> Vec<u32> {
     let is_set = |group: &u32| {
         let bit = group.wrapping_sub(1);
-        bits.get((bit / 8) as usize).is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
+        bits.get((bit / 8) as usize)
+            .is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
     };
     (1..=count).filter(is_set).collect()
 }
 
-fn messages<M: PhysMem + ?Sized>(
-    reading: &Reading<'_, '_, '_, M>,
-    queues: &mut Queues,
-) -> Result<Vec<NetlinkMessage>> {
+fn messages<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, queues: &mut Queues) -> Result<Vec<NetlinkMessage>> {
     let context = reading.context;
     let layouts = &context.kernel.types.layouts;
     let (mem, layout) = (&context.kernel.mem, &layouts.netlink_skb_parms);
@@ -137,11 +151,7 @@ fn messages<M: PhysMem + ?Sized>(
             length: bytes.len() as u32,
             port: number(layout.portid)?,
             group: number(layout.dst_group)?,
-            credentials: (
-                number(layout.pid)? as i32,
-                number(layout.uid)?,
-                number(layout.gid)?,
-            ),
+            credentials: (number(layout.pid)? as i32, number(layout.uid)?, number(layout.gid)?),
         });
     }
     Ok(messages)

@@ -187,7 +187,10 @@ pub fn read<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result
     ] {
         reading.option_if(SOL_SOCKET, name, has(bit));
     }
-    let (link, unchecked) = (reading.field(layout.bound_dev_if)?, reading.field(layout.sk_no_check_tx)?);
+    let (link, unchecked) = (
+        reading.field(layout.bound_dev_if)?,
+        reading.field(layout.sk_no_check_tx)?,
+    );
     reading.option_if(SOL_SOCKET, SO_BINDTOIFINDEX, link);
     reading.option_if(SOL_SOCKET, SO_NO_CHECK, unchecked);
     let pace = reading.field(layout.sk_max_pacing_rate)?;
@@ -235,7 +238,9 @@ fn stamps<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, bits: u64) 
         };
     }
     if detailed & (TIMESTAMPING_OPT_ID | TIMESTAMPING_BIND_PHC) != 0 {
-        return Err(refuse("with time stamps that are numbered or of a clock of the network"));
+        return Err(refuse(
+            "with time stamps that are numbered or of a clock of the network",
+        ));
     }
     // Datagrams that nobody has taken are lost with their times; what is kept would get others.
     let kept = reading.field(layout.family)? == AF_UNIX || reading.field(layout.sk_type)? == SOCK_STREAM;

@@ -153,7 +153,11 @@ fn memberships<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, list: 
                 return Err(Refusal::new(reasons::UNREADABLE, "memberships of packets without end"));
             }
             let (level, name) = (SOL_PACKET, PACKET_ADD_MEMBERSHIP);
-            found.push(SocketOption { level, name, value: value.clone() });
+            found.push(SocketOption {
+                level,
+                name,
+                value: value.clone(),
+            });
         }
         at = mem.ptr(at, layout.next)?;
     }

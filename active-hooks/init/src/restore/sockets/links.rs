@@ -89,7 +89,11 @@ mod tests {
             options: vec![
                 option(libc::SOL_SOCKET, SO_BINDTOIFINDEX, &2u32.to_ne_bytes()),
                 option(libc::IPPROTO_IP, IP_UNICAST_IF, &3u32.to_be_bytes()),
-                option(libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &[224, 0, 0, 9, 10, 0, 0, 2, 2, 0, 0, 0]),
+                option(
+                    libc::IPPROTO_IP,
+                    libc::IP_ADD_MEMBERSHIP,
+                    &[224, 0, 0, 9, 10, 0, 0, 2, 2, 0, 0, 0],
+                ),
                 option(libc::SOL_SOCKET, libc::SO_REUSEADDR, &2u32.to_ne_bytes()),
             ],
             state: SocketState::Packet { protocol: 3, link: 1 },

@@ -4,6 +4,7 @@
 //! keep that one from listening.
 
 mod connecting;
+mod ended;
 mod links;
 mod netlink;
 pub mod peers;
@@ -154,6 +155,7 @@ impl Sockets {
                 self.connecting.push(connecting);
                 fd
             }
+            SocketState::Ended { .. } => ended::make(record, host)?,
             SocketState::Unix(_) => self.unix.open(id)?,
             SocketState::Netlink(netlink) => netlink::make(&content, netlink, host)?,
             SocketState::Packet { protocol, link } => packets(record, *protocol, *link)?,

@@ -40,4 +40,3 @@ fn address(port: u32, groups: u32) -> Vec<u8> {
     let family = (libc::AF_NETLINK as u16).to_ne_bytes();
     [&family[..], &[0; 2], &port.to_ne_bytes(), &groups.to_ne_bytes()].concat()
 }
-

@@ -23,6 +23,13 @@ pub const CELLS: &[Cell] = &[
         caught: Some("connect"),
         run: in_connect,
     },
+    Cell {
+        name: "connecting/ended",
+        what: "connections that are over, of which the process has not taken note: reset, refused, closed by both sides",
+        covers: &["SocketState.Ended"],
+        caught: None,
+        run: ended,
+    },
 ];
 
 /// How long a peer may take to answer a repetition, in milliseconds: it comes after 1, 2, 4 … seconds.
@@ -31,7 +38,13 @@ const PATIENCE: i32 = 120_000;
 /// `struct sockaddr_in`.
 fn of(address: SocketAddr) -> Vec<u8> {
     let family = (libc::AF_INET as u16).to_ne_bytes();
-    [&family[..], &address.port().to_be_bytes(), &Ipv4Addr::LOCALHOST.octets(), &[0; 8]].concat()
+    [
+        &family[..],
+        &address.port().to_be_bytes(),
+        &Ipv4Addr::LOCALHOST.octets(),
+        &[0; 8],
+    ]
+    .concat()
 }
 
 /// One that listens but answers nobody: a connection that waits already is all that it has room for.
@@ -106,4 +119,74 @@ fn in_connect(context: &mut Context) -> Result<()> {
     same("data", &data, b"there")?;
     server.write_all(b"back")?;
     child.join("child that connected")
+}
+
+/// What a process can see of a connection that is over, without taking note.
+fn seen(fd: &OwnedFd) -> Result<(i16, Vec<u8>)> {
+    let asked = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
+    let (_, errno, events) = file::poll(fd, asked, 1000);
+    same("poll", errno, 0)?;
+    Ok((events, socket::name(fd)?))
+}
+
+/// What it then hears: from reading twice, and from connecting again.
+fn hears(fd: &OwnedFd, address: SocketAddr) -> [i64; 3] {
+    let read =
+        || socket::receive_from(fd, libc::MSG_DONTWAIT).map_or_else(i64::from, |(data, _)| -(data.len() as i64) - 1);
+    [read(), read(), socket::connect(fd, &of(address)).into()]
+}
+
+fn ended(context: &mut Context) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let connected = || Ok::<_, anyhow::Error>((TcpStream::connect(address)?, listener.accept()?.0));
+    // A reset by a peer that does not linger.
+    let (reset, server) = connected()?;
+    let linger = [1u32, 0].map(u32::to_ne_bytes);
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    same(
+        "lingering",
+        socket::set_long(&server, level, name, linger.as_flattened()),
+        0,
+    )?;
+    drop(server);
+    // Nobody listens.
+    let refused = socket::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?;
+    socket::connect(&refused, &of(nobody));
+    // An own end, then the peer's.
+    let (closed, server) = connected()?;
+    closed.shutdown(std::net::Shutdown::Write)?;
+    drop(server);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let all = [reset.into(), refused, closed.into()];
+    let state = || all.iter().map(seen).collect::<Result<Vec<_>>>();
+    let before = state()?;
+    context.failover(|| {
+        let taken = socket::option(&all[0], libc::SOL_SOCKET, libc::SO_ERROR)?;
+        same("the error", taken, libc::ECONNRESET)
+    })?;
+    same("events and addresses", state()?, before)?;
+    let unconnected = |fd: &OwnedFd| {
+        TcpStream::from(fd.try_clone()?)
+            .peer_addr()
+            .err()
+            .ok_or_else(|| anyhow::anyhow!("it has a peer"))
+    };
+    for fd in &all {
+        unconnected(fd)?;
+    }
+    // -1: nothing more comes.
+    let isconn = i64::from(libc::EISCONN);
+    same(
+        "after a reset",
+        hears(&all[0], address),
+        [libc::ECONNRESET.into(), -1, isconn],
+    )?;
+    same("after both ends", hears(&all[2], address), [-1, -1, isconn])?;
+    same(
+        "after a refusal",
+        hears(&all[1], nobody)[..2].to_vec(),
+        vec![libc::ECONNREFUSED.into(), -1],
+    )
 }

@@ -64,7 +64,11 @@ fn ask(fd: &OwnedFd, number: u32) -> Result<()> {
     let head = [32u32.to_ne_bytes(), (u32::from(GET_LINK) | 1 << 16).to_ne_bytes()].concat();
     let link = [&[0; 4][..], &1u32.to_ne_bytes(), &[0; 8]].concat();
     let message = [&head[..], &number.to_ne_bytes(), &[0; 4], &link].concat();
-    same("bytes asked", socket::send_to(fd, &message, &address(0))?, message.len())
+    same(
+        "bytes asked",
+        socket::send_to(fd, &message, &address(0))?,
+        message.len(),
+    )
 }
 
 /// What is in a queue first, without taking it.
@@ -120,13 +124,22 @@ fn groups(context: &mut Context) -> Result<()> {
     }
     let heard = |fd: &OwnedFd, word: &str| {
         let texts = std::iter::from_fn(|| socket::receive_from(fd, libc::MSG_DONTWAIT).ok());
-        texts.filter(|(data, _)| String::from_utf8_lossy(data).contains(word)).count()
+        texts
+            .filter(|(data, _)| String::from_utf8_lossy(data).contains(word))
+            .count()
     };
     heard(&sockets[1], "");
     std::fs::write(EVENT, "change")?;
-    ensure!(heard(&sockets[1], "change@/devices/virtual/mem/null") == 1, "it does not hear");
+    ensure!(
+        heard(&sockets[1], "change@/devices/virtual/mem/null") == 1,
+        "it does not hear"
+    );
     let (level, name) = (libc::SOL_NETLINK, libc::NETLINK_LIST_MEMBERSHIPS);
-    same("groups", socket::long(&sockets[0], level, name, 4)?, vec![1 << (LINKS - 1), 0, 0, 0])
+    same(
+        "groups",
+        socket::long(&sockets[0], level, name, 4)?,
+        vec![1 << (LINKS - 1), 0, 0, 0],
+    )
 }
 
 fn between(context: &mut Context) -> Result<()> {

@@ -82,7 +82,9 @@ fn patient(fd: &OwnedFd) -> Result<()> {
 
 fn receive(fd: &OwnedFd) -> Result<Vec<u8>> {
     let received = socket::receive_from(fd, 0);
-    received.map(|(data, _)| data).map_err(|errno| anyhow::anyhow!("nothing comes: {errno}"))
+    received
+        .map(|(data, _)| data)
+        .map_err(|errno| anyhow::anyhow!("nothing comes: {errno}"))
 }
 
 fn raw(context: &mut Context) -> Result<()> {
@@ -114,7 +116,11 @@ fn raw(context: &mut Context) -> Result<()> {
     // What was asked passes by the filter, the answer comes through.
     socket::send_to(&icmp, &echo(0x1234, 1), &[])?;
     let packet = receive(&icmp)?;
-    same("what comes", (packet.get(20), packet.get(24..28)), (Some(&ECHO_REPLY), Some(&[0x12, 0x34, 0, 1][..])))
+    same(
+        "what comes",
+        (packet.get(20), packet.get(24..28)),
+        (Some(&ECHO_REPLY), Some(&[0x12, 0x34, 0, 1][..])),
+    )
 }
 
 fn ping(context: &mut Context) -> Result<()> {
@@ -133,7 +139,11 @@ fn ping(context: &mut Context) -> Result<()> {
     same("address", &socket::name(&fd)?, &before)?;
     socket::send_to(&fd, &echo(0, 7), &here(0))?;
     let answer = receive(&fd)?;
-    same("answer", (answer[0], &answer[4..8]), (ECHO_REPLY, &[0x43, 0x21, 0, 7][..]))
+    same(
+        "answer",
+        (answer[0], &answer[4..8]),
+        (ECHO_REPLY, &[0x43, 0x21, 0, 7][..]),
+    )
 }
 
 fn udp_lite(context: &mut Context) -> Result<()> {
@@ -151,7 +161,13 @@ fn udp_lite(context: &mut Context) -> Result<()> {
     let to = socket::name(&other)?;
     same("connecting", socket::connect(&one, &to), 0)?;
     let coverage = |name| socket::option(&one, libc::IPPROTO_UDPLITE, name);
-    let state = || Ok::<_, anyhow::Error>((coverage(UDPLITE_SEND_CSCOV)?, coverage(UDPLITE_RECV_CSCOV)?, socket::name(&one)?));
+    let state = || {
+        Ok::<_, anyhow::Error>((
+            coverage(UDPLITE_SEND_CSCOV)?,
+            coverage(UDPLITE_RECV_CSCOV)?,
+            socket::name(&one)?,
+        ))
+    };
     let before = state()?;
     context.failover(|| socket::set_option(&one, libc::IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, 14))?;
     same("coverages and address", state()?, before.clone())?;
@@ -195,14 +211,20 @@ fn link(context: &mut Context) -> Result<()> {
         socket::set_option(&bound, libc::SOL_PACKET, name, 1)?;
     }
     // struct packet_mreq: all packets of the link.
-    let membership = [&LOOPBACK.to_ne_bytes()[..], &(libc::PACKET_MR_PROMISC as u16).to_ne_bytes(), &[0; 10]].concat();
+    let membership = [
+        &LOOPBACK.to_ne_bytes()[..],
+        &(libc::PACKET_MR_PROMISC as u16).to_ne_bytes(),
+        &[0; 10],
+    ]
+    .concat();
     let (level, name) = (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP);
     same("membership", socket::set_long(&bound, level, name, &membership), 0)?;
     socket::bind(&bound, &of_link(ETH_P_IP, LOOPBACK))?;
     for fd in [&bound, &all] {
         patient(fd)?;
     }
-    let options = || [PACKET_AUXDATA, PACKET_IGNORE_OUTGOING].map(|name| socket::option(&bound, libc::SOL_PACKET, name).ok());
+    let options =
+        || [PACKET_AUXDATA, PACKET_IGNORE_OUTGOING].map(|name| socket::option(&bound, libc::SOL_PACKET, name).ok());
     let names = || Ok::<_, anyhow::Error>([socket::name(&bound)?, socket::name(&all)?, socket::name(&none)?]);
     let before = (options(), names()?);
     context.failover(|| socket::bind(&none, &of_link(ETH_P_IP, LOOPBACK)))?;

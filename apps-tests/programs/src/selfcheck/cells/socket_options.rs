@@ -197,7 +197,11 @@ fn groups(context: &mut Context) -> Result<()> {
     let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     // The link by which it goes out: struct ip_mreqn.
     let link = [&[0; 8][..], &LOOPBACK.to_ne_bytes()].concat();
-    same("link", socket::set_long(&sender, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &link), 0)?;
+    same(
+        "link",
+        socket::set_long(&sender, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &link),
+        0,
+    )?;
     sender.send_to(b"to all", (GROUP, member.local_addr()?.port()))?;
     let mut found = [0; 16];
     let length = member.recv(&mut found)?;

@@ -102,7 +102,11 @@ pub fn name(fd: &impl AsFd) -> Result<Vec<u8>> {
 
 /// `sendto`; an empty address is none.
 pub fn send_to(fd: &impl AsFd, data: &[u8], address: &[u8]) -> Result<usize> {
-    let to = if address.is_empty() { std::ptr::null() } else { address.as_ptr().cast() };
+    let to = if address.is_empty() {
+        std::ptr::null()
+    } else {
+        address.as_ptr().cast()
+    };
     let (fd, length) = (fd.as_fd().as_raw_fd(), address.len() as libc::socklen_t);
     // SAFETY: data and address are live and as long as said, or there is no address; the kernel reads them only.
     let ret = unsafe { libc::sendto(fd, data.as_ptr().cast(), data.len(), 0, to, length) };
