@@ -48,6 +48,7 @@ use crate::sockets::inet6::Ipv6Pinfo;
 use crate::sockets::multicast::{IpMcSocklist, Ipv6McSocklist};
 use crate::sockets::netlink::{NetlinkSkbParms, NetlinkSock};
 use crate::sockets::options::{SkFilter, SockFlags, SockReuseport};
+use crate::sockets::orphans::{InetHashinfo, TcpTables};
 use crate::sockets::packet::{PacketFlags, PacketMclist, PacketSock};
 use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
 use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
@@ -365,6 +366,10 @@ crate::mirror_set! {
         netlink_sock: NetlinkSock,
         /// `struct netlink_skb_parms`.
         netlink_skb_parms: NetlinkSkbParms,
+        /// `struct net`, where its connections are.
+        tcp_tables: TcpTables,
+        /// `struct inet_hashinfo`.
+        inet_hashinfo: InetHashinfo,
         /// `struct packet_sock`.
         packet_sock: Option<PacketSock>,
         /// Bits of `packet_sock.flags`.

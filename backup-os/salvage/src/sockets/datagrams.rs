@@ -15,6 +15,7 @@ const IPPROTO_ICMP: u64 = 1;
 const IPPROTO_UDP: u64 = 17;
 const IPPROTO_ICMPV6: u64 = 58;
 const IPPROTO_UDPLITE: u64 = 136;
+const IPPROTO_RAW: u64 = 255;
 /// Options of `SOL_UDP` and `SOL_UDPLITE` (`include/uapi/linux/udp.h`, `include/net/udplite.h`), whose numbers are those of the protocols.
 const UDP_CORK: i32 = 1;
 const UDPLITE_SEND_CSCOV: i32 = 10;
@@ -211,6 +212,11 @@ fn not_of_a_router<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: b
     } else {
         (layouts.raw_sock.ipmr_table, mem.uint(net, layout.ra_chain)? != 0)
     };
+    // Of these alone some get packets for routers, which is told by the socket from Linux 6.6 on.
+    let alone = six && reading.field(layouts.sock.sk_protocol)? == IPPROTO_RAW;
+    if alone && layouts.inet_sock.inet_flags.is_none() {
+        return Err(refuse("raw, of IPPROTO_RAW over IPv6"));
+    }
     if is_one || reading.optional(table)? != 0 {
         return Err(refuse(
             "raw, on a machine that routes groups or looks into packets for routers",

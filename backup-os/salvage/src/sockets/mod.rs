@@ -6,6 +6,7 @@ pub mod inet6;
 pub mod multicast;
 pub mod netlink;
 pub mod options;
+pub mod orphans;
 pub mod packet;
 pub mod skb;
 pub mod tcp;
@@ -99,12 +100,14 @@ crate::mirrors! {
         sk_ll_usec: Field,
         sk_reserved_mem: Field,
         sk_no_check_tx: Field,
+        sk_zckey: Field,
         sk_reuseport_cb: Field,
         sk_uid: Field,
         sk_socket: Field,
         sk_peer_pid: Field,
         sk_peer_cred: Field,
         hash: Field = "__sk_common.skc_hash",
+        nulls_node: Field = "__sk_common.skc_nulls_node",
     }
 }
 

@@ -38,6 +38,8 @@ const SO_TIMESTAMP_NEW: i32 = 63;
 const SO_TIMESTAMPNS_NEW: i32 = 64;
 const SO_TIMESTAMPING_NEW: i32 = 65;
 const SO_RCVMARK: i32 = 75;
+/// `SOF_TIMESTAMPING_TX_HARDWARE`, `_TX_SOFTWARE`, `_TX_SCHED` and `_TX_ACK`.
+const TIMESTAMPING_SENT: u64 = 1 << 0 | 1 << 1 | 1 << 8 | 1 << 9;
 /// `SOF_TIMESTAMPING_OPT_ID` and `SOF_TIMESTAMPING_BIND_PHC` (`include/uapi/linux/net_tstamp.h`).
 const TIMESTAMPING_OPT_ID: u64 = 1 << 7;
 const TIMESTAMPING_BIND_PHC: u64 = 1 << 15;
@@ -83,6 +85,8 @@ crate::constants! {
         zapped: u32 = "SOCK_ZAPPED",
         /// Both directions are closed.
         done: u32 = "SOCK_DONE",
+        /// No process has it any more.
+        dead: u32 = "SOCK_DEAD",
         /// Signals are asked for, which the open file says as well.
         fasync: u32 = "SOCK_FASYNC",
         /// The kernel notes when packets come, for somebody.
@@ -122,6 +126,7 @@ pub fn read<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result
         (Some(layout.sk_user_data), "used by a part of the kernel"),
         (Some(layout.sk_ll_usec), "with SO_BUSY_POLL"),
         (Some(layout.sk_reserved_mem), "with SO_RESERVE_MEM"),
+        (Some(layout.sk_zckey), "which has sent with MSG_ZEROCOPY"),
     ])?;
     if kernel.mem.int(reading.sk, layout.sk_peek_off)? >= 0 {
         return Err(refuse("with an offset for MSG_PEEK"));
@@ -151,6 +156,7 @@ pub fn read<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result
         known.zapped,
         known.done,
         known.fasync,
+        known.dead,
         known.timestamp,
         known.rcvtstamp,
         known.rcvtstampns,
@@ -242,8 +248,12 @@ fn stamps<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, bits: u64) 
             "with time stamps that are numbered or of a clock of the network",
         ));
     }
+    let stream = reading.field(layout.sk_type)? == SOCK_STREAM;
+    if stream && detailed & TIMESTAMPING_SENT != 0 {
+        return Err(refuse("with time stamps of what it sends"));
+    }
     // Datagrams that nobody has taken are lost with their times; what is kept would get others.
-    let kept = reading.field(layout.family)? == AF_UNIX || reading.field(layout.sk_type)? == SOCK_STREAM;
+    let kept = reading.field(layout.family)? == AF_UNIX || stream;
     if kept && !skb::queue(reading.context, reading.sk, layout.sk_receive_queue)?.is_empty() {
         return Err(refuse("with time stamps of what nobody has read"));
     }
@@ -268,6 +278,11 @@ fn filter<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, locked: u64
     let layouts = &kernel.types.layouts;
     let filter = kernel.mem.ptr(reading.sk, layouts.sock.sk_filter)?;
     if !filter.is_null() {
+        // They are sent once more, and what came before the filter need not pass it.
+        let sent_again = reading.field(layouts.sock.family)? == AF_UNIX;
+        if sent_again && !skb::queue(reading.context, reading.sk, layouts.sock.sk_receive_queue)?.is_empty() {
+            return Err(refuse("AF_UNIX, with a filter and with messages that nobody has read"));
+        }
         let program = kernel.mem.ptr(filter, layouts.sk_filter.prog)?;
         let program = seccomp::program(kernel, program)?.ok_or_else(|| refuse("with a filter of eBPF"))?;
         let (level, name) = (SOL_SOCKET, SO_ATTACH_FILTER);

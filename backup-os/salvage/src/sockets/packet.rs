@@ -37,6 +37,8 @@ crate::mirrors! {
         rollover: Field,
         mclist: Field,
         mapped: Field,
+        // A bit of the flags before Linux 6.5 (dfc39d4026fb).
+        vnet_hdr_sz: Option<Field> = "vnet_hdr_sz",
         tp_version: Field,
         tp_reserve: Field,
         tp_tstamp: Field,
@@ -88,6 +90,7 @@ pub fn read<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result
         (Some(layout.rx_ring), "of packets, with a ring"),
         (Some(layout.tx_ring), "of packets, with a ring"),
         (Some(layout.mapped), "of packets, with a ring"),
+        (layout.vnet_hdr_sz, "of packets, with PACKET_VNET_HDR"),
         (Some(layout.copy_thresh), "of packets, with PACKET_COPY_THRESH"),
         (Some(layout.tp_version), "of packets, with PACKET_VERSION"),
         (Some(layout.tp_reserve), "of packets, with PACKET_RESERVE"),

@@ -59,6 +59,10 @@ const RECEIVING: u64 = 1;
 const SENDING: u64 = 2;
 /// `SOCK_BINDPORT_LOCK`.
 const BOUND_PORT: u64 = 8;
+/// `TCP_FIN_WAIT1`, `TCP_LAST_ACK` and `TCP_CLOSING`.
+const FIN_WAIT1: u64 = 4;
+const LAST_ACK: u64 = 9;
+const CLOSING: u64 = 11;
 /// `TCP_CLOSE` and `TCP_LISTEN`.
 const CLOSE: u64 = 7;
 const LISTEN: u64 = 10;
@@ -215,6 +219,21 @@ pub fn read<M: PhysMem + ?Sized>(
         }
         (name, _) => Err(refuse(&alloc::format!("TCP in state {name}"))),
     }
+}
+
+/// Whether a socket, perhaps a small one that stands for another, is a connection that its process has closed and of which the peer has
+/// not got everything.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<bool> {
+    let layout = &context.kernel.types.layouts.sock;
+    let mem = &context.kernel.mem;
+    if ![FIN_WAIT1, LAST_ACK, CLOSING].contains(&mem.uint(sk, layout.state)?) {
+        return Ok(false);
+    }
+    let same_net = mem.ptr(sk, layout.net)? == context.namespaces.net;
+    Ok(same_net && mem.ptr(sk, layout.sk_socket)?.is_null())
 }
 
 /// Whether it had a connection, or asked for one, which is over: `tcp_done` closes both directions.

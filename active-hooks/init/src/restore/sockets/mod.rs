@@ -18,9 +18,11 @@ use super::{
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
-use shared_region::context::{Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState, UnixPeer};
+use shared_region::context::{
+    Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState, TcpConnection, UnixPeer,
+};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, ErrorKind},
     os::fd::{AsFd, OwnedFd},
@@ -92,6 +94,18 @@ impl Sockets {
             let made = (waiting.iter()).try_for_each(|&waiting| self.wait(world, host, elapsed, id, waiting));
             if let Err(refusal) = made {
                 self.listening.insert(id, Err(refusal));
+            }
+        }
+        self.make_orphans(world, host, elapsed);
+    }
+
+    /// Makes the connections that their processes had closed: they go on without anybody.
+    fn make_orphans(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed) {
+        for (content, connection) in orphans(world) {
+            let content = self.content(content);
+            match content.and_then(|content| tcp::connect(&content, connection, host, elapsed)) {
+                Ok((_, standing)) => self.standing.push(standing),
+                Err(refusal) => crate::boot::log::warning(format_args!("connection that nobody has: {refusal}")),
             }
         }
     }
@@ -195,6 +209,26 @@ impl Connections {
         let connecting = self.connecting.into_iter().map(|connection| connection.go_on(host));
         standing.chain(connecting).filter_map(Result::err).collect()
     }
+}
+
+/// The connections that belong to no file and wait for nobody.
+fn orphans<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = (&'w SocketContent<'a>, &'w TcpConnection)> {
+    let mut known = BTreeSet::new();
+    for file in world.files.values() {
+        if let OpenFileKind::Socket { socket } = file.what {
+            known.insert(socket);
+        }
+    }
+    for content in world.sockets.values() {
+        if let SocketState::Listening { waiting, .. } = &content.record.state {
+            known.extend(waiting);
+        }
+    }
+    let all = world.sockets.iter();
+    all.filter_map(move |(id, content)| match &content.record.state {
+        SocketState::Connected(connection) if !known.contains(id) => Some((content, connection)),
+        _ => None,
+    })
 }
 
 /// The processes that have a socket.
@@ -369,5 +403,35 @@ mod tests {
         );
         assert!(sockaddr(&InetAddress::default()).is_err());
         assert_eq!(what(&four), "socket 10.0.2.15:80");
+    }
+
+    #[test]
+    fn only_what_belongs_to_nobody_is_an_orphan() {
+        let connected = |send_seq| {
+            SocketState::Connected(TcpConnection {
+                send_seq,
+                ..TcpConnection::default()
+            })
+        };
+        let listening = SocketState::Listening {
+            local: InetAddress::default(),
+            backlog: 1,
+            waiting: vec![2],
+        };
+        let mut world = World::default();
+        for (id, state) in [(1, connected(1)), (2, connected(2)), (3, listening), (4, connected(4))] {
+            let record = Socket {
+                state,
+                ..Socket::default()
+            };
+            world.sockets.entry(id).or_default().record = record;
+        }
+        let of_file = OpenFile {
+            what: OpenFileKind::Socket { socket: 1 },
+            ..OpenFile::default()
+        };
+        world.files.insert(77, of_file);
+        let found: Vec<u32> = orphans(&world).map(|(_, connection)| connection.send_seq).collect();
+        assert_eq!(found, [4]);
     }
 }

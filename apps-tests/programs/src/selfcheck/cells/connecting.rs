@@ -30,6 +30,13 @@ pub const CELLS: &[Cell] = &[
         caught: None,
         run: ended,
     },
+    Cell {
+        name: "connecting/closed-early",
+        what: "a connection that was closed before its peer had everything: the peer gets every byte and the end",
+        covers: &["TcpConnection.unsent", "TcpConnection.shutdown"],
+        caught: None,
+        run: closed_early,
+    },
 ];
 
 /// How long a peer may take to answer a repetition, in milliseconds: it comes after 1, 2, 4 … seconds.
@@ -189,4 +196,26 @@ fn ended(context: &mut Context) -> Result<()> {
         hears(&all[1], nobody)[..2].to_vec(),
         vec![libc::ECONNREFUSED.into(), -1],
     )
+}
+
+fn closed_early(context: &mut Context) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    let data: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
+    server.set_nonblocking(true)?;
+    let mut sent = 0;
+    while let Ok(more @ 1..) = server.write(&data[sent..]) {
+        sent += more;
+    }
+    drop(server);
+    ensure!(sent > 100_000 && sent < data.len(), "{sent} bytes were sent");
+    let wrong = usize::from(context.mutate());
+    context.failover(|| Ok(()))?;
+    client.set_read_timeout(Some(std::time::Duration::from_millis(PATIENCE as u64)))?;
+    let mut found = Vec::new();
+    client.read_to_end(&mut found)?;
+    same("bytes that come", found.len(), sent)?;
+    ensure!(found[wrong..] == data[..sent - wrong], "other bytes than were sent");
+    Ok(())
 }
