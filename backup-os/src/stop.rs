@@ -9,7 +9,7 @@ use failover::ram::ActiveRam;
 use failover::stop::{Action, Cpu, Ladder, Limits, Rung, Seen, Skip, Step};
 use machine::apic::LocalApic;
 use machine::clock::{self, Clock};
-use machine::{cmos, trampoline, Ring0, Timeout};
+use machine::{cmos, cpu, trampoline, Ring0, Timeout};
 use shared_region::control::{inject, ControlWords};
 use shared_region::facts::Facts;
 use shared_region::header::Header;
@@ -74,7 +74,8 @@ impl Stop<'_> {
 
         let bsp = self.header.bsp_apic_id;
         let listed = cpus.iter().map(|&id| (id, u64::from(id) == bsp));
-        let mut ladder = Ladder::new(listed, Limits::default(), skip);
+        let limits = Limits::of_machine(cpu::features().hypervisor);
+        let mut ladder = Ladder::new(listed, limits, skip);
         let mut hands = Hands {
             stop: self,
             nmi_text: None,

@@ -44,6 +44,7 @@ reasons! {
     ENCRYPTED "encrypted" "is encrypted: what was written to it last is not put back";
     INLINE_DATA "inline-data" "keeps small files in inodes: ext4's own journal may bring older content of files back";
     OTHER_FILE_SYSTEM "other-file-system" "what was changed on it last is as its own recovery leaves it";
+    MAPPED_DEVICE "mapped-device" "is a device of the device mapper that cannot be made again";
     HIDDEN_PATH "hidden-path" "uses a path that lies outside its mount namespace or under another mount";
 
     AIO "aio" "uses asynchronous input and output (io_setup) in a way that cannot be restored";

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod device_mapper;
 pub mod ipc;
 pub mod terminal;
 

@@ -14,6 +14,8 @@ pub struct Features {
     pub apic: bool,
     /// MTRRs (CPUID 1:EDX bit 12).
     pub mtrr: bool,
+    /// A hypervisor runs this machine (CPUID 1:ECX bit 31, which no processor sets by itself).
+    pub hypervisor: bool,
 }
 
 fn cpuid() -> CpuId<CpuIdReaderNative> {
@@ -30,6 +32,7 @@ pub fn features() -> Features {
         no_execute: extended.as_ref().is_some_and(|e| e.has_execute_disable()),
         apic: basic.as_ref().is_some_and(|b| b.has_apic()),
         mtrr: basic.as_ref().is_some_and(|b| b.has_mtrr()),
+        hypervisor: basic.as_ref().is_some_and(|b| b.has_hypervisor()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fpu::XstateTable;
 use crate::frame_set::FrameSet;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
+use crate::module_types;
 use crate::namespaces::Namespaces;
 use crate::pages::Pages;
 use crate::refusal::Result;
@@ -116,7 +117,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
 
     /// The structures of XFS, if it is loaded and they are known.
     pub fn xfs(&self) -> Option<Rc<xfs::Layouts>> {
-        let load = || xfs::Layouts::load(self.kernel).map(Rc::new);
+        let load = || module_types::load(self.kernel, xfs::NAME).map(Rc::new);
         self.xfs.get_or_init(load).clone()
     }
 

@@ -8,6 +8,7 @@
 use crate::addr::PhysAddr;
 use crate::clock::{self, Readings};
 use crate::context::Context;
+use crate::device_mapper;
 use crate::dirty_files;
 use crate::evidence;
 use crate::kernel::Kernel;
@@ -122,6 +123,8 @@ pub fn run<M: PhysMem + ?Sized>(
         // A mount that finds no room is missed by those who need it, and they say so.
         let _ = writer.push(Kind::Mount, 1, 0, u64::from(mount.id), &mount);
     }
+    // As with mounts.
+    let _ = device_mapper::write(&mut context, &mut writer);
     let (mut links, lives) = network::read(&context);
     let mut six = network6::read(&context, &mut links);
     six.lives = lives;

@@ -20,7 +20,7 @@
 //! | [`prepared`], [`kernel`] | the two halves |
 //! | [`newborn`] | whether a kernel panics that has told nothing yet |
 //! | [`containers`] | lists, trees, xarrays |
-//! | [`printk`], [`modules`], [`overview`], [`orc`] | the log; loadable modules; all tasks; call chains |
+//! | [`printk`], [`modules`], [`module_types`], [`overview`], [`orc`] | the log; loadable modules, their structures; all tasks; call chains |
 //! | [`failover`] | the entry: a dead kernel into an Essential Context |
 //! | [`layouts`], [`globals`] | offsets and addresses that only the following need |
 //! | [`clock`], [`machine`] | clocks; what the kernel said about itself |
@@ -32,6 +32,7 @@
 //! | [`mm`], [`aio`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`io_uring`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
+//! | [`device_mapper`] | devices that are made of others |
 //! | [`names`], [`ext4_table`], [`ext4_attributes`] | names and attributes where a journal cannot be completed |
 //! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`], [`mount_namespaces`] | their names |
 //! | [`evidence`] | why the kernel died |
@@ -59,6 +60,7 @@ pub mod context;
 pub mod cpus;
 pub mod creds;
 pub mod dentry;
+pub mod device_mapper;
 pub mod directories;
 pub mod dirty_files;
 pub mod error;
@@ -92,6 +94,7 @@ pub mod machine;
 pub mod memory;
 pub mod mirror;
 pub mod mm;
+pub mod module_types;
 pub mod modules;
 pub mod mount_namespaces;
 pub mod mounts;

@@ -6,6 +6,7 @@
 //! append-only within a record version.
 
 mod aio;
+mod device_mapper;
 mod files;
 mod io_uring;
 mod journal;
@@ -25,6 +26,7 @@ mod terminals;
 mod thread;
 
 pub use aio::*;
+pub use device_mapper::*;
 pub use files::*;
 pub use io_uring::*;
 pub use journal::*;

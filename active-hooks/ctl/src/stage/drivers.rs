@@ -115,15 +115,36 @@ fn of_mounts(root: &Root, modules: &Modules, aliases: &Aliases) -> Vec<String> {
     for Line { device, kind, .. } in lines(&text).filter(|line| line.source.starts_with("/dev/")) {
         // Some file systems have a number of their own instead of their disk's.
         let disk = std::fs::canonicalize(root.path(&format!("/sys/dev/block/{device}"))).ok();
-        let drivers = disk.and_then(|disk| of_device(root, &disk, modules, aliases).ok());
-        for module in drivers.into_iter().flatten() {
-            push(&mut found, module);
+        for disk in disk.iter().flat_map(|disk| with_those_below(disk, MAX_MAPPED)) {
+            if disk.join("dm").exists() && modules.has(MAPPER) {
+                push(&mut found, MAPPER.to_owned());
+            }
+            for module in of_device(root, &disk, modules, aliases).unwrap_or_default() {
+                push(&mut found, module);
+            }
         }
         if modules.has(kind) {
             push(&mut found, kind.to_owned());
         }
     }
     found
+}
+
+/// The device mapper.
+const MAPPER: &str = "dm_mod";
+/// Its devices on top of each other.
+const MAX_MAPPED: u32 = 4;
+
+/// A device, and those that it is made of.
+fn with_those_below(device: &Path, depth: u32) -> Vec<PathBuf> {
+    let mut all = vec![device.to_owned()];
+    let below = std::fs::read_dir(device.join("slaves")).into_iter().flatten().flatten();
+    for entry in below.filter(|_| depth > 0) {
+        if let Ok(path) = std::fs::canonicalize(entry.path()) {
+            all.extend(with_those_below(&path, depth - 1));
+        }
+    }
+    all
 }
 
 /// Drivers of a device and all it hangs on, the farthest first.
@@ -241,6 +262,29 @@ mod tests {
         )
         .unwrap();
         dir
+    }
+
+    #[test]
+    fn a_volume_needs_the_device_mapper_and_the_disks_it_lies_on() {
+        let dir = machine("volume");
+        let volume = dir.join("sys/devices/virtual/block/dm-0");
+        fs::create_dir_all(volume.join("dm")).unwrap();
+        fs::create_dir_all(volume.join("slaves")).unwrap();
+        let disk = dir.join("sys/devices/pci0000:00/0000:00:02.0/virtio1/block/vda");
+        symlink(disk, volume.join("slaves/vda")).unwrap();
+        symlink(&volume, dir.join("sys/dev/block/253:0")).unwrap();
+        fs::write(
+            dir.join("modules/modules.dep"),
+            "kernel/virtio_blk.ko:\nkernel/dm-mod.ko:\n",
+        )
+        .unwrap();
+        let mounts = "24 21 253:0 / /srv rw - ext4 /dev/mapper/vg-srv rw\n";
+        fs::write(dir.join("proc/self/mountinfo"), mounts).unwrap();
+        let modules = Modules::read(&dir.join("modules"), "6.1").unwrap();
+        let aliases = Aliases::parse("alias virtio:d00000002v* virtio_blk\n");
+        let found = of_mounts(&Root::at(&dir), &modules, &aliases);
+        assert_eq!(found, ["dm_mod", "virtio_pci", "virtio_blk"]);
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -71,12 +71,13 @@ pub fn find_all(wanted: impl Fn(&Names) -> bool) -> Vec<PathBuf> {
         .collect()
 }
 
-/// All block devices.
+/// All block devices but those that belong to another (a mapped device, a RAID): what is on them is on that one.
 pub fn devices() -> impl Iterator<Item = PathBuf> {
-    std::fs::read_dir("/sys/class/block")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(Path::new("/dev").join(entry.ok()?.file_name())))
+    let entries = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    let is_held = |folder: &Path| std::fs::read_dir(folder.join("holders")).is_ok_and(|mut held| held.next().is_some());
+    entries
+        .filter(move |entry| !is_held(&entry.path()))
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
 }
 
 #[cfg(test)]

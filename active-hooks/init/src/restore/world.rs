@@ -6,9 +6,9 @@ use super::sockets::SocketContent;
 use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
-        Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, Mapping, MessageQueue,
-        Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue,
-        Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, MappedDevice, Mapping,
+        MessageQueue, Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe,
+        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -98,6 +98,8 @@ pub struct World<'a> {
     pub machine: Machine,
     /// Its mounts.
     pub mounts: Vec<Mount>,
+    /// Devices of the device mapper below file systems, lower ones first.
+    pub mapped_devices: Vec<(Id, MappedDevice)>,
     /// Mount namespaces beside the first process's.
     pub mount_namespaces: BTreeMap<Id, MountNamespace>,
     /// Which of them processes are in, and open files' paths lead through, by their ids.
@@ -219,6 +221,7 @@ impl<'a> World<'a> {
         match record.kind {
             Kind::Machine => self.machine = record.decode().map_err(text)?,
             Kind::Mount => self.mounts.push(record.decode().map_err(text)?),
+            Kind::MappedDevice => self.mapped_devices.push((owner, record.decode().map_err(text)?)),
             Kind::MountNamespace => {
                 self.mount_namespaces.insert(owner, record.decode().map_err(text)?);
             }

@@ -18,6 +18,7 @@ pub mod handles;
 pub mod haste;
 pub mod journal;
 pub mod limits;
+pub mod mapped_devices;
 pub mod mounts;
 pub mod names;
 pub mod netfilter;
@@ -98,6 +99,7 @@ struct Inner {
     later: blocks::Later,
     saved: Option<Saved>,
     offsets: (i64, i64),
+    mapped: mapped_devices::Made,
     from_disk: disk::FromDisk,
     earlier: earlier::Earlier,
     /// `None` if journals, and files that no protected process holds, are left as an ordinary crash leaves them.
@@ -187,6 +189,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     fail_at::here(FailAt::Memory);
 
     let mut offsets = (0, 0);
+    let mut mapped = mapped_devices::Made::default();
     let mut from_disk = disk::FromDisk::new();
     let mut earlier = earlier::Earlier::default();
     let mut ram = (0, 0);
@@ -199,6 +202,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             set_names(machine);
             offsets
         });
+        mapped = meter::at(Part::Mounts, || mapped_devices::make(world));
         from_disk = meter::at(Part::Files, || disk::read_deleted(world, earlier.wrote_to_disks));
         ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
         meter::at(Part::Limits, || limits::adapt(ram.0, ram.1));
@@ -210,6 +214,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             later,
             saved,
             offsets,
+            mapped,
             from_disk,
             earlier,
             committed: None,
@@ -345,13 +350,17 @@ const TOUCHED: &str = "was in a restartable sequence, which a successor that fai
 impl Inner {
     fn restore(&mut self, Saved { failover, cause, world }: &Saved) -> Result<units::HandOver> {
         let device = &self.device;
-        meter::at(Part::Mounts, || mounts::bring_back(world));
+        meter::at(Part::Mounts, || {
+            mounts::bring_back(world);
+            self.mapped.tell_udev();
+        });
         let again = self.earlier.wrote_to_disks;
         let since = match again {
             true => disk::Since::Attempt,
             false => disk::Since::Nothing,
         };
         let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, since, device));
+        put_back.remarks.append(&mut self.mapped.remarks);
         let mut files = FileCache::default();
         if let Some(committed) = &self.committed {
             put_back.remarks.extend(committed.remarks.iter().cloned());

@@ -8,6 +8,7 @@ use std::fmt::Write;
 /// Why no cell observes what is of no process.
 const WHOLE_FILE_SYSTEMS: &str = "of no process: seen by the scenario `acknowledged`";
 const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
+const VOLUMES: &str = "of no process: seen by the scenario `lvm`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
 
 /// Fields of the Essential Context that no cell observes, each with its reason.
@@ -92,6 +93,18 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("Journal.running", WHOLE_FILE_SYSTEMS),
     ("Journal.running_refused", WHOLE_FILE_SYSTEMS),
     ("Journal.superblock", WHOLE_FILE_SYSTEMS),
+    ("LowerDevice.Disk", VOLUMES),
+    ("LowerDevice.Mapped", VOLUMES),
+    ("MappedDevice.is_read_only", VOLUMES),
+    ("MappedDevice.name", VOLUMES),
+    ("MappedDevice.parts", VOLUMES),
+    ("MappedDevice.refused", VOLUMES),
+    ("MappedDevice.uuid", VOLUMES),
+    ("MappedOn.device", VOLUMES),
+    ("MappedOn.from", VOLUMES),
+    ("MappedPart.chunk", VOLUMES),
+    ("MappedPart.on", VOLUMES),
+    ("MappedPart.sectors", VOLUMES),
     ("Journal.uuid", WHOLE_FILE_SYSTEMS),
     ("JournalBlock.at", WHOLE_FILE_SYSTEMS),
     ("JournalBlock.before", WHOLE_FILE_SYSTEMS),

@@ -283,7 +283,9 @@ fn a_call_that_does_not_end_is_cut_short_by_the_same_rung() {
         assert!(run.actions.contains(&Action::Insist));
         // The first answer needs no wait.
         let often = limits.ask_often - 1;
-        let patience = often * limits.ask + (limits.go_on_answers - 1 - often) * limits.ask_slowly;
+        let slowly =
+            (limits.ask_often..limits.go_on_answers).map(|answers| answers / limits.ask_often * limits.ask_slowly);
+        let patience = often * limits.ask + slowly.sum::<u64>();
         assert!((patience..=patience * 3 / 2).contains(&run.took), "{}", run.took);
     }
 }
@@ -312,7 +314,8 @@ fn a_cpu_that_answers_rarely_gets_its_tries_but_no_more_than_the_limit() {
         }
     }
     assert_eq!(insisted, Some(limits.go_on_most));
-    assert!((10..=12).contains(&answers), "{answers}");
+    let most = limits.go_on_most / 20_000;
+    assert!((most - 2..=most).contains(&answers), "{answers}");
 }
 
 #[test]
@@ -328,7 +331,7 @@ fn an_answer_that_got_lost_is_asked_for_again() {
             other => panic!("{other:?}"),
         }
     }
-    let again = (0..5).map(|number| limits.ask + number * limits.nmi_again);
+    let again = (0..limits.go_on_most / limits.nmi_again).map(|number| limits.ask + number * limits.nmi_again);
     assert_eq!(sent, [0].into_iter().chain(again).collect::<Vec<_>>());
 }
 
@@ -345,5 +348,19 @@ fn a_cpu_that_ends_a_call_does_not_delay_the_rungs_of_a_deaf_one() {
     let alone = run(&[HEALTHY, deaf], Skip::default());
     let beside = run(&[busy, deaf], Skip::default());
     assert_eq!(beside.cpus[1].stopped_by, Some(Rung::Init));
-    assert_eq!(alone.cpus[1].stopped_after, beside.cpus[1].stopped_after);
+    let after = |run: &Run| run.cpus[1].stopped_after;
+    assert!(after(&beside).abs_diff(after(&alone)) < 2 * Limits::default().ask_slowly);
+}
+
+#[test]
+fn virtual_cpus_that_stand_still_are_waited_for() {
+    let patience = |is_virtual| {
+        let mut ladder = Ladder::new([(0, true), (1, false)], Limits::of_machine(is_virtual), Skip::default());
+        let mut now = 0;
+        while ladder.step(now, |_| Seen::Running) != Step::Do(Action::Init(1)) {
+            now += 50;
+        }
+        now
+    };
+    assert_eq!((patience(false), patience(true)), (200_000, 1_000_000));
 }

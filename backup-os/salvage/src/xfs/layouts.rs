@@ -1,16 +1,6 @@
 //! The structures of XFS, by its own BTF.
 
-use super::NAME;
-use crate::btf::Btf;
-use crate::kernel::Kernel;
-use crate::memory::PhysMem;
-use crate::mirror::{Field, Mirror};
-use crate::prepared::kernel_btf;
-
-/// Modules with BTF.
-const MAX_MODULES: u64 = 4096;
-/// Bytes of the BTF of a module.
-const MAX_BTF: u64 = 16 << 20;
+use crate::mirror::Field;
 
 crate::mirrors! {
     /// A mounted XFS.
@@ -69,21 +59,6 @@ crate::mirrors! {
         af_height: Field = "i_af.if_height",
         af_format: Field = "i_af.if_format",
     }
-
-    /// BTF of a module.
-    #[allow(missing_docs)]
-    pub struct BtfModule = "btf_module" {
-        list: Field,
-        btf: Field,
-    }
-
-    /// BTF.
-    #[allow(missing_docs)]
-    pub struct BtfBlob = "btf" {
-        data: Field,
-        data_size: Field,
-        name: Field,
-    }
 }
 
 crate::mirror_set! {
@@ -129,25 +104,5 @@ impl XfsInode {
             height: self.af_height,
             format: self.af_format,
         }
-    }
-}
-
-impl Layouts {
-    /// Reads the BTF of the module. `None` if it is not loaded, has none, or has other structures.
-    pub fn load<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>) -> Option<Self> {
-        let own = kernel_btf(&kernel.mem, kernel.symbols).ok()?;
-        let own = Btf::parse(&own).ok()?;
-        let (module, blob) = (BtfModule::load(&own).ok()?, BtfBlob::load(&own).ok()?);
-        let head = kernel.prepared.globals.btf_modules?;
-        let mut all = kernel.list(head, module.list).bounded(MAX_MODULES).flatten();
-        let bytes = all.find_map(|at| {
-            let btf = kernel.mem.ptr(at, module.btf).ok()?;
-            let is_it = kernel.mem.text(btf, blob.name).ok()? == NAME.as_bytes();
-            let length = kernel.mem.uint(btf, blob.data_size).ok()?;
-            let data = kernel.mem.ptr(btf, blob.data).ok()?;
-            (is_it && length <= MAX_BTF).then(|| kernel.mem.bytes(data, length as usize).ok())?
-        })?;
-        let split = Btf::parse_split(&bytes, &own).ok()?;
-        <Self as Mirror>::load(&split).ok()
     }
 }
