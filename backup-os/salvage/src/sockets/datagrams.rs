@@ -63,6 +63,8 @@ crate::mirrors! {
         pcslen: Field,
         pcrlen: Field,
         udp_flags: Option<Field> = "udp_flags",
+        // The bits of UDP-Lite before Linux 6.7 (882af43a0fc3).
+        pcflag: Option<Field> = "pcflag",
     }
 
     /// A raw socket of IPv4.
@@ -130,13 +132,20 @@ fn peer<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Res
     }
 }
 
+/// The bits for `udp_sock.pcflag`, in which two say that a coverage was chosen (`UDPLITE_SEND_CC`, `UDPLITE_RECV_CC`).
+fn lite_flags(pcflag: u64) -> u64 {
+    let bit = |is_set, bit| if is_set { bit } else { 0 };
+    bit(pcflag & 2 != 0, bits::UDPLITE_SEND_CC) | bit(pcflag & 4 != 0, bits::UDPLITE_RECV_CC)
+}
+
 fn udp<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, protocol: u64) -> Result<()> {
     let layout = &reading.context.kernel.types.layouts.udp_sock;
     reading.none_of(&[
         (Some(layout.pending), "with a datagram that is being put together"),
         (Some(layout.encap_type), "with a tunnel"),
     ])?;
-    let flags = reading.optional(layout.udp_flags)?;
+    let of_lite = reading.optional(layout.pcflag)?;
+    let flags = reading.optional(layout.udp_flags)? | lite_flags(of_lite);
     let level = protocol as i32;
     let gro = flags & bits::GRO;
     let (mut known, mut options) = (bits::GRO | bits::CORK, alloc::vec![(bits::CORK, UDP_CORK, 1)]);
@@ -223,4 +232,16 @@ fn not_of_a_router<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: b
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coverages_are_told_in_the_same_way_by_all_kernels() {
+        let both = bits::UDPLITE_SEND_CC | bits::UDPLITE_RECV_CC;
+        let found = [0, 1, 3, 5, 7].map(lite_flags);
+        assert_eq!(found, [0, 0, bits::UDPLITE_SEND_CC, bits::UDPLITE_RECV_CC, both]);
+    }
 }

@@ -1,6 +1,6 @@
 //! Options of sockets of IPv6 (`struct ipv6_pinfo`, `include/linux/ipv6.h`).
 
-use super::{inet::bits, refuse, Reading, SOCK_STREAM};
+use super::{inet::bits, refuse, Reading, SOCK_RAW, SOCK_STREAM};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
@@ -109,7 +109,10 @@ pub fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, flags:
         six.field(layout.pmtudisc)?,
     );
     let hops = kernel.mem.int(six.sk, layout.hop_limit)?;
-    reading.option(IPPROTO_IPV6, IPV6_V6ONLY, only);
+    // Nobody can choose that of a raw socket.
+    if reading.field(layouts.sock.sk_type)? != SOCK_RAW {
+        reading.option(IPPROTO_IPV6, IPV6_V6ONLY, only);
+    }
     reading.option(IPPROTO_IPV6, IPV6_MTU_DISCOVER, discover);
     if hops != DEFAULT_HOPS {
         reading.option(IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops as u64);

@@ -251,8 +251,9 @@ fn ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Re
     let context = reading.context;
     let layouts = &context.kernel.types.layouts;
     let (layout, known) = (&layouts.sock, &layouts.sock_flags);
-    for queue in [layout.sk_receive_queue, layout.sk_write_queue] {
-        if !skb::queue(context, reading.sk, queue)?.is_empty() {
+    // The peer's end lies in the queue like data, but has no bytes.
+    for skb in skb::queue(context, reading.sk, layout.sk_receive_queue)? {
+        if context.kernel.mem.uint(skb, layouts.sk_buff.len)? != 0 {
             return Err(refuse(
                 "TCP, whose connection has ended, with data that nobody has read",
             ));
