@@ -135,6 +135,8 @@ impl Kind {
     /// An offset for `mmap`, 64 bits, and the flat bytes that lie there in the memory of a ring; owner is the open-file id. Where
     /// there are none there is zero. Follows its owner's [`Self::IoUring`].
     pub const IoUringBytes: Self = Self(53);
+    /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
+    pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.
     pub const MappedDevice: Self = Self(64);
 }

@@ -120,6 +120,12 @@ fn file_system<M: PhysMem + ?Sized>(
             }
         }
     }
+    if let Some(checkpoint) = jbd2::waiting(context, superblock) {
+        writer.push(Kind::Checkpoint, 1, 0, superblock.0, &checkpoint)?;
+        for block in &checkpoint.blocks {
+            context.retain(retained, Pfn(block.at >> PAGE_SHIFT), 1);
+        }
+    }
     let paths = match whole {
         true => None,
         false => {

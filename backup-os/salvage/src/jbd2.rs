@@ -31,7 +31,7 @@ use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use shared_region::context::{Journal as Record, JournalBlock, RevokedBlock};
+use shared_region::context::{Checkpoint, Journal as Record, JournalBlock, RevokedBlock};
 use shared_region::reasons;
 use shared_region::rescue_area::NOBODY;
 
@@ -74,6 +74,7 @@ crate::mirrors! {
         j_revoke_lock: Field,
         j_running_transaction: Field,
         j_committing_transaction: Field,
+        j_checkpoint_transactions: Field,
         j_first: Field,
         j_last: Field,
         j_inode: Field,
@@ -95,6 +96,8 @@ crate::mirrors! {
         t_buffers: Field,
         t_forget: Field,
         t_shadow_list: Field,
+        t_checkpoint_list: Field,
+        t_cpnext: Field,
         t_updates: Field = "t_updates.counter",
         t_outstanding_revokes: Field = "t_outstanding_revokes.counter",
     }
@@ -116,6 +119,8 @@ crate::mirrors! {
         b_next_transaction: Field,
         b_tnext: Field,
         b_tprev: Field,
+        b_cp_transaction: Field,
+        b_cpnext: Field,
         b_triggers: Field,
     }
 
@@ -182,41 +187,19 @@ struct Walk<'c, 'k, 'm, M: PhysMem + ?Sized> {
 /// # Errors
 /// It cannot be read, or makes no sense.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Option<Record>> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let (Some(own), Some(transaction), Some(head), Some(table), Some(revoked)) = (
-        &layouts.journal,
-        &layouts.transaction,
-        &layouts.journal_head,
-        &layouts.revoke_table,
-        &layouts.revoke_record,
-    ) else {
+    let Some(walk) = Walk::of(context, superblock)? else {
         return Ok(None);
     };
-    let journal = ext4::journal(context, superblock)?;
-    if journal.is_null() {
-        return Ok(None);
-    }
+    let mem = &context.kernel.mem;
+    let (journal, own) = (walk.journal, walk.own);
     let (running, committing) = (
         mem.ptr(journal, own.j_running_transaction)?,
         mem.ptr(journal, own.j_committing_transaction)?,
     );
-    if running.is_null() && committing.is_null() {
+    // Data that goes through the log may have spoilt what is committed.
+    if running.is_null() && committing.is_null() && !journals_data(context, superblock)? {
         return Ok(None);
     }
-    let walk = Walk {
-        context,
-        own,
-        transaction,
-        head,
-        table,
-        revoked,
-        superblock,
-        parts: Table::of(context, superblock)?.map(|table| table.parts(context)),
-        journal,
-        block_size: mem.uint(journal, own.j_blocksize)?,
-        device: mem.ptr(journal, own.j_fs_dev)?,
-    };
     let mut record = Record {
         block_size: walk.block_size as u32,
         superblock: mem.bytes(mem.ptr(journal, own.j_superblock)?, SUPERBLOCK)?,
@@ -237,6 +220,20 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         record.refused = why.to_string();
     }
     Ok(Some(record))
+}
+
+/// Blocks of committed transactions that were not written to their places yet, as they are in memory, of a file system whose data
+/// goes through the journal. `None` if it does not, or not all of them are known.
+pub fn waiting<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Option<Checkpoint> {
+    journals_data(context, superblock).ok()?.then_some(())?;
+    let walk = Walk::of(context, superblock).ok()??;
+    let blocks = walk.checkpoint().ok()?;
+    let device = named(context, superblock).ok()?.device;
+    Some(Checkpoint { device, blocks })
+}
+
+fn journals_data<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
+    Ok(ext4::data_options(context, superblock)? == b"data=journal")
 }
 
 /// The journal of a mounted ext4 that nobody will complete.
@@ -311,7 +308,55 @@ fn refuse(why: impl Into<String>) -> Refusal {
     Refusal::new(reasons::UNREADABLE, why)
 }
 
-impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
+/// The members of a list that ends where it begins.
+fn ring(first: Kva, next: impl Fn(Kva) -> Result<Kva>) -> Result<Vec<Kva>> {
+    let (mut all, mut at) = (Vec::new(), first);
+    while !at.is_null() {
+        if all.len() >= MAX_BLOCKS {
+            return Err(refuse("a list of blocks without end"));
+        }
+        all.push(at);
+        at = next(at)?;
+        if at == first {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+impl<'c, 'k, 'm, M: PhysMem + ?Sized> Walk<'c, 'k, 'm, M> {
+    /// `None` if it has no journal, or this kernel's journals are not known.
+    fn of(context: &'c Context<'k, 'm, M>, superblock: Kva) -> Result<Option<Self>> {
+        let layouts = &context.kernel.types.layouts;
+        let (Some(own), Some(transaction), Some(head), Some(table), Some(revoked)) = (
+            &layouts.journal,
+            &layouts.transaction,
+            &layouts.journal_head,
+            &layouts.revoke_table,
+            &layouts.revoke_record,
+        ) else {
+            return Ok(None);
+        };
+        let journal = ext4::journal(context, superblock)?;
+        if journal.is_null() {
+            return Ok(None);
+        }
+        let mem = &context.kernel.mem;
+        Ok(Some(Self {
+            context,
+            own,
+            transaction,
+            head,
+            table,
+            revoked,
+            superblock,
+            parts: Table::of(context, superblock)?.map(|table| table.parts(context)),
+            journal,
+            block_size: mem.uint(journal, own.j_blocksize)?,
+            device: mem.ptr(journal, own.j_fs_dev)?,
+        }))
+    }
+
     /// Number and state of a transaction.
     fn named(&self, transaction: Kva) -> Result<Option<(u32, u32)>> {
         if transaction.is_null() {
@@ -459,6 +504,29 @@ impl<'k, M: PhysMem + ?Sized> Walk<'_, 'k, '_, M> {
             at = next;
         }
         Err(refuse("a list of blocks without end"))
+    }
+
+    /// Blocks that wait for being written to their places, and that no transaction has changed since.
+    fn checkpoint(&self) -> Result<Vec<JournalBlock>> {
+        let mem = &self.context.kernel.mem;
+        let mut blocks = Vec::new();
+        let next = |at, field| mem.ptr(at, field).map_err(Refusal::from);
+        let all = ring(next(self.journal, self.own.j_checkpoint_transactions)?, |at| {
+            next(at, self.transaction.t_cpnext)
+        })?;
+        for transaction in all {
+            let first = next(transaction, self.transaction.t_checkpoint_list)?;
+            for jh in ring(first, |at| next(at, self.head.b_cpnext))? {
+                if next(jh, self.head.b_cp_transaction)? != transaction {
+                    return Err(refuse("a list of blocks is torn"));
+                }
+                let is_old = next(jh, self.head.b_transaction)?.is_null();
+                if is_old && next(jh, self.head.b_next_transaction)?.is_null() {
+                    blocks.push(self.block(jh)?.0);
+                }
+            }
+        }
+        Ok(blocks)
     }
 
     fn of_running(&self, jh: Kva, blocks: &mut BTreeMap<u64, JournalBlock>) -> Result<()> {

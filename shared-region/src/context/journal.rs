@@ -58,6 +58,17 @@ pub struct RevokedBlock {
     pub committing: bool,
 }
 
+/// Blocks of committed transactions that were not written to their places yet ([`crate::record::Kind::Checkpoint`]), as they
+/// are in memory, of a file system whose data goes through the journal. What is in none of the transactions, nor here, is in
+/// its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Device number of the file system.
+    pub device: u64,
+    /// The blocks, of neither transaction.
+    pub blocks: Vec<JournalBlock>,
+}
+
 /// A file that nobody protected holds, with data that its disk does not have ([`crate::record::Kind::DirtyFile`]). Whole
 /// pages follow as [`crate::record::Kind::Frames`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,10 +5,10 @@
 use super::sockets::SocketContent;
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, ChangedInodes, DirtyFile, DiskContent, FileLocks, FileTable, FrameRun,
-        Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, MappedDevice, Mapping,
-        MessageQueue, Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile, Pipe,
-        PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, FileLocks, FileTable,
+        FrameRun, Id, InMountNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine, MappedDevice,
+        Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Netfilter, Network, Network6, Node, OpenFile,
+        Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -124,6 +124,8 @@ pub struct World<'a> {
     pub names_gone: BTreeMap<Id, NameGone>,
     /// What journals of file systems had not committed.
     pub journals: Vec<Journal>,
+    /// Of those whose data goes through the journal, what is committed and not in its place.
+    pub checkpoints: Vec<Checkpoint>,
     /// Files that nobody here holds, with data that their disks do not have.
     pub dirty_files: BTreeMap<Id, Content<'a, DirtyFile>>,
     /// Directories of file systems whose journals cannot be completed, in which names have changed.
@@ -266,6 +268,7 @@ impl<'a> World<'a> {
                 self.names_gone.insert(owner, record.decode().map_err(text)?);
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
+            Kind::Checkpoint => self.checkpoints.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::CachedFile => {
                 let (record, frames) = (record.decode().map_err(text)?, Vec::new());

@@ -75,6 +75,8 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("CachedFile.number", WARM_CACHE),
     ("CachedFile.size", WARM_CACHE),
     ("CachedFile.version", WARM_CACHE),
+    ("Checkpoint.blocks", WHOLE_FILE_SYSTEMS),
+    ("Checkpoint.device", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.ahead", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.device", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.generation", WHOLE_FILE_SYSTEMS),

@@ -16,7 +16,7 @@ use crate::{
 use format::{word, Logged, FEATURE_REVOKE, MAGIC};
 use log::{End, Log, Unsound};
 use shared_region::{
-    context::{FileSystem, Journal, JournalBlock},
+    context::{Checkpoint, FileSystem, Journal, JournalBlock},
     PAGE_SIZE,
 };
 use std::{
@@ -52,7 +52,8 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
             let name = record.name.clone();
             committed.file_systems.push(FileSystem { name, done });
         };
-        match one(record, deadline, host, now) {
+        let waiting = world.checkpoints.iter().find(|it| it.device == record.device);
+        match one(record, deadline, host, (now, waiting)) {
             Ok(done) => {
                 let text = match done.is_whole {
                     true => done.text,
@@ -95,7 +96,12 @@ struct Done {
     is_whole: bool,
 }
 
-fn one(record: &Journal, deadline: Instant, host: &dyn Host, now: u64) -> Result<Done, String> {
+fn one(
+    record: &Journal,
+    deadline: Instant,
+    host: &dyn Host,
+    setting: (u64, Option<&Checkpoint>),
+) -> Result<Done, String> {
     if !record.refused.is_empty() {
         return Err(record.refused.clone());
     }
@@ -106,19 +112,34 @@ fn one(record: &Journal, deadline: Instant, host: &dyn Host, now: u64) -> Result
     let path = disk::locate(record.uuid, patience)?;
     let device = OpenOptions::new().read(true).write(true).open(&path);
     let device = device.map_err(|error| format!("{}: {error}", path.display()))?;
-    complete(&device, record, host, now)
+    complete(&device, record, host, setting)
 }
 
-fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Result<Done, String> {
+/// Completes a log, at a time (`now`, in nanoseconds since 1970). `waiting` has what is committed and not in its place, if data of
+/// files goes through the log as well.
+fn complete(
+    device: &File,
+    record: &Journal,
+    host: &dyn Host,
+    (now, waiting): (u64, Option<&Checkpoint>),
+) -> Result<Done, String> {
     let mut log = Log::open(device, record)?;
     let end = log.end()?;
-    let Some(choice) = Choice::make(record, end, word(&log.superblock, 24))? else {
-        let is_whole = record.running_refused.is_empty();
-        let text = String::from("its log has all of its transactions");
-        return Ok(Done { text, is_whole });
+    let all_there = || Done {
+        text: String::from("its log has all of its transactions"),
+        is_whole: record.running_refused.is_empty(),
+    };
+    let choice = match (Choice::make(record, end, word(&log.superblock, 24))?, end.next) {
+        (Some(choice), _) => choice,
+        (None, Some(tid)) if waiting.is_some() => Choice::of_nothing(tid),
+        (None, _) => return Ok(all_there()),
     };
     choice.check(&log)?;
-    let (unsound, nowhere) = superseded(&log, &choice)?;
+    let now_in_memory = |block: &JournalBlock| content(&log, record, block, false, host);
+    let (unsound, nowhere) = superseded(&log, &choice, waiting, &now_in_memory)?;
+    if choice.is_empty() && unsound.is_empty() {
+        return Ok(all_there());
+    }
     let superseded: Vec<u64> = unsound.keys().copied().collect();
     let again: Vec<Logged> = unsound.into_values().flatten().collect();
     let revoked: Vec<u64> = choice.revoked.iter().copied().collect();
@@ -206,22 +227,31 @@ fn complete(device: &File, record: &Journal, host: &dyn Host, now: u64) -> Resul
 }
 
 /// Blocks in the log with which the file system could not be mounted, and, of those that are not part of the transaction to be
-/// written, their last content. They are revoked by a transaction of their own before it, which their new content follows:
-/// what is revoked counts for all that is before in the log, and its checksum is not looked at. The second are those of which
-/// nothing is newer.
-fn superseded(log: &Log<'_>, choice: &Choice) -> Result<(Unsound, Vec<u64>), String> {
-    // Only where a page has several blocks they come about; elsewhere the log is not read twice.
-    if log.format.block_size as u64 >= PAGE_SIZE {
+/// written, their last content, if they are not in their places. They are revoked by a transaction of their own before it, which
+/// their new content follows: what is revoked counts for all that is before in the log, and its checksum is not looked at. The
+/// second are those of which nothing newer is known.
+fn superseded(
+    log: &Log<'_>,
+    choice: &Choice,
+    waiting: Option<&Checkpoint>,
+    now_in_memory: &dyn Fn(&JournalBlock) -> Result<Logged, String>,
+) -> Result<(Unsound, Vec<u64>), String> {
+    // Only where a page has several blocks they come about, or where a file's end is zeroed as it is shortened while the page is being
+    // written to the log (`truncate_pagecache()`, before which `ext4_wait_for_tail_page_commit()` does not wait where a block
+    // is a page); elsewhere the log is not read twice.
+    if log.format.block_size as u64 >= PAGE_SIZE && waiting.is_none() {
         return Ok((Unsound::new(), Vec::new()));
     }
     let mut unsound = log.unsound()?;
     unsound.retain(|number, _| !choice.revoked.contains(number));
     let mut nowhere = Vec::new();
     for (number, copy) in &mut unsound {
-        if choice.blocks.iter().any(|block| block.number == *number) {
-            *copy = None;
-        } else if copy.is_none() {
-            nowhere.push(*number);
+        let find = |blocks: &[JournalBlock]| blocks.iter().find(|block| block.number == *number).copied();
+        match (find(&choice.blocks), waiting) {
+            (Some(_), _) => *copy = None,
+            (None, _) if copy.is_some() => {}
+            (None, Some(waiting)) => *copy = find(&waiting.blocks).map(|block| now_in_memory(&block)).transpose()?,
+            (None, None) => nowhere.push(*number),
         }
     }
     unsound.retain(|number, _| !nowhere.contains(number));
@@ -260,7 +290,12 @@ impl Choice {
         };
         let Some((tid, _)) = record.committing else {
             let Some((tid, _)) = running else {
-                return Err(record.running_refused.clone());
+                let is_idle = record.running.is_none();
+                return if is_idle {
+                    Ok(None)
+                } else {
+                    Err(record.running_refused.clone())
+                };
             };
             if !may_be_next(tid) {
                 return Err(format!("its log does not end before transaction {tid}"));
@@ -288,6 +323,16 @@ impl Choice {
             (Some(_), Some((next, _))) => {
                 Ok(Some(both(|block| block.running, next, false, numbers(false))).filter(|it| !it.is_empty()))
             }
+        }
+    }
+
+    /// A transaction without blocks of its own.
+    fn of_nothing(tid: u32) -> Self {
+        Self {
+            tid,
+            blocks: Vec::new(),
+            revoked: BTreeSet::new(),
+            alone: false,
         }
     }
 
