@@ -500,6 +500,7 @@ fn sockets_are_told_apart_by_their_tables() {
         tcp(2, "01", "00000000", 13),
         tcp(3, "08", "00000001", 14),
         tcp(4, "02", "00000000", 21),
+        tcp(5, "03", "00000000", 25),
     ];
     tree.file("proc/3000/net/tcp", &table.concat());
     tree.file(
@@ -516,7 +517,13 @@ fn sockets_are_told_apart_by_their_tables() {
     );
     tree.file(
         "proc/3000/net/netlink",
-        "head\n0000000000000000 0   3000       00000111 0        0        0     2        0        22\n",
+        "head\n0000000000000000 0   3000       00000111 0        0        0     2        0        22\n\
+         0000000000000000 12  3000       00000000 0        0        0     2        0        23\n\
+         0000000000000000 0   3001       00000000 0        0        0     2        0        24\n",
+    );
+    tree.file(
+        "proc/3000/net/packet",
+        "head\n0000000000000000 3      3    0003   2     1       0      0      26\n",
     );
     tree.file("proc/3000/environ", "A=b\0JOURNAL_STREAM=8:17\0");
     let expected = [
@@ -524,14 +531,18 @@ fn sockets_are_told_apart_by_their_tables() {
         (12, None),
         (13, None),
         (14, None),
-        (21, Some((Cost::Fatal, "socket-state"))),
+        (21, None),
+        (25, Some((Cost::Fatal, "socket-state"))),
+        (26, Some((Cost::Note, "packet"))),
         (15, Some((Cost::Note, "udp"))),
         (16, None),
         (17, Some((Cost::Note, "journal"))),
         (18, Some((Cost::Note, "unix"))),
         (19, None),
         (20, Some((Cost::Risk, "socket"))),
-        (22, Some((Cost::Fatal, "socket"))),
+        (22, Some((Cost::Note, "netlink"))),
+        (23, Some((Cost::Fatal, "socket-state"))),
+        (24, None),
     ];
     let root = tree.root();
     let process = Process { root: &root, pid: 3000 };

@@ -2,6 +2,7 @@
 
 mod aio;
 mod clocks;
+mod connecting;
 mod event_files;
 mod file_locks;
 mod files;
@@ -18,6 +19,8 @@ mod memory_flags;
 mod merged_memory;
 mod mounts;
 mod mqueue;
+mod netlink;
+mod packets;
 mod pipes;
 mod places;
 mod process_tree;
@@ -25,6 +28,7 @@ mod pseudo_files;
 mod restrictions;
 mod shared_memory;
 mod signals;
+mod socket_options;
 mod sockets;
 mod swapped_memory;
 mod sysv_ipc;
@@ -37,7 +41,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 32] = [
+    let lists: [&'static [Cell]; 36] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -60,6 +64,10 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         pipes::CELLS,
         sysv_ipc::CELLS,
         sockets::CELLS,
+        connecting::CELLS,
+        socket_options::CELLS,
+        netlink::CELLS,
+        packets::CELLS,
         unix_sockets::CELLS,
         event_files::CELLS,
         aio::CELLS,
