@@ -43,6 +43,8 @@ union request {
 	struct orthros_peer_credentials peer_credentials;
 	struct orthros_tcp tcp;
 	struct orthros_inotify_event inotify_event;
+	struct orthros_tcp_end tcp_end;
+	struct orthros_netlink netlink;
 	struct orthros_io_uring io_uring;
 	struct orthros_rescue_area rescue_area;
 };
@@ -208,6 +210,10 @@ static int dispatch(unsigned int command, union request *request)
 		return tcp_go(&request->tcp);
 	case ORTHROS_INOTIFY_EVENT:
 		return inotify_put(&request->inotify_event);
+	case ORTHROS_TCP_END:
+		return tcp_end(&request->tcp_end);
+	case ORTHROS_NETLINK:
+		return netlink_put(&request->netlink);
 	case ORTHROS_IO_URING:
 		return io_uring_go_on(&request->io_uring);
 	case ORTHROS_RESCUE_AREA:

@@ -168,6 +168,10 @@ int peer_credentials(const struct orthros_peer_credentials *request);
 
 /* tcp.c */
 int tcp_go(const struct orthros_tcp *request);
+int tcp_end(const struct orthros_tcp_end *request);
+
+/* netlink.c */
+int netlink_put(const struct orthros_netlink *request);
 
 /* inotify.c */
 int inotify_put(const struct orthros_inotify_event *request);

@@ -537,11 +537,22 @@ struct orthros_peer_credentials {
 #define ORTHROS_TCP_CROSSED 2
 #define ORTHROS_TCP_WAIT 3
 #define ORTHROS_TCP_SPEAK 4
+#define ORTHROS_TCP_FAIL 5
 
 struct orthros_tcp {
 	__u64 fd;
 	__u64 step;
 	__u64 listener;
+};
+
+struct orthros_tcp_end {
+	__u64 fd;
+	__u32 error;
+	__u32 done;
+	__u32 state;
+	__u16 ports[2];
+	__u8 local[16];
+	__u8 peer[16];
 };
 
 /* rescue_area/mod.rs */
@@ -564,6 +575,18 @@ struct orthros_inotify_event {
 	__u32 cookie;
 	__u32 name_len;
 	__u64 name;
+};
+
+struct orthros_netlink {
+	__u64 fd;
+	__u64 data;
+	__u64 length;
+	__u32 port;
+	__u32 group;
+	__u32 process;
+	__u32 user;
+	__u32 gid;
+	__u32 reserved;
 };
 
 struct orthros_io_uring {
@@ -602,6 +625,8 @@ struct orthros_io_uring {
 #define ORTHROS_TCP _IOWR('O', 81, struct orthros_tcp)
 #define ORTHROS_INOTIFY_EVENT _IOWR('O', 82, struct orthros_inotify_event)
 #define ORTHROS_IO_URING _IOWR('O', 83, struct orthros_io_uring)
+#define ORTHROS_NETLINK _IOWR('O', 86, struct orthros_netlink)
+#define ORTHROS_TCP_END _IOWR('O', 87, struct orthros_tcp_end)
 #define ORTHROS_RESCUE_AREA _IOWR('O', 96, struct orthros_rescue_area)
 
 #endif

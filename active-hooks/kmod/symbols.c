@@ -9,6 +9,7 @@
 #include <linux/io_uring_types.h>
 #include <linux/kprobes.h>
 #include <linux/memory_hotplug.h>
+#include <linux/netlink.h>
 #include <linux/sched.h>
 #include <linux/tcp.h>
 #include <net/af_unix.h>
@@ -149,6 +150,11 @@ static struct expected_member expected_members[] = {
 	MEMBER(sock, sk_peer_pid),
 	MEMBER(sock, sk_peer_cred),
 	MEMBER(sock, sk_shutdown),
+	MEMBER(sock, sk_err),
+	MEMBER(sock, sk_receive_queue),
+	MEMBER(netlink_skb_parms, creds),
+	MEMBER(netlink_skb_parms, portid),
+	MEMBER(netlink_skb_parms, dst_group),
 	MEMBER(tcp_sock, rcv_nxt),
 	MEMBER(request_sock, rsk_ops),
 	MEMBER(tcp_request_sock, tfo_listener),

@@ -3,6 +3,7 @@
  * What TCP_REPAIR does not reach: the end of what a peer sends, and connections
  * that nobody has accepted yet.
  */
+#include <linux/err.h>
 #include <linux/net.h>
 #include <linux/tcp.h>
 #include <net/inet_connection_sock.h>
@@ -55,6 +56,16 @@ static int speak(struct sock *sk)
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
 	inet_csk_schedule_ack(sk);
 	inet_csk_reset_xmit_timer(sk, ICSK_TIME_DACK, 1, TCP_RTO_MAX);
+	return 0;
+}
+
+/* As tcp_reset() tells a process, of a connection that was only asked for. */
+static int fail(struct sock *sk, u64 error)
+{
+	if (sk->sk_state != TCP_CLOSE || !error || error > MAX_ERRNO)
+		return -EINVAL;
+	WRITE_ONCE(sk->sk_err, error);
+	sk_error_report(sk);
 	return 0;
 }
 
@@ -129,8 +140,66 @@ int tcp_go(const struct orthros_tcp *request)
 			error = cross_fin(socket->sk);
 		else if (request->step == ORTHROS_TCP_SPEAK)
 			error = speak(socket->sk);
+		else if (request->step == ORTHROS_TCP_FAIL)
+			error = fail(socket->sk, request->listener);
 		else
 			error = -EINVAL;
+		release_sock(socket->sk);
+	}
+	sockfd_put(socket);
+	return error;
+}
+
+static void set_address(struct sock *sk, bool local, const u8 *address)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		memcpy(local ? &sk->sk_v6_rcv_saddr : &sk->sk_v6_daddr, address, 16);
+	else
+#endif
+		memcpy(local ? &sk->sk_rcv_saddr : &sk->sk_daddr, address, 4);
+}
+
+/* What tcp_done() and those before it leave behind. */
+static int end(struct socket *socket, const struct orthros_tcp_end *request)
+{
+	struct sock *sk = socket->sk;
+	struct inet_sock *inet = inet_sk(sk);
+
+	if (sk->sk_state != TCP_CLOSE || sk->sk_shutdown || inet->inet_dport ||
+	    socket->state != SS_UNCONNECTED)
+		return -EINVAL;
+	if (request->state < SS_UNCONNECTED || request->state > SS_CONNECTED ||
+	    request->error > MAX_ERRNO)
+		return -EINVAL;
+	/* In a table where it is bound, in none else. */
+	if (!inet->inet_num) {
+		inet->inet_sport = htons(request->ports[0]);
+		set_address(sk, true, request->local);
+	}
+	inet->inet_dport = htons(request->ports[1]);
+	set_address(sk, false, request->peer);
+	if (request->done)
+		sock_set_flag(sk, SOCK_DONE);
+	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+	WRITE_ONCE(sk->sk_err, request->error);
+	socket->state = request->state;
+	return 0;
+}
+
+int tcp_end(const struct orthros_tcp_end *request)
+{
+	struct socket *socket;
+	int error;
+
+	socket = sockfd_lookup(request->fd, &error);
+	if (!socket)
+		return error;
+	if (!is_tcp(socket->sk)) {
+		error = -EINVAL;
+	} else {
+		lock_sock(socket->sk);
+		error = end(socket, request);
 		release_sock(socket->sk);
 	}
 	sockfd_put(socket);

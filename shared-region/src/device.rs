@@ -418,7 +418,7 @@ pub struct Tcp {
     pub fd: u64,
     /// A value of [`tcp_step`].
     pub step: u64,
-    /// With [`tcp_step::WAIT`], the descriptor of the socket that listens.
+    /// With [`tcp_step::WAIT`], the descriptor of the socket that listens; with [`tcp_step::FAIL`], the error.
     pub listener: u64,
 }
 /// Values of [`Tcp::step`].
@@ -432,9 +432,33 @@ pub mod tcp_step {
     /// After the repair: the peer is told at once how far this side has got and how much room there is, and segments are as long
     /// as was agreed.
     pub const SPEAK: u64 = 4;
+    /// A connection that was asked for is not to be had: the next call fails with an error.
+    pub const FAIL: u64 = 5;
 }
 /// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
 pub const TCP: u64 = iowr::<Tcp>(81);
+
+/// Argument of [`TCP_END`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TcpEnd {
+    /// Descriptor of a socket of TCP that was never connected.
+    pub fd: u64,
+    /// What its next call fails with, 0 if it does not.
+    pub error: u32,
+    /// 1 if the peer's end was seen.
+    pub done: u32,
+    /// SS_*.
+    pub state: u32,
+    /// Ports: own (looked at if it is not bound), the peer's.
+    pub ports: [u16; 2],
+    /// Addresses of the same, of IPv4 in the first four bytes.
+    pub local: [u8; 16],
+    /// See `local`.
+    pub peer: [u8; 16],
+}
+/// Lets a socket of TCP be as after a connection. EINVAL if it is none or was used.
+pub const TCP_END: u64 = iowr::<TcpEnd>(87);
 
 /// Argument of [`INOTIFY_EVENT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -478,6 +502,33 @@ pub struct IoUring {
 /// Lets a ring of io_uring go on counting from where another was. What lies in its memory must say the same already. EINVAL if the
 /// descriptor is another or the memory says something else, EBUSY if the ring has been used.
 pub const IO_URING: u64 = iowr::<IoUring>(83);
+
+/// Argument of [`NETLINK`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Netlink {
+    /// Descriptor of a socket of netlink.
+    pub fd: u64,
+    /// User address of a message.
+    pub data: u64,
+    /// Bytes of it. Without any, the socket is told that it has missed messages: its next call fails with ENOBUFS.
+    pub length: u64,
+    /// Port it comes from, 0 for the kernel.
+    pub port: u32,
+    /// Number of the group that it was sent to, 0 for none.
+    pub group: u32,
+    /// Process that it comes from.
+    pub process: u32,
+    /// Its user.
+    pub user: u32,
+    /// Its group.
+    pub gid: u32,
+    /// 0.
+    pub reserved: u32,
+}
+/// Puts a message at the end of the queue of a socket of netlink. EINVAL if the descriptor is another or the message is longer than any
+/// queue.
+pub const NETLINK: u64 = iowr::<Netlink>(86);
 
 /// Argument of [`COMMIT`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -135,6 +135,10 @@ impl Kind {
     /// An offset for `mmap`, 64 bits, and the flat bytes that lie there in the memory of a ring; owner is the open-file id. Where
     /// there are none there is zero. Follows its owner's [`Self::IoUring`].
     pub const IoUringBytes: Self = Self(53);
+    /// [`crate::context::SwapArea`]; owner is the area's id. Precedes the records that refer to it.
+    pub const SwapArea: Self = Self(54);
+    /// [`crate::context::SwappedPages`]; owner is the mm id or the inode id. Follows its owner's record.
+    pub const SwappedPages: Self = Self(55);
     /// [`crate::context::Namespace`]; owner is the id of the namespace.
     pub const Namespace: Self = Self(56);
     /// [`crate::context::InNamespace`]; owner is the tgid.

@@ -95,6 +95,8 @@ fn structures(out: &mut String) {
     structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
     structure!(text, device::Warm, "orthros_warm", { fd, runs, count, size, version, pages, nanoseconds });
     structure!(text, device::Tcp, "orthros_tcp", { fd, step, listener });
+    structure!(text, device::TcpEnd, "orthros_tcp_end", { fd, error, done, state, ports, local, peer });
+    structure!(text, device::Netlink, "orthros_netlink", { fd, data, length, port, group, process, user, gid, reserved });
     structure!(text, device::InotifyEvent, "orthros_inotify_event", { fd, wd, mask, cookie, name_len, name });
     structure!(text, device::IoUring, "orthros_io_uring", {
         fd, taken, completed, extra, timeouts, timeouts_flushed, drain_disabled
@@ -282,11 +284,14 @@ fn constants(out: &mut String) {
         ("PEER_CREDENTIALS", device::PEER_CREDENTIALS),
         ("TCP", device::TCP),
         ("INOTIFY_EVENT", device::INOTIFY_EVENT),
+        ("NETLINK", device::NETLINK),
+        ("TCP_END", device::TCP_END),
         ("IO_URING", device::IO_URING),
         ("TCP_FIN", device::tcp_step::FIN),
         ("TCP_CROSSED", device::tcp_step::CROSSED),
         ("TCP_WAIT", device::tcp_step::WAIT),
         ("TCP_SPEAK", device::tcp_step::SPEAK),
+        ("TCP_FAIL", device::tcp_step::FAIL),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),

@@ -17,11 +17,12 @@ use shared_region::{
     context::FrameRun,
     control::CommitPoint,
     device::{
-        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, IoUring, Lazy, Mark,
+        lazy_step, AddMemory, Adopt, Cache, Commit, Configure, Info, InotifyEvent, IoUring, Lazy, Mark, Netlink,
         PeerCredentials, Protect, Release, RescueArea, Rest, ResumeCall, StageBegin, StageCommit, StageWrite,
-        TaskState, Tcp, Test, Update, Wake, Warm, WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE, INFO,
-        INOTIFY_EVENT, IO_URING, LAZY, MARK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA, REST, RESUME,
-        STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TEST, UNPROTECT, UPDATE, WAKE, WARM, WRITE_REPORT,
+        TaskState, Tcp, TcpEnd, Test, Update, Wake, Warm, WriteReport, ADD_MEMORY, ADOPT, CACHE, COMMIT, CONFIGURE,
+        INFO, INOTIFY_EVENT, IO_URING, LAZY, MARK, NETLINK, PATH, PEER_CREDENTIALS, PROTECT, RELEASE, RESCUE_AREA,
+        REST, RESUME, STAGE_BEGIN, STAGE_COMMIT, STAGE_WRITE, TASK_STATE, TCP, TCP_END, TEST, UNPROTECT, UPDATE, WAKE,
+        WARM, WRITE_REPORT,
     },
     standby::IDLE_BLOCK,
     timeline::Event,
@@ -361,6 +362,22 @@ impl Device {
     /// EINVAL if it is none, or not in the state that the step begins with.
     pub fn tcp(&self, mut request: Tcp) -> Result<(), DeviceError> {
         ioctl::update::<TCP, Tcp>(&self.fd, "TCP", &mut request)
+    }
+
+    /// Lets a socket of TCP be as after a connection.
+    ///
+    /// # Errors
+    /// As for the request.
+    pub fn tcp_end(&self, mut request: TcpEnd) -> Result<(), DeviceError> {
+        ioctl::update::<TCP_END, TcpEnd>(&self.fd, "TCP_END", &mut request)
+    }
+
+    /// Puts a message at the end of the queue of a socket of netlink. It must stay where it is during the call.
+    ///
+    /// # Errors
+    /// As for the request.
+    pub fn netlink(&self, mut request: Netlink) -> Result<(), DeviceError> {
+        ioctl::update::<NETLINK, Netlink>(&self.fd, "NETLINK", &mut request)
     }
 
     /// Puts an event at the end of the queue of inotify. The name must stay where it is during the call.

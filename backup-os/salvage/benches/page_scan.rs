@@ -85,7 +85,7 @@ fn main() {
             let mut count = 0u64;
             tables
                 .scan(&image, Uva(0), Uva(PAGES << 12), &mut |leaf| {
-                    if let Leaf::Table { start, entries } = leaf {
+                    if let Leaf::Table { start, entries, .. } = leaf {
                         runs(start, entries, |run| count += run.pages);
                     }
                 })

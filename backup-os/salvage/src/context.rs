@@ -16,6 +16,7 @@ use crate::module_types;
 use crate::namespaces::Namespaces;
 use crate::pages::Pages;
 use crate::refusal::Result;
+use crate::swap;
 use crate::xfs;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -51,6 +52,8 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     pub sockets: HashSet<Kva>,
     /// How deep in what is on its way in sockets the present object lies.
     pub nesting: u32,
+    /// What is known of swap.
+    pub swap: swap::Known,
     /// Numbers for the report.
     pub tally: Summary,
     zero: u64,
@@ -91,6 +94,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             locked: HashSet::new(),
             sockets: HashSet::new(),
             nesting: 0,
+            swap: swap::Known::default(),
             tally: Summary::default(),
             zero: variable(globals.zero_pfn),
             huge_zero: variable(globals.huge_zero_pfn),

@@ -4,14 +4,14 @@
 //! that is recorded, an ancestor always before its descendants, and are marked as shared in the others. Pages of files
 //! that were not copied yet come from the file.
 
-use crate::addr::{Pfn, Uva, PAGE_SIZE};
+use crate::addr::{Pfn, PhysAddr, Uva, PAGE_SIZE};
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mm::{Area, Space};
 use crate::pages::{FrameSort, Plain, RawPage};
 use crate::paging::{Leaf, PageSize, Pte};
 use crate::refusal::{Refusal, Result};
-use crate::swap::{self, Swapped};
+use crate::swap::{self, Holder, Swapped};
 use crate::vma_flags as vm;
 use shared_region::context::{frame_kind, Backing, FrameRun};
 use shared_region::reasons;
@@ -25,7 +25,7 @@ const VERSION: u16 = 1;
 /// Writes the frames of all mappings of an address space.
 ///
 /// # Errors
-/// A page is on swap, failed in hardware or on the move; the tables cannot be read; or there is no room.
+/// A page is where it is not read from, failed in hardware or on the move; the tables cannot be read; or there is no room.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -34,22 +34,23 @@ pub fn write<M: PhysMem + ?Sized>(
     space: &Space,
 ) -> Result<()> {
     let mut record = writer.begin_flat(Kind::Frames, VERSION, 0, owner);
+    let mut on_swap = swap::Pages::default();
     for area in &space.areas {
         let mut collector = Collector {
             context,
             retained,
             record: &mut record,
+            on_swap: &mut on_swap,
             area,
             open: None,
             failure: None,
         };
         collector.area(space)?;
     }
-    if record.is_empty() {
-        return Ok(());
+    if !record.is_empty() {
+        record.finish()?;
     }
-    record.finish()?;
-    Ok(())
+    on_swap.write(context, writer, owner)
 }
 
 /// Appends runs to a record, joining those that follow one another.
@@ -57,6 +58,7 @@ struct Collector<'c, 'k, 'm, 'w, 'a, 'r, M: PhysMem + ?Sized> {
     context: &'c mut Context<'k, 'm, M>,
     retained: &'c mut [u8],
     record: &'r mut FlatRecord<'w, 'a>,
+    on_swap: &'c mut swap::Pages,
     area: &'c Area,
     open: Option<Open>,
     failure: Option<Refusal>,
@@ -113,13 +115,13 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
 
     fn leaf(&mut self, leaf: Leaf<'_>) -> Result<()> {
         match leaf {
-            Leaf::Table { start, entries } => self.table(start, entries),
+            Leaf::Table { start, entries, table } => self.table(start, entries, table),
             Leaf::Huge { start, entry, size } => self.huge(start, entry, size),
             Leaf::Lost { table, .. } => Err(Refusal::new(reasons::PAGES_LOST, alloc::format!("table at {table}"))),
         }
     }
 
-    fn table(&mut self, start: Uva, entries: &[[u8; 8]]) -> Result<()> {
+    fn table(&mut self, start: Uva, entries: &[[u8; 8]], table: PhysAddr) -> Result<()> {
         let plain = self.context.pages.plain();
         let mut va = start.0;
         let mut rest = entries;
@@ -148,7 +150,7 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
                 next = pfn.wrapping_add(pages as u64);
                 ahead = ahead.get(pages..).unwrap_or(&[]);
             } else if !pte.is_none() {
-                self.swapped(va, pte)?;
+                self.swapped(va, pte, table)?;
             }
             rest = if pages == 1 {
                 after
@@ -244,8 +246,13 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
     }
 
     /// An entry of a page that is not mapped.
-    fn swapped(&mut self, va: u64, pte: Pte) -> Result<()> {
-        match swap::look_up(self.context, pte) {
+    fn swapped(&mut self, va: u64, pte: Pte, table: PhysAddr) -> Result<()> {
+        let name = || alloc::format!("page at {va:#x}");
+        let found = swap::look_up(self.context, pte.swap(), Holder::Memory).map_err(|refusal| refusal.of(name))?;
+        if !matches!(found, Swapped::Special(_)) && swap::is_changing(self.context, table)? {
+            return Err(at(va, reasons::SPECIAL_PAGE));
+        }
+        match found {
             // Other processes may refer to the same page by the same entry.
             Swapped::Cached(pfn) => {
                 let kind = if self.context.claim(pfn) {
@@ -255,7 +262,15 @@ impl<M: PhysMem + ?Sized> Collector<'_, '_, '_, '_, '_, '_, M> {
                 };
                 self.add(va, pfn, 1, kind)
             }
-            Swapped::OnDisk => Err(at(va, reasons::SWAPPED)),
+            // Whoever else refers to it reads it as well, and has a copy.
+            Swapped::OnDisk(slot) => self.on_swap.add(va, slot, PAGE_SIZE),
+            Swapped::Zero => {
+                // Elsewhere what is not there is zero.
+                if self.area.mapping.backing == Backing::FilePrivate {
+                    self.on_swap.add_zero(va);
+                }
+                Ok(())
+            }
             Swapped::Special(kind) => Err(Refusal::new(
                 reasons::SPECIAL_PAGE,
                 alloc::format!("{va:#x}, entry of type {kind}"),

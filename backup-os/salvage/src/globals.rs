@@ -62,6 +62,12 @@ crate::symbols! {
         swapper_spaces: Option<Kva>,
         /// Number of swap areas.
         nr_swapfiles: Option<Kva>,
+        /// The swap areas.
+        swap_info: Option<Kva>,
+        /// A static key: whether pages may ever have been compressed instead of swapped out. Not in every kernel that does it.
+        zswap_ever_enabled: Option<Kva>,
+        /// Whether they are now.
+        zswap_enabled: Option<Kva>,
         /// The default cgroup hierarchy.
         cgrp_dfl_root: Option<Kva>,
         /// Where AppArmor keeps its label in credentials.

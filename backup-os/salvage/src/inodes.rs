@@ -300,12 +300,6 @@ pub fn write_as<M: PhysMem + ?Sized>(
     }
 
     let mut cached = cached(context, mapping, record.size)?;
-    if cached.swapped != 0 {
-        return Err(Refusal::new(
-            reasons::SWAPPED,
-            alloc::format!("{} pages of a file in memory", cached.swapped),
-        ));
-    }
     if let Some(page) = cached.in_part.filter(|_| !how.parts_follow) {
         let page = alloc::format!("page {page} was read only in part");
         return Err(Refusal::new(reasons::UNREADABLE, page));
@@ -355,6 +349,7 @@ pub fn write_as<M: PhysMem + ?Sized>(
     }
     if wanted {
         write_runs(context, writer, retained, inode, &cached.runs)?;
+        cached.swapped.write(context, writer, inode.0)?;
     }
     if unlinked {
         write_name(context, writer, retained, inode, path)?;
@@ -441,7 +436,7 @@ pub fn record<M: PhysMem + ?Sized>(
 /// Writes shared memory without a path, unless it is written.
 ///
 /// # Errors
-/// Some of it is on swap, or it cannot be read, or there is no room.
+/// It cannot be read, or there is no room.
 pub fn write_shared_memory<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -457,12 +452,6 @@ pub fn write_shared_memory<M: PhysMem + ?Sized>(
     let info = inode.back(u64::from(layouts.shmem_inode.vfs_inode.offset));
     let size = mem.uint(inode, layouts.inode.i_size)?;
     let cached = cached(context, mem.ptr(inode, layouts.inode.i_mapping)?, size)?;
-    if cached.swapped != 0 {
-        return Err(Refusal::new(
-            reasons::SWAPPED,
-            alloc::format!("{} pages of shared memory", cached.swapped),
-        ));
-    }
     let name = match path.bytes.as_slice() {
         b"/dev/zero" | b"/" => b"/dev/zero".to_vec(),
         other => other.to_vec(),
@@ -479,7 +468,8 @@ pub fn write_shared_memory<M: PhysMem + ?Sized>(
         mode: mem.uint(inode, layouts.inode.i_mode)? as u32,
     };
     writer.push(Kind::SharedMemory, 1, 0, inode.0, &record)?;
-    write_runs(context, writer, retained, inode, &cached.runs)
+    write_runs(context, writer, retained, inode, &cached.runs)?;
+    cached.swapped.write(context, writer, inode.0)
 }
 
 /// Writes frames of a file or of shared memory, and retains them.

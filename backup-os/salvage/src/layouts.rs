@@ -42,12 +42,19 @@ use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
 use crate::pseudo_files::{ProcDirEntry, ProcInode, ProcOps, SeqFile, SeqOperations};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
-use crate::sockets::inet::{InetSock, UdpSock};
+use crate::sockets::datagrams::{Ipv6Devconf, Raw6Sock, RawSock, RouterState, UdpSock};
+use crate::sockets::inet::InetSock;
 use crate::sockets::inet6::Ipv6Pinfo;
+use crate::sockets::multicast::{IpMcSocklist, Ipv6McSocklist};
+use crate::sockets::netlink::{NetlinkSkbParms, NetlinkSock};
+use crate::sockets::options::{SkFilter, SockFlags, SockReuseport};
+use crate::sockets::orphans::{InetHashinfo, TcpTables};
+use crate::sockets::packet::{PacketFlags, PacketMclist, PacketSock};
 use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
 use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
-use crate::sockets::{Sock, SockFlags, Socket};
+use crate::sockets::{Sock, Socket};
+use crate::swap::{Disk, Kobject, PageOfTable, Ptdesc, SwapExtent, SwapInfo};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -197,6 +204,18 @@ crate::mirror_set! {
         file_system_type: FileSystemType,
         /// `struct shmem_inode_info`.
         shmem_inode: ShmemInode,
+        /// `struct swap_info_struct`.
+        swap_info: Option<SwapInfo>,
+        /// `struct swap_extent`.
+        swap_extent: Option<SwapExtent>,
+        /// `struct block_device`, as what swap lies on.
+        disk: Disk,
+        /// `struct kobject`.
+        kobject: Kobject,
+        /// `struct ptdesc`.
+        ptdesc: Option<Ptdesc>,
+        /// `struct page`, as a page table.
+        page_of_table: PageOfTable,
         /// `struct ext4_inode_info`.
         ext4_inode: Option<Ext4Inode>,
         /// `struct ext4_sb_info`.
@@ -345,6 +364,36 @@ crate::mirror_set! {
         inet_sock: InetSock,
         /// `struct udp_sock`.
         udp_sock: UdpSock,
+        /// `struct raw_sock`.
+        raw_sock: RawSock,
+        /// `struct raw6_sock`.
+        raw6_sock: Raw6Sock,
+        /// `struct net`, what routers' programs have in it.
+        router_state: RouterState,
+        /// `struct ipv6_devconf`.
+        ipv6_devconf: Ipv6Devconf,
+        /// `struct ip_mc_socklist`.
+        ip_mc_socklist: IpMcSocklist,
+        /// `struct ipv6_mc_socklist`.
+        ipv6_mc_socklist: Ipv6McSocklist,
+        /// `struct sk_filter`.
+        sk_filter: SkFilter,
+        /// `struct sock_reuseport`.
+        sock_reuseport: SockReuseport,
+        /// `struct netlink_sock`.
+        netlink_sock: NetlinkSock,
+        /// `struct netlink_skb_parms`.
+        netlink_skb_parms: NetlinkSkbParms,
+        /// `struct net`, where its connections are.
+        tcp_tables: TcpTables,
+        /// `struct inet_hashinfo`.
+        inet_hashinfo: InetHashinfo,
+        /// `struct packet_sock`.
+        packet_sock: Option<PacketSock>,
+        /// Bits of `packet_sock.flags`.
+        packet_flags: Option<PacketFlags>,
+        /// `struct packet_mclist`.
+        packet_mclist: Option<PacketMclist>,
         /// `struct ipv6_pinfo`.
         ipv6_pinfo: Ipv6Pinfo,
         /// `struct inet_connection_sock`.

@@ -2,12 +2,14 @@
 //! disk does not know.
 
 use crate::addr::{Kva, PAGE_SHIFT, PAGE_SIZE};
-use crate::containers::xarray::XArrayWalk;
+use crate::containers::xarray::{Entry, XArrayWalk};
 use crate::context::Context;
 use crate::inodes::fs_type;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::paging::SwapEntry;
 use crate::refusal::{Refusal, Result};
+use crate::swap::{self, Holder, Swapped};
 use crate::tables::{PAGECACHE_TAG_DIRTY, PAGECACHE_TAG_WRITEBACK};
 use crate::xfs;
 use alloc::vec::Vec;
@@ -85,13 +87,50 @@ pub struct Cached {
     pub pages: u64,
     /// One of them is newer than the disk.
     pub dirty: bool,
-    /// Pages of shmem that are on swap.
-    pub swapped: u64,
+    /// Pages of shmem that are on swap alone.
+    pub swapped: swap::Pages,
     /// The first page that is newer than the disk and of which not all blocks are known; such pages are left out.
     pub in_part: Option<u64>,
 }
 
 impl Cached {
+    /// Adds the pages that a file of shmem has on swap by one entry.
+    fn add_swapped<M: PhysMem + ?Sized>(
+        &mut self,
+        context: &Context<'_, '_, M>,
+        entry: &Entry,
+        size: u64,
+    ) -> Result<()> {
+        let first = swap::of_value(entry.value);
+        let in_file = pages_of(size).saturating_sub(entry.index);
+        for i in 0..entry.span.max(1).min(in_file) {
+            let index = entry.index.wrapping_add(i);
+            let offset = index.wrapping_shl(PAGE_SHIFT);
+            let slot = SwapEntry {
+                offset: first.offset.wrapping_add(i),
+                ..first
+            };
+            let name = || alloc::format!("page {index} of a file");
+            match swap::look_up(context, slot, Holder::Shmem).map_err(|refusal| refusal.of(name))? {
+                Swapped::Cached(pfn) => {
+                    self.pages = self.pages.saturating_add(1);
+                    self.dirty = true;
+                    append(&mut self.runs, FrameRun::new(offset, pfn, 1, frame_kind::FILE_DIRTY));
+                }
+                Swapped::OnDisk(slot) => {
+                    let bytes = size.saturating_sub(offset).min(PAGE_SIZE);
+                    self.swapped.add(offset, slot, bytes)?;
+                }
+                Swapped::Zero => {}
+                Swapped::Special(kind) => {
+                    let what = alloc::format!("page {index} of a file, entry of type {kind}");
+                    return Err(Refusal::new(reasons::SPECIAL_PAGE, what));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing of it may be looked for on the disk.
     pub fn all_dirty(&mut self) {
         for run in &mut self.runs {
@@ -121,7 +160,7 @@ pub fn cached<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mapping: Kva, s
         if entry.value & VALUE_ENTRY != 0 {
             // In shmem, and there alone, a value is a page on swap.
             if is_shmem {
-                cached.swapped = cached.swapped.wrapping_add(entry.span.max(1));
+                cached.add_swapped(context, &entry, size)?;
             }
             continue;
         }

@@ -229,11 +229,22 @@ impl<'k, 'm, M: PhysMem + ?Sized> Pages<'k, 'm, M> {
         let page = Kva(entry.value & !3);
         let found = self.of_entry(page)?;
         let belongs = mem.ptr(page, types.mapping).ok()? == mapping && mem.uint(page, types.index).ok()? == entry.index;
-        let is_whole = || {
-            let last = entry.span.wrapping_sub(1).wrapping_mul(u64::from(types.struct_size));
-            mem.uint(page.offset(last), types.compound_head).ok() == Some(page.0 | 1)
-        };
-        (belongs && (entry.span <= 1 || is_whole())).then_some(found)
+        let is_whole = entry.span <= 1 || self.is_tail(page, entry.span.wrapping_sub(1));
+        (belongs && is_whole).then_some(found)
+    }
+
+    /// Whether the page so many behind a head belongs to its folio.
+    pub fn is_tail(&self, head: Kva, distance: u64) -> bool {
+        let types = &self.kernel.types.page;
+        let page = head.offset(distance.wrapping_mul(u64::from(types.struct_size)));
+        self.kernel.mem.uint(page, types.compound_head).ok() == Some(head.0 | 1)
+    }
+
+    /// Whether a frame has failed in hardware, as far as its page says.
+    pub fn is_poisoned(&self, pfn: u64) -> bool {
+        let page = self.kernel.pfn_to_page(Pfn(pfn));
+        let flags = self.kernel.mem.uint(page, self.kernel.types.page.flags);
+        flags.is_ok_and(|flags| flags & self.poison_mask != 0)
     }
 
     /// The page or folio that a byte of memory belongs to, and where in it the byte lies.

@@ -187,6 +187,8 @@ pub enum Leaf<'t> {
         start: Uva,
         /// The entries, little-endian.
         entries: &'t [[u8; 8]],
+        /// The table they are in.
+        table: PhysAddr,
     },
     /// An entry above the last level that maps a page, or that holds a swap or migration entry for one.
     Huge {
@@ -300,7 +302,7 @@ impl<M: PhysMem + ?Sized, F: FnMut(Leaf<'_>)> Scan<'_, M, F> {
         self.budget = self.budget.checked_sub(1).ok_or(TooManyTables(self.limit))?;
         let table = PhysAddr(table.0 & ADDRESS_MASK);
         match self.memory.slice(table, PAGE_SIZE as usize) {
-            Some(bytes) => self.entries(bytes, shift, first, last),
+            Some(bytes) => self.entries((table, bytes), shift, first, last),
             None => self.scattered(table, shift, first, last),
         }
     }
@@ -312,7 +314,7 @@ impl<M: PhysMem + ?Sized, F: FnMut(Leaf<'_>)> Scan<'_, M, F> {
     fn scattered(&mut self, table: PhysAddr, shift: u32, first: u64, last: u64) -> Result<(), TooManyTables> {
         let mut copy = [0; PAGE_SIZE as usize];
         if self.memory.read(table, &mut copy).is_ok() {
-            return self.entries(&copy, shift, first, last);
+            return self.entries((table, &copy), shift, first, last);
         }
         (self.visit)(Leaf::Lost {
             start: Uva(first),
@@ -323,7 +325,13 @@ impl<M: PhysMem + ?Sized, F: FnMut(Leaf<'_>)> Scan<'_, M, F> {
     }
 
     /// Scans the entries of one table.
-    fn entries(&mut self, bytes: &[u8], shift: u32, first: u64, last: u64) -> Result<(), TooManyTables> {
+    fn entries(
+        &mut self,
+        (table, bytes): (PhysAddr, &[u8]),
+        shift: u32,
+        first: u64,
+        last: u64,
+    ) -> Result<(), TooManyTables> {
         let index = |address: u64| ((address >> shift) & (ENTRIES - 1)) as usize;
         let (entries, _) = bytes.as_chunks::<8>();
         let entries = entries.get(index(first)..=index(last)).unwrap_or(&[]);
@@ -331,6 +339,7 @@ impl<M: PhysMem + ?Sized, F: FnMut(Leaf<'_>)> Scan<'_, M, F> {
             (self.visit)(Leaf::Table {
                 start: Uva(first),
                 entries,
+                table,
             });
             return Ok(());
         }

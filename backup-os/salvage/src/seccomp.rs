@@ -72,7 +72,10 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, task: Kva) -> Result<Se
                 return Err(Refusal::new(reasons::SECCOMP_NOTIFY, ""));
             }
             let flags = if mem.uint(at, layout.log)? != 0 { FLAG_LOG } else { 0 };
-            filters.push((flags, program(kernel, mem.ptr(at, layout.prog)?)?));
+            let Some(program) = program(kernel, mem.ptr(at, layout.prog)?)? else {
+                return Err(Refusal::new(reasons::SECCOMP_LOST, ""));
+            };
+            filters.push((flags, program));
             at = mem.ptr(at, layout.prev)?;
         }
         filters.reverse();
@@ -83,19 +86,22 @@ pub fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, task: Kva) -> Result<Se
     })
 }
 
-/// Instructions of a program, as they were given.
-fn program<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, program: Kva) -> Result<Vec<u64>> {
+/// Instructions of a program of BPF, as they were given; `None` if the kernel has not kept them.
+///
+/// # Errors
+/// They make no sense, or cannot be read.
+pub fn program<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, program: Kva) -> Result<Option<Vec<u64>>> {
     let types = &kernel.types.layouts;
     let mem = &kernel.mem;
     let original = mem.ptr(program, types.bpf_prog.orig_prog)?;
     if original.is_null() {
-        return Err(Refusal::new(reasons::SECCOMP_LOST, ""));
+        return Ok(None);
     }
     let count = mem.uint(original, types.sock_fprog_kern.len)?;
     if count == 0 || count > MAX_INSTRUCTIONS {
         return Err(Refusal::new(
             reasons::UNREADABLE,
-            alloc::format!("seccomp filter of {count} instructions"),
+            alloc::format!("filter of {count} instructions"),
         ));
     }
     let bytes = mem.bytes(
@@ -103,5 +109,5 @@ fn program<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, program: Kva) -> Result<
         (count as usize).saturating_mul(8),
     )?;
     let (words, _) = bytes.as_chunks::<8>();
-    Ok(words.iter().map(|&word| u64::from_le_bytes(word)).collect())
+    Ok(Some(words.iter().map(|&word| u64::from_le_bytes(word)).collect()))
 }

@@ -46,7 +46,7 @@ fn scan(memory: &SparseMemory, tables: &PageTables, start: u64, end: u64) -> Res
     let mut met = Vec::new();
     tables.scan(memory, Uva(start), Uva(end), &mut |leaf| {
         met.push(match leaf {
-            Leaf::Table { start, entries } => Met::Table(
+            Leaf::Table { start, entries, .. } => Met::Table(
                 start.0,
                 entries.iter().map(|entry| u64::from_le_bytes(*entry)).collect(),
             ),
@@ -175,7 +175,7 @@ proptest! {
         let mut met = 0u32;
         let _ = tables.scan(&memory, Uva(start), Uva(end), &mut |leaf| {
             met += 1;
-            if let Leaf::Table { start, entries } = leaf {
+            if let Leaf::Table { start, entries, .. } = leaf {
                 runs(start, entries, |run| assert!(run.pages > 0));
             }
         });

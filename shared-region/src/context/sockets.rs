@@ -26,7 +26,8 @@ pub struct Socket {
     pub state: SocketState,
 }
 
-/// An option, as `setsockopt` takes it.
+/// An option, as `setsockopt` takes it. Numbers of links in it are the dead kernel's ([`super::NetworkLink::index`]). Of
+/// `SO_ATTACH_FILTER` the value is the program itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketOption {
     /// SOL_*, IPPROTO_*.
@@ -60,6 +61,39 @@ pub enum SocketState {
     Connected(TcpConnection),
     /// Of AF_UNIX.
     Unix(UnixSocket),
+    /// Of netlink.
+    Netlink(NetlinkSocket),
+    /// Of packets of a link.
+    Packet {
+        /// ETH_P_*, 0 for none.
+        protocol: u16,
+        /// Number of the link, 0 for all.
+        link: u32,
+    },
+    /// Has asked a peer for a connection, which has not answered yet (TCP, SYN-SENT).
+    Connecting {
+        /// Own address.
+        local: InetAddress,
+        /// Address of the peer.
+        peer: InetAddress,
+        /// Sequence number of the SYN.
+        send_seq: u32,
+    },
+    /// Had a connection, or asked for one, which is over (TCP, CLOSED); nothing is left to be read.
+    Ended {
+        /// Own address.
+        local: InetAddress,
+        /// Whether it still has the port.
+        bound: bool,
+        /// Address of the peer.
+        peer: InetAddress,
+        /// What the next call fails with, 0 if it does not.
+        error: u32,
+        /// The peer's end was seen before.
+        done: bool,
+        /// SS_*: whether it was seen to be connected.
+        state: u32,
+    },
 }
 
 impl Default for SocketState {
@@ -196,4 +230,30 @@ pub enum UnixPeer {
     None,
     /// Another socket, which is among the records.
     Socket(Id),
+}
+
+/// A socket of netlink. What is in its receive queue belongs to [`NetlinkSocket::messages`], one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetlinkSocket {
+    /// What it is bound to, if it is.
+    pub port: Option<u32>,
+    /// Whom it is connected to, if it is: port, and number of a group or 0.
+    pub peer: Option<(u32, u32)>,
+    /// It has missed messages to its groups, which the next call says (`ENOBUFS`).
+    pub missed: bool,
+    /// What is in its receive queue.
+    pub messages: Vec<NetlinkMessage>,
+}
+
+/// What came over netlink at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetlinkMessage {
+    /// Bytes of it.
+    pub length: u32,
+    /// Port that it came from, 0 for the kernel.
+    pub port: u32,
+    /// Number of the group it was sent to, 0 for none.
+    pub group: u32,
+    /// Process, user and group that come with it.
+    pub credentials: (i32, u32, u32),
 }

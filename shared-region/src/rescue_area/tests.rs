@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    context::{frame_kind, DirtyFile, FrameRun, Inode, Journal, Machine, Names, PagePart, Process},
+    context::{frame_kind, DirtyFile, FrameRun, Inode, Journal, Machine, Names, PagePart, Process, SwappedPages},
     record::{Kind, Stream, Writer},
 };
 use alloc::{collections::BTreeMap, vec, vec::Vec};
@@ -247,6 +247,11 @@ fn nothing_but_files_is_taken_out_of_a_stream() {
         writer.push(Kind::Inode, 1, 0, 2, &inode(false, b"/b")).unwrap();
         writer.push_bytes(Kind::Frames, 1, 0, 2, &run(0, 201, 1)).unwrap();
         writer.push(Kind::Inode, 1, 0, 3, &inode(true, b"")).unwrap();
+        // In memory, and partly on swap.
+        writer.push(Kind::Inode, 1, 0, 8, &inode(true, b"/c")).unwrap();
+        writer.push_bytes(Kind::Frames, 1, 0, 8, &run(0, 203, 1)).unwrap();
+        let pages = SwappedPages::default();
+        writer.push(Kind::SwappedPages, 1, 1, 8, &pages).unwrap();
         writer.push(Kind::DirtyFile, 1, 0, 4, &dirty(&[])).unwrap();
         writer.push_bytes(Kind::Frames, 1, 0, 4, &run(0, 202, 1)).unwrap();
         writer.push(Kind::Names, 1, 0, 6, &Names::default()).unwrap();

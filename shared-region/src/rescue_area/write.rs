@@ -312,6 +312,12 @@ pub const NOBODY: &str = "no kernel could be booted that would have completed it
 /// [`RecordError`].
 pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>) -> Result<(), RecordError> {
     let mut owners = BTreeSet::new();
+    // Nobody reads swap after an ordinary boot: such a file would have holes.
+    let is_swapped = |record: &Record<'_>| record.kind == Kind::SwappedPages;
+    let on_swap: BTreeSet<u64> = (stream.records().flatten())
+        .filter(is_swapped)
+        .map(|record| record.owner)
+        .collect();
     for record in stream.records() {
         let record = record?;
         let wanted = match record.kind {
@@ -329,7 +335,7 @@ pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>) -> Result<(), Re
             }
             Kind::Inode => {
                 let inode: Inode = record.decode()?;
-                let wanted = inode.dirty && !inode.path.is_empty();
+                let wanted = inode.dirty && !inode.path.is_empty() && !on_swap.contains(&record.owner);
                 wanted && owners.insert(record.owner)
             }
             Kind::DirtyFile => {

@@ -2,7 +2,7 @@
 
 use super::mounts::Mounts;
 use super::rings::RING;
-use super::{Finding, Process};
+use super::{swap, Finding, Process};
 use crate::root::Root;
 use anyhow::{Context, Result};
 use rustix::mm::{mlockall, munlockall, MlockAllFlags};
@@ -105,7 +105,7 @@ impl<'a> Mapping<'a> {
 pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>) -> Result<()> {
     let text = process.read("smaps").with_context(|| process.path("smaps"))?;
     let mut current: Option<Mapping<'_>> = None;
-    let mut private_swap = 0;
+    let mut shared_swap = 0;
     for line in text.lines() {
         let Some((key, value)) = line.split_once(':').filter(|(key, _)| is_key(key)) else {
             current = Mapping::parse(line);
@@ -121,15 +121,12 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, findings: &mut Vec<Finding>
             "VmFlags" => flags(process.root, mapping, value, findings),
             // Private pages on swap are counted in `status`; those of shared memory are not.
             "Swap" if mapping.shared => {
-                private_swap += value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
+                shared_swap += value.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0);
             }
             _ => {}
         }
     }
-    if private_swap > 0 {
-        let detail = format!("{private_swap} KB of shared memory; `swapoff -a` brings it back into RAM");
-        findings.push(Finding::refused("process", reasons::SWAPPED, detail));
-    }
+    findings.extend(swap::finding(process.root, shared_swap, " of shared memory"));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod peers;
 mod rings;
 mod sockets;
 mod state;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod timers;

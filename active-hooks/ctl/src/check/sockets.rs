@@ -3,18 +3,25 @@
 use super::{unused_sockets, Finding, Process};
 use shared_region::reasons;
 
-/// States of TCP in those tables that are restored: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN
+/// States of TCP in those tables that are restored: ESTABLISHED, SYN_SENT, FIN_WAIT1, FIN_WAIT2, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN
 /// and CLOSING (include/net/tcp_states.h).
-const KEPT: [&str; 8] = ["01", "04", "05", "07", "08", "09", "0A", "0B"];
-/// Tables of sockets that are not kept, and where the inode stands in them.
-const OTHERS: [(&str, usize); 6] = [
+const KEPT: [&str; 9] = ["01", "02", "04", "05", "07", "08", "09", "0A", "0B"];
+/// Tables of sockets of datagrams and packets, and where the inode stands in them.
+const PACKETS: [(&str, usize); 9] = [
+    ("udp", 9),
+    ("udp6", 9),
+    ("udplite", 9),
+    ("udplite6", 9),
     ("raw", 9),
     ("raw6", 9),
     ("icmp", 9),
     ("icmp6", 9),
     ("packet", 8),
-    ("netlink", 9),
 ];
+/// Protocols of netlink that are restored: NETLINK_ROUTE, _USERSOCK, _SOCK_DIAG, _KOBJECT_UEVENT (include/uapi/linux/netlink.h).
+const KEPT_NETLINK: [&str; 4] = ["0", "2", "4", "15"];
+/// A set of groups that is empty.
+const NO_GROUPS: &str = "00000000";
 /// State of a socket of AF_UNIX that has a peer (`SS_CONNECTED`).
 const CONNECTED: &str = "03";
 
@@ -33,12 +40,27 @@ pub fn check(process: &Process<'_>, name: &str, target: &str) -> Option<Finding>
             };
         }
     }
-    if find(process, "udp", 9, inode).is_some() || find(process, "udp6", 9, inode).is_some() {
+    let packets = PACKETS
+        .iter()
+        .find(|&&(table, column)| find(process, table, column, inode).is_some());
+    if let Some((table, _)) = packets {
         return Some(Finding::note(
             object,
-            "udp",
-            "datagrams that were not taken yet are lost",
+            table.trim_end_matches('6'),
+            "what was not taken yet is lost",
         ));
+    }
+    // sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode
+    if let Some(line) = find(process, "netlink", 9, inode) {
+        return match line[1].as_str() {
+            protocol if !KEPT_NETLINK.contains(&protocol) => refuse(&format!("netlink of protocol {protocol}")),
+            _ if line[3] == NO_GROUPS => None,
+            _ => Some(Finding::note(
+                object,
+                "netlink",
+                "it is told that it has missed messages (ENOBUFS)",
+            )),
+        };
     }
     // Num RefCount Protocol Flags Type St Inode Path
     if let Some(line) = find(process, "unix", 6, inode) {
@@ -55,12 +77,6 @@ pub fn check(process: &Process<'_>, name: &str, target: &str) -> Option<Finding>
             )),
             _ => None,
         };
-    }
-    if OTHERS
-        .iter()
-        .any(|&(table, column)| find(process, table, column, inode).is_some())
-    {
-        return Some(Finding::refused(object, reasons::SOCKET, target));
     }
     let numbers = (name.parse(), inode.parse());
     if matches!(numbers, (Ok(fd), Ok(inode)) if unused_sockets::is_one(process.pid, fd, inode)) {

@@ -1,6 +1,6 @@
 //! What the process is, apart from memory and files: ids, namespaces, tracer, restrictions, terminal.
 
-use super::{mounts, Finding, Process};
+use super::{mounts, swap, Finding, Process};
 use anyhow::{Context, Result};
 use orthros_init::sys;
 use shared_region::reasons::{self, Reason};
@@ -38,12 +38,6 @@ fn status(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     if number("HugetlbPages") != 0 {
         refuse(reasons::HUGETLB, format!("{} KB", number("HugetlbPages")));
     }
-    if number("VmSwap") != 0 {
-        refuse(
-            reasons::SWAPPED,
-            format!("{} KB; `swapoff -a` brings it back into RAM", number("VmSwap")),
-        );
-    }
     if process
         .status("NSpid")
         .is_some_and(|list| list.split_whitespace().count() > 1)
@@ -64,6 +58,7 @@ fn status(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
         ),
         mode => refuse(reasons::UNKNOWN, format!("seccomp mode {mode}")),
     }
+    findings.extend(swap::finding(process.root, number("VmSwap"), ""));
     if state.starts_with('Z') || state.starts_with('X') {
         findings.push(Finding::note(
             "process",

@@ -121,11 +121,41 @@ fn a_plain_process_survives() {
 }
 
 #[test]
+fn memory_on_swap_survives_where_it_can_be_read() {
+    const HEADER: &str = "Filename\tType\tSize\tUsed\tPriority\n";
+    let found = |areas: &str, zswap: &str| {
+        let tree = Tree::new();
+        tree.edit("status", "VmSwap:\t0", "VmSwap:\t4");
+        tree.file("proc/swaps", &format!("{HEADER}{areas}"));
+        tree.file("sys/module/zswap/parameters/enabled", zswap);
+        let pci = "devices/pci0000:00/0000:00:05.0/virtio2/block/vdb/vdb2";
+        tree.link("sys/class/block/vdb2", &format!("../../{pci}"));
+        tree.link("sys/class/block/zram0", "../../devices/virtual/block/zram0");
+        let verdict = tree.verdict();
+        assert_eq!(verdict.findings.len(), 1);
+        (verdict.survives(), verdict.findings[0].text.clone())
+    };
+    let disk = "/dev/vdb2 partition 100 4 5\n";
+    assert_eq!(found(disk, "N\n"), (true, "4 KB on swap are read from there".into()));
+    for (areas, zswap, why) in [
+        (disk, "Y\n", "zswap"),
+        ("/dev/zram0 partition 100 4 5\n", "N\n", "/dev/zram0 is no disk"),
+        (
+            "/dev/vdb2 partition 1 0 5\n/swapfile file 100 4 5\n",
+            "N\n",
+            "/swapfile lies neither",
+        ),
+    ] {
+        let (survives, text) = found(areas, zswap);
+        assert!(!survives && text.contains(why), "{text}");
+    }
+}
+
+#[test]
 fn each_feature_of_the_status_is_named() {
     let cases = [
         ("TracerPid:\t0", "TracerPid:\t9", "ptrace"),
         ("HugetlbPages:\t0", "HugetlbPages:\t2048", "hugetlb"),
-        ("VmSwap:\t0", "VmSwap:\t4", "swapped"),
         ("NSpid:\t3000", "NSpid:\t3000\t1", "pid-namespace"),
         ("Seccomp:\t0", "Seccomp:\t7", "unknown"),
         ("Seccomp:\t0", "x86_Thread_features:\tshstk", "shadow-stack"),
@@ -481,6 +511,7 @@ fn sockets_are_told_apart_by_their_tables() {
         tcp(2, "01", "00000000", 13),
         tcp(3, "08", "00000001", 14),
         tcp(4, "02", "00000000", 21),
+        tcp(5, "03", "00000000", 25),
     ];
     tree.file("proc/3000/net/tcp", &table.concat());
     tree.file(
@@ -497,7 +528,13 @@ fn sockets_are_told_apart_by_their_tables() {
     );
     tree.file(
         "proc/3000/net/netlink",
-        "head\n0000000000000000 0   3000       00000111 0        0        0     2        0        22\n",
+        "head\n0000000000000000 0   3000       00000111 0        0        0     2        0        22\n\
+         0000000000000000 12  3000       00000000 0        0        0     2        0        23\n\
+         0000000000000000 0   3001       00000000 0        0        0     2        0        24\n",
+    );
+    tree.file(
+        "proc/3000/net/packet",
+        "head\n0000000000000000 3      3    0003   2     1       0      0      26\n",
     );
     tree.file("proc/3000/environ", "A=b\0JOURNAL_STREAM=8:17\0");
     let expected = [
@@ -505,14 +542,18 @@ fn sockets_are_told_apart_by_their_tables() {
         (12, None),
         (13, None),
         (14, None),
-        (21, Some((Cost::Fatal, "socket-state"))),
+        (21, None),
+        (25, Some((Cost::Fatal, "socket-state"))),
+        (26, Some((Cost::Note, "packet"))),
         (15, Some((Cost::Note, "udp"))),
         (16, None),
         (17, Some((Cost::Note, "journal"))),
         (18, Some((Cost::Note, "unix"))),
         (19, None),
         (20, Some((Cost::Risk, "socket"))),
-        (22, Some((Cost::Fatal, "socket"))),
+        (22, Some((Cost::Note, "netlink"))),
+        (23, Some((Cost::Fatal, "socket-state"))),
+        (24, None),
     ];
     let root = tree.root();
     let process = Process { root: &root, pid: 3000 };

@@ -383,7 +383,7 @@ impl<'a> Builder<'a> {
         };
         if space.record.thp_disable {
             let mut batch = Batch::new(&mut self.arena, built.leader()?);
-            memory::without_huge_pages(&mut batch)?;
+            memory::without_huge_pages(&mut batch, true)?;
             batch.finish()?;
         }
         if self.shares.is_empty() {
@@ -400,6 +400,10 @@ impl<'a> Builder<'a> {
         }
         for &(address, bytes) in &space.bytes {
             UserMemory::of(id)?.write(address, bytes)?;
+        }
+        let from_swap = self.world.read_from_swap(member.record.mm)?;
+        if !from_swap.is_empty() {
+            memory::write(&mut self.arena, built.leader()?, from_swap, space.record.thp_disable)?;
         }
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         memory::lock(&mut batch, space)?;

@@ -4,8 +4,8 @@ use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
 use shared_region::{
-    context::{FrameRun, InotifyEvent, IoUring, Lost, UnixCredentials},
-    device::{self, PeerCredentials, ResumeCall, TaskState, Tcp},
+    context::{FrameRun, InotifyEvent, IoUring, Lost, NetlinkMessage, UnixCredentials},
+    device::{self, PeerCredentials, ResumeCall, TaskState, Tcp, TcpEnd},
     layout::REPORT,
     record::{Kind, RecordError, Writer},
 };
@@ -51,6 +51,19 @@ pub trait Host {
     /// Does with a connection of TCP what no system call does.
     fn tcp(&self, _request: Tcp) -> Restored<()> {
         Err(Refusal::new("connection", "there is no module to end or queue it"))
+    }
+
+    /// Lets a socket of TCP be as after a connection.
+    fn tcp_end(&self, _request: TcpEnd) -> Restored<()> {
+        Err(Refusal::new("connection that is over", "there is no module to say so"))
+    }
+
+    /// Puts a message at the end of the queue of a socket of netlink, or, without any bytes, has it say that it has missed some.
+    fn netlink(&self, _fd: BorrowedFd<'_>, _message: &NetlinkMessage, _data: &[u8]) -> Restored<()> {
+        Err(Refusal::new(
+            "socket of netlink",
+            "there is no module to put messages into its queue",
+        ))
     }
 
     /// Puts an event at the end of the queue of inotify.
@@ -132,6 +145,26 @@ impl Host for Device {
 
     fn tcp(&self, request: Tcp) -> Restored<()> {
         Device::tcp(self, request).or_refuse(|| "connection")
+    }
+
+    fn tcp_end(&self, request: TcpEnd) -> Restored<()> {
+        Device::tcp_end(self, request).or_refuse(|| "connection that is over")
+    }
+
+    fn netlink(&self, fd: BorrowedFd<'_>, message: &NetlinkMessage, data: &[u8]) -> Restored<()> {
+        let (process, user, gid) = message.credentials;
+        let request = device::Netlink {
+            fd: fd.as_raw_fd() as u64,
+            data: data.as_ptr() as u64,
+            length: data.len() as u64,
+            port: message.port,
+            group: message.group,
+            process: process as u32,
+            user,
+            gid,
+            reserved: 0,
+        };
+        Device::netlink(self, request).or_refuse(|| "message of netlink")
     }
 
     fn inotify_event(&self, fd: BorrowedFd<'_>, event: &InotifyEvent) -> Restored<()> {

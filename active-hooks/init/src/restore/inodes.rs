@@ -140,13 +140,14 @@ impl Inodes {
                 let again = held.try_clone().or_refuse(|| "deleted file")?;
                 Place::Held(High::raise(again, base)?)
             } else if inode.record.path.is_empty() {
-                Place::Held(High::raise(revive(inode, None, host)?, base)?)
+                let from_swap = Some(world.read_from_swap(id)?).filter(|pieces| !pieces.is_empty());
+                Place::Held(High::raise(revive(inode, from_swap, host)?, base)?)
             } else {
                 self.check(id, &inode.record)?;
                 Place::Named(inode.record.path.clone())
             }
         } else if let Some(shared) = world.shared.get(&id) {
-            Place::Held(High::raise(share(shared, host)?, base)?)
+            Place::Held(High::raise(share(shared, world.read_from_swap(id)?, host)?, base)?)
         } else {
             return Err(Refusal::new(format!("inode {id:#x}"), "there is no record of it"));
         };
@@ -214,8 +215,8 @@ pub fn put(fd: &OwnedFd, pieces: &[Piece]) -> Restored<()> {
         .try_for_each(|piece| write_all(fd, &piece.bytes, piece.offset))
 }
 
-/// A shared-memory object, made again.
-fn share(shared: &Content<'_, SharedMemory>, host: &dyn Host) -> Restored<OwnedFd> {
+/// A shared-memory object, made again from its pages and from what was on swap.
+fn share(shared: &Content<'_, SharedMemory>, from_swap: &[Piece], host: &dyn Host) -> Restored<OwnedFd> {
     let record = &shared.record;
     let name = || format!("shared memory {}", String::from_utf8_lossy(&record.name));
     if record.swapped != 0 {
@@ -238,7 +239,8 @@ fn share(shared: &Content<'_, SharedMemory>, host: &dyn Host) -> Restored<OwnedF
             "only anonymous shared memory and memfds can be made again",
         ));
     };
-    fill(&fd, shared.runs(), record.size, host).map_err(|refusal| Refusal::new(name(), refusal))?;
+    let filled = fill(&fd, shared.runs(), record.size, host).and_then(|_| put(&fd, from_swap));
+    filled.map_err(|refusal| Refusal::new(name(), refusal))?;
     Ok(fd)
 }
 

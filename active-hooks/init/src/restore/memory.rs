@@ -1,12 +1,16 @@
 //! The mappings of a process, empty at first; their contents come by adoption.
 
 use super::{
+    arena::Arena,
     attached,
     batch::{Arg, Batch, Expect},
     cow,
     host::Host,
+    inodes::Piece,
     io_uring,
     objects::Objects,
+    tracee::Tracee,
+    user_memory::UserMemory,
     world::{Space, World},
     OrRefuse, Refusal, Restored,
 };
@@ -250,11 +254,30 @@ pub fn contents<'s, 'a>(space: &'s Space<'a>) -> impl Iterator<Item = &'a [u8]> 
     })
 }
 
-/// Says that the process does without huge pages, if it does. To be done before the contents come; children that were
-/// forked before do not inherit it.
-pub fn without_huge_pages(batch: &mut Batch<'_>) -> Restored<()> {
-    let arguments = [PR_SET_THP_DISABLE, 1, 0, 0, 0].map(Arg::Value);
+/// Says whether the process does without huge pages. To be done before the contents come; children that were forked before
+/// do not inherit it.
+pub fn without_huge_pages(batch: &mut Batch<'_>, without: bool) -> Restored<()> {
+    let arguments = [PR_SET_THP_DISABLE, without.into(), 0, 0, 0].map(Arg::Value);
     batch.call("huge page setting", libc::SYS_prctl, arguments)
+}
+
+/// Writes pieces to where they belong in a process. Meanwhile it does without huge pages: one would take the place of pages that
+/// are still to come, and make much of little.
+pub fn write(arena: &mut Arena, process: &Tracee, pieces: &[Piece], without_huge: bool) -> Restored<()> {
+    let mut set = |without| {
+        let mut batch = Batch::new(arena, process);
+        without_huge_pages(&mut batch, without)?;
+        batch.finish()
+    };
+    if !without_huge {
+        set(true)?;
+    }
+    let memory = UserMemory::of(process.tid() as u32)?;
+    (pieces.iter()).try_for_each(|piece| memory.write(piece.offset, &piece.bytes))?;
+    match without_huge {
+        true => Ok(()),
+        false => set(false),
+    }
 }
 
 /// Locks what was locked, and other settings of the whole. To be done when the contents are there, so that nothing is faulted in before.

@@ -103,7 +103,7 @@ pub struct Ready {
     /// have to begin with it.
     condemned: Vec<Built>,
     refused: BTreeMap<u32, Refusal>,
-    connections: Vec<sockets::tcp::Standing>,
+    connections: Option<sockets::Connections>,
     inotifies: inotify::Inotifies,
     listening: BTreeMap<&'static str, OwnedFd>,
 }
@@ -185,7 +185,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     }
     inotify::watch_all(&mut builder, &setting.rewritten);
     let inotifies = std::mem::take(&mut builder.objects.inotifies);
-    let connections = builder.objects.sockets.standing();
+    let connections = Some(builder.objects.sockets.connections());
     let listening = builder.objects.sockets.peers.take();
     let Builder {
         mut arena,
@@ -349,10 +349,9 @@ impl Ready {
 
     /// Lets the connections go on; the wire must be let in.
     pub fn go_on_with_connections(&mut self, host: &dyn Host) {
-        for connection in self.connections.drain(..) {
-            if let Err(refusal) = connection.go_on(host) {
-                crate::boot::log::error(format_args!("connection: {refusal}"));
-            }
+        let connections = self.connections.take();
+        for refusal in connections.map(|all| all.go_on(host)).unwrap_or_default() {
+            crate::boot::log::error(format_args!("connection: {refusal}"));
         }
     }
 

@@ -123,6 +123,7 @@ pub fn check(member: &Member, world: &World<'_>) -> Restored<()> {
             return Err(Refusal::new(what, "there is no record of it"));
         }
     }
+    world.read_from_swap(process.mm)?;
     let shares = |other: &Member| {
         let theirs = &other.record;
         if theirs.tgid == process.tgid || theirs.zombie {

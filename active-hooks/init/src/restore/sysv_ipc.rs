@@ -69,6 +69,7 @@ fn segment(record: &SharedSegment, world: &World<'_>, host: &dyn Host) -> Restor
     let fill = || {
         let fd = ipc::open_segment(id, record.size).or_refuse(|| "content")?;
         inodes::fill(&fd, content.runs(), content.record.size, host)?;
+        inodes::put(&fd, world.read_from_swap(record.inode)?)?;
         ipc::own_segment(id, perm.uid, perm.gid, perm.mode).or_refuse(|| "owner")
     };
     let filled = fill();

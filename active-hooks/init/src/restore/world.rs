@@ -2,14 +2,14 @@
 //!
 //! Nothing is judged here beyond what the framing says: a record that cannot be read costs the process it belongs to.
 
-use super::{sockets::SocketContent, Refusal, Restored};
+use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, FileLocks, FileTable,
-        FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost, Machine,
-        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network,
-        Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment,
-        Summary, Thread,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FileLocks,
+        FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost,
+        Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter,
+        Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory,
+        SharedSegment, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -92,6 +92,32 @@ pub struct RingContent<'a> {
     pub bytes: Vec<(u64, &'a [u8])>,
 }
 
+/// What of an address space or of shared memory was on swap.
+#[derive(Debug)]
+pub struct OnSwap {
+    /// Where.
+    pub records: Vec<SwappedPages>,
+    /// What was read from there, by ascending address or offset, or why it was not.
+    pub content: Result<Vec<Piece>, String>,
+}
+
+impl Default for OnSwap {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            content: Err("it was not read".to_owned()),
+        }
+    }
+}
+
+impl OnSwap {
+    /// Every run, with the area it lies on.
+    pub fn runs(&self) -> impl Iterator<Item = (Id, &DiskRun)> {
+        let records = self.records.iter();
+        records.flat_map(|record| record.runs.iter().map(|run| (record.area, run)))
+    }
+}
+
 /// Everything a stream holds.
 #[derive(Debug, Default)]
 pub struct World<'a> {
@@ -143,6 +169,10 @@ pub struct World<'a> {
     pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
     pub shared: BTreeMap<Id, Content<'a, SharedMemory>>,
+    /// Areas of swap.
+    pub swap_areas: BTreeMap<Id, SwapArea>,
+    /// What lies on them, by address space, shared-memory object and inode.
+    pub on_swap: BTreeMap<Id, OnSwap>,
     /// Pipes.
     pub pipes: BTreeMap<Id, PipeContent<'a>>,
     /// The machine's network.
@@ -199,6 +229,18 @@ impl<'a> World<'a> {
             space.mappings.sort_by_key(|mapping| mapping.start);
         }
         world
+    }
+
+    /// What was on swap of an object, if anything was.
+    ///
+    /// # Errors
+    /// It could not be read.
+    pub fn read_from_swap(&self, id: Id) -> Restored<&[Piece]> {
+        match self.on_swap.get(&id).map(|on_swap| &on_swap.content) {
+            None => Ok(&[]),
+            Some(Ok(pieces)) => Ok(pieces),
+            Some(Err(why)) => Err(Refusal::new("memory on swap", why)),
+        }
     }
 
     /// The processes that have an open file of which `is_it` says so.
@@ -307,6 +349,13 @@ impl<'a> World<'a> {
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::SwapArea => {
+                self.swap_areas.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::SwappedPages => {
+                let pages = record.decode().map_err(text)?;
+                self.on_swap.entry(owner).or_default().records.push(pages);
+            }
             Kind::Pipe => self.pipes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::Bytes => self.take_bytes(owner, record.payload)?,
             Kind::Keyring => {
@@ -391,4 +440,43 @@ fn process_id(owner: Id) -> u32 {
 fn addressed(payload: &[u8]) -> Result<(u64, &[u8]), String> {
     let (address, bytes) = payload.split_first_chunk().ok_or("bytes without an address")?;
     Ok((u64::from_le_bytes(*address), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_region::record::Writer;
+
+    #[test]
+    fn what_was_on_swap_and_not_read_is_nobodys() {
+        let mut area = vec![0; 4096];
+        let mut writer = Writer::new(&mut area, 1).unwrap();
+        let run = DiskRun {
+            offset: 0x1000,
+            at: 0x2000,
+            bytes: 0x1000,
+        };
+        let pages = SwappedPages {
+            area: 1,
+            runs: vec![run],
+            zeros: Vec::new(),
+        };
+        writer.push(Kind::SwapArea, 1, 0, 1, &SwapArea::default()).unwrap();
+        for _ in 0..2 {
+            let must = flags::MUST_UNDERSTAND;
+            writer.push(Kind::SwappedPages, 1, must, 7, &pages).unwrap();
+        }
+        writer.finish();
+        let mut world = World::read(&Stream::open(&area).unwrap());
+        assert!(world.unreadable.is_empty() && world.swap_areas.contains_key(&1));
+        assert_eq!(world.on_swap[&7].runs().collect::<Vec<_>>(), [(1, &run), (1, &run)]);
+        assert_eq!(world.read_from_swap(8).unwrap(), []);
+        assert!(world.read_from_swap(7).unwrap_err().to_string().contains("not read"));
+        let piece = Piece {
+            offset: 0x1000,
+            bytes: vec![1],
+        };
+        world.on_swap.get_mut(&7).unwrap().content = Ok(vec![piece.clone()]);
+        assert_eq!(world.read_from_swap(7).unwrap(), [piece]);
+    }
 }

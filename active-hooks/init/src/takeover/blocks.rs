@@ -1,6 +1,6 @@
 //! The dead kernel's RAM, added block by block.
 
-use super::{disk, fail_at};
+use super::{disk, fail_at, swap};
 use crate::{boot::log, restore::world::World};
 use orthros_device::{Device, Region};
 use shared_region::{
@@ -110,7 +110,8 @@ pub fn add(device: &Device, region: &Region, world: Option<&World<'_>>) -> Later
         let needed = retained - kept;
         Block { at, needed, kept }
     });
-    let (first, blocks) = split(blocks.collect(), block_size, world.map_or(0, disk::room));
+    let room = world.map_or(0, |world| disk::room(world).saturating_add(swap::room(world)));
+    let (first, blocks) = split(blocks.collect(), block_size, room);
     add_all(device, &first, block_size);
     let mut later = Later {
         blocks,

@@ -220,7 +220,7 @@ pub fn locate(uuid: [u8; 16], patience: Duration) -> Result<PathBuf, String> {
 }
 
 /// Bytes of memory that can be used.
-fn available() -> u64 {
+pub fn available() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

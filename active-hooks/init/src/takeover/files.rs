@@ -205,7 +205,7 @@ impl<'w> Work<'w, '_> {
                 let pieces = match self.from_disk.get(&id) {
                     Some(Ok(pieces)) => Some(pieces.as_slice()),
                     Some(Err(why)) => return Err(Refusal::new("its content", why)),
-                    None => None,
+                    None => self.read_from_swap(id)?,
                 };
                 inodes::revive(inode, pieces, self.host)?
             }
@@ -242,7 +242,11 @@ impl<'w> Work<'w, '_> {
                     .map(|_| plan.map(|plan| plan.pieces))
                     .transpose();
                 let pieces = pieces.map_err(|why| Refusal::new("its content", why))?;
-                let beside = make(inode, pieces.as_deref(), path, self.host)?;
+                let pieces = match &pieces {
+                    Some(pieces) => Some(pieces.as_slice()),
+                    None => self.read_from_swap(id)?,
+                };
+                let beside = make(inode, pieces, path, self.host)?;
                 self.make_way(record, path)?;
                 rename(&beside, path).or_refuse(|| "its name")?;
             }
@@ -256,6 +260,12 @@ impl<'w> Work<'w, '_> {
         }
         self.done.rewritten.insert(id);
         Ok(())
+    }
+
+    /// What a file in memory had on swap.
+    fn read_from_swap(&self, id: Id) -> Restored<Option<&'w [Piece]>> {
+        let pieces = self.world.read_from_swap(id)?;
+        Ok((!pieces.is_empty()).then_some(pieces))
     }
 
     /// The file is on the disk, but was renamed or linked later.

@@ -26,6 +26,7 @@ pub mod netlink;
 pub mod network;
 pub mod plan;
 pub mod report;
+pub mod swap;
 pub mod units;
 pub mod warm_cache;
 
@@ -181,7 +182,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     let ram_at_boot = limits::ram_pages();
     // It stays mapped until this program gives way to the real init: the records are read where they lie.
     let region: &'static Region = Box::leak(Box::new(region));
-    let saved = meter::at(Part::Records, || Saved::read(region));
+    let mut saved = meter::at(Part::Records, || Saved::read(region));
     let later = meter::at(Part::Memory, || {
         blocks::add(&device, region, saved.as_ref().map(|saved| &saved.world))
     });
@@ -193,7 +194,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
     let mut from_disk = disk::FromDisk::new();
     let mut earlier = earlier::Earlier::default();
     let mut ram = (0, 0);
-    if let Some(Saved { world, failover, .. }) = &saved {
+    if let Some(Saved { world, failover, .. }) = &mut saved {
         earlier = earlier::Earlier::read(region, *failover);
         let machine = &world.machine;
         offsets = meter::at(Part::Clocks, || {
@@ -205,6 +206,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
         mapped = meter::at(Part::Mounts, || mapped_devices::make(world));
         from_disk = meter::at(Part::Files, || disk::read_deleted(world, earlier.wrote_to_disks));
         ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
+        meter::at(Part::Files, || swap::read(world, earlier.wrote_to_disks));
         meter::at(Part::Limits, || limits::adapt(ram.0, ram.1));
     }
     Ok(Takeover {

@@ -254,7 +254,7 @@ fn up(index: u32) -> Payload {
 }
 
 /// The name and number that a link has now, known by its hardware address.
-fn find(link: &NetworkLink) -> Option<(String, u32)> {
+pub fn find(link: &NetworkLink) -> Option<(String, u32)> {
     let hardware: Vec<String> = link.hardware.iter().map(|byte| format!("{byte:02x}")).collect();
     let hardware = hardware.join(":");
     let read = |name: &str, file: &str| {

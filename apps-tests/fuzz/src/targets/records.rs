@@ -24,6 +24,8 @@ fn decode(record: &Record<'_>) {
         Kind::Outcome => drop(record.decode::<context::Outcome>()),
         Kind::SharedMemory => drop(record.decode::<context::SharedMemory>()),
         Kind::DiskContent => drop(record.decode::<context::DiskContent>()),
+        Kind::SwapArea => drop(record.decode::<context::SwapArea>()),
+        Kind::SwappedPages => drop(record.decode::<context::SwappedPages>()),
         Kind::NameGone => drop(record.decode::<context::NameGone>()),
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Journal => drop(record.decode::<context::Journal>()),

@@ -61,7 +61,12 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "Resume.Undecided",
         "seen by the scenario `library`: only a hook decides",
     ),
-    ("SharedMemory.swapped", "the guests have no swap"),
+    ("SharedMemory.swapped", "0: what is on swap has records of its own"),
+    ("SwapArea.name", "for messages"),
+    (
+        "BlockDevice.partition",
+        "seen where the area is a partition: by the scenario `swap`",
+    ),
     ("ChangedInode.generation", XFS),
     ("ChangedInode.names_are_known", XFS),
     ("ChangedInode.nlink", XFS),

@@ -37,6 +37,8 @@ const RECEIVES: [&str; 5] = [
 const SENDS: [&str; 3] = ["sk_stream_wait_memory", "sock_alloc_send_pskb", "sock_wait_for_wmem"];
 /// Where calls wait for room at a peer of AF_UNIX.
 const WAITS_FOR_PEER: &str = "unix_wait_for_peer";
+/// Where `connect` waits for the peer's answer; the first is part of the second where it is inlined.
+const CONNECTS: [&str; 2] = ["inet_wait_for_connect", "__inet_stream_connect"];
 /// Functions that have the `struct msghdr` of a call, whose iterator moves with what is received.
 const RECEIVERS: [&str; 5] = [
     "sock_read_iter",
@@ -60,12 +62,7 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         let Some(sk) = self.socket()? else {
             return self.restart();
         };
-        let waits = match self.chain()? {
-            Some(chain) => RECEIVES
-                .iter()
-                .any(|name| chain.find(&[name]).is_some_and(|at| chain.waits(at))),
-            None => false,
-        };
+        let waits = self.waits_in(&RECEIVES)?;
         let layout = &self.context.kernel.types.layouts.sock;
         let mem = &self.context.kernel.mem;
         let all = flags.is_some_and(|flags| self.argument(flags) & MSG_WAITALL != 0);
@@ -167,12 +164,13 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
         Ok(None)
     }
 
-    /// `connect`. One that waits for room in the queue of a socket of AF_UNIX has done nothing yet.
+    /// `connect`. One that waits for room in the queue of a socket of AF_UNIX has done nothing yet; one of TCP that waits for the
+    /// peer's answer goes on with that when it is made again.
     pub(super) fn connect(&mut self) -> Result<Decision> {
         let Some(sk) = self.socket()? else {
             return self.restart();
         };
-        if !self.waits_for_peer()? {
+        if !self.waits_for_peer()? && !self.waits_in(&CONNECTS)? {
             return Err(self.refuse(""));
         }
         self.answered(self.is_send_limited(sk)?)
@@ -180,8 +178,16 @@ impl<M: PhysMem + ?Sized> Call<'_, '_, '_, '_, M> {
 
     /// Whether a call waits for room at a peer of AF_UNIX: what it has prepared is given up then.
     fn waits_for_peer(&mut self) -> Result<bool> {
+        self.waits_in(&[WAITS_FOR_PEER])
+    }
+
+    /// Whether a call waits in one of these functions.
+    fn waits_in(&mut self, names: &[&str]) -> Result<bool> {
         let chain = self.chain()?;
-        Ok(chain.is_some_and(|chain| chain.find(&[WAITS_FOR_PEER]).is_some_and(|at| chain.waits(at))))
+        Ok(chain.is_some_and(|chain| {
+            let waits = |name: &&str| chain.find(&[name]).is_some_and(|at| chain.waits(at));
+            names.iter().any(waits)
+        }))
     }
 
     fn is_send_limited(&self, sk: Kva) -> Result<bool> {

@@ -1,60 +1,80 @@
-//! Sockets of IP (`include/net/inet_sock.h`): addresses and options; UDP.
+//! Sockets of IP (`include/net/inet_sock.h`): addresses and options.
 
-use super::{refuse, skb, tcp, Queues, Reading, Related};
+use super::{datagrams, multicast, refuse, tcp, Queues, Reading, Related, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
-use alloc::vec::Vec;
 use shared_region::context::{InetAddress, SocketState};
 
-/// Types and protocols.
-const SOCK_STREAM: u64 = 1;
-const SOCK_DGRAM: u64 = 2;
+/// Protocols (`include/uapi/linux/in.h`).
 const IPPROTO_TCP: u64 = 6;
-const IPPROTO_UDP: u64 = 17;
 /// Options of `IPPROTO_IP` (`include/uapi/linux/in.h`).
 const IPPROTO_IP: i32 = 0;
 const IP_TOS: i32 = 1;
 const IP_TTL: i32 = 2;
+const IP_HDRINCL: i32 = 3;
+const IP_RECVOPTS: i32 = 6;
+const IP_RETOPTS: i32 = 7;
 const IP_PKTINFO: i32 = 8;
 const IP_MTU_DISCOVER: i32 = 10;
 const IP_RECVERR: i32 = 11;
 const IP_RECVTTL: i32 = 12;
 const IP_RECVTOS: i32 = 13;
 const IP_FREEBIND: i32 = 15;
+const IP_TRANSPARENT: i32 = 19;
+const IP_ORIGDSTADDR: i32 = 20;
 const IP_MINTTL: i32 = 21;
+const IP_NODEFRAG: i32 = 22;
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
-/// `TCP_CLOSE`, in which a socket of another protocol is that has no peer, and `TCP_ESTABLISHED`.
-const CLOSE: u64 = 7;
-const ESTABLISHED: u64 = 1;
-/// `SOCK_BINDADDR_LOCK` and `SOCK_BINDPORT_LOCK`.
-const BOUND: u64 = 4 | 8;
-/// `inet_sock.mc_ttl` after `socket`.
-const DEFAULT_MULTICAST_TTL: u64 = 1;
+const IP_RECVFRAGSIZE: i32 = 25;
+const IP_RECVERR_RFC4884: i32 = 26;
+const IP_UNICAST_IF: i32 = 50;
 /// A time to live that nobody has set.
 const DEFAULT_TTL: i64 = -1;
 
 /// Bits of `inet_sock.inet_flags` (`enum` in `include/net/inet_sock.h`), into which those of older kernels are translated.
-mod bits {
+pub mod bits {
+    #![allow(missing_docs)]
     pub const PKTINFO: u64 = 1 << 0;
     pub const TTL: u64 = 1 << 1;
     pub const TOS: u64 = 1 << 2;
+    pub const RECVOPTS: u64 = 1 << 3;
+    pub const RETOPTS: u64 = 1 << 4;
+    pub const ORIGDSTADDR: u64 = 1 << 6;
+    pub const RECVFRAGSIZE: u64 = 1 << 8;
     pub const RECVERR: u64 = 1 << 9;
+    pub const RECVERR_RFC4884: u64 = 1 << 10;
     pub const FREEBIND: u64 = 1 << 11;
+    pub const HDRINCL: u64 = 1 << 12;
     pub const MC_LOOP: u64 = 1 << 13;
     pub const MC_ALL: u64 = 1 << 14;
+    pub const TRANSPARENT: u64 = 1 << 15;
     pub const IS_ICSK: u64 = 1 << 16;
+    pub const NODEFRAG: u64 = 1 << 17;
     pub const BIND_ADDRESS_NO_PORT: u64 = 1 << 18;
     pub const MC6_LOOP: u64 = 1 << 20;
     pub const MC6_ALL: u64 = 1 << 22;
-    /// Of datagrams to groups, in sockets of IPv4 and of IPv6.
-    pub const GROUPS: u64 = MC_LOOP | MC_ALL;
-    pub const GROUPS6: u64 = MC6_LOOP | MC6_ALL;
+    pub const DONTFRAG: u64 = 1 << 25;
+    pub const RECVERR6: u64 = 1 << 26;
     /// Set by the kernel alone, or looked at elsewhere.
-    pub const PLAIN: u64 = GROUPS | IS_ICSK | GROUPS6;
-    /// Restored.
-    pub const KEPT: u64 = PKTINFO | TTL | TOS | RECVERR | FREEBIND | BIND_ADDRESS_NO_PORT;
+    pub const PLAIN: u64 = MC_LOOP | MC_ALL | IS_ICSK | MC6_LOOP | MC6_ALL | HDRINCL | DONTFRAG | RECVERR6;
 }
+
+/// Options that are a bit.
+const FLAGS: [(u64, i32); 12] = [
+    (bits::PKTINFO, IP_PKTINFO),
+    (bits::TTL, IP_RECVTTL),
+    (bits::TOS, IP_RECVTOS),
+    (bits::RECVOPTS, IP_RECVOPTS),
+    (bits::RETOPTS, IP_RETOPTS),
+    (bits::ORIGDSTADDR, IP_ORIGDSTADDR),
+    (bits::RECVFRAGSIZE, IP_RECVFRAGSIZE),
+    (bits::RECVERR, IP_RECVERR),
+    (bits::RECVERR_RFC4884, IP_RECVERR_RFC4884),
+    (bits::FREEBIND, IP_FREEBIND),
+    (bits::TRANSPARENT, IP_TRANSPARENT),
+    (bits::BIND_ADDRESS_NO_PORT, IP_BIND_ADDRESS_NO_PORT),
+];
 
 crate::mirrors! {
     /// A socket of IP.
@@ -90,15 +110,6 @@ crate::mirrors! {
         mc_all: Option<Field> = "mc_all",
         defer_connect: Option<Field> = "defer_connect",
     }
-
-    /// A socket of UDP.
-    #[allow(missing_docs)]
-    pub struct UdpSock = "udp_sock" {
-        pending: Field,
-        encap_type: Field,
-        gso_size: Field,
-        udp_flags: Option<Field> = "udp_flags",
-    }
 }
 
 /// Reads a socket of IP.
@@ -113,78 +124,88 @@ pub fn read<M: PhysMem + ?Sized>(
 ) -> Result<SocketState> {
     let kernel = reading.context.kernel;
     let layout = &kernel.types.layouts.sock;
-    options(reading, six)?;
-    if six {
-        super::inet6::options(reading)?;
-    }
+    let flags = flags(reading)?;
     let (kind, protocol) = (reading.field(layout.sk_type)?, reading.field(layout.sk_protocol)?);
+    // A raw socket of IPv6 has no options of IPv4 (`ipv6_setsockopt`).
+    let four = !(six && kind == SOCK_RAW);
+    match four {
+        true => options(reading, flags)?,
+        false if flags & !bits::PLAIN != 0 => {
+            return Err(refuse(&alloc::format!("raw, with options {flags:#x} of IP")))
+        }
+        false => {}
+    }
+    if six {
+        super::inet6::options(reading, flags)?;
+    }
+    if kind != SOCK_STREAM && four {
+        multicast::options(reading, flags, six)?;
+    }
+    if kind != SOCK_STREAM && six {
+        multicast::options6(reading, flags)?;
+    }
     match (kind, protocol) {
         (SOCK_STREAM, IPPROTO_TCP) => tcp::read(reading, queues, related, six),
-        (SOCK_DGRAM, IPPROTO_UDP) => udp(reading, six),
+        (SOCK_RAW, _) => datagrams::raw(reading, flags, six),
+        (SOCK_DGRAM, _) if flags & bits::HDRINCL == 0 => datagrams::read(reading, six),
         _ => Err(refuse(&alloc::format!("type {kind}, protocol {protocol}"))),
     }
 }
 
-fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, six: bool) -> Result<()> {
+/// The options that are bits, see [`bits`].
+fn flags<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>) -> Result<u64> {
+    let layout = &reading.context.kernel.types.layouts.inet_sock;
+    if let Some(flags) = layout.inet_flags {
+        return reading.field(flags);
+    }
+    let mut flags = reading.optional(layout.cmsg_flags)?;
+    for (field, bit) in [
+        (layout.recverr, bits::RECVERR),
+        (layout.recverr_rfc4884, bits::RECVERR_RFC4884),
+        (layout.freebind, bits::FREEBIND),
+        (layout.hdrincl, bits::HDRINCL),
+        (layout.transparent, bits::TRANSPARENT),
+        (layout.nodefrag, bits::NODEFRAG),
+        (layout.bind_address_no_port, bits::BIND_ADDRESS_NO_PORT),
+        (layout.mc_loop, bits::MC_LOOP),
+        (layout.mc_all, bits::MC_ALL),
+    ] {
+        if reading.optional(field)? != 0 {
+            flags |= bit;
+        }
+    }
+    Ok(flags)
+}
+
+fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, flags: u64) -> Result<()> {
     let kernel = reading.context.kernel;
     let layout = &kernel.types.layouts.inet_sock;
     reading.none_of(&[
         (Some(layout.inet_opt), "with options of IP"),
         (Some(layout.convert_csum), "with IP_CHECKSUM"),
-        (Some(layout.uc_index), "with IP_UNICAST_IF"),
-        (Some(layout.mc_list), "in a multicast group"),
         (Some(layout.local_port_range), "with IP_LOCAL_PORT_RANGE"),
-        (layout.hdrincl, "with IP_HDRINCL"),
-        (layout.transparent, "with IP_TRANSPARENT"),
-        (layout.nodefrag, "with IP_NODEFRAG"),
-        (layout.recverr_rfc4884, "with IP_RECVERR_RFC4884"),
         (layout.defer_connect, "with a connection that waits for data"),
     ])?;
-    let flags = match layout.inet_flags {
-        Some(flags) => reading.field(flags)?,
-        None => {
-            let bit = |field, bit: u64| -> Result<u64> { Ok(if reading.optional(field)? != 0 { bit } else { 0 }) };
-            reading.optional(layout.cmsg_flags)?
-                | bit(layout.recverr, bits::RECVERR)?
-                | bit(layout.freebind, bits::FREEBIND)?
-                | bit(layout.bind_address_no_port, bits::BIND_ADDRESS_NO_PORT)?
-                | bit(layout.mc_loop, bits::MC_LOOP)?
-                | bit(layout.mc_all, bits::MC_ALL)?
-        }
-    };
-    let datagrams = reading.field(kernel.types.layouts.sock.sk_type)? == SOCK_DGRAM;
-    // As after `socket`: one of IPv6 does not have the second bit.
-    let groups = if six { bits::MC_LOOP } else { bits::GROUPS };
-    let of_six = match (six, layout.inet_flags) {
-        (true, Some(_)) => bits::GROUPS6,
-        _ => 0,
-    };
-    let usual = flags & (bits::GROUPS | bits::GROUPS6) == groups | of_six;
-    if datagrams && !(usual && reading.field(layout.mc_ttl)? == DEFAULT_MULTICAST_TTL) {
-        return Err(refuse("with options of multicast"));
-    }
-    let rest = flags & !(bits::PLAIN | bits::KEPT);
+    let raw = reading.field(kernel.types.layouts.sock.sk_type)? == SOCK_RAW;
+    let known = FLAGS.iter().fold(bits::PLAIN, |known, (bit, _)| known | bit);
+    let rest = flags & !(known | if raw { bits::NODEFRAG } else { 0 });
     if rest != 0 {
         return Err(refuse(&alloc::format!("with options {rest:#x} of IP")));
     }
-    for (bit, name) in [
-        (bits::PKTINFO, IP_PKTINFO),
-        (bits::TTL, IP_RECVTTL),
-        (bits::TOS, IP_RECVTOS),
-        (bits::RECVERR, IP_RECVERR),
-        (bits::FREEBIND, IP_FREEBIND),
-        (bits::BIND_ADDRESS_NO_PORT, IP_BIND_ADDRESS_NO_PORT),
-    ] {
+    for (bit, name) in FLAGS {
         reading.option_if(IPPROTO_IP, name, u64::from(flags & bit != 0));
     }
-    let (tos, min_ttl, discover) = (
+    reading.option_if(IPPROTO_IP, IP_NODEFRAG, u64::from(flags & bits::NODEFRAG != 0));
+    let (tos, min_ttl, discover, link) = (
         reading.field(layout.tos)?,
         reading.field(layout.min_ttl)?,
         reading.field(layout.pmtudisc)?,
+        reading.field(layout.uc_index)? as u32,
     );
     reading.option_if(IPPROTO_IP, IP_TOS, tos);
     reading.option_if(IPPROTO_IP, IP_MINTTL, min_ttl);
     reading.option(IPPROTO_IP, IP_MTU_DISCOVER, discover);
+    reading.option_if(IPPROTO_IP, IP_UNICAST_IF, link.swap_bytes().into());
     let ttl = kernel.mem.int(reading.sk, layout.uc_ttl)?;
     if ttl != DEFAULT_TTL {
         reading.option(IPPROTO_IP, IP_TTL, ttl as u64);
@@ -192,8 +213,17 @@ fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, six: bool)
     Ok(())
 }
 
+/// Whether headers come from the program, which only a raw socket can ask for; those of `IPPROTO_RAW` have it from the beginning.
+pub fn headers<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>, flags: u64, six: bool) {
+    let (level, name) = match six {
+        true => (super::inet6::IPPROTO_IPV6, super::inet6::IPV6_HDRINCL),
+        false => (IPPROTO_IP, IP_HDRINCL),
+    };
+    reading.option(level, name, u64::from(flags & bits::HDRINCL != 0));
+}
+
 /// A port in network byte order.
-fn port(word: u64) -> u16 {
+pub fn port(word: u64) -> u16 {
     (word as u16).swap_bytes()
 }
 
@@ -209,7 +239,7 @@ pub fn local<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -
     } else {
         layouts.sock.rcv_saddr
     };
-    let address = bytes(reading, field)?;
+    let address = reading.bytes(field, 16)?;
     let bound = port != 0 || address.iter().any(|&byte| byte != 0);
     Ok(bound.then_some(InetAddress { address, port }))
 }
@@ -221,46 +251,7 @@ pub fn local<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -
 pub fn peer<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Result<InetAddress> {
     let layout = &reading.context.kernel.types.layouts.sock;
     Ok(InetAddress {
-        address: bytes(reading, if six { layout.v6_daddr } else { layout.daddr })?,
+        address: reading.bytes(if six { layout.v6_daddr } else { layout.daddr }, 16)?,
         port: port(reading.field(layout.dport)?),
     })
-}
-
-fn bytes<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, field: Field) -> Result<Vec<u8>> {
-    let at = reading.sk.offset(u64::from(field.offset));
-    Ok(reading.context.kernel.mem.bytes(at, field.size.min(16) as usize)?)
-}
-
-/// UDP promises nothing: datagrams that nobody has taken yet are lost, as they are when a queue is full.
-fn udp<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Result<SocketState> {
-    let layouts = &reading.context.kernel.types.layouts;
-    reading.none_of(&[
-        // In a connection of TCP the kernel keeps there where its first segment came from.
-        (Some(layouts.inet_sock.mc_index), "with IP_MULTICAST_IF"),
-        (Some(layouts.inet_sock.mc_addr), "with IP_MULTICAST_IF"),
-        (
-            Some(layouts.udp_sock.pending),
-            "with a datagram that is being put together",
-        ),
-        (Some(layouts.udp_sock.encap_type), "with a tunnel"),
-        (Some(layouts.udp_sock.gso_size), "with UDP_SEGMENT"),
-        (layouts.udp_sock.udp_flags, "with options of UDP"),
-        (Some(layouts.sock.sk_shutdown), "shut down"),
-    ])?;
-    if !skb::queue(reading.context, reading.sk, layouts.sock.sk_write_queue)?.is_empty() {
-        return Err(refuse("with a datagram that is being put together"));
-    }
-    let peer = match reading.field(layouts.sock.state)? {
-        CLOSE => None,
-        ESTABLISHED => Some(peer(reading, six)?),
-        state => return Err(refuse(&alloc::format!("state {state}"))),
-    };
-    let mut local = local(reading, six)?;
-    if let (Some(local), true) = (&mut local, peer.is_some()) {
-        // The address that connecting chose is not one it is bound to.
-        if reading.field(layouts.sock.sk_userlocks)? & BOUND & 4 == 0 {
-            local.address.fill(0);
-        }
-    }
-    Ok(SocketState::Plain { local, peer })
 }

@@ -1,7 +1,13 @@
 //! Sockets (`include/linux/net.h`, `include/net/sock.h`): what all kinds have, and which kind is read where.
 
+pub mod datagrams;
 pub mod inet;
 pub mod inet6;
+pub mod multicast;
+pub mod netlink;
+pub mod options;
+pub mod orphans;
+pub mod packet;
 pub mod skb;
 pub mod tcp;
 pub mod unix;
@@ -23,33 +29,19 @@ use shared_region::record::{flags, Kind, Writer};
 const AF_UNIX: u64 = 1;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
-/// `SOL_SOCKET` and its options (`include/uapi/asm-generic/socket.h`).
-const SOL_SOCKET: i32 = 1;
-const SO_REUSEADDR: i32 = 2;
-const SO_BROADCAST: i32 = 6;
-const SO_KEEPALIVE: i32 = 9;
-const SO_OOBINLINE: i32 = 10;
-const SO_PRIORITY: i32 = 12;
-const SO_LINGER: i32 = 13;
-const SO_REUSEPORT: i32 = 15;
-const SO_PASSCRED: i32 = 16;
-const SO_RCVLOWAT: i32 = 18;
-const SO_RCVTIMEO: i32 = 20;
-const SO_SNDTIMEO: i32 = 21;
-const SO_MARK: i32 = 36;
+const AF_NETLINK: u64 = 16;
+const AF_PACKET: u64 = 17;
+/// Types (`include/linux/net.h`).
+const SOCK_STREAM: u64 = 1;
+const SOCK_DGRAM: u64 = 2;
+const SOCK_RAW: u64 = 3;
 /// Sockets that one leads to: peers, those that wait to be accepted, senders of datagrams.
 const MAX_RELATED: usize = 1 << 16;
 /// Open files on their way within open files on their way ….
 const MAX_NESTING: u32 = 4;
-/// `ECONNRESET`.
+/// `ECONNRESET` and `ENOBUFS`.
 const ECONNRESET: u64 = 104;
-/// `MAX_SCHEDULE_TIMEOUT`.
-const FOREVER: u64 = i64::MAX as u64;
-/// `SOCK_PASSCRED` (`include/linux/net.h`).
-const PASSCRED: u64 = 1 << 3;
-/// `SOCK_PASSSEC` and `SOCK_PASSPIDFD` ask for what is not restored. `SOCK_CUSTOM_SOCKOPT` is a matter of the protocol: in newer
-/// kernels every socket of UDP has it (`udp_lib_init_sock`, include/net/udp.h).
-const UNUSUAL: u64 = 1 << 4 | 1 << 7;
+const ENOBUFS: u64 = 105;
 /// `SOCK_SNDBUF_LOCK` and `SOCK_RCVBUF_LOCK`.
 const BUFFER_LOCKS: u64 = 3;
 
@@ -58,6 +50,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct Socket = "socket" {
         flags: Field,
+        state: Field,
         sk: Field,
     }
 
@@ -106,35 +99,15 @@ crate::mirrors! {
         sk_max_pacing_rate: Field,
         sk_ll_usec: Field,
         sk_reserved_mem: Field,
+        sk_no_check_tx: Field,
+        sk_zckey: Field,
+        sk_reuseport_cb: Field,
         sk_uid: Field,
         sk_socket: Field,
         sk_peer_pid: Field,
         sk_peer_cred: Field,
         hash: Field = "__sk_common.skc_hash",
-    }
-}
-
-crate::constants! {
-    /// Bits of `sock.sk_flags`.
-    pub struct SockFlags {
-        /// Urgent data stays in line.
-        urginline: u32 = "SOCK_URGINLINE",
-        /// Idle peers are asked.
-        keepopen: u32 = "SOCK_KEEPOPEN",
-        /// `close` waits.
-        linger: u32 = "SOCK_LINGER",
-        /// May send to all.
-        broadcast: u32 = "SOCK_BROADCAST",
-        /// `poll` looks at the write queue: the kernel's own.
-        use_write_queue: u32 = "SOCK_USE_WRITE_QUEUE",
-        /// Freed after a grace period: the kernel's own.
-        rcu_free: u32 = "SOCK_RCU_FREE",
-        /// Reset: nothing is connected.
-        zapped: u32 = "SOCK_ZAPPED",
-        /// Both directions are closed.
-        done: u32 = "SOCK_DONE",
-        /// Signals are asked for, which the open file says as well.
-        fasync: u32 = "SOCK_FASYNC",
+        nulls_node: Field = "__sk_common.skc_nulls_node",
     }
 }
 
@@ -169,6 +142,21 @@ impl<M: PhysMem + ?Sized> Reading<'_, '_, '_, M> {
     pub fn option(&mut self, level: i32, name: i32, value: u64) {
         let value = (value as u32).to_le_bytes().to_vec();
         self.options.push(SocketOption { level, name, value });
+    }
+
+    /// Adds an option that is a structure of these numbers.
+    pub fn words(&mut self, level: i32, name: i32, words: &[u32]) {
+        let value = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.options.push(SocketOption { level, name, value });
+    }
+
+    /// The bytes of a member, at most so many.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn bytes(&self, field: Field, most: u32) -> Result<Vec<u8>> {
+        let at = self.sk.offset(u64::from(field.offset));
+        Ok(self.context.kernel.mem.bytes(at, field.size.min(most) as usize)?)
     }
 
     /// The same if it is not 0.
@@ -359,16 +347,19 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
     if reading.field(layout.net)? != context.namespaces.net.0 {
         return Err(Refusal::new(reasons::NS_NET, "a socket of another one"));
     }
-    common(&mut reading)?;
+    options::read(&mut reading)?;
     let family = reading.field(layout.family)?;
     let error = reading.field(layout.sk_err)?;
-    if error != 0 && !(family == AF_UNIX && error == ECONNRESET) {
+    let kept = [(AF_UNIX, ECONNRESET), (AF_NETLINK, ENOBUFS)].contains(&(family, error));
+    if error != 0 && !kept && !tcp::has_ended(&reading)? {
         return Err(refuse("with an error that nobody has seen"));
     }
     let mut queues = Queues::default();
     let state = match family {
         AF_UNIX => SocketState::Unix(unix::read(&mut reading, &mut queues, related)?),
         AF_INET | AF_INET6 => inet::read(&mut reading, &mut queues, related, family == AF_INET6)?,
+        AF_NETLINK => SocketState::Netlink(netlink::read(&mut reading, &mut queues)?),
+        AF_PACKET => packet::read(&mut reading)?,
         other => return Err(refuse(&alloc::format!("family {other}"))),
     };
     let record = Record {
@@ -385,87 +376,4 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
         state,
     };
     Ok((record, queues))
-}
-
-/// Options of every socket.
-fn common<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<()> {
-    let kernel = reading.context.kernel;
-    let layouts = &kernel.types.layouts;
-    let layout = &layouts.sock;
-    reading.none_of(&[
-        (Some(layout.bound_dev_if), "bound to a device"),
-        (Some(layout.sk_filter), "with a filter"),
-        (Some(layout.sk_user_data), "used by a part of the kernel"),
-        (Some(layout.sk_tsflags), "with time stamps"),
-        (Some(layout.sk_ll_usec), "with SO_BUSY_POLL"),
-        (Some(layout.sk_reserved_mem), "with SO_RESERVE_MEM"),
-    ])?;
-    if reading.field(layout.sk_max_pacing_rate)? != u64::MAX {
-        return Err(refuse("with SO_MAX_PACING_RATE"));
-    }
-    if kernel.mem.int(reading.sk, layout.sk_peek_off)? >= 0 {
-        return Err(refuse("with an offset for MSG_PEEK"));
-    }
-    if !skb::queue(reading.context, reading.sk, layout.sk_error_queue)?.is_empty() {
-        return Err(refuse("with errors in its queue"));
-    }
-    // One that nobody has accepted yet has none.
-    let socket = kernel.mem.ptr(reading.sk, layout.sk_socket)?;
-    let of_socket = match socket.is_null() {
-        true => 0,
-        false => kernel.mem.uint(socket, layouts.socket.flags)?,
-    };
-    if of_socket & UNUSUAL != 0 {
-        return Err(refuse("with SO_PASSSEC or SO_PASSPIDFD"));
-    }
-    let bits = reading.field(layout.sk_flags)?;
-    let known = &layouts.sock_flags;
-    let has = |bit: u32| bits >> (bit & 63) & 1;
-    let kept = [
-        known.urginline,
-        known.keepopen,
-        known.linger,
-        known.broadcast,
-        known.use_write_queue,
-        known.rcu_free,
-        known.zapped,
-        known.done,
-        known.fasync,
-    ];
-    let rest = kept.iter().fold(bits, |bits, &bit| bits & !(1 << (bit & 63)));
-    if rest != 0 {
-        return Err(refuse(&alloc::format!("with flags {rest:#x}")));
-    }
-    let reuse = reading.field(layout.reuse)?;
-    let reuseport = reading.field(layout.reuseport)?;
-    let (priority, mark) = (reading.field(layout.sk_priority)?, reading.field(layout.sk_mark)?);
-    let lowest = reading.field(layout.sk_rcvlowat)?;
-    reading.option_if(SOL_SOCKET, SO_REUSEADDR, u64::from(reuse == 1));
-    reading.option_if(SOL_SOCKET, SO_REUSEPORT, reuseport);
-    reading.option_if(SOL_SOCKET, SO_BROADCAST, has(known.broadcast));
-    reading.option_if(SOL_SOCKET, SO_KEEPALIVE, has(known.keepopen));
-    reading.option_if(SOL_SOCKET, SO_OOBINLINE, has(known.urginline));
-    reading.option_if(SOL_SOCKET, SO_PASSCRED, of_socket & PASSCRED);
-    reading.option_if(SOL_SOCKET, SO_PRIORITY, priority);
-    reading.option_if(SOL_SOCKET, SO_MARK, mark);
-    if lowest != 1 {
-        reading.option(SOL_SOCKET, SO_RCVLOWAT, lowest);
-    }
-    if has(known.linger) != 0 {
-        let seconds = reading.ticks(reading.field(layout.sk_lingertime)?)? / 1_000_000_000;
-        let value = [1u32.to_le_bytes(), (seconds as u32).to_le_bytes()].concat();
-        let (level, name) = (SOL_SOCKET, SO_LINGER);
-        reading.options.push(SocketOption { level, name, value });
-    }
-    for (field, name) in [(layout.sk_rcvtimeo, SO_RCVTIMEO), (layout.sk_sndtimeo, SO_SNDTIMEO)] {
-        let ticks = reading.field(field)?;
-        if ticks != FOREVER {
-            let time = reading.ticks(ticks)?;
-            let (seconds, rest) = (time / 1_000_000_000, time % 1_000_000_000 / 1000);
-            let value = [seconds.to_le_bytes(), rest.to_le_bytes()].concat();
-            let level = SOL_SOCKET;
-            reading.options.push(SocketOption { level, name, value });
-        }
-    }
-    Ok(())
 }

@@ -1,13 +1,13 @@
 //! TCP (`include/linux/tcp.h`, `include/net/tcp.h`): connections with everything that TCP_REPAIR can put back.
 
-use super::{inet, refuse, skb, Queues, Reading, Related};
+use super::{inet, refuse, skb, Queues, Reading, Related, AF_UNIX};
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
 use alloc::vec::Vec;
-use shared_region::context::{PeerFin, SocketOption, SocketState, TcpConnection};
+use shared_region::context::{InetAddress, PeerFin, SocketOption, SocketState, TcpConnection};
 use shared_region::reasons;
 
 /// States (`include/net/tcp_states.h`), by number.
@@ -57,6 +57,12 @@ const FIN: u64 = 1;
 /// Bits of `sock.sk_shutdown`: receiving and sending.
 const RECEIVING: u64 = 1;
 const SENDING: u64 = 2;
+/// `SOCK_BINDPORT_LOCK`.
+const BOUND_PORT: u64 = 8;
+/// `TCP_FIN_WAIT1`, `TCP_LAST_ACK` and `TCP_CLOSING`.
+const FIN_WAIT1: u64 = 4;
+const LAST_ACK: u64 = 9;
+const CLOSING: u64 = 11;
 /// `TCP_CLOSE` and `TCP_LISTEN`.
 const CLOSE: u64 = 7;
 const LISTEN: u64 = 10;
@@ -162,9 +168,25 @@ pub fn read<M: PhysMem + ?Sized>(
     let local = inet::local(reading, six)?;
     match (name.copied().unwrap_or_default(), local) {
         ("CLOSE", local) => {
-            // After a connection it cannot be told from one that never had any by what is kept here.
-            reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, whose connection has ended")])?;
+            if has_ended(reading)? {
+                return ended(reading, six);
+            }
+            reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, shut down before it was connected")])?;
             Ok(SocketState::Plain { local, peer: None })
+        }
+        ("SYN_SENT", Some(local)) => {
+            reading.none_of(&[(
+                Some(layouts.sock.sk_shutdown),
+                "TCP, shut down while it was being connected",
+            )])?;
+            if !skb::queue(reading.context, reading.sk, layouts.sock.sk_write_queue)?.is_empty() {
+                return Err(refuse("TCP, with data for a connection that does not stand yet"));
+            }
+            Ok(SocketState::Connecting {
+                local,
+                peer: inet::peer(reading, six)?,
+                send_seq: reading.field(layouts.tcp_sock.snd_una)? as u32,
+            })
         }
         ("LISTEN", Some(local)) => {
             let waiting = waiting(reading.context, reading.sk)?;
@@ -197,6 +219,66 @@ pub fn read<M: PhysMem + ?Sized>(
         }
         (name, _) => Err(refuse(&alloc::format!("TCP in state {name}"))),
     }
+}
+
+/// Whether a socket, perhaps a small one that stands for another, is a connection that its process has closed and of which the peer has
+/// not got everything.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<bool> {
+    let layout = &context.kernel.types.layouts.sock;
+    let mem = &context.kernel.mem;
+    if ![FIN_WAIT1, LAST_ACK, CLOSING].contains(&mem.uint(sk, layout.state)?) {
+        return Ok(false);
+    }
+    let same_net = mem.ptr(sk, layout.net)? == context.namespaces.net;
+    Ok(same_net && mem.ptr(sk, layout.sk_socket)?.is_null())
+}
+
+/// Whether it had a connection, or asked for one, which is over: `tcp_done` closes both directions.
+///
+/// # Errors
+/// It cannot be read.
+pub fn has_ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>) -> Result<bool> {
+    let layout = &reading.context.kernel.types.layouts.sock;
+    let is_tcp = reading.field(layout.sk_protocol)? == IPPROTO_TCP as u64 && reading.field(layout.family)? != AF_UNIX;
+    let both = reading.field(layout.sk_shutdown)? == RECEIVING | SENDING;
+    Ok(is_tcp && both && reading.field(layout.state)? == CLOSE)
+}
+
+fn ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Result<SocketState> {
+    let context = reading.context;
+    let layouts = &context.kernel.types.layouts;
+    let (layout, known) = (&layouts.sock, &layouts.sock_flags);
+    // The peer's end lies in the queue like data, but has no bytes.
+    for skb in skb::queue(context, reading.sk, layout.sk_receive_queue)? {
+        if context.kernel.mem.uint(skb, layouts.sk_buff.len)? != 0 {
+            return Err(refuse(
+                "TCP, whose connection has ended, with data that nobody has read",
+            ));
+        }
+    }
+    let socket = context.kernel.mem.ptr(reading.sk, layout.sk_socket)?;
+    let bound = reading.field(layout.num)? != 0;
+    if bound && reading.field(layout.sk_userlocks)? & BOUND_PORT == 0 {
+        return Err(refuse(
+            "TCP, whose connection has ended, with a port that it should not have",
+        ));
+    }
+    let address = if six { layout.v6_rcv_saddr } else { layout.rcv_saddr };
+    let sport = reading.field(layouts.inet_sock.inet_sport)?;
+    Ok(SocketState::Ended {
+        local: InetAddress {
+            address: reading.bytes(address, 16)?,
+            port: inet::port(sport),
+        },
+        bound,
+        peer: inet::peer(reading, six)?,
+        error: reading.field(layout.sk_err)? as u32,
+        done: reading.field(layout.sk_flags)? >> (known.done & 63) & 1 != 0,
+        state: context.kernel.mem.uint(socket, layouts.socket.state)? as u32,
+    })
 }
 
 /// What a state says about the ends of both directions.

@@ -3,6 +3,10 @@
 //! Sockets that listen come first: a connection is bound to the address of the one it was accepted from, which would then
 //! keep that one from listening.
 
+mod connecting;
+mod ended;
+mod links;
+mod netlink;
 pub mod peers;
 pub mod raw;
 pub mod tcp;
@@ -14,9 +18,13 @@ use super::{
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
-use shared_region::context::{Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState, UnixPeer};
+use shared_region::context::{
+    Id, InetAddress, OpenFile, OpenFileKind, Socket, SocketOption, SocketState, TcpConnection, UnixPeer,
+};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, ErrorKind},
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -25,18 +33,26 @@ const SO_SNDBUFFORCE: i32 = 32;
 const SO_RCVBUFFORCE: i32 = 33;
 const SO_BUF_LOCK: i32 = 72;
 /// Options that decide whether an address can be bound to, or what a bound socket takes: these come before `bind`.
-const BEFORE_BIND: [(i32, i32); 6] = [
+const BEFORE_BIND: [(i32, i32); 10] = [
     (libc::SOL_SOCKET, libc::SO_REUSEADDR),
     (libc::SOL_SOCKET, libc::SO_REUSEPORT),
     (libc::IPPROTO_IP, libc::IP_FREEBIND),
     (libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
     (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+    (libc::SOL_SOCKET, links::SO_BINDTOIFINDEX),
+    (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+    (libc::SOL_SOCKET, SO_LOCK_FILTER),
+    (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
 ];
+const SO_LOCK_FILTER: i32 = 44;
+/// Who may ask by pings without privilege: groups from, to. Root is not excepted.
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+const ALL_GROUPS: &str = "0 2147483647";
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 
 /// A socket among the records, with what is in its queues.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SocketContent<'a> {
     /// Its record.
     pub record: Socket,
@@ -51,6 +67,8 @@ pub struct SocketContent<'a> {
 pub struct Sockets {
     listening: BTreeMap<Id, Restored<OwnedFd>>,
     standing: Vec<tcp::Standing>,
+    connecting: Vec<connecting::Connecting>,
+    links: links::Links,
     unix: unix::Unix,
     /// Services of the system that sockets are connected to.
     pub peers: peers::Peers,
@@ -61,9 +79,11 @@ impl Sockets {
     /// goes wrong with one is told when it is asked for.
     pub fn make(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed, base: u32) {
         self.unix = unix::Unix::make(world, base, &mut self.peers);
+        self.links = links::Links::of(world);
         for (&id, content) in &world.sockets {
             if let SocketState::Listening { local, backlog, .. } = &content.record.state {
-                let made = listening(&content.record, local, *backlog);
+                let record = self.links.renumbered(&content.record);
+                let made = record.and_then(|record| listening(&record, local, *backlog));
                 self.listening.insert(id, made);
             }
         }
@@ -74,6 +94,18 @@ impl Sockets {
             let made = (waiting.iter()).try_for_each(|&waiting| self.wait(world, host, elapsed, id, waiting));
             if let Err(refusal) = made {
                 self.listening.insert(id, Err(refusal));
+            }
+        }
+        self.make_orphans(world, host, elapsed);
+    }
+
+    /// Makes the connections that their processes had closed: they go on without anybody.
+    fn make_orphans(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed) {
+        for (content, connection) in orphans(world) {
+            let content = self.content(content);
+            match content.and_then(|content| tcp::connect(&content, connection, host, elapsed)) {
+                Ok((_, standing)) => self.standing.push(standing),
+                Err(refusal) => crate::boot::log::warning(format_args!("connection that nobody has: {refusal}")),
             }
         }
     }
@@ -91,9 +123,19 @@ impl Sockets {
             _ => None,
         });
         let (content, connection) = found.ok_or_else(|| Refusal::new("a connection that waits", "no record of it"))?;
-        let (_, standing) = tcp::connect(content, connection, host, elapsed)?;
+        let content = self.content(content)?;
+        let (_, standing) = tcp::connect(&content, connection, host, elapsed)?;
         self.standing.push(standing.that_waits(listener));
         Ok(())
+    }
+
+    /// What is to be made, with the links that there are now.
+    fn content<'w>(&self, content: &SocketContent<'w>) -> Restored<SocketContent<'w>> {
+        let record = self.links.renumbered(&content.record)?;
+        Ok(SocketContent {
+            record,
+            ..content.clone()
+        })
     }
 
     /// The socket of an open file.
@@ -109,6 +151,7 @@ impl Sockets {
             .sockets
             .get(&id)
             .ok_or_else(|| Refusal::new("socket", "there is no record of it"))?;
+        let content = self.content(content)?;
         let record = &content.record;
         let fd = match &record.state {
             SocketState::Listening { .. } => self
@@ -117,26 +160,75 @@ impl Sockets {
                 .unwrap_or_else(|| Err(Refusal::new("socket", "it was not made")))?,
             SocketState::Plain { local, peer } => plain(record, local.as_ref(), peer.as_ref())?,
             SocketState::Connected(connection) => {
-                let (fd, standing) = tcp::connect(content, connection, host, elapsed)?;
+                let (fd, standing) = tcp::connect(&content, connection, host, elapsed)?;
                 self.standing.push(standing);
                 fd
             }
+            SocketState::Connecting { local, peer, send_seq } => {
+                let (fd, connecting) = connecting::make(record, local, peer, *send_seq)?;
+                self.connecting.push(connecting);
+                fd
+            }
+            SocketState::Ended { .. } => ended::make(record, host)?,
             SocketState::Unix(_) => self.unix.open(id)?,
+            SocketState::Netlink(netlink) => netlink::make(&content, netlink, host)?,
+            SocketState::Packet { protocol, link } => packets(record, *protocol, *link)?,
         };
         let flags = rustix::fs::OFlags::from_bits_retain(file.flags) & rustix::fs::OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&fd, flags).or_refuse(|| "flags of a socket")?;
         Ok(fd)
     }
 
-    /// The connections that are still under repair.
-    pub fn standing(&mut self) -> Vec<tcp::Standing> {
-        std::mem::take(&mut self.standing)
+    /// The connections that go on when the wire is let in.
+    pub fn connections(&mut self) -> Connections {
+        Connections {
+            standing: std::mem::take(&mut self.standing),
+            connecting: std::mem::take(&mut self.connecting),
+        }
     }
 
     /// Those of AF_UNIX, to be finished.
     pub fn unix(&mut self) -> unix::Unix {
         std::mem::take(&mut self.unix)
     }
+}
+
+/// Connections that are to go on.
+#[derive(Debug)]
+pub struct Connections {
+    /// Still under repair.
+    standing: Vec<tcp::Standing>,
+    /// Not made yet.
+    connecting: Vec<connecting::Connecting>,
+}
+
+impl Connections {
+    /// Lets them go on; the wire must be let in. Returns what goes wrong.
+    pub fn go_on(self, host: &dyn Host) -> Vec<Refusal> {
+        let standing = self.standing.into_iter().map(|connection| connection.go_on(host));
+        let connecting = self.connecting.into_iter().map(|connection| connection.go_on(host));
+        standing.chain(connecting).filter_map(Result::err).collect()
+    }
+}
+
+/// The connections that belong to no file and wait for nobody.
+fn orphans<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = (&'w SocketContent<'a>, &'w TcpConnection)> {
+    let mut known = BTreeSet::new();
+    for file in world.files.values() {
+        if let OpenFileKind::Socket { socket } = file.what {
+            known.insert(socket);
+        }
+    }
+    for content in world.sockets.values() {
+        if let SocketState::Listening { waiting, .. } = &content.record.state {
+            known.extend(waiting);
+        }
+    }
+    let all = world.sockets.iter();
+    all.filter_map(move |(id, content)| match &content.record.state {
+        SocketState::Connected(connection) if !known.contains(id) => Some((content, connection)),
+        _ => None,
+    })
 }
 
 /// The processes that have a socket.
@@ -199,17 +291,40 @@ fn sockaddr(address: &InetAddress) -> Restored<Vec<u8>> {
 }
 
 fn new(record: &Socket) -> Restored<OwnedFd> {
-    let fd = raw::socket(record.family, record.kind, record.protocol).or_refuse(|| "socket")?;
+    let made = match raw::socket(record.family, record.kind, record.protocol) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && asks_by_pings(record) => for_everybody(record),
+        made => made,
+    };
+    let fd = made.or_refuse(|| "socket")?;
     let user = Some(rustix::fs::Uid::from_raw(record.user));
     rustix::fs::fchown(&fd, user, None).or_refuse(|| "user of a socket")?;
     Ok(fd)
+}
+
+/// Whether a socket is for pings without privilege.
+fn asks_by_pings(record: &Socket) -> bool {
+    let protocols = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
+    record.kind == libc::SOCK_DGRAM as u32 && protocols.contains(&(record.protocol as i32))
+}
+
+/// Makes one while everybody may.
+fn for_everybody(record: &Socket) -> io::Result<OwnedFd> {
+    let groups = fs::read_to_string(PING_GROUPS)?;
+    fs::write(PING_GROUPS, ALL_GROUPS)?;
+    let made = raw::socket(record.family, record.kind, record.protocol);
+    fs::write(PING_GROUPS, groups)?;
+    made
 }
 
 /// Sets the options that come before `bind`, or all others.
 fn options(fd: &impl AsFd, record: &Socket, before_bind: bool) -> Restored<()> {
     let chosen = |option: &&SocketOption| BEFORE_BIND.contains(&(option.level, option.name)) == before_bind;
     for SocketOption { level, name, value } in record.options.iter().filter(chosen) {
-        raw::set(fd, *level, *name, value).or_refuse(|| format!("option {name} of level {level} of a socket"))?;
+        let set = match (*level, *name) {
+            (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER) => raw::attach_filter(fd, value),
+            _ => raw::set(fd, *level, *name, value),
+        };
+        set.or_refuse(|| format!("option {name} of level {level} of a socket"))?;
     }
     Ok(())
 }
@@ -248,6 +363,21 @@ fn plain(record: &Socket, local: Option<&InetAddress>, peer: Option<&InetAddress
     Ok(fd)
 }
 
+/// One of packets: until it is bound it takes none.
+fn packets(record: &Socket, protocol: u16, link: u32) -> Restored<OwnedFd> {
+    let fd = new(record)?;
+    options(&fd, record, true)?;
+    options(&fd, record, false)?;
+    if protocol != 0 || link != 0 {
+        // struct sockaddr_ll: family, protocol, link; the rest is not looked at.
+        let family = (libc::AF_PACKET as u16).to_ne_bytes();
+        let address = [&family[..], &protocol.to_be_bytes(), &link.to_ne_bytes(), &[0; 12]].concat();
+        raw::bind(&fd, &address).or_refuse(|| format!("packets of link {link}"))?;
+    }
+    buffers(&fd, record)?;
+    Ok(fd)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,5 +403,35 @@ mod tests {
         );
         assert!(sockaddr(&InetAddress::default()).is_err());
         assert_eq!(what(&four), "socket 10.0.2.15:80");
+    }
+
+    #[test]
+    fn only_what_belongs_to_nobody_is_an_orphan() {
+        let connected = |send_seq| {
+            SocketState::Connected(TcpConnection {
+                send_seq,
+                ..TcpConnection::default()
+            })
+        };
+        let listening = SocketState::Listening {
+            local: InetAddress::default(),
+            backlog: 1,
+            waiting: vec![2],
+        };
+        let mut world = World::default();
+        for (id, state) in [(1, connected(1)), (2, connected(2)), (3, listening), (4, connected(4))] {
+            let record = Socket {
+                state,
+                ..Socket::default()
+            };
+            world.sockets.entry(id).or_default().record = record;
+        }
+        let of_file = OpenFile {
+            what: OpenFileKind::Socket { socket: 1 },
+            ..OpenFile::default()
+        };
+        world.files.insert(77, of_file);
+        let found: Vec<u32> = orphans(&world).map(|(_, connection)| connection.send_seq).collect();
+        assert_eq!(found, [4]);
     }
 }

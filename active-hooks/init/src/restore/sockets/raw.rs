@@ -43,6 +43,16 @@ pub fn set_number(fd: &impl AsFd, level: i32, name: i32, value: u32) -> io::Resu
     set(fd, level, name, &value.to_ne_bytes())
 }
 
+/// Attaches a filter: the instructions of a program of BPF, eight bytes each.
+pub fn attach_filter(fd: &impl AsFd, program: &[u8]) -> io::Result<()> {
+    /// Bytes of an instruction (`struct sock_filter`).
+    const INSTRUCTION: usize = 8;
+    let length = u16::try_from(program.len() / INSTRUCTION).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // struct sock_fprog: length, padding, address (include/uapi/linux/filter.h).
+    let head = [u64::from(length), program.as_ptr() as u64].map(u64::to_ne_bytes);
+    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, head.as_flattened())
+}
+
 /// `getsockopt`, of at most so many bytes.
 #[cfg(test)]
 pub fn get(fd: &impl AsFd, level: i32, name: i32, length: usize) -> io::Result<Vec<u8>> {

@@ -47,6 +47,16 @@ fn repair(fd: &OwnedFd, name: i32, value: u32) -> io::Result<()> {
     raw::set_number(fd, libc::IPPROTO_TCP, name, value)
 }
 
+/// Gives a socket an own address, whoever else has it, and the number of its first segment.
+pub fn begin_at(fd: &OwnedFd, local: &[u8], seq: u32) -> io::Result<()> {
+    repair(fd, TCP_REPAIR, ON)?;
+    repair(fd, TCP_REPAIR_QUEUE, SEND)?;
+    repair(fd, TCP_QUEUE_SEQ, seq)?;
+    repair(fd, TCP_REPAIR_QUEUE, NO_QUEUE)?;
+    raw::bind(fd, local)?;
+    repair(fd, TCP_REPAIR, OFF)
+}
+
 /// Makes a connection as it was. What was not sent yet follows when it goes on.
 pub fn connect(
     content: &SocketContent<'_>,
@@ -126,7 +136,8 @@ pub struct Standing {
     listener: Option<OwnedFd>,
 }
 
-fn step(fd: &OwnedFd, step: u64, listener: u64) -> Tcp {
+/// A request for the module.
+pub fn step(fd: &OwnedFd, step: u64, listener: u64) -> Tcp {
     Tcp {
         fd: fd.as_raw_fd() as u64,
         step,

@@ -2,6 +2,7 @@
 
 mod aio;
 mod clocks;
+mod connecting;
 mod event_files;
 mod file_locks;
 mod files;
@@ -19,6 +20,8 @@ mod merged_memory;
 mod mounts;
 mod mqueue;
 mod namespaces;
+mod netlink;
+mod packets;
 mod pipes;
 mod places;
 mod process_tree;
@@ -26,7 +29,9 @@ mod pseudo_files;
 mod restrictions;
 mod shared_memory;
 mod signals;
+mod socket_options;
 mod sockets;
+mod swapped_memory;
 mod sysv_ipc;
 mod terminals;
 mod threads;
@@ -37,13 +42,14 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 32] = [
+    let lists: [&'static [Cell]; 37] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
         late_memory::CELLS,
         merged_memory::CELLS,
         shared_memory::CELLS,
+        swapped_memory::CELLS,
         threads::CELLS,
         identity::CELLS,
         keyrings::CELLS,
@@ -60,6 +66,10 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         pipes::CELLS,
         sysv_ipc::CELLS,
         sockets::CELLS,
+        connecting::CELLS,
+        socket_options::CELLS,
+        netlink::CELLS,
+        packets::CELLS,
         unix_sockets::CELLS,
         event_files::CELLS,
         aio::CELLS,

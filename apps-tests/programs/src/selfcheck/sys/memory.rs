@@ -179,6 +179,27 @@ impl Region {
         check("madvise", ret.into()).map(drop)
     }
 
+    /// Asks for some pages to be pushed out (`madvise`).
+    pub fn page_out(&self, pages: impl Iterator<Item = usize>) -> Result<()> {
+        for page in pages {
+            ensure!((page + 1) * PAGE <= self.length, "madvise: beyond the mapping");
+            let start = self.start + page * PAGE;
+            // SAFETY: (1) the page lies within the mapping of `self`; (2) the advice keeps its contents.
+            let ret = unsafe { libc::madvise(start as *mut _, PAGE, libc::MADV_PAGEOUT) };
+            check("madvise", ret.into())?;
+        }
+        Ok(())
+    }
+
+    /// Which pages are in memory, mapped or not (`mincore`).
+    pub fn resident(&self) -> Result<Vec<bool>> {
+        let mut told = vec![0u8; self.length.div_ceil(PAGE)];
+        // SAFETY: there is a byte for each page of the mapping of `self`.
+        let ret = unsafe { libc::mincore(self.start as *mut _, self.length, told.as_mut_ptr()) };
+        check("mincore", ret.into())?;
+        Ok(told.into_iter().map(|byte| byte & 1 != 0).collect())
+    }
+
     /// The same memory at another address (`mremap`).
     pub fn moved(self) -> Result<Self> {
         let place = Self::private(self.length / PAGE)?;

@@ -1,15 +1,20 @@
 //! Options and addresses of sockets, and sockets that the standard library does not make.
 
-use super::check;
+use super::{check, errno};
 use anyhow::Result;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A socket.
 pub fn socket(family: i32, kind: i32) -> Result<OwnedFd> {
+    socket_of(family, kind, 0)
+}
+
+/// A socket of a protocol.
+pub fn socket_of(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     // SAFETY: takes numbers.
     let fd = check(
         "socket",
-        unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) }.into(),
+        unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) }.into(),
     )?;
     // SAFETY: the call has just made the descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
@@ -37,6 +42,90 @@ pub fn set_option(fd: &impl AsFd, level: i32, name: i32, value: i32) -> Result<(
     // SAFETY: the number is live and as long as said.
     let ret = unsafe { libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), 4) };
     check("setsockopt", ret.into()).map(drop)
+}
+
+/// An option of at most so many bytes.
+pub fn long(fd: &impl AsFd, level: i32, name: i32, most: usize) -> Result<Vec<u8>> {
+    let (mut value, mut length) = (vec![0; most], most as libc::socklen_t);
+    let (fd, at) = (fd.as_fd().as_raw_fd(), value.as_mut_ptr().cast());
+    // SAFETY: the kernel writes no more than the length, which is that of the value.
+    let ret = unsafe { libc::getsockopt(fd, level, name, at, &raw mut length) };
+    check("getsockopt", ret.into())?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
+/// Sets an option of several bytes; returns the errno, 0 for success.
+pub fn set_long(fd: &impl AsFd, level: i32, name: i32, value: &[u8]) -> i32 {
+    let (fd, at) = (fd.as_fd().as_raw_fd(), value.as_ptr().cast());
+    // SAFETY: the value is live and as long as said; the kernel reads it only.
+    errno(unsafe { libc::setsockopt(fd, level, name, at, value.len() as libc::socklen_t) }.into())
+}
+
+/// Attaches a filter.
+pub fn attach_filter(fd: &impl AsFd, program: &[libc::sock_filter]) -> Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    let length = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: the program and its instructions are live; the kernel reads them only.
+    let ret = unsafe { libc::setsockopt(fd.as_fd().as_raw_fd(), level, name, (&raw const program).cast(), length) };
+    check("SO_ATTACH_FILTER", ret.into()).map(drop)
+}
+
+/// `bind` to an address as the kernel has it in memory.
+pub fn bind(fd: &impl AsFd, address: &[u8]) -> Result<()> {
+    let (fd, at) = (fd.as_fd().as_raw_fd(), address.as_ptr().cast());
+    // SAFETY: the address is live and as long as said; the kernel reads it only.
+    let ret = unsafe { libc::bind(fd, at, address.len() as libc::socklen_t) };
+    check("bind", ret.into()).map(drop)
+}
+
+/// `connect`, as [`bind`]; returns the errno, 0 for success.
+pub fn connect(fd: &impl AsFd, address: &[u8]) -> i32 {
+    let (fd, at) = (fd.as_fd().as_raw_fd(), address.as_ptr().cast());
+    // SAFETY: the address is live and as long as said; the kernel reads it only.
+    errno(unsafe { libc::connect(fd, at, address.len() as libc::socklen_t) }.into())
+}
+
+/// `getsockname`, as the kernel has the address in memory.
+pub fn name(fd: &impl AsFd) -> Result<Vec<u8>> {
+    let (mut name, mut length) = (vec![0; 128], 128 as libc::socklen_t);
+    // SAFETY: the kernel writes no more than the length, which is that of the buffer.
+    let ret = unsafe { libc::getsockname(fd.as_fd().as_raw_fd(), name.as_mut_ptr().cast(), &raw mut length) };
+    check("getsockname", ret.into())?;
+    name.truncate(length as usize);
+    Ok(name)
+}
+
+/// `sendto`; an empty address is none.
+pub fn send_to(fd: &impl AsFd, data: &[u8], address: &[u8]) -> Result<usize> {
+    let to = if address.is_empty() {
+        std::ptr::null()
+    } else {
+        address.as_ptr().cast()
+    };
+    let (fd, length) = (fd.as_fd().as_raw_fd(), address.len() as libc::socklen_t);
+    // SAFETY: data and address are live and as long as said, or there is no address; the kernel reads them only.
+    let ret = unsafe { libc::sendto(fd, data.as_ptr().cast(), data.len(), 0, to, length) };
+    Ok(check("sendto", ret as i64)? as usize)
+}
+
+/// `recvfrom`: what there was and from whom, or the errno.
+pub fn receive_from(fd: &impl AsFd, flags: i32) -> Result<(Vec<u8>, Vec<u8>), i32> {
+    let (mut data, mut from, mut length) = (vec![0; 1 << 16], vec![0; 128], 128 as libc::socklen_t);
+    let at = from.as_mut_ptr().cast();
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes no more than the lengths, which are those of the buffers.
+    let ret = unsafe { libc::recvfrom(raw, data.as_mut_ptr().cast(), data.len(), flags, at, &raw mut length) };
+    if ret < 0 {
+        return Err(errno(-1));
+    }
+    data.truncate(ret as usize);
+    from.truncate(length as usize);
+    Ok((data, from))
 }
 
 /// `listen`.
