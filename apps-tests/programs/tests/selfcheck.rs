@@ -44,7 +44,8 @@ fn run(cell: &str, place: &str, mutate: bool) -> (i32, String) {
     const DEADLINE: Duration = Duration::from_secs(30);
     let folder = folder(place, mutate);
     std::fs::create_dir_all(&folder).expect("a folder for the files");
-    let path = folder.join("output");
+    // A child that outlives its cell must not write into what the next one says.
+    let path = folder.join(format!("output-{}", cell.replace('/', "-")));
     let output = File::create(&path).expect("a file for the output");
     let mut child = Command::new(PROGRAM)
         .args([cell, "--at", place])
