@@ -6,6 +6,7 @@
 //! The device mapper is a module: its structures are looked up when a failure finds a file system on one of its devices.
 
 use crate::addr::Kva;
+use crate::block_devices;
 use crate::context::Context;
 use crate::error::ReadError;
 use crate::inodes;
@@ -16,7 +17,7 @@ use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{LowerDevice, MappedDevice, MappedOn, MappedPart};
+use shared_region::context::{BlockDevice, DevicePlace, LowerDevice, MappedDevice, MappedOn, MappedPart};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
@@ -29,11 +30,6 @@ const MAX_PARTS: u64 = 4096;
 const MAX_STRIPES: u64 = 256;
 /// Longest name of a device (`DM_NAME_LEN`), of what its maker knows it by (`DM_UUID_LEN`), and of a kind of target.
 const MAX_NAME: usize = 129;
-/// Buses on top of each other.
-const MAX_BUSES: usize = 32;
-/// Where all devices lie, and what those of a class lie in below the device they belong to (`get_device_parent`).
-const ROOT: &[u8] = b"devices";
-const CLASS: &[u8] = b"block";
 /// `DMF_BLOCK_IO_FOR_SUSPEND`, `DMF_SUSPENDED`, `DMF_FROZEN`, `DMF_FREEING`, `DMF_DELETING`, `DMF_SUSPENDED_INTERNALLY`
 /// (`drivers/md/dm-core.h`): somebody was changing it.
 const CHANGING: u64 = 0b1001_1111;
@@ -44,25 +40,8 @@ crate::mirrors! {
     /// A disk.
     #[allow(missing_docs)]
     pub struct Disk = "gendisk" {
-        part0: Field,
         private_data: Field,
         disk_name: Field,
-    }
-
-    /// A block device, a partition for instance.
-    #[allow(missing_docs)]
-    pub struct Part = "block_device" {
-        bd_disk: Field,
-        bd_start_sect: Field,
-        bd_nr_sectors: Field,
-        kobject: Field = "bd_device.kobj",
-    }
-
-    /// A directory of sysfs.
-    #[allow(missing_docs)]
-    pub struct Kobject = "kobject" {
-        name: Field,
-        parent: Field,
     }
 
     /// A device of the device mapper.
@@ -141,10 +120,6 @@ crate::mirror_set! {
     pub struct Layouts {
         /// `struct gendisk`.
         disk: Disk,
-        /// `struct block_device`.
-        part: Part,
-        /// `struct kobject`.
-        kobject: Kobject,
         /// `struct mapped_device`.
         mapped: Mapped,
         /// `struct hash_cell`.
@@ -226,7 +201,7 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
 
     /// The `struct mapped_device` of a block device, if it is the device mapper's.
     fn mapped(&self, device: Kva) -> Result<Option<Kva>> {
-        let disk = self.ptr(device, self.layouts.part.bd_disk)?;
+        let disk = self.ptr(device, self.context.kernel.types.layouts.block_device.bd_disk)?;
         let name = self.context.kernel.mem.text(disk, self.layouts.disk.disk_name)?;
         if !name.starts_with(b"dm-") {
             return Ok(None);
@@ -328,7 +303,7 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
                 self.write(writer, below, depth.saturating_add(1))?;
                 LowerDevice::Mapped(below.0)
             }
-            None => self.disk(bdev)?,
+            None => LowerDevice::Disk(self.disk(bdev)?),
         };
         Ok(MappedOn {
             device,
@@ -336,34 +311,11 @@ impl<M: PhysMem + ?Sized> Walk<'_, '_, '_, M> {
         })
     }
 
-    fn disk(&self, device: Kva) -> Result<LowerDevice> {
-        let part = &self.layouts.part;
-        let disk = self.ptr(device, part.bd_disk)?;
-        let whole = self.ptr(disk, self.layouts.disk.part0)?;
-        Ok(LowerDevice::Disk {
-            path: self.connection(whole.offset(u64::from(part.kobject.offset)))?,
-            start: self.uint(device, part.bd_start_sect)?,
-            sectors: self.uint(device, part.bd_nr_sectors)?,
-        })
-    }
-
-    /// The path of what a disk is connected to, below `/sys/devices`.
-    fn connection(&self, disk: Kva) -> Result<Vec<u8>> {
-        let layout = &self.layouts.kobject;
-        let mut names = Vec::new();
-        let mut at = self.ptr(disk, layout.parent)?;
-        while !at.is_null() && names.len() < MAX_BUSES {
-            let name = self.string(at, layout.name)?;
-            let above = self.ptr(at, layout.parent)?;
-            if above.is_null() && name == ROOT {
-                names.reverse();
-                return Ok(names.join(&b'/'));
-            }
-            if !names.is_empty() || name != CLASS {
-                names.push(name);
-            }
-            at = above;
+    fn disk(&self, bdev: Kva) -> Result<BlockDevice> {
+        let device = block_devices::of(self.context, bdev)?;
+        match DevicePlace::of(&device.path) {
+            Some(_) => Ok(device),
+            None => Err(refuse("it lies on no disk of this machine's")),
         }
-        Err(refuse("what its disk is connected to cannot be told"))
     }
 }

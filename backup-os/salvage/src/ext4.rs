@@ -80,15 +80,6 @@ crate::mirrors! {
         s_groups_count: Field,
         s_group_desc: Field,
     }
-
-    /// A block device. Its page cache holds the file system's own blocks.
-    #[allow(missing_docs)]
-    pub struct BlockDevice = "block_device" {
-        // From Linux 6.10 on (53cd4cd3b10b).
-        bd_mapping: Option<Field> = "bd_mapping",
-        // Before.
-        bd_inode: Option<Field> = "bd_inode",
-    }
 }
 
 /// How far the dead kernel's memory is ahead of what a replay of the journal brings back.

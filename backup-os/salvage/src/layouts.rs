@@ -1,13 +1,14 @@
 //! Gathers the mirrors of the kernel's subsystems; each stands in its subsystem's file.
 
 use crate::aio::{Kioctx, KioctxCpu, KioctxTable};
+use crate::block_devices::{BlockDevice, Kobject};
 use crate::clock::{ClockSource, TimeNamespace, TimekeeperClocks, TkReadBase};
 use crate::cpus::{PcpuHot, Tss};
 use crate::creds::{AaLabel, AaLabelFlags, Cred, GroupInfo, LsmBlobSizes};
 use crate::dentry::{Dentry, MntNamespace, MountLayout};
 use crate::directories::Children;
 use crate::event_files::{Epitem, EventfdCtx, Eventpoll, SignalfdCtx, TimerfdCtx};
-use crate::ext4::{BlockDevice, Ext4Inode, Ext4Super};
+use crate::ext4::{Ext4Inode, Ext4Super};
 use crate::file_locks::{FileLockContext, FileLockLayout};
 use crate::files::{Fdtable, FileLayout, FilesStruct, FownStruct};
 use crate::fpu::FpState;
@@ -54,7 +55,7 @@ use crate::sockets::skb::{BioVec, SkBuff, SkBuffHead, SkbFrag, SkbSharedInfo};
 use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, TcpSkbCb, TcpSock};
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, Socket};
-use crate::swap::{Disk, Kobject, PageOfTable, Ptdesc, SwapExtent, SwapInfo};
+use crate::swap::{PageOfTable, Ptdesc, SwapExtent, SwapInfo};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -208,8 +209,6 @@ crate::mirror_set! {
         swap_info: Option<SwapInfo>,
         /// `struct swap_extent`.
         swap_extent: Option<SwapExtent>,
-        /// `struct block_device`, as what swap lies on.
-        disk: Disk,
         /// `struct kobject`.
         kobject: Kobject,
         /// `struct ptdesc`.

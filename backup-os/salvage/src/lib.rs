@@ -32,7 +32,7 @@
 //! | [`mm`], [`aio`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`io_uring`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
-//! | [`device_mapper`] | devices that are made of others |
+//! | [`block_devices`], [`device_mapper`] | disks; devices that are made of others |
 //! | [`names`], [`ext4_table`], [`ext4_attributes`] | names and attributes where a journal cannot be completed |
 //! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`], [`mount_namespaces`] | their names |
 //! | [`evidence`] | why the kernel died |
@@ -53,6 +53,7 @@ pub use btf;
 
 pub mod addr;
 pub mod aio;
+pub mod block_devices;
 pub mod calls;
 pub mod clock;
 pub mod containers;

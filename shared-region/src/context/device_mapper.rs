@@ -1,6 +1,6 @@
 //! Block devices that the device mapper puts together, as a volume manager asks it to.
 
-use super::Id;
+use super::{BlockDevice, Id};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -44,14 +44,7 @@ pub struct MappedOn {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LowerDevice {
     /// A disk, or a partition of one.
-    Disk {
-        /// What the disk is connected to: a path below `/sys/devices`.
-        path: Vec<u8>,
-        /// Where it begins on the disk, in sectors.
-        start: u64,
-        /// Its length in sectors.
-        sectors: u64,
-    },
+    Disk(BlockDevice),
     /// Another mapped device, by its owner.
     Mapped(Id),
 }

@@ -6,6 +6,7 @@
 //! append-only within a record version.
 
 mod aio;
+mod block_device;
 mod device_mapper;
 mod files;
 mod io_uring;
@@ -27,6 +28,7 @@ mod terminals;
 mod thread;
 
 pub use aio::*;
+pub use block_device::*;
 pub use device_mapper::*;
 pub use files::*;
 pub use io_uring::*;

@@ -71,13 +71,19 @@ pub fn find_all(wanted: impl Fn(&Names) -> bool) -> Vec<PathBuf> {
         .collect()
 }
 
+/// All block devices.
+pub fn all_devices() -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    entries.map(|entry| Path::new("/dev").join(entry.file_name()))
+}
+
 /// All block devices but those that belong to another (a mapped device, a RAID): what is on them is on that one.
 pub fn devices() -> impl Iterator<Item = PathBuf> {
-    let entries = std::fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
-    let is_held = |folder: &Path| std::fs::read_dir(folder.join("holders")).is_ok_and(|mut held| held.next().is_some());
-    entries
-        .filter(move |entry| !is_held(&entry.path()))
-        .map(|entry| Path::new("/dev").join(entry.file_name()))
+    let holders = |device: &Path| Some(Path::new("/sys/class/block").join(device.file_name()?).join("holders"));
+    let is_held = move |device: &Path| {
+        holders(device).is_some_and(|folder| std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some()))
+    };
+    all_devices().filter(move |device| !is_held(device))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! first act, and every step is marked, so that the backup OS knows how far we have come; and the machine boots on, whatever
 //! cannot be taken over. Until processes run this kernel may be replaced at any instant, and the next one does it all again.
 
+pub mod block_devices;
 pub mod blocks;
 pub mod clock;
 pub mod dirty_files;

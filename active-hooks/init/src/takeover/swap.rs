@@ -4,32 +4,24 @@
 //! is read before a file system is mounted, because files of swap may lie in blocks that only the journal knows, and long before
 //! anybody makes the areas swap again; nothing is written; and what cannot be read costs those who need it, by name.
 
-use super::disk;
+use super::{block_devices, disk};
 use crate::{
-    boot::{ext4, log},
+    boot::log,
     restore::{
         inodes::Piece,
         world::{OnSwap, World},
     },
 };
 use shared_region::{
-    context::{BlockDevice, DevicePlace, DiskRun, SwapArea, SwapDevice},
+    context::{DiskRun, SwapArea, SwapDevice},
     PAGE_SIZE,
 };
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, time::Duration};
 
 /// How long a device may take to appear.
 const PATIENCE: Duration = Duration::from_secs(30);
-const STEP: Duration = Duration::from_millis(10);
 /// Bytes read in one go.
 const REQUEST: u64 = 1 << 20;
-const SYSFS: &str = "/sys";
 
 /// The header of an area (`union swap_header`, include/linux/swap.h): the number of its last page, and what makes it one.
 const LAST_PAGE: usize = 1028;
@@ -173,7 +165,7 @@ fn open(area: &SwapArea, again: bool) -> Result<File, String> {
     let device = match &area.device {
         SwapDevice::FileSystem(_) if again => return Err(disk::WRITTEN_TO.to_owned()),
         SwapDevice::FileSystem(uuid) => disk::locate(*uuid, PATIENCE)?,
-        SwapDevice::Block(block) => locate(block, PATIENCE)?,
+        SwapDevice::Block(block) => block_devices::locate(block, PATIENCE)?,
     };
     let told = |error: std::io::Error| format!("{}: {error}", device.display());
     let file = File::open(&device).map_err(told)?;
@@ -189,54 +181,6 @@ fn open(area: &SwapArea, again: bool) -> Result<File, String> {
 fn is_header(page: &[u8; PAGE_SIZE as usize], pages: u32) -> bool {
     let last = page[LAST_PAGE..].first_chunk().map(|&last| u32::from_le_bytes(last));
     page[MAGIC.0..] == MAGIC.1[..] && last.is_some_and(|last| u64::from(last) + 1 >= u64::from(pages))
-}
-
-/// The device file of a disk or partition, for which is waited so long.
-fn locate(block: &BlockDevice, patience: Duration) -> Result<PathBuf, String> {
-    let place = DevicePlace::of(&block.path).ok_or("it is no disk of this machine's")?;
-    let deadline = Instant::now() + patience;
-    let found: Vec<PathBuf> = loop {
-        let found: Vec<PathBuf> = ext4::devices()
-            .filter(|device| is_at(device, &place) == Some(true))
-            .collect();
-        if !found.is_empty() || Instant::now() >= deadline {
-            break found;
-        }
-        std::thread::sleep(STEP);
-    };
-    let same: Vec<&PathBuf> = found.iter().filter(|device| is_same(device, block)).collect();
-    match (same.as_slice(), found.as_slice()) {
-        ([device], _) => Ok((*device).clone()),
-        ([], []) => Err(format!("its device has not appeared within {patience:?}")),
-        ([], [device, ..]) => Err(format!("{} is another disk or partition now", device.display())),
-        (several, _) => Err(format!("{} devices may be its own", several.len())),
-    }
-}
-
-fn sysfs(device: &Path) -> Option<PathBuf> {
-    Some(Path::new(SYSFS).join("class/block").join(device.file_name()?))
-}
-
-/// Whether a device is where another was.
-fn is_at(device: &Path, place: &DevicePlace) -> Option<bool> {
-    let path = fs::canonicalize(sysfs(device)?).ok()?;
-    let path = path.strip_prefix(SYSFS).ok()?;
-    let found = DevicePlace::of(path.as_os_str().as_encoded_bytes())?;
-    Some(found == *place)
-}
-
-/// Whether a device has the same bounds and, as far as they are told, the same UUID.
-fn is_same(device: &Path, block: &BlockDevice) -> bool {
-    let Some(directory) = sysfs(device) else { return false };
-    let text = |name: &str| fs::read_to_string(directory.join(name)).ok();
-    let number = |name: &str| text(name).and_then(|text| text.trim().parse::<u64>().ok());
-    let told = text("uevent").unwrap_or_default();
-    let uuid = told.lines().find_map(|line| line.strip_prefix("PARTUUID="));
-    let same_uuid = match uuid {
-        Some(uuid) if !block.partition.is_empty() => uuid.as_bytes().eq_ignore_ascii_case(&block.partition),
-        _ => true,
-    };
-    same_uuid && number("size") == Some(block.sectors) && number("start").unwrap_or(0) == block.start
 }
 
 #[cfg(test)]
@@ -337,15 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_not_there_is_told() {
-        let block = |path: &str| BlockDevice {
-            path: path.into(),
-            ..BlockDevice::default()
-        };
-        let nowhere = block("devices/pci0000:00/ffff:ff:1f.7/virtio2/block/vda");
-        let error = locate(&nowhere, Duration::ZERO).unwrap_err();
-        assert!(error.contains("not appeared"), "{error}");
-        assert!(locate(&block("devices/virtual/block/zram0"), Duration::ZERO).is_err());
+    fn a_file_in_what_was_written_to_is_refused() {
         let area = SwapArea {
             device: SwapDevice::FileSystem([1; 16]),
             ..SwapArea::default()

@@ -1,6 +1,7 @@
 //! Areas of swap, and where their slots lie on devices.
 
 use crate::addr::{Kva, PAGE_SIZE};
+use crate::block_devices;
 use crate::context::Context;
 use crate::dentry;
 use crate::ext4;
@@ -12,7 +13,7 @@ use crate::xfs;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use shared_region::context::{BlockDevice, DevicePlace, SwapArea, SwapDevice};
+use shared_region::context::{DevicePlace, SwapArea, SwapDevice};
 use shared_region::reasons;
 
 /// `SWP_USED`, `SWP_BLKDEV` and `SWP_FS_OPS` (`include/linux/swap.h`).
@@ -24,11 +25,6 @@ const FS_OPS: u64 = 1 << 8;
 const PAGE_SECTORS: u64 = PAGE_SIZE / 512;
 /// A file of swap has no more extents than this.
 const MAX_EXTENTS: u64 = 1 << 20;
-/// Directories above a device in sysfs.
-const MAX_DEPTH: usize = 64;
-/// Longest name in sysfs, and of a partition's UUID (`PARTITION_META_INFO_UUIDLTH`).
-const MAX_NAME: usize = 255;
-const MAX_UUID: usize = 37;
 
 crate::mirrors! {
     /// An area of swap.
@@ -53,22 +49,6 @@ crate::mirrors! {
         start_page: Field,
         nr_pages: Field,
         start_block: Field,
-    }
-
-    /// A disk or partition.
-    #[allow(missing_docs)]
-    pub struct Disk = "block_device" {
-        bd_start_sect: Field,
-        bd_nr_sectors: Field,
-        kobj: Field = "bd_device.kobj",
-        bd_meta_info: Option<Field> = "bd_meta_info",
-    }
-
-    /// A name in sysfs.
-    #[allow(missing_docs)]
-    pub struct Kobject = "kobject" {
-        name: Field,
-        parent: Field,
     }
 }
 
@@ -162,14 +142,14 @@ fn on_device<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, layout: &SwapInf
     let device = match flags & BLKDEV {
         0 => file_system(context, file, bdev)?.ok_or_else(|| elsewhere("whose file system is not known"))?,
         _ => {
-            let device = block_device(context, bdev)?;
+            let device = block_devices::of(context, bdev)?;
             if DevicePlace::of(&device.path).is_none() {
                 return Err(elsewhere("which is no disk of this machine's"));
             }
             SwapDevice::Block(device)
         }
     };
-    let sectors = mem.uint(bdev, context.kernel.types.layouts.disk.bd_nr_sectors)?;
+    let sectors = mem.uint(bdev, context.kernel.types.layouts.block_device.bd_nr_sectors)?;
     let root = info.offset(u64::from(layout.swap_extent_root.offset));
     let extents =
         extents(context, root, (max, sectors / PAGE_SECTORS)).map_err(|refusal| elsewhere(&refusal.to_string()))?;
@@ -231,32 +211,6 @@ fn file_system<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, file: Kva, bde
     let uuid = u64::from(layouts.super_block.s_uuid.offset);
     let uuid = mem.array::<16>(superblock.offset(uuid))?;
     Ok((uuid != [0; 16]).then_some(SwapDevice::FileSystem(uuid)))
-}
-
-/// What a disk or partition is known by.
-fn block_device<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, bdev: Kva) -> Result<BlockDevice> {
-    let layouts = &context.kernel.types.layouts;
-    let layout = &layouts.disk;
-    let mem = &context.kernel.mem;
-    let mut names = Vec::new();
-    let mut at = bdev.offset(u64::from(layout.kobj.offset));
-    while !at.is_null() && names.len() < MAX_DEPTH {
-        names.push(mem.cstr(mem.ptr(at, layouts.kobject.name)?, MAX_NAME)?);
-        at = mem.ptr(at, layouts.kobject.parent)?;
-    }
-    names.reverse();
-    let meta = layout.bd_meta_info.map(|field| mem.ptr(bdev, field)).transpose()?;
-    let partition = match meta.filter(|meta| !meta.is_null()) {
-        // The UUID is its first member.
-        Some(meta) => mem.cstr(meta, MAX_UUID)?,
-        None => Vec::new(),
-    };
-    Ok(BlockDevice {
-        path: names.join(&b'/'),
-        start: mem.uint(bdev, layout.bd_start_sect)?,
-        sectors: mem.uint(bdev, layout.bd_nr_sectors)?,
-        partition,
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 mod area;
 mod pages;
 
-pub use self::area::{Disk, Kobject, SwapExtent, SwapInfo};
+pub use self::area::{SwapExtent, SwapInfo};
 pub use self::pages::Pages;
 
 use self::area::Area;
