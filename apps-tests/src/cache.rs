@@ -62,7 +62,9 @@ pub fn once(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathB
     let parent = path.parent().context("a cached path has a parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let name = path.file_name().context("a cached path has a name")?.to_string_lossy();
-    let scratch = parent.join(format!(".{name}.{}", std::process::id()));
+    // Two threads of this process may make the same.
+    let thread = std::thread::current().id();
+    let scratch = parent.join(format!(".{name}.{}.{thread:?}", std::process::id()));
     remove(&scratch)?;
     if let Err(error) = make(&scratch) {
         let _ = remove(&scratch);

@@ -12,9 +12,10 @@ use crate::report::Report;
 use crate::results::{Outcome, Results};
 use crate::run;
 use crate::scenario::Scenario;
-use anyhow::{bail, Context, Result};
+use anyhow::{anyhow, bail, Context, Result};
 use std::fs;
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// Bytes of guests' file systems of earlier runs that are kept.
@@ -54,6 +55,8 @@ pub struct Options {
     pub only: Option<String>,
     /// Seed of random instants.
     pub seed: u64,
+    /// Scenarios that run at once.
+    pub jobs: usize,
 }
 
 /// One test.
@@ -110,37 +113,80 @@ pub fn run(paths: &Paths, options: &Options) -> Result<Totals> {
     cache::require_space(&paths.target, NEEDED)?;
     let results = Results::open(paths)?;
     println!("{} tests, seed {}", tests.len(), options.seed);
-    let mut totals = Totals::default();
-    // Scenarios come last and need everything built; a tree that does not compile fails
-    // each of them, and the first says why.
-    let mut built: Option<std::result::Result<Artefacts, String>> = None;
-    for test in tests {
+    let (scenarios, others): (Vec<Test>, Vec<Test>) = tests
+        .into_iter()
+        .partition(|test| matches!(test, Test::Scenario { .. }));
+    let work = Work {
+        paths,
+        options,
+        results,
+        built: OnceLock::new(),
+        totals: Mutex::default(),
+    };
+    work.all(&Mutex::new(others.into_iter()))?;
+    // An emulated machine takes one CPU of the host, whatever it has itself.
+    let queue = Mutex::new(scenarios.into_iter());
+    std::thread::scope(|scope| {
+        let jobs: Vec<_> = (0..options.jobs).map(|_| scope.spawn(|| work.all(&queue))).collect();
+        jobs.into_iter()
+            .try_for_each(|job| job.join().map_err(|_| anyhow!("a test has panicked"))?)
+    })?;
+    let totals = *locked(&work.totals);
+    println!("{} passed, {} failed", totals.passed, totals.failed);
+    Ok(totals)
+}
+
+/// A run under way.
+struct Work<'r> {
+    paths: &'r Paths,
+    options: &'r Options,
+    results: Results,
+    /// Made when it is first needed. A tree that does not compile fails each test that needs it, and the first says why.
+    built: OnceLock<std::result::Result<Artefacts, String>>,
+    totals: Mutex<Totals>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Work<'_> {
+    /// Runs what is in a queue.
+    fn all(&self, queue: &Mutex<impl Iterator<Item = Test>>) -> Result<()> {
+        loop {
+            let next = locked(queue).next();
+            let Some(test) = next else { return Ok(()) };
+            self.run(&test)?;
+        }
+    }
+
+    fn run(&self, test: &Test) -> Result<()> {
         let name = test.name();
-        if options.all && results.passed(&name) {
+        if self.options.all && self.results.passed(&name) {
             println!("PASS {name} (earlier)");
-            totals.passed += 1;
-            continue;
+            locked(&self.totals).passed += 1;
+            return Ok(());
         }
         let start = Instant::now();
-        for (name, result) in one(paths, &test, &name, options.seed, &mut built)? {
+        for (name, failure) in one(self.paths, test, &name, self.options.seed, &self.built)? {
             let outcome = Outcome {
                 name,
-                passed: result.is_none(),
+                passed: failure.is_none(),
                 seconds: start.elapsed().as_secs_f64(),
-                seed: options.seed,
-                failure: result,
+                seed: self.options.seed,
+                failure,
             };
+            let mut totals = locked(&self.totals);
             show(&outcome);
-            results.add(&outcome)?;
+            self.results.add(&outcome)?;
             if outcome.passed {
                 totals.passed += 1;
             } else {
                 totals.failed += 1;
             }
         }
+        Ok(())
     }
-    println!("{} passed, {} failed", totals.passed, totals.failed);
-    Ok(totals)
 }
 
 /// Names and failures of one test: several for a sweep.
@@ -149,13 +195,13 @@ fn one(
     test: &Test,
     name: &str,
     seed: u64,
-    built: &mut Option<std::result::Result<Artefacts, String>>,
+    built: &OnceLock<std::result::Result<Artefacts, String>>,
 ) -> Result<Vec<(String, Option<String>)>> {
     let single = |failure: Option<String>| vec![(name.to_owned(), failure)];
     if let Test::Check((_, check)) = test {
         return Ok(single(check(paths).err().map(|error| format!("{error:#}"))));
     }
-    let artefacts = built.get_or_insert_with(|| build(paths).map_err(|error| format!("{error:#}")));
+    let artefacts = built.get_or_init(|| build(paths).map_err(|error| format!("{error:#}")));
     let artefacts = match artefacts {
         Ok(artefacts) => artefacts,
         Err(error) => return Ok(single(Some(format!("nothing to run: {error}")))),
