@@ -84,7 +84,7 @@ fn version(text: &str) -> Option<(u32, u32)> {
 
 /// Boots a kernel with two CPUs into a program that switches the machine off.
 fn powers_off(kernel: &Kernel, busybox: &Path, scratch: &Path) -> Result<bool> {
-    let dir = scratch.with_extension("trial");
+    let dir = cache::beside(scratch, "trial");
     fs::create_dir_all(&dir)?;
     let mut archive = Archive::default();
     for path in ["bin", "dev", "proc"] {

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 /// A key over everything that a cached result depends on.
@@ -63,8 +64,9 @@ pub fn once(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathB
     fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     let name = path.file_name().context("a cached path has a name")?.to_string_lossy();
     // Two threads of this process may make the same.
-    let thread = std::thread::current().id();
-    let scratch = parent.join(format!(".{name}.{}.{thread:?}", std::process::id()));
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let scratch = parent.join(format!(".{name}.{}-{number}", std::process::id()));
     remove(&scratch)?;
     if let Err(error) = make(&scratch) {
         let _ = remove(&scratch);
@@ -78,6 +80,15 @@ pub fn once(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathB
         }
     }
     Ok(path.to_path_buf())
+}
+
+/// A further scratch path beside the one that [`once`] has given.
+#[must_use]
+pub fn beside(scratch: &Path, kind: &str) -> PathBuf {
+    let mut path = scratch.as_os_str().to_owned();
+    path.push(".");
+    path.push(kind);
+    path.into()
 }
 
 /// Removes a file or a tree; a missing one is fine.

@@ -76,7 +76,7 @@ pub fn make(paths: &Paths, spec: &Spec) -> Result<PathBuf> {
     let image = paths.guest.join("images").join(format!("{}.ext4", key.finish()));
     cache::once(&image, |scratch| {
         let _step = Step::start("making the guest's file system");
-        let tree = scratch.with_extension("tree");
+        let tree = cache::beside(scratch, "tree");
         cache::remove(&tree)?;
         // Hard links cost nothing; what is added below replaces links, never contents.
         exec::quiet(Command::new("cp").args(["-al", "--"]).arg(&base).arg(&tree))?;

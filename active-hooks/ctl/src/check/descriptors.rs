@@ -58,7 +58,11 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, next: Option<&str>, finding
         let link = process.path(&format!("fd/{name}"));
         // Closed meanwhile.
         let Ok(target) = process.root.link(&link) else { continue };
-        let text = process.read(&format!("fdinfo/{name}")).unwrap_or_default();
+        let text = match process.read(&format!("fdinfo/{name}")) {
+            Ok(text) => text,
+            Err(_) if process.root.link(&link).ok().as_ref() != Some(&target) => continue,
+            Err(_) => String::new(),
+        };
         let info = Info::parse(&text);
         let object = format!("fd {name}");
         let is_socket = target.starts_with("socket:[");
