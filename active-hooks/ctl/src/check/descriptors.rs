@@ -72,7 +72,7 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, next: Option<&str>, finding
             false => kind(process, mounts, &object, &link, &target, &info),
         });
         findings.extend(common(&object, is_socket, &info));
-        for watched in info.watched.iter().filter(|fd| !names.contains(&fd.to_string())) {
+        for watched in closed(process, name, info.watched) {
             findings.push(Finding::refused(
                 &object,
                 reasons::WATCHED_FILE,
@@ -81,6 +81,18 @@ pub fn check(process: &Process<'_>, mounts: &Mounts, next: Option<&str>, finding
         }
     }
     Ok(())
+}
+
+/// Descriptors that are watched by one of epoll and not there. One that has come since the list was read is; and one that is closed
+/// now was taken out of the list at that moment, unless it has a copy.
+fn closed(process: &Process<'_>, name: &str, mut watched: Vec<u32>) -> Vec<u32> {
+    let is_closed = |fd: &u32| process.root.link(&process.path(&format!("fd/{fd}"))).is_err();
+    watched.retain(is_closed);
+    if !watched.is_empty() {
+        let now = Info::parse(&process.read(&format!("fdinfo/{name}")).unwrap_or_default());
+        watched.retain(|fd| now.watched.contains(fd) && is_closed(fd));
+    }
+    watched
 }
 
 /// What any file may have.
