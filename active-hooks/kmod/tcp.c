@@ -120,17 +120,29 @@ static int wait_at(struct socket *socket, u64 fd)
 	return error;
 }
 
-int tcp_go(const struct orthros_tcp *request)
+/* Holds the file until sockfd_put(). */
+static struct socket *tcp_lookup(u64 fd)
 {
 	struct socket *socket;
 	int error;
 
-	socket = sockfd_lookup(request->fd, &error);
+	socket = sockfd_lookup(fd, &error);
 	if (!socket)
-		return error;
-	if (!is_tcp(socket->sk)) {
-		error = -EINVAL;
-	} else if (request->step == ORTHROS_TCP_WAIT) {
+		return ERR_PTR(error);
+	if (is_tcp(socket->sk))
+		return socket;
+	sockfd_put(socket);
+	return ERR_PTR(-EINVAL);
+}
+
+int tcp_go(const struct orthros_tcp *request)
+{
+	struct socket *socket = tcp_lookup(request->fd);
+	int error;
+
+	if (IS_ERR(socket))
+		return PTR_ERR(socket);
+	if (request->step == ORTHROS_TCP_WAIT) {
 		error = wait_at(socket, request->listener);
 	} else {
 		lock_sock(socket->sk);
@@ -189,19 +201,14 @@ static int end(struct socket *socket, const struct orthros_tcp_end *request)
 
 int tcp_end(const struct orthros_tcp_end *request)
 {
-	struct socket *socket;
+	struct socket *socket = tcp_lookup(request->fd);
 	int error;
 
-	socket = sockfd_lookup(request->fd, &error);
-	if (!socket)
-		return error;
-	if (!is_tcp(socket->sk)) {
-		error = -EINVAL;
-	} else {
-		lock_sock(socket->sk);
-		error = end(socket, request);
-		release_sock(socket->sk);
-	}
+	if (IS_ERR(socket))
+		return PTR_ERR(socket);
+	lock_sock(socket->sk);
+	error = end(socket, request);
+	release_sock(socket->sk);
 	sockfd_put(socket);
 	return error;
 }
