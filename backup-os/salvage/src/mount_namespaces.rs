@@ -12,6 +12,7 @@ use crate::inodes::{self, S_IFMT, S_IFREG};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mounts;
+use crate::namespaces;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
@@ -74,10 +75,7 @@ fn text(bytes: &[u8]) -> String {
 /// # Errors
 /// It cannot be read.
 pub fn of_task<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
-    let layouts = &context.kernel.types.layouts;
-    let mem = &context.kernel.mem;
-    let proxy = mem.ptr(task, layouts.task.nsproxy)?;
-    Ok(mem.ptr(proxy, layouts.nsproxy.mnt_ns)?)
+    namespaces::of_task(context, task, context.kernel.types.layouts.nsproxy.mnt_ns)
 }
 
 /// Notes the namespace of a process that is to be recorded, if it is not the first process's.

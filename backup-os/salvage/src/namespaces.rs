@@ -105,11 +105,18 @@ impl Namespaces {
     }
 }
 
-fn uts_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
-    let layouts = &context.kernel.types.layouts;
+/// One of the namespaces of a task, by its field of [`Nsproxy`].
+///
+/// # Errors
+/// It cannot be read.
+pub fn of_task<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, field: Field) -> Result<Kva> {
     let mem = &context.kernel.mem;
-    let proxy = mem.ptr(task, layouts.task.nsproxy)?;
-    Ok(mem.ptr(proxy, layouts.nsproxy.uts_ns)?)
+    let proxy = mem.ptr(task, context.kernel.types.layouts.task.nsproxy)?;
+    Ok(mem.ptr(proxy, field)?)
+}
+
+fn uts_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    of_task(context, task, context.kernel.types.layouts.nsproxy.uts_ns)
 }
 
 /// Refuses a thread that is in another namespace than the first thread of its process.
