@@ -1,8 +1,8 @@
 //! Devices of the device mapper below file systems, as a volume manager makes them: the dead kernel's are made again.
 //!
 //! What we know on entry: of which parts of which devices each was made, and nothing has been mounted. What we are responsible
-//! for: a disk is the one it was ([`block_devices`]); nothing is written to one here. Whoever
-//! looks for its volumes later finds them made already, by their names.
+//! for: a disk is the one it was ([`block_devices`]); nothing is written to one here. Whoever looks for its volumes later finds them
+//! made already, by their names.
 
 use super::block_devices;
 use crate::{
@@ -40,10 +40,13 @@ pub struct Made {
 /// Makes all of them.
 pub fn make(world: &World<'_>) -> Made {
     let mut made = Made::default();
-    let deadline = Instant::now() + PATIENCE;
+    let mut disks = Disks {
+        deadline: Instant::now() + PATIENCE,
+        found: Vec::new(),
+    };
     for (id, record) in &world.mapped_devices {
         let name = String::from_utf8_lossy(&record.name).into_owned();
-        match one(&made.devices, record, deadline) {
+        match one(&made.devices, record, &mut disks) {
             Ok(number) => {
                 made.devices.insert(*id, number);
                 log::info(format_args!(
@@ -61,16 +64,16 @@ pub fn make(world: &World<'_>) -> Made {
     made
 }
 
-fn one(made: &BTreeMap<Id, u64>, record: &MappedDevice, deadline: Instant) -> Result<u64, String> {
+fn one<'w>(made: &BTreeMap<Id, u64>, record: &'w MappedDevice, disks: &mut Disks<'w>) -> Result<u64, String> {
     if !record.refused.is_empty() {
         return Err(record.refused.clone());
     }
     let mut start = 0;
     let mut parts = Vec::new();
     for part in &record.parts {
-        let place = |on: &MappedOn| match &on.device {
+        let mut place = |on: &'w MappedOn| match &on.device {
             LowerDevice::Mapped(id) => made.get(id).copied().ok_or("what it lies on is not there".to_owned()),
-            LowerDevice::Disk(block) => number(block, deadline),
+            LowerDevice::Disk(block) => disks.number(block),
         };
         let on = part.on.iter().map(|on| Ok((place(on)?, on.from)));
         parts.push(Part {
@@ -109,11 +112,25 @@ impl Made {
     }
 }
 
-/// The number of a disk or partition, for which is waited.
-fn number(block: &BlockDevice, deadline: Instant) -> Result<u64, String> {
-    let device = block_devices::locate(block, deadline.saturating_duration_since(Instant::now()))?;
-    let found = fs::metadata(&device).map_err(|error| format!("{}: {error}", device.display()))?;
-    Ok(found.rdev())
+/// Disks and partitions: a volume may have many parts on one.
+struct Disks<'w> {
+    deadline: Instant,
+    /// Numbers (`dev_t`).
+    found: Vec<(&'w BlockDevice, u64)>,
+}
+
+impl<'w> Disks<'w> {
+    /// The number of one, for which is waited.
+    fn number(&mut self, block: &'w BlockDevice) -> Result<u64, String> {
+        if let Some((_, number)) = self.found.iter().find(|(known, _)| *known == block) {
+            return Ok(*number);
+        }
+        let patience = self.deadline.saturating_duration_since(Instant::now());
+        let device = block_devices::locate(block, patience)?;
+        let found = fs::metadata(&device).map_err(|error| format!("{}: {error}", device.display()))?;
+        self.found.push((block, found.rdev()));
+        Ok(found.rdev())
+    }
 }
 
 #[cfg(test)]
