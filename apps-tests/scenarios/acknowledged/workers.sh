@@ -26,8 +26,7 @@ END
         ;;
     all)
         disks kinds
-        # Linux 6.1 writes blocks with wrong checksums to such a log, and no kernel mounts it then (docs/FILES.md).
-        uname -r | grep -q '^6\.1\.' || echo "vdh|-b 2048 -I 128 -O ^64bit|data=journal"
+        echo "vdh|-b 2048 -I 128 -O ^64bit|data=journal"
         ;;
     xfs) cat <<END
 vdb|-b size=4096|rw

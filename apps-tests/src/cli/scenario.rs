@@ -1,6 +1,6 @@
 //! `scenario` and `demo`: one scenario from boot to verdict.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use harness::artefacts::{self, Artefacts};
 use harness::kernels::{Kernel, Series};
@@ -39,6 +39,9 @@ pub struct Options {
     /// Run the scenario's sweep, all from one saved state of the machine
     #[arg(long, conflicts_with = "json")]
     sweep: bool,
+    /// So many instants at random in the sweep, instead of what the scenario says
+    #[arg(long, requires = "sweep", value_name = "N")]
+    random: Option<u32>,
     /// Use what was built before
     #[arg(long)]
     no_build: bool,
@@ -71,6 +74,10 @@ pub fn run(paths: &Paths, options: &Options) -> Result<bool> {
     }
     let artefacts = prepared(paths, &[options.active, successor], options.no_build)?;
     if options.sweep {
+        if let Some(random) = options.random {
+            let sweep = scenario.sweep.as_mut().filter(|sweep| sweep.random_below_ms > 0);
+            sweep.context("the scenario's sweep has no instants at random")?.random = random;
+        }
         let reports = run::sweep(paths, &artefacts, &scenario, &plan, options.seed)?;
         reports.iter().for_each(show);
         return Ok(reports.iter().all(|report| report.passed));
