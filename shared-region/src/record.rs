@@ -143,6 +143,10 @@ impl Kind {
     pub const Namespace: Self = Self(56);
     /// [`crate::context::InNamespace`]; owner is the tgid.
     pub const InNamespace: Self = Self(57);
+    /// [`crate::context::FatFileSystem`]; owner is the superblock's id.
+    pub const FatFileSystem: Self = Self(58);
+    /// [`crate::context::FatFile`]; owner is the inode id.
+    pub const FatFile: Self = Self(59);
     /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
     pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.

@@ -133,6 +133,7 @@ pub mod timers;
 pub mod types;
 pub mod user_memory;
 pub mod user_namespaces;
+pub mod vfat;
 pub mod vma_flags;
 pub mod vmcoreinfo;
 pub mod warm_cache;

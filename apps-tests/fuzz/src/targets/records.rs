@@ -30,6 +30,8 @@ fn decode(record: &Record<'_>) {
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Journal => drop(record.decode::<context::Journal>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
+        Kind::FatFileSystem => drop(record.decode::<context::FatFileSystem>()),
+        Kind::FatFile => drop(record.decode::<context::FatFile>()),
         Kind::Names => drop(record.decode::<context::Names>()),
         Kind::ChangedInodes => drop(record.decode::<context::ChangedInodes>()),
         Kind::Node => drop(record.decode::<context::Node>()),
