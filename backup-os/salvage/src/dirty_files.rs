@@ -243,7 +243,15 @@ fn one_of_vfat<M: PhysMem + ?Sized>(
     if newer.runs.is_empty() && newer.parts.is_empty() {
         return Ok(());
     }
-    writer.push(Kind::FatFile, 1, 0, inode.0, &FatFile { parts: newer.parts.clone() })?;
+    writer.push(
+        Kind::FatFile,
+        1,
+        0,
+        inode.0,
+        &FatFile {
+            parts: newer.parts.clone(),
+        },
+    )?;
     for part in &newer.parts {
         context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
     }

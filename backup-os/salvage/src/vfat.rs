@@ -39,6 +39,8 @@ const MAX_INODES: usize = 1 << 20;
 /// Directories that somebody is changing, and dentries of one inode.
 const MAX_CHANGING: usize = 256;
 const MAX_ALIASES: u64 = 16;
+/// `MSDOS_ROOT_INO`.
+const ROOT: u64 = 1;
 /// Attributes of an entry (`include/uapi/linux/msdos_fs.h`).
 const ATTR_RO: u64 = 1;
 const ATTR_DIR: u64 = 16;
@@ -176,8 +178,8 @@ impl Vfat {
             if is_held && mode & S_IFMT == S_IFDIR {
                 changing.push(inode);
             }
-            // The root directory has no entry.
-            if position == 0 {
+            // The root directory has no entry, and the number of its inode instead.
+            if position <= ROOT {
                 continue;
             }
             record.inodes.push(self.entry(context, inode, position)?);
@@ -339,8 +341,8 @@ impl Vfat {
             true => own.fs_dmask,
             false => own.fs_fmask,
         };
-        let holds = (!is_directory || mem.uint(self.info, own.rodir)? != 0)
-            && !mem.uint(self.info, mask)? & S_IWUGO != 0;
+        let holds =
+            (!is_directory || mem.uint(self.info, own.rodir)? != 0) && !mem.uint(self.info, mask)? & S_IWUGO != 0;
         if is_directory {
             attributes |= ATTR_DIR;
         }
@@ -365,7 +367,11 @@ impl Vfat {
         };
         let mut seen = BTreeSet::new();
         let aliases = directory.offset(u64::from(layouts.inode.i_dentry.offset));
-        for parent in context.kernel.hlist(aliases, layouts.dentry.d_alias).bounded(MAX_ALIASES) {
+        for parent in context
+            .kernel
+            .hlist(aliases, layouts.dentry.d_alias)
+            .bounded(MAX_ALIASES)
+        {
             directories::each_child(context, parent?, |child| {
                 let is_hashed = !mem.ptr(child, layouts.dentry.pprev)?.is_null();
                 if is_hashed && seen.insert(child) {

@@ -114,7 +114,8 @@ fn of_mounts(root: &Root, modules: &Modules, aliases: &Aliases) -> Vec<String> {
     let mut found = Vec::new();
     for Line {
         device, kind, options, ..
-    } in lines(&text).filter(|line| line.source.starts_with("/dev/")) {
+    } in lines(&text).filter(|line| line.source.starts_with("/dev/"))
+    {
         // Some file systems have a number of their own instead of their disk's.
         let disk = std::fs::canonicalize(root.path(&format!("/sys/dev/block/{device}"))).ok();
         for disk in disk.iter().flat_map(|disk| with_those_below(disk, MAX_MAPPED)) {

@@ -5,11 +5,11 @@
 use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, FatFile, FatFileSystem, DiskRun, FileLocks,
-        FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost,
-        Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter,
-        Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory,
-        SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
+        FatFileSystem, FileLocks, FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring,
+        Journal, Keyring, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names,
+        Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
+        SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };

@@ -150,7 +150,10 @@ fn differences(file: &Content, other: &Content, found: &Content) -> Vec<String> 
     }
     let is_time = |of: &Content| of.modified.is_none() || of.modified == found.modified;
     if !is_time(file) && !is_time(other) {
-        wrong.push(format!("modified at {:?} instead of {:?}", found.modified, file.modified));
+        wrong.push(format!(
+            "modified at {:?} instead of {:?}",
+            found.modified, file.modified
+        ));
     }
     let (short, long) = (
         file.bytes.len().min(other.bytes.len()),

@@ -109,7 +109,10 @@ impl Time {
     /// As `fat_time_unix2fat()`; `nanoseconds` since 1970.
     fn of(nanoseconds: i64, local_offset: i64) -> Self {
         const DAY: i64 = 86_400;
-        let (seconds, rest) = (nanoseconds.div_euclid(1_000_000_000), nanoseconds.rem_euclid(1_000_000_000));
+        let (seconds, rest) = (
+            nanoseconds.div_euclid(1_000_000_000),
+            nanoseconds.rem_euclid(1_000_000_000),
+        );
         let local = seconds.saturating_add(local_offset);
         let (day, second) = (local.div_euclid(DAY), local.rem_euclid(DAY));
         let (year, month, day) = civil(day);
@@ -126,7 +129,7 @@ impl Time {
             },
             _ => Self {
                 date: ((year - 1980) << 9 | month << 5 | day) as u16,
-                time: (second / 3600 << 11 | second / 60 % 60 << 5 | second % 60 / 2) as u16,
+                time: ((second / 3600) << 11 | (second / 60 % 60) << 5 | (second % 60 / 2)) as u16,
                 hundredths: (seconds.rem_euclid(2) * 100 + rest / 10_000_000) as u8,
             },
         }
@@ -227,15 +230,14 @@ mod tests {
     fn times_are_those_of_the_kernel() {
         // By fs/fat/fat_test.c of Linux: UTC, and offsets of a day's part.
         let second = 1_000_000_000;
-        let time = |date, time, hundredths| Time {
-            date,
-            time,
-            hundredths,
-        };
+        let time = |date, time, hundredths| Time { date, time, hundredths };
         assert_eq!(Time::of(315_532_800 * second, 0), time(33, 0, 0));
         assert_eq!(Time::of(4_354_819_198 * second, 0), time(0xFF9F, 49_021, 0));
         assert_eq!(Time::of(951_782_400 * second, 0), time(10_333, 0, 0));
-        assert_eq!(Time::of(315_492_840 * second, 660 * 60), time(33, 0, 0).with_hundredths(0));
+        assert_eq!(
+            Time::of(315_492_840 * second, 660 * 60),
+            time(33, 0, 0).with_hundredths(0)
+        );
         assert_eq!(Time::of(951_782_401 * second + 990_000_000, 0).hundredths, 199);
         assert_eq!(Time::of(0, 0), time(33, 0, 0));
         assert_eq!(Time::of(i64::MAX, 0).date, 0xFF9F);
@@ -266,7 +268,10 @@ mod tests {
         parts.take(1, &part(0x41, "lost"), &mut orphans);
         parts.take(2, &part(0x42, "nopq"), &mut orphans);
         parts.take(3, &part(1, "abcdefghijklm"), &mut orphans);
-        assert_eq!(parts.name(&short, &mut orphans), ("abcdefghijklmnopq".into(), vec![2, 3]));
+        assert_eq!(
+            parts.name(&short, &mut orphans),
+            ("abcdefghijklmnopq".into(), vec![2, 3])
+        );
         assert_eq!(orphans, [1]);
         // A part that does not follow, and one of another short name.
         parts.take(5, &part(0x42, "x"), &mut orphans);

@@ -189,7 +189,10 @@ fn fit(volume: &mut Volume<'_>, inode: &FatInode) -> Result<(Vec<u32>, usize), S
     let mut chain = volume.chain(inode.start)?;
     let needed = u64::from(inode.size).div_ceil(volume.cluster_bytes()) as usize;
     if chain.len() < needed {
-        return Err(format!("the file whose entry is {} has too few clusters", inode.position));
+        return Err(format!(
+            "the file whose entry is {} has too few clusters",
+            inode.position
+        ));
     }
     let surplus = volume.shorten(&chain, needed);
     chain.truncate(needed);
@@ -249,7 +252,9 @@ fn content(at: u64, bytes: u32, host: &dyn Host) -> Result<Vec<u8>, String> {
     read.map_err(|refusal| refusal.to_string())?;
     let start = (at % PAGE_SIZE) as usize;
     let found = page.get(start..start + bytes as usize);
-    found.map(<[u8]>::to_vec).ok_or_else(|| "a block that goes beyond its frame".into())
+    found
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| "a block that goes beyond its frame".into())
 }
 
 #[cfg(test)]

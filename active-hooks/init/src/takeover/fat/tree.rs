@@ -153,7 +153,10 @@ pub fn settle(
     }
     parts.abandon(&mut orphans);
     let is_stale = |one: &Found| {
-        let known = directory.names.iter().filter(|(name, _)| entry::is_same_name(&one.name, name));
+        let known = directory
+            .names
+            .iter()
+            .filter(|(name, _)| entry::is_same_name(&one.name, name));
         let leads: Vec<Option<u64>> = known.map(|(_, place)| *place).collect();
         // An inode that has no entry now may get this one back.
         !leads.is_empty() && leads.iter().all(|place| *place != Some(0)) && !inodes.contains_key(&one.place)

@@ -169,7 +169,13 @@ impl<'d> Volume<'d> {
 
     /// The highest value of an entry.
     const fn all_ones(&self) -> u32 {
-        u32::MAX >> (32 - if self.geometry.bits == 32 { 28 } else { self.geometry.bits })
+        u32::MAX
+            >> (32
+                - if self.geometry.bits == 32 {
+                    28
+                } else {
+                    self.geometry.bits
+                })
     }
 
     /// Whether a value of an entry marks a cluster that cannot be used.
@@ -183,7 +189,10 @@ impl<'d> Volume<'d> {
     /// They lead out of the volume, into free ones, or in a circle.
     pub fn chain(&self, start: u32) -> Result<Vec<u32>, String> {
         let (mut chain, mut at) = (Vec::new(), start);
-        while at != 0 && at < self.all_ones() - 7 {
+        if start == 0 {
+            return Ok(chain);
+        }
+        loop {
             let is_cluster = (2..self.geometry.clusters).contains(&at);
             if !is_cluster || chain.len() >= self.geometry.clusters as usize {
                 return Err(format!("cluster {at} of the file that begins at {start} is none"));
@@ -193,8 +202,10 @@ impl<'d> Volume<'d> {
             if at == 0 {
                 return Err(format!("the file that begins at {start} has no end"));
             }
+            if at >= self.all_ones() - 7 {
+                return Ok(chain);
+            }
         }
-        Ok(chain)
     }
 
     /// Leaves so many clusters of a chain, and returns how many are free now.
@@ -281,7 +292,9 @@ impl<'d> Volume<'d> {
 
     /// Free clusters.
     pub fn count_free(&self) -> u32 {
-        (2..self.geometry.clusters).filter(|&cluster| self.next(cluster) == 0).count() as u32
+        (2..self.geometry.clusters)
+            .filter(|&cluster| self.next(cluster) == 0)
+            .count() as u32
     }
 
     /// Writes a piece of a file.
