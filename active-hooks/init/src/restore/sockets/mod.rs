@@ -169,7 +169,7 @@ impl Sockets {
                 self.connecting.push(connecting);
                 fd
             }
-            SocketState::Ended { .. } => ended::make(record, host)?,
+            SocketState::Ended { .. } => ended::make(&content, host, elapsed)?,
             SocketState::Unix(_) => self.unix.open(id)?,
             SocketState::Netlink(netlink) => netlink::make(&content, netlink, host)?,
             SocketState::Packet { protocol, link } => packets(record, *protocol, *link)?,
