@@ -406,6 +406,29 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_taken_and_an_address_that_is_gone_are_named() {
+        let taken = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let record = Socket {
+            family: libc::AF_INET as u32,
+            kind: libc::SOCK_STREAM as u32,
+            ..Socket::default()
+        };
+        let refused = |address: [u8; 4], port| {
+            let address = InetAddress {
+                address: address.to_vec(),
+                port,
+            };
+            plain(&record, Some(&address), None).expect_err("nobody can have it").to_string()
+        };
+        let port = taken.local_addr().unwrap().port();
+        let words = refused([127, 0, 0, 1], port);
+        assert!(words.contains(&format!("socket 127.0.0.1:{port}")) && words.contains("in use"), "{words}");
+        // For documentation (RFC 5737): no machine has it.
+        let words = refused([192, 0, 2, 77], 7100);
+        assert!(words.contains("socket 192.0.2.77:7100") && words.contains("assign"), "{words}");
+    }
+
+    #[test]
     fn only_what_belongs_to_nobody_is_an_orphan() {
         let connected = |send_seq| {
             SocketState::Connected(TcpConnection {
