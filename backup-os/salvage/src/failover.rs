@@ -172,7 +172,8 @@ pub fn run<M: PhysMem + ?Sized>(
         ));
     }
 
-    sockets::orphans::write(&context, &mut writer);
+    let of_connections = sockets::orphans::write(&context, &mut writer);
+    lost.extend(of_connections.map(|lost| (0, lost)));
     let of_machine = sysv_ipc::write(&mut context, &mut writer, retained);
     lost.extend(of_machine.into_iter().map(|lost| (0, lost)));
     let queues = mqueue::write_all(&mut context, &mut writer);

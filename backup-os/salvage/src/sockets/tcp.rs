@@ -59,8 +59,9 @@ const RECEIVING: u64 = 1;
 const SENDING: u64 = 2;
 /// `SOCK_BINDPORT_LOCK`.
 const BOUND_PORT: u64 = 8;
-/// `TCP_FIN_WAIT1`, `TCP_LAST_ACK` and `TCP_CLOSING`.
+/// `TCP_FIN_WAIT1`, `TCP_TIME_WAIT`, `TCP_LAST_ACK` and `TCP_CLOSING`.
 const FIN_WAIT1: u64 = 4;
+const TIME_WAIT: u64 = 6;
 const LAST_ACK: u64 = 9;
 const CLOSING: u64 = 11;
 /// `TCP_CLOSE` and `TCP_LISTEN`.
@@ -223,19 +224,31 @@ pub fn read<M: PhysMem + ?Sized>(
     }
 }
 
-/// Whether a socket, perhaps a small one that stands for another, is a connection that its process has closed and of which the peer has
-/// not got everything.
+/// How far a connection has got that its process has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphan {
+    /// The peer has not got everything.
+    Unfinished,
+    /// Both sides have ended, and only repetitions are waited for.
+    Over,
+}
+
+/// Whether a socket, perhaps a small one that stands for another, is a connection that its process has closed.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn is_orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<bool> {
+pub fn orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<Option<Orphan>> {
     let layout = &context.kernel.types.layouts.sock;
     let mem = &context.kernel.mem;
-    if ![FIN_WAIT1, LAST_ACK, CLOSING].contains(&mem.uint(sk, layout.state)?) {
-        return Ok(false);
-    }
+    let orphan = match mem.uint(sk, layout.state)? {
+        TIME_WAIT => Orphan::Over,
+        FIN_WAIT1 | LAST_ACK | CLOSING => Orphan::Unfinished,
+        _ => return Ok(None),
+    };
     let same_net = mem.ptr(sk, layout.net)? == context.namespaces.net;
-    Ok(same_net && mem.ptr(sk, layout.sk_socket)?.is_null())
+    // One in TIME_WAIT is so small that it has no place for a socket.
+    let is_orphan = same_net && (orphan == Orphan::Over || mem.ptr(sk, layout.sk_socket)?.is_null());
+    Ok(is_orphan.then_some(orphan))
 }
 
 /// Whether it had a connection, or asked for one, which is over: `tcp_done` closes both directions.

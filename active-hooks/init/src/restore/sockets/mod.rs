@@ -418,14 +418,22 @@ mod tests {
                 address: address.to_vec(),
                 port,
             };
-            plain(&record, Some(&address), None).expect_err("nobody can have it").to_string()
+            plain(&record, Some(&address), None)
+                .expect_err("nobody can have it")
+                .to_string()
         };
         let port = taken.local_addr().unwrap().port();
         let words = refused([127, 0, 0, 1], port);
-        assert!(words.contains(&format!("socket 127.0.0.1:{port}")) && words.contains("in use"), "{words}");
+        assert!(
+            words.contains(&format!("socket 127.0.0.1:{port}")) && words.contains("in use"),
+            "{words}"
+        );
         // For documentation (RFC 5737): no machine has it.
         let words = refused([192, 0, 2, 77], 7100);
-        assert!(words.contains("socket 192.0.2.77:7100") && words.contains("assign"), "{words}");
+        assert!(
+            words.contains("socket 192.0.2.77:7100") && words.contains("assign"),
+            "{words}"
+        );
     }
 
     #[test]
