@@ -12,6 +12,7 @@ use crate::device_mapper;
 use crate::dirty_files;
 use crate::evidence;
 use crate::kernel::Kernel;
+use crate::link_setup;
 use crate::machine;
 use crate::memory::PhysMem;
 use crate::mount_namespaces;
@@ -130,6 +131,7 @@ pub fn run<M: PhysMem + ?Sized>(
     six.lives = lives;
     let _ = writer.push(Kind::Network, 1, 0, 0, &links);
     let _ = writer.push(Kind::Network6, 1, 0, 0, &six);
+    let _ = writer.push(Kind::LinkSetups, 1, 0, 0, &link_setup::read(&context));
     write_netfilter(&context, &mut writer);
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
