@@ -34,6 +34,8 @@ const BR_VLANS: u64 = 1;
 const VLAN_ID: u16 = 1;
 const VLAN_FLAGS: u16 = 2;
 const VLAN_PROTOCOL: u16 = 5;
+/// `VLAN_FLAG_REORDER_HDR` to `VLAN_FLAG_BRIDGE_BINDING` (include/uapi/linux/if_vlan.h).
+const VLAN_SETTABLE: u32 = 0b1_1111;
 /// `IFLA_BOND_MODE` ….
 const BOND_MODE: u16 = 1;
 const BOND_MIIMON: u16 = 3;
@@ -220,7 +222,10 @@ fn vlan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, setup: &mut 
         // In network order in both places.
         attribute(VLAN_PROTOCOL, &(mem.uint(at, layout.vlan_proto)? as u16).to_ne_bytes()),
         // struct ifla_vlan_flags: flags, and which of them count.
-        attribute(VLAN_FLAGS, &[flags.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat()),
+        attribute(
+            VLAN_FLAGS,
+            &[flags & VLAN_SETTABLE, VLAN_SETTABLE].map(u32::to_ne_bytes).concat()
+        ),
     ];
     Ok(())
 }
