@@ -150,3 +150,33 @@ pub struct NetworkRoute6 {
     /// Seconds until it goes away, if it does.
     pub expires: Option<u32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes are an interface between programs of different age.
+    #[test]
+    fn golden_bytes() {
+        let setup = LinkSetup {
+            index: 7,
+            permanent: [2, 0, 0, 0, 0, 1].to_vec(),
+            kind: b"vlan".to_vec(),
+            not_made: b"x".to_vec(),
+            lower: 2,
+            master: 200,
+            first: [LinkAttribute {
+                kind: 1,
+                value: [9, 8].to_vec(),
+            }]
+            .to_vec(),
+            later: Vec::new(),
+        };
+        let expected = [
+            &[7, 6, 2, 0, 0, 0, 0, 1, 4][..],
+            b"vlan",
+            &[1, b'x', 2, 200, 1, 1, 1, 2, 9, 8, 0],
+        ];
+        assert_eq!(postcard::to_allocvec(&setup).unwrap(), expected.concat());
+    }
+}
