@@ -117,7 +117,10 @@ fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, device: Kva) -> Resu
     let layout = &layouts.net_device;
     let mem = &context.kernel.mem;
     let length = mem.uint(device, layout.addr_len)?.min(MAX_ADDRESS) as usize;
-    let permanent = mem.bytes(device.offset(u64::from(layout.perm_addr.offset)), length)?;
+    let mut permanent = mem.bytes(device.offset(u64::from(layout.perm_addr.offset)), length)?;
+    if permanent.iter().all(|&byte| byte == 0) {
+        permanent.clear();
+    }
     let operations = mem.ptr(device, layout.rtnl_link_ops)?;
     let kind = match operations.is_null() {
         true => Vec::new(),
@@ -125,11 +128,7 @@ fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, device: Kva) -> Resu
     };
     let mut setup = LinkSetup {
         index: mem.uint(device, layout.ifindex)? as u32,
-        permanent: permanent
-            .iter()
-            .any(|&byte| byte != 0)
-            .then_some(permanent)
-            .unwrap_or_default(),
+        permanent,
         kind,
         master: master(context, device)?,
         ..LinkSetup::default()

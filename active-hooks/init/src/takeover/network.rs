@@ -359,7 +359,7 @@ fn add_route6(netlink: &Netlink, route: &NetworkRoute6, link: Option<u32>) -> io
 mod tests {
     use super::*;
     use crate::restore::sockets::SocketContent;
-    use shared_region::context::Network;
+    use shared_region::context::{Network, NetworkLink};
     use std::{
         net::{TcpStream, UdpSocket},
         process::Command,
