@@ -158,12 +158,11 @@ impl Vfat {
         record.blocks = self.blocks(context, record.geometry.sector)?;
         let mut behind = !record.blocks.is_empty();
         let mut files = Vec::new();
-        let mut positions = BTreeMap::new();
         let mut changing = Vec::new();
         for inode in inodes::in_memory(context, self.superblock) {
             let inode = inode?;
             let at = self.own(inode);
-            if mem.ptr(inode, layouts.inode.i_sb)? != self.superblock || positions.len() >= MAX_INODES {
+            if mem.ptr(inode, layouts.inode.i_sb)? != self.superblock || record.inodes.len() >= MAX_INODES {
                 return Err(Refusal::new(reasons::UNREADABLE, "its inodes"));
             }
             let mode = mem.uint(inode, layouts.inode.i_mode)?;
@@ -171,7 +170,6 @@ impl Vfat {
             let is_held = is_write_locked(mem.uint(at, self.layouts.inode.i_rwsem)?);
             let is_gone = mem.uint(inode, layouts.inode.i_nlink)? == 0;
             behind |= is_held || is_gone || inodes::is_behind(context, inode)?;
-            positions.insert(inode, position);
             if is_gone {
                 continue;
             }
@@ -179,7 +177,7 @@ impl Vfat {
                 changing.push(inode);
             }
             // The root directory has no entry, and the number of its inode instead.
-            if position <= ROOT {
+            if position == ROOT {
                 continue;
             }
             record.inodes.push(self.entry(context, inode, position)?);
@@ -198,7 +196,7 @@ impl Vfat {
             return Err(Refusal::new(reasons::UNREADABLE, "locks of its directories"));
         }
         for directory in changing {
-            record.changing.push(self.names(context, directory, &positions)?);
+            record.changing.push(self.names(context, directory)?);
         }
         Ok((record, files))
     }
@@ -353,12 +351,7 @@ impl Vfat {
     }
 
     /// What is known of names in a directory.
-    fn names<M: PhysMem + ?Sized>(
-        &self,
-        context: &Context<'_, '_, M>,
-        directory: Kva,
-        positions: &BTreeMap<Kva, u64>,
-    ) -> Result<FatDirectory> {
+    fn names<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, directory: Kva) -> Result<FatDirectory> {
         let layouts = &context.kernel.types.layouts;
         let mem = &context.kernel.mem;
         let mut record = FatDirectory {
@@ -376,8 +369,8 @@ impl Vfat {
                 let is_hashed = !mem.ptr(child, layouts.dentry.pprev)?.is_null();
                 if is_hashed && seen.insert(child) {
                     let inode = mem.ptr(child, layouts.dentry.d_inode)?;
-                    let position = (!inode.is_null()).then(|| positions.get(&inode).copied().unwrap_or(0));
-                    record.names.push((dentry::name(context, child)?, position));
+                    let id = (!inode.is_null()).then_some(inode.0);
+                    record.names.push((dentry::name(context, child)?, id));
                 }
                 Ok(true)
             })?;

@@ -24,7 +24,7 @@ pub struct FatFileSystem {
     pub local_offset: i64,
     /// Its own blocks that are newer than the disk.
     pub blocks: Vec<FatBlock>,
-    /// All files and directories that are in memory and have an entry.
+    /// All files and directories that are in memory and not deleted.
     pub inodes: Vec<FatInode>,
     /// Directories that somebody was changing.
     pub changing: Vec<FatDirectory>,
@@ -75,7 +75,8 @@ pub struct FatBlock {
 pub struct FatInode {
     /// Its inode.
     pub id: Id,
-    /// Place of its entry, counted in entries from the start of the device.
+    /// Place of its entry, counted in entries from the start of the device; 0 if somebody who is giving it another name has taken
+    /// it away.
     pub position: u64,
     /// First cluster; 0 if it has none.
     pub start: u32,
@@ -92,8 +93,8 @@ pub struct FatInode {
 pub struct FatDirectory {
     /// First cluster; 0 for a root directory that is not in clusters.
     pub start: u32,
-    /// Names, with the place of the entry of each that leads somewhere: 0 if it has none any more.
-    pub names: Vec<(Vec<u8>, Option<u64>)>,
+    /// Names, with the inode of each that leads somewhere.
+    pub names: Vec<(Vec<u8>, Option<Id>)>,
 }
 
 /// Data of a file that its disk does not have ([`crate::record::Kind::FatFile`]). Whole pages follow as

@@ -29,7 +29,7 @@ use std::{
     fs::{File, OpenOptions},
     time::{Duration, Instant},
 };
-use tree::{Owner, Tree};
+use tree::{Inodes, Owner, Tree};
 use volume::{Area, Volume};
 
 /// How long all devices together may take to appear.
@@ -94,17 +94,14 @@ fn complete(
     for block in &record.blocks {
         volume.take(block.sector, content(block.at, record.geometry.sector, host)?)?;
     }
-    let inodes: BTreeMap<u64, &FatInode> = record.inodes.iter().map(|inode| (inode.position, inode)).collect();
-    if inodes.len() != record.inodes.len() {
-        return Err("two files have the same entry".into());
-    }
+    let mut inodes = Inodes::new(&record.inodes)?;
     let mut settled = 0;
     for directory in &record.changing {
-        settled += tree::settle(&mut volume, directory, &inodes)?;
+        settled += tree::settle(&mut volume, directory, &mut inodes)?;
     }
     let mut entries = 0;
     let mut filled = Vec::new();
-    for inode in &record.inodes {
+    for inode in inodes.placed.values() {
         if let Some(differs) = fill(&mut volume, inode, record.local_offset)? {
             entries += usize::from(differs);
             filled.push(inode);

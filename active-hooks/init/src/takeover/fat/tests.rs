@@ -290,10 +290,7 @@ fn names_half_made_are_completed_or_taken_back() {
     block.copy_within(at - 32..at, old + 32);
     case.record.changing = vec![FatDirectory {
         start,
-        names: vec![
-            (b"old.fil".to_vec(), Some(case.entry)),
-            (b"Made.Fil".to_vec(), Some(case.entry)),
-        ],
+        names: vec![(b"old.fil".to_vec(), Some(7)), (b"Made.Fil".to_vec(), Some(7))],
     }];
     case.complete().unwrap();
     case.has_all();
@@ -315,6 +312,25 @@ fn names_half_made_are_completed_or_taken_back() {
     let done = case.complete().unwrap();
     assert!(done.contains("under way: 2 entries"), "{done}");
     case.is_sound();
+}
+
+#[test]
+fn a_file_whose_name_was_being_changed_gets_its_entry_back() {
+    let mut case = Case::new("detached", KINDS[2].1);
+    let geometry = case.record.geometry;
+    let start = (case.entry / 16 - geometry.data_start) as u32 / geometry.cluster + 2;
+    // The entry has not been written since the file was made, and its inode has let go of it.
+    let (sector, at) = (case.entry / 16, (case.entry % 16) as usize * 32);
+    let entry = &mut case.block(sector)[at..at + 32];
+    entry[20..22].fill(0);
+    entry[26..32].fill(0);
+    case.record.inodes[0].position = 0;
+    case.record.changing = vec![FatDirectory {
+        start,
+        names: vec![(b"Made.Fil".to_vec(), Some(7))],
+    }];
+    case.complete().unwrap();
+    case.has_all();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::entry::{self, Parts, Sort};
 use super::volume::Volume;
-use shared_region::context::{FatDirectory, FatInode};
+use shared_region::context::{FatDirectory, FatInode, Id};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
@@ -128,17 +128,63 @@ fn places(volume: &Volume<'_>, start: u32) -> Result<Vec<u64>, String> {
     Ok(sectors.into_iter().flat_map(of_sector).collect())
 }
 
-/// Completes, or takes back, what somebody was doing to the names in a directory, and returns how many entries that took. An entry
-/// counts if an inode in memory has it. If none has, what is known of its name tells: the name leads nowhere, so that it has
-/// not been given yet, or to an inode with another entry, so that this is the one it had before. What is not known stays.
+/// The inodes of a volume that are in memory.
+pub struct Inodes {
+    /// Those with an entry, by its place.
+    pub placed: BTreeMap<u64, FatInode>,
+    /// All of them.
+    by_id: BTreeMap<Id, FatInode>,
+}
+
+impl Inodes {
+    /// # Errors
+    /// Two have the same entry.
+    pub fn new(all: &[FatInode]) -> Result<Self, String> {
+        let has_place = |inode: &&FatInode| inode.position != 0;
+        let placed: BTreeMap<u64, FatInode> = all
+            .iter()
+            .filter(has_place)
+            .map(|inode| (inode.position, *inode))
+            .collect();
+        match placed.len() == all.iter().filter(has_place).count() {
+            true => Ok(Self {
+                placed,
+                by_id: all.iter().map(|inode| (inode.id, *inode)).collect(),
+            }),
+            false => Err("two files have the same entry".into()),
+        }
+    }
+
+    /// Whether an entry that no inode has may stay. What is known of its name tells: if the name leads to an inode without an entry,
+    /// whose name was being changed, that inode gets it back; if to nothing, it has not been given yet; if to an inode with
+    /// another entry, this is the one that it had before. What is not known stays.
+    fn keeps(&mut self, one: &Found, directory: &FatDirectory) -> bool {
+        if self.placed.contains_key(&one.place) {
+            return true;
+        }
+        let known = directory
+            .names
+            .iter()
+            .filter(|(name, _)| entry::is_same_name(&one.name, name));
+        let leads: Vec<Option<Id>> = known.map(|(_, id)| *id).collect();
+        if let [Some(id)] = leads.as_slice() {
+            if let Some(inode) = self.by_id.get_mut(id).filter(|inode| inode.position == 0) {
+                inode.position = one.place;
+                self.placed.insert(one.place, *inode);
+                return true;
+            }
+        }
+        let is_elsewhere = |id: &Id| self.by_id.get(id).is_some_and(|inode| inode.position != 0);
+        leads.is_empty() || !leads.iter().all(|lead| lead.as_ref().is_none_or(is_elsewhere))
+    }
+}
+
+/// Completes, or takes back, what somebody was doing to the names in a directory, and returns how many entries that took: those
+/// that [`Inodes::keeps`] does not keep, and parts of names without an entry.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn settle(
-    volume: &mut Volume<'_>,
-    directory: &FatDirectory,
-    inodes: &BTreeMap<u64, &FatInode>,
-) -> Result<usize, String> {
+pub fn settle(volume: &mut Volume<'_>, directory: &FatDirectory, inodes: &mut Inodes) -> Result<usize, String> {
     let (mut parts, mut orphans, mut found) = (Parts::default(), Vec::new(), Vec::new());
     for place in places(volume, directory.start)? {
         let raw = volume.entry(place)?;
@@ -152,18 +198,11 @@ pub fn settle(
         }
     }
     parts.abandon(&mut orphans);
-    let is_stale = |one: &Found| {
-        let known = directory
-            .names
-            .iter()
-            .filter(|(name, _)| entry::is_same_name(&one.name, name));
-        let leads: Vec<Option<u64>> = known.map(|(_, place)| *place).collect();
-        // An inode that has no entry now may get this one back.
-        !leads.is_empty() && leads.iter().all(|place| *place != Some(0)) && !inodes.contains_key(&one.place)
-    };
-    for one in found.into_iter().filter(is_stale) {
-        orphans.push(one.place);
-        orphans.extend(one.parts);
+    for one in found {
+        if !inodes.keeps(&one, directory) {
+            orphans.push(one.place);
+            orphans.extend(one.parts);
+        }
     }
     for &place in &orphans {
         volume.delete(place)?;
