@@ -143,6 +143,10 @@ impl Kind {
     pub const Namespace: Self = Self(56);
     /// [`crate::context::InNamespace`]; owner is the tgid.
     pub const InNamespace: Self = Self(57);
+    /// [`crate::context::SavedBy`], in a rescue area; owner 0.
+    pub const SavedBy: Self = Self(60);
+    /// [`crate::context::IdleJournal`]; owner is the superblock's id.
+    pub const IdleJournal: Self = Self(61);
     /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
     pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.

@@ -111,6 +111,12 @@ fn file_system<M: PhysMem + ?Sized>(
     if let Err(why) = &read {
         lost.push(why.lost_of(name(context, superblock)));
     }
+    if let Ok(None) = read {
+        if !ext4::journal(context, superblock)?.is_null() {
+            let idle = jbd2::idle(context, superblock)?;
+            writer.push(Kind::IdleJournal, 1, 0, superblock.0, &idle)?;
+        }
+    }
     if let Ok(Some(journal)) = read {
         whole = journal.refused.is_empty() && journal.running_refused.is_empty();
         writer.push(Kind::Journal, 1, 0, superblock.0, &journal)?;

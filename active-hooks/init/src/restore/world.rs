@@ -6,10 +6,10 @@ use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FileLocks,
-        FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost,
-        Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter,
-        Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory,
-        SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        FileTable, FrameRun, Id, IdleJournal, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal,
+        Keyring, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace,
+        Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet,
+        SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -155,6 +155,10 @@ pub struct World<'a> {
     pub names_gone: BTreeMap<Id, NameGone>,
     /// What journals of file systems had not committed.
     pub journals: Vec<Journal>,
+    /// Journals that had committed everything.
+    pub idle_journals: Vec<IdleJournal>,
+    /// The kernel that has saved this, if it runs and this is what a rescue area holds.
+    pub saved_by: Option<SavedBy>,
     /// Of those whose data goes through the journal, what is committed and not in its place.
     pub checkpoints: Vec<Checkpoint>,
     /// Files that nobody here holds, with data that their disks do not have.
@@ -335,6 +339,8 @@ impl<'a> World<'a> {
                 self.names_gone.insert(owner, record.decode().map_err(text)?);
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
+            Kind::IdleJournal => self.idle_journals.push(record.decode().map_err(text)?),
+            Kind::SavedBy => self.saved_by = Some(record.decode().map_err(text)?),
             Kind::Checkpoint => self.checkpoints.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::CachedFile => {

@@ -29,6 +29,8 @@ fn decode(record: &Record<'_>) {
         Kind::NameGone => drop(record.decode::<context::NameGone>()),
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Journal => drop(record.decode::<context::Journal>()),
+        Kind::IdleJournal => drop(record.decode::<context::IdleJournal>()),
+        Kind::SavedBy => drop(record.decode::<context::SavedBy>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
         Kind::Names => drop(record.decode::<context::Names>()),
         Kind::ChangedInodes => drop(record.decode::<context::ChangedInodes>()),
