@@ -146,7 +146,8 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     let mut wanted = work.changed.iter().filter_map(|(device, _)| work.places.get(device));
     let is_missing = |place: &Place| place.here.is_err();
     // Of one that no successor has mounted there is more than files.
-    let any_missing = world.saved_by.is_some() && work.places.values().any(is_missing);
+    let would_stay = |place: &Place| is_missing(place) && !private.would_be.contains(&place.device);
+    let any_missing = world.saved_by.is_some() && work.places.values().any(would_stay);
     work.plan.is_missing = wanted.any(is_missing) || any_missing;
     work.plan.refused.extend(private.refused.iter().cloned());
     work.plan
