@@ -37,12 +37,13 @@ mod terminals;
 mod threads;
 mod timers;
 mod unix_sockets;
+mod urgent;
 
 use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 37] = [
+    let lists: [&'static [Cell]; 38] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -71,6 +72,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         netlink::CELLS,
         packets::CELLS,
         unix_sockets::CELLS,
+        urgent::CELLS,
         event_files::CELLS,
         aio::CELLS,
         io_uring::CELLS,
