@@ -251,3 +251,54 @@ impl Disk for Area {
         self.0.sync_all()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::world::Content;
+    use shared_region::context::{DirtyFile, IdleJournal, Journal, JournalBlock, Mount};
+
+    #[test]
+    fn only_file_systems_that_are_not_mounted_and_lose_something_are_meant() {
+        let mount = |device, mountpoint: &str| Mount {
+            device,
+            root: b"/".to_vec(),
+            mountpoint: mountpoint.into(),
+            ..Mount::default()
+        };
+        let journal = |device, blocks| Journal {
+            device,
+            name: format!("vd{device}"),
+            blocks,
+            ..Journal::default()
+        };
+        let idle = |device| IdleJournal {
+            device,
+            name: format!("vd{device}"),
+            ..IdleJournal::default()
+        };
+        let file = |device| Content {
+            record: DirtyFile {
+                device,
+                ..DirtyFile::default()
+            },
+            frames: Vec::new(),
+        };
+        let world = World {
+            mounts: vec![mount(1, "/"), mount(2, "/nowhere"), mount(4, "/nowhere/else")],
+            journals: vec![journal(1, Vec::new()), journal(2, vec![JournalBlock::default()])],
+            idle_journals: vec![idle(3), idle(4)],
+            dirty_files: [(10, file(1)), (11, file(4)), (12, file(4))].into(),
+            ..World::default()
+        };
+        let found = Unmounted::of(&world);
+        assert_eq!(found.devices(), BTreeSet::from([2, 4]));
+        let remarks = found.remarks("gone");
+        assert!(
+            remarks[0].starts_with("file system on vd2 is not mounted: 0 files")
+                && remarks[1].contains("vd4 is not mounted: 2 files"),
+            "{remarks:?}"
+        );
+        assert!(Unmounted::default().is_empty());
+    }
+}
