@@ -42,7 +42,7 @@ need=(
 	grub-common:/usr/bin/grub-mkrescue grub-pc-bin:/usr/lib/grub/i386-pc/multiboot2.mod
 	xorriso:/usr/bin/xorriso mtools:/usr/bin/mformat busybox-static:/bin/busybox
 	cpio:/usr/bin/cpio zstd:/usr/bin/zstd xz-utils:/usr/bin/xz kmod:/sbin/depmod
-	mmdebstrap:/usr/bin/mmdebstrap e2fsprogs:/sbin/mke2fs dwarves:/usr/bin/pahole
+	mmdebstrap:/usr/bin/mmdebstrap e2fsprogs:/sbin/mke2fs dosfstools:/sbin/mkfs.vfat dwarves:/usr/bin/pahole
 	openssh-client:/usr/bin/ssh
 )
 

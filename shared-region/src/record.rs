@@ -145,6 +145,10 @@ impl Kind {
     pub const Namespace: Self = Self(56);
     /// [`crate::context::InNamespace`]; owner is the tgid.
     pub const InNamespace: Self = Self(57);
+    /// [`crate::context::FatFileSystem`]; owner is the superblock's id.
+    pub const FatFileSystem: Self = Self(58);
+    /// [`crate::context::FatFile`]; owner is the inode id.
+    pub const FatFile: Self = Self(59);
     /// [`crate::context::SavedBy`], in a rescue area; owner 0.
     pub const SavedBy: Self = Self(60);
     /// [`crate::context::IdleJournal`]; owner is the superblock's id.

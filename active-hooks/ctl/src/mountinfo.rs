@@ -11,6 +11,8 @@ pub struct Line<'t> {
     pub kind: &'t str,
     /// What it is of, for a disk a path.
     pub source: &'t str,
+    /// Options of the file system, separated by commas.
+    pub options: &'t str,
 }
 
 /// The mounts, as far as lines are such.
@@ -24,6 +26,7 @@ pub fn lines(text: &str) -> impl DoubleEndedIterator<Item = Line<'_>> {
             point: front.nth(1)?,
             kind: back.next()?,
             source: back.next()?,
+            options: back.next().unwrap_or_default(),
         })
     })
 }

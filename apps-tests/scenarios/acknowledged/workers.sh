@@ -33,6 +33,12 @@ vdb|-b size=4096|rw
 vdc|-b size=1024|rw
 END
         ;;
+    vfat) cat <<END
+vdb|-F 32 -s 1|rw
+vdc|-F 16 -S 1024 -s 8|rw
+vdd|-F 32 -S 4096 -s 1|rw
+END
+        ;;
     *) cat <<END
 vdb|-b 4096|rw
 vdc|-b 1024|rw
@@ -47,6 +53,7 @@ make() {
     shift
     case $fstype in
     xfs) mkfs.xfs -q -f "$@" /dev/$disk ;;
+    vfat) mkfs.vfat "$@" /dev/$disk >/dev/null ;;
     *) mkfs.ext4 -q -F "$@" /dev/$disk ;;
     esac
 }
@@ -55,6 +62,7 @@ make() {
 is_sound() {
     case $fstype in
     xfs) xfs_repair -n /dev/$1 ;;
+    vfat) fsck.vfat -n /dev/$1 ;;
     *) e2fsck -fn /dev/$1 ;;
     esac
 }
@@ -70,14 +78,16 @@ each_worker() {
     round=$(cat $state/round) seed=10
     for disk in $(cut -d'|' -f1 $state/disks) vda; do
         dir=/srv/$disk seed=$((seed + 1))
-        test $disk != vda || dir=$state
+        plain=
+        test $fstype != vfat || plain=--plain
+        test $disk != vda || dir=$state plain=
         "$@" "$dir/work" "$disk-$round-" "$seed$round" $((seed - 11)) $disk
     done
 }
 
 start_one() {
     rm -rf "$1" && mkdir -p "$1"
-    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" >"/run/churn-$5.log" 2>&1 </dev/null &
+    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" $plain >"/run/churn-$5.log" 2>&1 </dev/null &
 }
 
 run() {
@@ -112,7 +122,7 @@ same_options() {
 }
 
 check_one() {
-    if $churn check --dir "$1" --name "$2" --seed "$3" --acknowledged="$ACKNOWLEDGED"; then
+    if $churn check --dir "$1" --name "$2" --seed "$3" --acknowledged="$ACKNOWLEDGED" $plain; then
         kept=$((kept + 1))
     # What is lost must be named.
     elif orthros-ctl report | grep -E "  (file system on $5, |$1)"; then
@@ -125,7 +135,7 @@ check_one() {
 }
 
 lost_one() {
-    $churn check --dir "$1" --name "$2" --seed "$3" --acknowledged="$ACKNOWLEDGED" || lost=$((lost + 1))
+    $churn check --dir "$1" --name "$2" --seed "$3" --acknowledged="$ACKNOWLEDGED" $plain || lost=$((lost + 1))
 }
 
 # Whether the disks are sound, each by its checker.
@@ -140,7 +150,10 @@ case $1 in
 start)
     mkdir -p $state
     disks "$2" >$state/disks
-    test "$2" = xfs && fstype=xfs || fstype=ext4
+    case $2 in
+    xfs | vfat) fstype=$2 ;;
+    *) fstype=ext4 ;;
+    esac
     echo $fstype >$state/fstype
     echo 1 >$state/round
     while IFS='|' read -r disk options _; do

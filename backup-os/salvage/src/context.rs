@@ -17,6 +17,7 @@ use crate::namespaces::Namespaces;
 use crate::pages::Pages;
 use crate::refusal::Result;
 use crate::swap;
+use crate::vfat;
 use crate::xfs;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -60,6 +61,7 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     huge_zero: u64,
     symbols: RefCell<HashMap<Kva, Option<Rc<str>>>>,
     xfs: OnceCell<Option<Rc<xfs::Layouts>>>,
+    vfat: OnceCell<Option<Rc<vfat::Layouts>>>,
     /// Frames shared copy-on-write that have an owner.
     claimed: FrameSet,
     /// Those of the process at work.
@@ -100,6 +102,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             huge_zero: variable(globals.huge_zero_pfn),
             symbols: RefCell::new(HashMap::new()),
             xfs: OnceCell::new(),
+            vfat: OnceCell::new(),
             claimed: FrameSet::default(),
             claims: FrameSet::default(),
             written: HashSet::new(),
@@ -123,6 +126,12 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
     pub fn xfs(&self) -> Option<Rc<xfs::Layouts>> {
         let load = || module_types::load(self.kernel, xfs::NAME).map(Rc::new);
         self.xfs.get_or_init(load).clone()
+    }
+
+    /// The structures of vfat, if it is loaded and they are known.
+    pub fn vfat(&self) -> Option<Rc<vfat::Layouts>> {
+        let load = || module_types::load(self.kernel, vfat::MODULE).map(Rc::new);
+        self.vfat.get_or_init(load).clone()
     }
 
     /// Nanoseconds of a tick (a jiffy): the clock of ticks counts them, exactly.

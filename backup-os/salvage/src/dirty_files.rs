@@ -19,11 +19,12 @@ use crate::memory::PhysMem;
 use crate::names::{self, Paths};
 use crate::page_cache::{append, each_buffer, entries, has_buffers, NEWER};
 use crate::refusal::{Refusal, Result};
+use crate::vfat::{self, Vfat};
 use crate::xfs::{Known, Xfs};
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{frame_kind, DirtyFile, FrameRun, Lost, PagePart};
+use shared_region::context::{frame_kind, DirtyFile, FatFile, FrameRun, Lost, PagePart};
 use shared_region::reasons;
 use shared_region::record::{Kind, Writer};
 
@@ -32,7 +33,7 @@ const READ_ONLY: u64 = 1;
 /// `FS_REQUIRES_DEV`.
 const REQUIRES_DEV: u64 = 1;
 
-/// Records what the disks of all mounted ext4 and XFS do not have: the journals' transactions, names and attributes, and data
+/// Records what the disks of all mounted ext4, XFS and vfat do not have: the journals' transactions, names and attributes, and data
 /// of files whose inodes are not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
@@ -43,6 +44,12 @@ pub fn write<M: PhysMem + ?Sized>(
     for superblock in inodes::file_systems(context) {
         if let Ok(Some(xfs)) = Xfs::of(context, superblock) {
             if let Err(why) = of_xfs(context, writer, retained, (superblock, &xfs), &mut lost) {
+                lost.push(why.lost_of(name(context, superblock)));
+            }
+            continue;
+        }
+        if let Ok(Some(vfat)) = Vfat::of(context, superblock) {
+            if let Err(why) = of_vfat(context, writer, retained, (superblock, &vfat)) {
                 lost.push(why.lost_of(name(context, superblock)));
             }
             continue;
@@ -198,6 +205,63 @@ fn one_of_xfs<M: PhysMem + ?Sized>(
             "it has changed, and no name of it is in memory",
         )),
     }
+}
+
+/// What the disk of a vfat does not have. All of it or nothing: names, the FAT and data are one.
+fn of_vfat<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, vfat): (Kva, &Vfat),
+) -> Result<()> {
+    let flags = context.kernel.types.layouts.super_block.s_flags;
+    if context.kernel.mem.uint(superblock, flags)? & READ_ONLY != 0 {
+        return Ok(());
+    }
+    let (record, files) = vfat.read(context)?;
+    let mark = writer.mark();
+    writer.push(Kind::FatFileSystem, 1, 0, superblock.0, &record)?;
+    for block in &record.blocks {
+        context.retain(retained, Pfn(block.at >> PAGE_SHIFT), 1);
+    }
+    for file in &files {
+        if let Err(why) = one_of_vfat(context, writer, retained, superblock, file) {
+            writer.rewind(mark);
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
+fn one_of_vfat<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    superblock: Kva,
+    &vfat::File { inode, size }: &vfat::File,
+) -> Result<()> {
+    check(context, (superblock, inode))?;
+    let mapping = context
+        .kernel
+        .mem
+        .ptr(inode, context.kernel.types.layouts.inode.i_mapping)?;
+    let newer = Newer::of(context, mapping, size)?;
+    if newer.runs.is_empty() && newer.parts.is_empty() {
+        return Ok(());
+    }
+    writer.push(
+        Kind::FatFile,
+        1,
+        0,
+        inode.0,
+        &FatFile {
+            parts: newer.parts.clone(),
+        },
+    )?;
+    for part in &newer.parts {
+        context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
+    }
+    inodes::write_runs(context, writer, retained, inode, &newer.runs)
 }
 
 /// Whether an inode is a regular file that has a name.

@@ -50,6 +50,8 @@ crate::symbols! {
         huge_zero_pfn: Option<Kva>,
         /// Functions of ext4's file systems.
         ext4_sops: Option<Kva>,
+        /// The time zone that file systems without one of their own keep.
+        sys_tz: Option<Kva>,
         /// Modules that have BTF.
         btf_modules: Option<Kva>,
         /// All mounted file systems.

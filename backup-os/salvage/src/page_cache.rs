@@ -60,6 +60,12 @@ crate::constants! {
     pub struct BufferStates {
         /// Contents are valid.
         uptodate: u32 = "BH_Uptodate",
+        /// They are newer than the disk.
+        dirty: u32 = "BH_Dirty",
+        /// They are being written, or read.
+        lock: u32 = "BH_Lock",
+        /// They are being written with their page.
+        async_write: u32 = "BH_Async_Write",
     }
 }
 

@@ -8,6 +8,7 @@
 mod aio;
 mod block_device;
 mod device_mapper;
+mod fat;
 mod files;
 mod io_uring;
 mod journal;
@@ -30,6 +31,7 @@ mod thread;
 pub use aio::*;
 pub use block_device::*;
 pub use device_mapper::*;
+pub use fat::*;
 pub use files::*;
 pub use io_uring::*;
 pub use journal::*;

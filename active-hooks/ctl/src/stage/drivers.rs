@@ -136,7 +136,10 @@ fn of_link(root: &Root, name: &str) -> Option<&'static str> {
 fn of_mounts(root: &Root, modules: &Modules, aliases: &Aliases) -> Vec<String> {
     let text = root.read("/proc/self/mountinfo").unwrap_or_default();
     let mut found = Vec::new();
-    for Line { device, kind, .. } in lines(&text).filter(|line| line.source.starts_with("/dev/")) {
+    for Line {
+        device, kind, options, ..
+    } in lines(&text).filter(|line| line.source.starts_with("/dev/"))
+    {
         // Some file systems have a number of their own instead of their disk's.
         let disk = std::fs::canonicalize(root.path(&format!("/sys/dev/block/{device}"))).ok();
         for disk in disk.iter().flat_map(|disk| with_those_below(disk, MAX_MAPPED)) {
@@ -150,8 +153,23 @@ fn of_mounts(root: &Root, modules: &Modules, aliases: &Aliases) -> Vec<String> {
         if modules.has(kind) {
             push(&mut found, kind.to_owned());
         }
+        for module in character_sets(options).filter(|module| modules.has(module)) {
+            push(&mut found, module);
+        }
     }
     found
+}
+
+/// Modules of the character sets that a vfat is mounted with (`load_nls()`).
+fn character_sets(options: &str) -> impl Iterator<Item = String> + '_ {
+    options.split(',').filter_map(|option| {
+        let name = match option.split_once('=')? {
+            ("codepage", number) => format!("nls_cp{number}"),
+            ("iocharset", name) => format!("nls_{name}"),
+            _ => return None,
+        };
+        Some(modules::name(&name))
+    })
 }
 
 /// The device mapper.
@@ -276,13 +294,15 @@ mod tests {
         .unwrap();
         fs::write(
             dir.join("modules/modules.dep"),
-            "kernel/virtio_blk.ko:\nkernel/fs/ext4.ko:\nkernel/fs/fat/vfat.ko:\n",
+            "kernel/virtio_blk.ko:\nkernel/fs/ext4.ko:\nkernel/fs/fat/vfat.ko:\n\
+             kernel/fs/nls/nls_cp437.ko:\nkernel/fs/nls/nls_iso8859-1.ko:\n",
         )
         .unwrap();
         fs::write(
             dir.join("proc/self/mountinfo"),
             "20 1 0:5 / /proc rw - proc proc rw\n21 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-             22 21 254:1 / /boot/efi rw - vfat /dev/vda1 rw\n23 21 254:2 / /b rw - btrfs /dev/vda2 rw\n",
+             22 21 254:1 / /boot/efi rw - vfat /dev/vda1 rw,codepage=437,iocharset=iso8859-1,utf8\n\
+             23 21 254:2 / /b rw - btrfs /dev/vda2 rw\n",
         )
         .unwrap();
         dir
@@ -353,7 +373,7 @@ mod tests {
         assert_eq!((fstype.as_str(), device.as_str()), ("ext4", "254:0"));
         let drivers = Drivers::find(&root, &fstype, &device, &modules, &aliases).unwrap();
         assert_eq!(drivers.required, ["virtio_pci", "virtio_blk", "ext4"]);
-        assert_eq!(drivers.wanted, ["vfat"]);
+        assert_eq!(drivers.wanted, ["vfat", "nls_cp437", "nls_iso8859_1"]);
         let error = Drivers::find(&root, "xfs", &device, &modules, &aliases)
             .unwrap_err()
             .to_string();

@@ -5,11 +5,12 @@
 use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FileLocks,
-        FileTable, FrameRun, Id, IdleJournal, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal,
-        Keyring, LinkSetup, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names,
-        Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy,
-        SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
+        FatFileSystem, FileLocks, FileTable, FrameRun, Id, IdleJournal, InMountNamespace, InNamespace, Inode,
+        InotifyEvent, IoUring, Journal, Keyring, LinkSetup, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount,
+        MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue,
+        Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages,
+        Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -163,6 +164,10 @@ pub struct World<'a> {
     pub checkpoints: Vec<Checkpoint>,
     /// Files that nobody here holds, with data that their disks do not have.
     pub dirty_files: BTreeMap<Id, Content<'a, DirtyFile>>,
+    /// What the disks of vfat do not have, but for data of files.
+    pub fat: Vec<FatFileSystem>,
+    /// Data of files of vfat that their disks do not have, by inode.
+    pub fat_files: BTreeMap<Id, Content<'a, FatFile>>,
     /// Directories of file systems whose journals cannot be completed, in which names have changed.
     pub names: Vec<Names>,
     /// What their inodes are.
@@ -345,6 +350,8 @@ impl<'a> World<'a> {
             Kind::SavedBy => self.saved_by = Some(record.decode().map_err(text)?),
             Kind::Checkpoint => self.checkpoints.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
+            Kind::FatFileSystem => self.fat.push(record.decode().map_err(text)?),
+            Kind::FatFile => self.fat_files.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::CachedFile => {
                 let (record, frames) = (record.decode().map_err(text)?, Vec::new());
                 self.cached.push((owner, Content { record, frames }));
@@ -421,6 +428,8 @@ impl<'a> World<'a> {
         } else if let Some(shared) = self.shared.get_mut(&owner) {
             &mut shared.frames
         } else if let Some(file) = self.dirty_files.get_mut(&owner) {
+            &mut file.frames
+        } else if let Some(file) = self.fat_files.get_mut(&owner) {
             &mut file.frames
         } else {
             return Err("frames that belong to nothing".into());

@@ -12,6 +12,7 @@ pub mod dirty_files;
 pub mod disk;
 pub mod earlier;
 pub mod fail_at;
+pub mod fat;
 pub mod files;
 pub mod gate;
 pub mod grace;
@@ -280,7 +281,14 @@ impl Takeover {
             return Ok(());
         }
         let again = inner.earlier.wrote_to_disks;
-        let commit = || journal::commit(world, again, &inner.device);
+        let commit = || {
+            let mut committed = journal::commit(world, again, &inner.device);
+            let journal::Committed {
+                file_systems, remarks, ..
+            } = &mut committed;
+            fat::write_back(world, &inner.device, file_systems, remarks);
+            committed
+        };
         inner.committed = Some(meter::at(Part::Journals, commit));
         Ok(())
     }

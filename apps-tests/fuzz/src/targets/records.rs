@@ -32,6 +32,8 @@ fn decode(record: &Record<'_>) {
         Kind::IdleJournal => drop(record.decode::<context::IdleJournal>()),
         Kind::SavedBy => drop(record.decode::<context::SavedBy>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),
+        Kind::FatFileSystem => drop(record.decode::<context::FatFileSystem>()),
+        Kind::FatFile => drop(record.decode::<context::FatFile>()),
         Kind::Names => drop(record.decode::<context::Names>()),
         Kind::ChangedInodes => drop(record.decode::<context::ChangedInodes>()),
         Kind::Node => drop(record.decode::<context::Node>()),

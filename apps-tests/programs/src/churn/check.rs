@@ -67,11 +67,11 @@ enum Found {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn check(dir: &Path, seed: u64, number: u64) -> Result<Judgement> {
+pub fn check(dir: &Path, seed: u64, number: u64, plain: bool) -> Result<Judgement> {
     let mut found = BTreeMap::new();
     read(dir, "", &mut found)?;
     let names = shape(found.iter().map(|(name, found)| (name.as_str(), kind(found))));
-    let mut before = Model::default();
+    let mut before = Model::new(plain);
     let mut random = Random::new(seed);
     let mut names_of = None;
     for done in 0..number {
@@ -147,6 +147,13 @@ fn differences(file: &Content, other: &Content, found: &Content) -> Vec<String> 
     }
     if found.attribute != file.attribute && found.attribute != other.attribute {
         wrong.push("another attribute".into());
+    }
+    let is_time = |of: &Content| of.modified.is_none() || of.modified == found.modified;
+    if !is_time(file) && !is_time(other) {
+        wrong.push(format!(
+            "modified at {:?} instead of {:?}",
+            found.modified, file.modified
+        ));
     }
     let (short, long) = (
         file.bytes.len().min(other.bytes.len()),
@@ -239,6 +246,7 @@ fn read(dir: &Path, below: &str, found: &mut BTreeMap<String, Found>) -> Result<
                     bytes: fs::read(&path).with_context(|| name.clone())?,
                     mode: meta.mode() & 0o7777,
                     attribute: attribute(&path).with_context(|| name.clone())?,
+                    modified: Some(meta.mtime()),
                 },
             }
         };
@@ -257,7 +265,7 @@ mod tests {
         let (mut model, mut random) = (Model::default(), Random::new(5));
         for number in 0..operations {
             let op = Op::draw(&model, &mut random);
-            op.run(number, dir).unwrap();
+            op.run(number, dir, false).unwrap();
             model.apply(number, &op);
         }
     }
@@ -266,11 +274,11 @@ mod tests {
     fn what_was_done_is_found_and_what_was_not_is_missed() {
         let dir = std::env::temp_dir().join(format!("churn-{}", std::process::id()));
         worked(400, &dir);
-        let good = check(&dir, 5, 400).unwrap();
+        let good = check(&dir, 5, 400, false).unwrap();
         assert!(good.is_good(), "{good}");
         // One operation may be under way, two may not.
-        assert!(check(&dir, 5, 399).unwrap().is_good());
-        let late = check(&dir, 5, 460).unwrap();
+        assert!(check(&dir, 5, 399, false).unwrap().is_good());
+        let late = check(&dir, 5, 460, false).unwrap();
         assert!(!late.is_good(), "60 operations were not missed");
         fs::remove_dir_all(dir).unwrap();
     }

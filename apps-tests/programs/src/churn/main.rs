@@ -43,6 +43,9 @@ enum Command {
         /// End after so many
         #[arg(long)]
         operations: Option<u64>,
+        /// The file system has no links, holes, attributes or modes
+        #[arg(long)]
+        plain: bool,
     },
     /// Lets what will be made in a directory be encrypted, with a key that dies with the kernel
     Encrypt {
@@ -70,6 +73,9 @@ enum Command {
         /// What the port said last of every worker: `NAME NUMBER`, separated by commas
         #[arg(long)]
         acknowledged: String,
+        /// As it was told to work
+        #[arg(long)]
+        plain: bool,
     },
 }
 
@@ -81,15 +87,16 @@ fn main() -> Result<()> {
             name,
             seed,
             operations,
+            plain,
         } => {
             if operations.is_none() {
                 open_port(FIRST_PORT + port)?;
             }
-            let mut model = Model::default();
+            let mut model = Model::new(plain);
             let mut random = Random::new(seed);
             for number in 0..operations.unwrap_or(u64::MAX) {
                 let op = Op::draw(&model, &mut random);
-                op.run(number, &dir)
+                op.run(number, &dir, plain)
                     .with_context(|| format!("operation {number}: {op:?}"))?;
                 model.apply(number, &op);
                 if operations.is_none() {
@@ -111,12 +118,13 @@ fn main() -> Result<()> {
             name,
             seed,
             acknowledged,
+            plain,
         } => {
             let number = acknowledged
                 .split(',')
                 .find_map(|one| one.trim().strip_prefix(&name)?.strip_prefix(' ')?.parse().ok())
                 .with_context(|| format!("nothing of {name} was acknowledged in \"{acknowledged}\""))?;
-            let judgement = check::check(&dir, seed, number)?;
+            let judgement = check::check(&dir, seed, number, plain)?;
             println!("{name}: {number} acknowledged, {judgement}");
             ensure!(judgement.is_good(), "{name}: operations are lost");
             Ok(())

@@ -26,11 +26,15 @@ pub struct Content {
     pub mode: u32,
     /// The extended attribute `user.churn`.
     pub attribute: Option<Vec<u8>>,
+    /// Time of modification in seconds since 1970, if it was set and nothing has been written since.
+    pub modified: Option<i64>,
 }
 
 /// See the module's comment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
+    /// The file system has no links, no holes, no attributes, and of permissions that to write alone, as vfat.
+    pub plain: bool,
     /// Every name.
     pub names: BTreeMap<Name, Entry>,
     /// Every file that has a name.
@@ -38,6 +42,14 @@ pub struct Model {
 }
 
 impl Model {
+    /// Nothing, on a plain file system or on another.
+    pub fn new(plain: bool) -> Self {
+        Self {
+            plain,
+            ..Self::default()
+        }
+    }
+
     /// The file a name leads to.
     pub fn file(&self, name: &str) -> Option<(u64, &Content)> {
         match self.names.get(name) {
@@ -67,6 +79,7 @@ impl Model {
             Op::Write { name, offset, length } | Op::Store { name, offset, length } => {
                 let bytes = content(number, *length);
                 let file = self.writable(name);
+                file.modified = None;
                 let end = offset + length;
                 if file.bytes.len() < end {
                     file.bytes.resize(end, 0);
@@ -80,11 +93,16 @@ impl Model {
                     hole.fill(0);
                 }
             }
-            Op::Truncate { name, size } => self.writable(name).bytes.resize(*size, 0),
+            Op::Truncate { name, size } => {
+                let file = self.writable(name);
+                file.modified = None;
+                file.bytes.resize(*size, 0);
+            }
+            Op::SetTime { name, seconds } => self.writable(name).modified = Some(*seconds),
             Op::Chmod { name, mode } => self.writable(name).mode = *mode,
             Op::SetAttribute { name, length } => self.writable(name).attribute = Some(content(number, *length)),
             Op::RemoveAttribute { name } => self.writable(name).attribute = None,
-            Op::Sync { .. } => {}
+            Op::Sync { .. } | Op::Reserve { .. } => {}
             Op::Unlink { name } => self.remove(name),
             Op::MakeDirectory { name } => {
                 self.names.insert(name.clone(), Entry::Directory);

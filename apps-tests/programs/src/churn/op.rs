@@ -61,6 +61,16 @@ pub enum Op {
     Sync {
         name: String,
     },
+    /// Room behind the end of the file.
+    Reserve {
+        name: String,
+        length: usize,
+    },
+    /// Of modification, in seconds since 1970.
+    SetTime {
+        name: String,
+        seconds: i64,
+    },
     Unlink {
         name: String,
     },
@@ -130,10 +140,34 @@ impl Op {
     /// The next operation that is possible.
     pub fn draw(model: &Model, random: &mut Random) -> Self {
         loop {
-            if let Some(op) = Self::candidate(model, random) {
+            let candidate = Self::candidate(model, random);
+            let candidate = match model.plain {
+                true => candidate.and_then(|op| op.on_plain(random)),
+                false => candidate,
+            };
+            if let Some(op) = candidate {
                 return op;
             }
         }
+    }
+
+    /// What there is of it, or instead of it, on a plain file system.
+    fn on_plain(self, random: &mut Random) -> Option<Self> {
+        Some(match self {
+            Self::Create { name, .. } => Self::Create { name, mode: 0o755 },
+            Self::Chmod { name, mode } => Self::Chmod {
+                name,
+                mode: if mode & 1 == 0 { 0o755 } else { 0o555 },
+            },
+            Self::Punch { name, length, .. } => Self::Reserve { name, length },
+            // Even seconds, of the years from 1983 on.
+            Self::SetAttribute { name, .. } => Self::SetTime {
+                name,
+                seconds: 410_227_200 + 2 * random.below(1 << 29) as i64,
+            },
+            Self::Link { .. } | Self::Symlink { .. } | Self::RemoveAttribute { .. } => return None,
+            other => other,
+        })
     }
 
     fn candidate(model: &Model, random: &mut Random) -> Option<Self> {
@@ -246,7 +280,7 @@ impl Op {
     ///
     /// # Errors
     /// The system call that failed.
-    pub fn run(&self, number: u64, root: &Path) -> Result<()> {
+    pub fn run(&self, number: u64, root: &Path, plain: bool) -> Result<()> {
         let at = |name: &str| root.join(name);
         let writable = |name: &str| OpenOptions::new().read(true).write(true).open(at(name));
         match self {
@@ -257,18 +291,25 @@ impl Op {
                     .mode(0o600)
                     .open(at(name))?;
                 // Whatever the umask is.
-                file.set_permissions(fs::Permissions::from_mode(*mode))?;
+                if !plain {
+                    file.set_permissions(fs::Permissions::from_mode(*mode))?;
+                }
             }
             Self::Write { name, offset, length } => {
                 writable(name)?.write_all_at(&content(number, *length), *offset as u64)?;
             }
             Self::Store { name, offset, length } => store(&writable(name)?, *offset, &content(number, *length))?,
             Self::Punch { name, offset, length } => {
+                fallocate(&writable(name)?, libc::FALLOC_FL_PUNCH_HOLE, *offset, *length)?;
+            }
+            Self::Reserve { name, length } => {
                 let file = writable(name)?;
-                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                // SAFETY: takes integers; the descriptor is open for the whole call.
-                let done = unsafe { libc::fallocate(file.as_raw_fd(), mode, *offset as i64, *length as i64) };
-                check("fallocate", done)?;
+                let size = file.metadata()?.len() as usize;
+                fallocate(&file, 0, size, *length)?;
+            }
+            Self::SetTime { name, seconds } => {
+                let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.unsigned_abs());
+                File::open(at(name))?.set_modified(time)?;
             }
             Self::Truncate { name, size } => writable(name)?.set_len(*size as u64)?,
             Self::Chmod { name, mode } => fs::set_permissions(at(name), fs::Permissions::from_mode(*mode))?,
@@ -315,7 +356,9 @@ pub fn attribute(path: &Path) -> Result<Option<Vec<u8>>> {
     };
     if length < 0 {
         let error = std::io::Error::last_os_error();
-        ensure!(error.raw_os_error() == Some(libc::ENODATA), "getxattr: {error}");
+        // A plain file system has none at all.
+        let is_none = matches!(error.raw_os_error(), Some(libc::ENODATA | libc::EOPNOTSUPP));
+        ensure!(is_none, "getxattr: {error}");
         return Ok(None);
     }
     value.truncate(length as usize);
@@ -324,6 +367,14 @@ pub fn attribute(path: &Path) -> Result<Option<Vec<u8>>> {
 
 fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).context("a path without NUL")
+}
+
+/// `fallocate` that leaves the size.
+fn fallocate(file: &File, mode: i32, offset: usize, length: usize) -> Result<()> {
+    let mode = mode | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: takes integers; the descriptor is open for the whole call.
+    let done = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, length as i64) };
+    check("fallocate", done)
 }
 
 fn check(call: &str, done: i32) -> Result<()> {

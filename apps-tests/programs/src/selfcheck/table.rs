@@ -10,6 +10,7 @@ const WHOLE_FILE_SYSTEMS: &str = "of no process: seen by the scenario `acknowled
 const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
 const VOLUMES: &str = "of no process: seen by the scenario `lvm`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
+const VFAT: &str = "of no process: seen by the scenario `acknowledged-vfat`";
 
 /// Fields of the Essential Context that no cell observes, each with its reason.
 pub const NOT_OBSERVED: &[(&str, &str)] = &[
@@ -88,6 +89,40 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("DirtyFile.parts", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.size", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.times", WHOLE_FILE_SYSTEMS),
+    ("FatBlock.at", VFAT),
+    ("FatBlock.sector", VFAT),
+    ("FatDirectory.names", VFAT),
+    ("FatDirectory.start", VFAT),
+    ("FatFile.parts", VFAT),
+    ("FatFileSystem.blocks", VFAT),
+    ("FatFileSystem.changing", VFAT),
+    ("FatFileSystem.disk", VFAT),
+    ("FatFileSystem.geometry", VFAT),
+    ("FatFileSystem.inodes", VFAT),
+    ("FatFileSystem.is_behind", VFAT),
+    ("FatFileSystem.last_allocated", VFAT),
+    ("FatFileSystem.local_offset", VFAT),
+    ("FatFileSystem.name", VFAT),
+    ("FatFileSystem.was_dirty", VFAT),
+    ("FatGeometry.bits", VFAT),
+    ("FatGeometry.cluster", VFAT),
+    ("FatGeometry.clusters", VFAT),
+    ("FatGeometry.data_start", VFAT),
+    ("FatGeometry.fat_sectors", VFAT),
+    ("FatGeometry.fat_start", VFAT),
+    ("FatGeometry.fats", VFAT),
+    ("FatGeometry.info_sector", VFAT),
+    ("FatGeometry.root_cluster", VFAT),
+    ("FatGeometry.root_entries", VFAT),
+    ("FatGeometry.root_start", VFAT),
+    ("FatGeometry.sector", VFAT),
+    ("FatGeometry.volume", VFAT),
+    ("FatInode.attributes", VFAT),
+    ("FatInode.id", VFAT),
+    ("FatInode.position", VFAT),
+    ("FatInode.size", VFAT),
+    ("FatInode.start", VFAT),
+    ("FatInode.times", VFAT),
     ("Journal.block_size", WHOLE_FILE_SYSTEMS),
     ("Journal.blocks", WHOLE_FILE_SYSTEMS),
     ("Journal.committing", WHOLE_FILE_SYSTEMS),
