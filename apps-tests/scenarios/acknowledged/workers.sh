@@ -33,6 +33,11 @@ vdb|-b size=4096|rw
 vdc|-b size=1024|rw
 END
         ;;
+    btrfs) cat <<END
+vdb|-n 16384|rw
+vdc|-M -n 4096|nodatacow
+END
+        ;;
     *) cat <<END
 vdb|-b 4096|rw
 vdc|-b 1024|rw
@@ -47,6 +52,7 @@ make() {
     shift
     case $fstype in
     xfs) mkfs.xfs -q -f "$@" /dev/$disk ;;
+    btrfs) mkfs.btrfs -q -f "$@" /dev/$disk ;;
     *) mkfs.ext4 -q -F "$@" /dev/$disk ;;
     esac
 }
@@ -55,6 +61,7 @@ make() {
 is_sound() {
     case $fstype in
     xfs) xfs_repair -n /dev/$1 ;;
+    btrfs) btrfs check --readonly /dev/$1 ;;
     *) e2fsck -fn /dev/$1 ;;
     esac
 }
@@ -140,7 +147,10 @@ case $1 in
 start)
     mkdir -p $state
     disks "$2" >$state/disks
-    test "$2" = xfs && fstype=xfs || fstype=ext4
+    case $2 in
+    xfs | btrfs) fstype=$2 ;;
+    *) fstype=ext4 ;;
+    esac
     echo $fstype >$state/fstype
     echo 1 >$state/round
     while IFS='|' read -r disk options _; do
