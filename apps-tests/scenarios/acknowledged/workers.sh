@@ -34,7 +34,7 @@ vdc|-b size=1024|rw
 END
         ;;
     btrfs) cat <<END
-vdb|-n 16384|rw
+vdb|-n 16384|commit=3
 vdc|-M -n 4096|nodatacow
 END
         ;;

@@ -5,7 +5,7 @@
 use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
-        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FileLocks,
+        AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FileLocks, FreeNumbers,
         FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, Journal, Keyring, Lost,
         Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter,
         Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet, SharedMemory,
@@ -165,6 +165,8 @@ pub struct World<'a> {
     pub nodes: Vec<Node>,
     /// Everything that has changed, for file systems that tell it in this way.
     pub changed: Vec<ChangedInodes>,
+    /// Numbers that no inode has, for file systems of which that is known.
+    pub free: Vec<FreeNumbers>,
     /// Files with pages that their disks have as well, the most wanted first.
     pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
@@ -348,6 +350,7 @@ impl<'a> World<'a> {
             Kind::Names => self.names.push(record.decode().map_err(text)?),
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
+            Kind::FreeNumbers => self.free.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::SwapArea => {
                 self.swap_areas.insert(owner, record.decode().map_err(text)?);
