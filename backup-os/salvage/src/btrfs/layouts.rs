@@ -11,6 +11,25 @@ crate::mirrors! {
         buffer_radix: Field,
         nodesize: Field,
         sectorsize_bits: Field,
+        fs_devices: Field,
+    }
+
+    /// The devices of a file system.
+    #[allow(missing_docs)]
+    pub struct FsDevices = "btrfs_fs_devices" {
+        latest_dev: Field,
+    }
+
+    /// One of them.
+    #[allow(missing_docs)]
+    pub struct Device = "btrfs_device" {
+        name: Field,
+    }
+
+    /// A string that is freed later.
+    #[allow(missing_docs)]
+    pub struct RcuString = "rcu_string" {
+        text: Field = "str",
     }
 
     /// A tree: of a subvolume, or another.
@@ -95,6 +114,12 @@ crate::mirror_set! {
     pub struct Layouts {
         /// `struct btrfs_fs_info`.
         info: FsInfo,
+        /// `struct btrfs_fs_devices`.
+        devices: FsDevices,
+        /// `struct btrfs_device`.
+        device: Device,
+        /// `struct rcu_string`.
+        string: RcuString,
         /// `struct btrfs_root`.
         root: Root,
         /// `struct extent_buffer`.

@@ -38,6 +38,8 @@ const FIRST_SUBVOLUME: u64 = 5;
 const NODE_SIZES: core::ops::RangeInclusive<u64> = 4096..=65536;
 /// Extents of one file on their way to the disk.
 const MAX_ORDERED: u64 = 1 << 20;
+/// Longest name of a device.
+const MAX_DEVICE_NAME: usize = 4096;
 /// Directories above another.
 const MAX_DEPTH: u32 = 4096;
 /// `BTRFS_DELAYED_NODE_INODE_DIRTY` and `BTRFS_DELAYED_NODE_DEL_IREF` (`fs/btrfs/delayed-inode.h`).
@@ -116,6 +118,20 @@ impl Btrfs {
             }
         }
         Ok(found)
+    }
+
+    /// The name of the device, as it was given when the file system was mounted. What a mount says need not be one: up to Linux 6.7 it
+    /// is, and since btrfs mounts in two steps (3bb17a25bcb0) it is `none`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn device_name<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<Vec<u8>> {
+        let mem = &context.kernel.mem;
+        let devices = mem.ptr(self.info, self.layouts.info.fs_devices)?;
+        let device = mem.ptr(devices, self.layouts.devices.latest_dev)?;
+        let name = mem.ptr(device, self.layouts.device.name)?;
+        let text = name.offset(u64::from(self.layouts.string.text.offset));
+        Ok(mem.cstr(text, MAX_DEVICE_NAME)?)
     }
 
     /// The block at a place, as the file system counts them.
@@ -203,13 +219,16 @@ impl Btrfs {
         Ok(root == self.root)
     }
 
-    /// The number of the subvolume that an inode is of; `None` if it is not a file of one.
+    /// The number of the subvolume that an inode is of; `None` if it is not a file of one, or was being made and is not one yet.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn subvolume<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<Option<u64>> {
         let mem = &context.kernel.mem;
         let root = mem.ptr(self.own(inode), self.layouts.inode.root)?;
+        if root.is_null() {
+            return Ok(None);
+        }
         let number = mem.uint(root, self.layouts.root.objectid)?;
         Ok((number == FIRST_SUBVOLUME || (tree::FIRST..1 << 63).contains(&number)).then_some(number))
     }
