@@ -157,6 +157,8 @@ impl Kind {
     pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.
     pub const MappedDevice: Self = Self(64);
+    /// [`crate::context::FreeNumbers`]; owner is the superblock's id. Follows its [`Self::ChangedInodes`].
+    pub const FreeNumbers: Self = Self(66);
 }
 
 /// Head of the stream, at the start of the area.

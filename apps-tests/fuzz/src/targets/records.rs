@@ -36,6 +36,7 @@ fn decode(record: &Record<'_>) {
         Kind::FatFile => drop(record.decode::<context::FatFile>()),
         Kind::Names => drop(record.decode::<context::Names>()),
         Kind::ChangedInodes => drop(record.decode::<context::ChangedInodes>()),
+        Kind::FreeNumbers => drop(record.decode::<context::FreeNumbers>()),
         Kind::Node => drop(record.decode::<context::Node>()),
         Kind::FileCache => drop(record.decode::<context::FileCache>()),
         Kind::Frames => {
