@@ -22,7 +22,7 @@ use shared_region::control::CommitPoint;
 use shared_region::layout;
 use shared_region::record::{Stream, Writer};
 use shared_region::rescue_area::{
-    self, only_files, state, AreaError, Contents, Head, What, BLOCK, CONTENTS_AT, SECTOR,
+    self, only_files, state, AreaError, Contents, Head, Wanted, What, BLOCK, CONTENTS_AT, SECTOR,
 };
 use shared_region::PAGE_SIZE;
 use zerocopy::IntoBytes;
@@ -101,16 +101,17 @@ impl Backup {
         // SAFETY: no standby will be woken any more, and its images are nobody else's.
         let room = unsafe { self.region.part_mut(layout::STANDBY) };
         let mut writer = Writer::new(room, stream.header.failover).map_err(|error| format!("{error}"))?;
-        only_files(&stream, &mut writer).map_err(|error| format!("{error}"))?;
+        only_files(&stream, &mut writer, Wanted::All).map_err(|error| format!("{error}"))?;
         let used = writer.finish();
         let what = What {
             failover: failure.failover,
             epitaph: why.as_bytes(),
             records: room.get(..used).unwrap_or_default(),
         };
-        let frame = |number: u64| {
-            let at = number.checked_mul(PAGE_SIZE)?;
-            frozen.slice(PhysAddr(at), PAGE_SIZE as usize)
+        let frame = |number: u64, page: &mut [u8]| {
+            let at = number.checked_mul(PAGE_SIZE);
+            let bytes = at.and_then(|at| frozen.slice(PhysAddr(at), page.len()));
+            bytes.inspect(|bytes| page.copy_from_slice(bytes)).is_some()
         };
         let saved =
             rescue_area::save(&mut partition, &head, &what, &frame).map_err(|error| format!("the disk {error}"))?;

@@ -149,10 +149,16 @@ impl Kind {
     pub const FatFileSystem: Self = Self(58);
     /// [`crate::context::FatFile`]; owner is the inode id.
     pub const FatFile: Self = Self(59);
+    /// [`crate::context::SavedBy`], in a rescue area; owner 0.
+    pub const SavedBy: Self = Self(60);
+    /// [`crate::context::IdleJournal`]; owner is the superblock's id.
+    pub const IdleJournal: Self = Self(61);
     /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
     pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.
     pub const MappedDevice: Self = Self(64);
+    /// [`crate::context::FreeNumbers`]; owner is the superblock's id. Follows its [`Self::ChangedInodes`].
+    pub const FreeNumbers: Self = Self(66);
 }
 
 /// Head of the stream, at the start of the area.

@@ -78,7 +78,7 @@ pub enum Command {
     },
     /// Show or name the partition into which file data is saved when no kernel can be booted any more.
     RescueArea(RescueArea),
-    /// Put back the files that a rescue area holds, after an ordinary boot.
+    /// Put back the files that a rescue area holds: after an ordinary boot, or when a disk that had gone is there again.
     Rescue(Rescue),
     /// Check whether this machine can run Orthros, also before it does.
     CheckMachine {

@@ -4,7 +4,7 @@ use crate::cli::Rescue;
 use crate::exit::Exit;
 use crate::rescue_area;
 use anyhow::{bail, Context, Result};
-use orthros_init::rescue::{plan, put_back, Frames, Partition, Plan};
+use orthros_init::rescue::{plan, put_back, Frames, Partition, Plan, Private};
 use orthros_init::restore::world::World;
 use serde_json::json;
 use shared_region::record::Stream;
@@ -22,6 +22,8 @@ struct Told<'t> {
     failover: u64,
     epitaph: String,
     left_out: bool,
+    /// What was done with file systems that were not mounted.
+    unmounted: &'t [String],
     plan: &'t Plan,
 }
 
@@ -36,7 +38,7 @@ impl Told<'_> {
             let files: Vec<_> = files.collect();
             let told = json!({
                 "version": 1, "area": self.area, "failover": self.failover, "epitaph": self.epitaph,
-                "left_out": self.left_out, "done": done, "files": files, "directories": plan.directories,
+                "left_out": self.left_out, "unmounted": self.unmounted, "done": done, "files": files, "directories": plan.directories,
                 "refused": plan.refused,
             });
             println!("{told:#}");
@@ -48,6 +50,9 @@ impl Told<'_> {
             self.failover,
             self.epitaph
         );
+        for said in self.unmounted {
+            println!("{said}");
+        }
         for file in &plan.files {
             println!("{done}: {}, {} bytes of data", file.name, file.bytes);
         }
@@ -115,8 +120,9 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
     let stream = Stream::open(&records).with_context(text)?;
     let mut world = World::read(&stream);
     let frames = Frames(RefCell::new(area));
-    let mut plan = plan(&mut world, &frames).map_err(anyhow::Error::msg)?;
     let only_look = wish.list || wish.dry_run;
+    let mut private = Private::make(&world, &frames, only_look).map_err(anyhow::Error::msg)?;
+    let mut plan = plan(&mut world, &frames, &private);
     if !only_look {
         let mut last = std::time::Instant::now();
         let beat = RefCell::new(&mut last);
@@ -127,11 +133,12 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
                 **last = std::time::Instant::now();
             }
         };
-        let failed = put_back(&world, &frames, &alive);
+        let failed = put_back(&world, &frames, &private, &alive);
         let is_of = |name: &str| failed.iter().any(|why| why.starts_with(&format!("{name}:")));
         plan.files.retain(|file| !is_of(&file.name));
         plan.refused.extend(failed);
         rustix::fs::sync();
+        plan.refused.extend(private.end());
         if !plan.is_missing {
             use_up(&path, &frames.0.borrow()).with_context(text)?;
         }
@@ -141,6 +148,7 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
         failover,
         epitaph,
         left_out,
+        unmounted: &private.remarks,
         plan: &plan,
     };
     told.show(if only_look { "can be put back" } else { "put back" }, wish.json);

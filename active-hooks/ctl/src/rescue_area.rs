@@ -4,12 +4,13 @@ use crate::cli::RescueArea as Wish;
 use crate::exit::Exit;
 use crate::snapshot::{open_region, Source};
 use anyhow::{bail, ensure, Context, Result};
+use orthros_init::rescue::partition::{self, head, is_full, prepared, sysfs, Disk};
 use rustix::fs::OFlags;
 use serde_json::json;
 use shared_region::device::RescueArea;
 use shared_region::layout::RESCUE_WORDS;
-use shared_region::rescue_area::{state, AreaError, Contents, Head, BLOCK, CONTENTS_AT, LEAST, SECTOR};
-use std::fs::{self, File};
+use shared_region::rescue_area::{AreaError, Head, BLOCK, LEAST, SECTOR};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -32,97 +33,6 @@ const SIGNATURES: [(usize, &[u8], &str); 11] = [
     (0x8001, b"CD001", "iso9660"),
 ];
 
-/// A partition, or a disk without any, as sysfs shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Disk {
-    function: u64,
-    start: u64,
-    sectors: u64,
-    disk_sectors: u64,
-    serial: [u64; 3],
-}
-
-fn number(path: PathBuf) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-impl Disk {
-    /// `sysfs` is the device's folder, all links followed.
-    fn of(sysfs: &Path) -> Result<Self> {
-        let is_partition = sysfs.join("partition").exists();
-        let whole = if is_partition {
-            sysfs.parent().context("no disk")?
-        } else {
-            sysfs
-        };
-        let function =
-            virtio_function(whole).context("it is on no virtio disk: the backup OS has no driver for another")?;
-        let sectors = |at: &Path| number(at.join("size")).context("its size is not known");
-        let mut serial = [0u64; 3];
-        let text = fs::read_to_string(whole.join("serial")).unwrap_or_default();
-        for (to, &from) in serial
-            .as_mut_bytes()
-            .iter_mut()
-            .zip(text.trim_end_matches('\n').as_bytes())
-        {
-            *to = from;
-        }
-        Ok(Self {
-            function,
-            start: if is_partition {
-                number(sysfs.join("start")).context("its place is not known")?
-            } else {
-                0
-            },
-            sectors: sectors(sysfs)?,
-            disk_sectors: sectors(whole)?,
-            serial,
-        })
-    }
-
-    fn is(&self, words: &RescueArea) -> bool {
-        (self.function, self.start, self.sectors) == (words.function, words.start, words.sectors)
-    }
-}
-
-/// The PCI function of a disk whose folder is `…/0000:00:05.0/virtio3/block/vdb`.
-fn virtio_function(disk: &Path) -> Option<u64> {
-    let virtio = disk.parent()?.parent()?;
-    let is_virtio = virtio.file_name()?.to_str()?.starts_with("virtio");
-    let address = virtio.parent()?.file_name()?.to_str().filter(|_| is_virtio)?;
-    let (domain, rest) = address.split_once(':')?;
-    let (bus, rest) = rest.split_once(':')?;
-    let (device, function) = rest.split_once('.')?;
-    let hex = |text| u64::from_str_radix(text, 16).ok();
-    (hex(domain)? == 0).then_some(hex(bus)? << 8 | hex(device)? << 3 | hex(function)?)
-}
-
-fn sysfs(device: &Path) -> Result<PathBuf> {
-    let device = fs::canonicalize(device)?;
-    let name = device.file_name().context("it has no name")?;
-    fs::canonicalize(Path::new("/sys/class/block").join(name)).context("it is no partition")
-}
-
-fn head(device: &Path) -> Result<Head, AreaError> {
-    let bytes = sysfs(device).ok().and_then(|at| number(at.join("size"))).unwrap_or(0) * SECTOR;
-    let mut block = [0; BLOCK as usize];
-    let read = File::open(device).and_then(|mut file| file.read_exact(&mut block));
-    read.map_err(|_| AreaError::Unreadable(0))?;
-    Head::parse(&block, bytes)
-}
-
-/// Every partition that was prepared.
-pub fn prepared() -> Vec<PathBuf> {
-    let all = fs::read_dir("/sys/class/block")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
-    let all = all.map(|entry| Path::new("/dev").join(entry.file_name()));
-    let mut found: Vec<PathBuf> = all.filter(|device| head(device).is_ok()).collect();
-    found.sort();
-    found
-}
-
 /// The one that was prepared.
 pub fn only() -> Result<PathBuf> {
     match prepared().as_slice() {
@@ -143,13 +53,6 @@ fn found_in(start: &[u8]) -> Option<&'static str> {
     let is_area = Head::parse(start, u64::MAX).is_ok();
     let unknown = || (!is_area && start.iter().any(|&byte| byte != 0)).then_some("data of a kind that is not known");
     known.or_else(unknown)
-}
-
-/// Whether an area holds what nobody has put back.
-fn is_full(device: &Path, head: &Head) -> bool {
-    let mut block = [0; BLOCK as usize];
-    let read = File::open(device).and_then(|file| file.read_exact_at(&mut block, CONTENTS_AT));
-    read.is_ok() && Contents::parse(&block, head).is_ok_and(|contents| contents.state != state::USED)
 }
 
 fn prepare(device: &Path, disk: &Disk, force: bool) -> Result<()> {
@@ -192,12 +95,7 @@ fn named(words: &RescueArea) -> Option<(Option<PathBuf>, u64, bool)> {
     if words.state != 1 {
         return None;
     }
-    let is_it = |device: &PathBuf| {
-        sysfs(device)
-            .and_then(|at| Disk::of(&at))
-            .is_ok_and(|disk| disk.is(words))
-    };
-    let device = prepared().into_iter().find(is_it);
+    let device = partition::named(words);
     let full = device
         .as_ref()
         .is_some_and(|at| head(at).is_ok_and(|head| is_full(at, &head)));
@@ -278,19 +176,6 @@ pub fn run(wish: &Wish) -> Result<Exit> {
 mod tests {
     use super::*;
     use crate::snapshot::fake::Fake;
-
-    #[test]
-    fn a_disk_is_known_by_its_function() {
-        let of = |path: &str| virtio_function(Path::new(path));
-        assert_eq!(of("/sys/devices/pci0000:00/0000:00:05.0/virtio3/block/vdb"), Some(0x28));
-        assert_eq!(
-            of("/sys/devices/pci0000:00/0000:00:1e.0/0000:02:1f.7/virtio3/block/vdb"),
-            Some(0x2FF)
-        );
-        assert_eq!(of("/sys/devices/pci0000:00/0001:00:05.0/virtio3/block/vdb"), None);
-        assert_eq!(of("/sys/devices/pci0000:00/0000:00:05.0/ata1/block/sda"), None);
-        assert_eq!(of("/sys/devices/virtual/block/loop0"), None);
-    }
 
     #[test]
     fn what_is_on_a_partition_is_named() {

@@ -2,10 +2,15 @@
 //!
 //! What we know on entry: records that the backup OS has written as it gave the machine up, and frames with digests. File
 //! systems may be mounted or not, and somebody may have changed on them what he liked since. What we are responsible for: only
-//! ext4 that is mounted for writing is touched, and nothing on it that was changed after the failure; a file is put back
-//! whole or named with the reason.
+//! ext4 that is mounted for writing, or that nobody has used, is touched, and nothing on it that was changed after the failure;
+//! a file is put back whole or named with the reason.
 //!
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
+
+pub mod partition;
+mod private;
+
+pub use private::Private;
 
 use crate::{
     boot::ext4,
@@ -18,7 +23,7 @@ use crate::{
     takeover::{
         dirty_files,
         disk::{self, FromDisk, Since},
-        files, handles,
+        files, handles, unmounted,
     },
 };
 use orthros_device::Adopted;
@@ -103,23 +108,14 @@ pub struct Plan {
     pub is_missing: bool,
 }
 
-/// Takes out of the records what cannot be put back here.
-///
-/// # Errors
-/// The clock of this system is behind that of the dead kernel, so that nothing can be told.
-pub fn plan(world: &mut World<'_>, host: &dyn Host) -> Result<Plan, String> {
+/// Takes out of the records what cannot be put back here. `private` has what nobody else has mounted.
+pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     let failure = world.machine.clock.realtime;
-    let booted = booted();
-    if booted < failure {
-        return Err(format!(
-            "this system was started {} s before the failure, by its clock: what has changed since cannot be told",
-            (failure - booted) / 1_000_000_000
-        ));
-    }
     let mut work = Work {
         places: places(world),
         failure,
         host,
+        private,
         plan: Plan::default(),
         changed: BTreeSet::new(),
     };
@@ -148,14 +144,37 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host) -> Result<Plan, String> {
     world.names_gone.clear();
     work.plan.directories = world.names.len();
     let mut wanted = work.changed.iter().filter_map(|(device, _)| work.places.get(device));
-    work.plan.is_missing = wanted.any(|place| place.here.is_err());
-    Ok(work.plan)
+    let is_missing = |place: &Place| place.here.is_err();
+    // Of one that no successor has mounted there is more than files.
+    let would_stay = |place: &Place| is_missing(place) && !private.would_be.contains(&place.device);
+    let any_missing = world.saved_by.is_some() && work.places.values().any(would_stay);
+    work.plan.is_missing = wanted.any(is_missing) || any_missing;
+    work.plan.refused.extend(private.refused.iter().cloned());
+    work.plan
+}
+
+/// Whether times can tell what has changed since the failure.
+fn check_clock(world: &World<'_>) -> Result<(), String> {
+    let (failure, booted) = (world.machine.clock.realtime, booted());
+    // The clock of the kernel that has saved it has gone on since.
+    let has_saved_it = world
+        .saved_by
+        .as_ref()
+        .is_some_and(|by| by.boot_id == unmounted::boot_id());
+    if booted >= failure || has_saved_it {
+        return Ok(());
+    }
+    Err(format!(
+        "this system was started {} s before the failure, by its clock: what has changed since cannot be told",
+        (failure - booted) / 1_000_000_000
+    ))
 }
 
 /// Puts it back. Calls `alive` again and again. Returns what could not be put back.
-pub fn put_back(world: &World<'_>, host: &dyn Host, alive: &dyn Fn()) -> Vec<String> {
+pub fn put_back(world: &World<'_>, host: &dyn Host, private: &Private, alive: &dyn Fn()) -> Vec<String> {
     let done = files::put_back(world, &FromDisk::new(), Since::Boot, host);
-    let (_, of_others) = dirty_files::put_back(world, &BTreeSet::new(), &done.rewritten, host, alive);
+    let which = (&private.committed, &BTreeSet::new());
+    let (_, of_others) = dirty_files::put_back(world, which, &done.rewritten, host, alive);
     let mut remarks = done.remarks;
     remarks.extend(of_others);
     remarks
@@ -198,9 +217,11 @@ fn places(world: &World<'_>) -> BTreeMap<u64, Place> {
         name: ext4::uuid_text(&uuid),
         here: here(uuid, &text),
     };
-    let journals = world.journals.iter();
+    let journals = world.journals.iter().map(|it| (it.device, it.uuid));
+    let idle = world.idle_journals.iter().map(|it| (it.device, it.uuid));
     journals
-        .map(|journal| (journal.device, one(journal.device, journal.uuid)))
+        .chain(idle)
+        .map(|(device, uuid)| (device, one(device, uuid)))
         .collect()
 }
 
@@ -238,6 +259,7 @@ struct Work<'h> {
     /// In nanoseconds since 1970.
     failure: i64,
     host: &'h dyn Host,
+    private: &'h Private,
     plan: Plan,
     /// By device and number: what was named already.
     changed: BTreeSet<(u64, u64)>,
@@ -270,6 +292,9 @@ impl Work<'_> {
         let record = &inode.record;
         let key = (record.device, record.number);
         let name = String::from_utf8_lossy(&record.path).into_owned();
+        if self.private.would_be.contains(&key.0) {
+            return self.takes(key, name, self.whole(inode.runs(), record.size));
+        }
         let found = match self.find(key.0, key.1, record.generation, OFlags::RDONLY | OFlags::NOFOLLOW) {
             Ok(found) => found,
             Err(why) => return self.refuse(key, &name, &why),
@@ -288,7 +313,12 @@ impl Work<'_> {
             _ if late => return self.refuse(key, &name, "what has its name now was changed after the failure"),
             _ => {}
         }
-        match self.whole(inode.runs(), record.size) {
+        self.takes(key, name, self.whole(inode.runs(), record.size))
+    }
+
+    /// A file that can be put back, unless something of it is not there.
+    fn takes(&mut self, key: (u64, u64), name: String, bytes: Result<u64, String>) -> bool {
+        match bytes {
             Ok(bytes) => {
                 self.plan.files.push(Rescued { name, bytes });
                 true
@@ -316,29 +346,26 @@ impl Work<'_> {
             };
         }
         let number = format!("inode {} of {}", record.number, self.name(record.device));
+        if self.private.would_be.contains(&key.0) {
+            return self.takes(key, number, bytes);
+        }
         let found = match self.find(key.0, key.1, record.generation, OFlags::RDONLY) {
             Ok(Some(found)) => found,
             Ok(None) => return self.refuse(key, &number, "is not there any more"),
             Err(why) => return self.refuse(key, &number, &why),
         };
-        let name = path_of(&found).unwrap_or(number);
+        let name = path_of(&found).map_or(number, |path| self.private.as_it_was(&path));
         if !self.is_old(&found) {
             return self.refuse(key, &name, CHANGED);
         }
-        if record.ahead {
+        if record.ahead && !self.private.committed.contains(&key.0) {
             return self.refuse(
                 key,
                 &name,
                 "its blocks were not committed: it has lost what was written last",
             );
         }
-        match bytes {
-            Ok(bytes) => {
-                self.plan.files.push(Rescued { name, bytes });
-                true
-            }
-            Err(why) => self.refuse(key, &name, &why),
-        }
+        self.takes(key, name, bytes)
     }
 
     fn keeps_names(&mut self, names: &Names) -> bool {
@@ -347,6 +374,9 @@ impl Work<'_> {
             true => format!("directory {} of {}", names.number, self.name(names.device)),
             false => String::from_utf8_lossy(&names.path).into_owned(),
         };
+        if self.private.would_be.contains(&key.0) {
+            return true;
+        }
         match self.find(key.0, key.1, names.generation, OFlags::RDONLY | OFlags::DIRECTORY) {
             Ok(Some(found)) if !self.is_old(&found) => {
                 self.refuse(key, &format!("names that were changed last in {name}"), CHANGED)

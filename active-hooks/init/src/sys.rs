@@ -593,7 +593,14 @@ const NARROW: u32 = 1;
 /// `FILEID_INO32_GEN` with `XFS_FILEID_TYPE_64FLAG` (fs/xfs/xfs_export.h): a number of 64 bits, and generation.
 const WIDE: u32 = 0x81;
 
-/// Opens a file of ext4 or XFS by inode number and generation, on the file system of `mount`.
+/// `FILEID_BTRFS_WITHOUT_PARENT` (include/linux/exportfs.h): a number, that of the subvolume, of 64 bits each, and generation.
+const BTRFS: u32 = 0x4D;
+/// `MAX_HANDLE_SZ` (include/linux/exportfs.h), in words.
+const HANDLE_WORDS: usize = 32;
+/// `struct file_handle` (include/linux/fs.h): bytes of the handle, its type, the handle.
+type FileHandle = [u32; 2 + HANDLE_WORDS];
+
+/// Opens a file of ext4, XFS or btrfs by inode number and generation, on the file system or the subvolume that `mount` lies on.
 ///
 /// # Errors
 /// ESTALE if there is no such file.
@@ -604,12 +611,16 @@ pub fn open_by_handle(
     flags: i32,
 ) -> io::Result<std::os::fd::OwnedFd> {
     use std::os::fd::{AsRawFd, FromRawFd};
-    // struct file_handle (include/linux/fs.h): bytes of the handle, its type, the handle. XFS takes both.
     let (low, high) = (number as u32, (number >> 32) as u32);
-    let handle = match high {
-        0 => [8, NARROW, low, generation, 0],
-        _ => [12, WIDE, low, high, generation],
-    };
+    let mut handle: FileHandle = [0; 2 + HANDLE_WORDS];
+    match whole_handle_of(mount, c"") {
+        Ok([20, BTRFS, _, _, low_root, high_root, ..]) => {
+            handle[..7].copy_from_slice(&[20, BTRFS, low, high, low_root, high_root, generation]);
+        }
+        // XFS takes both.
+        _ if high == 0 => handle[..4].copy_from_slice(&[8, NARROW, low, generation]),
+        _ => handle[..5].copy_from_slice(&[12, WIDE, low, high, generation]),
+    }
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: (1) the descriptor is borrowed; (2) the handle is as long as it says and lives for the call.
     let fd = check(unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle.as_ptr(), flags) })?;
@@ -617,18 +628,25 @@ pub fn open_by_handle(
     Ok(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Inode number and generation of what a name of ext4 or XFS leads to, or of what is open if the name is empty; a symbolic link is
-/// not followed (`name_to_handle_at(2)`).
+/// Inode number and generation of what a name of ext4, XFS or btrfs leads to, or of what is open if the name is empty; a symbolic
+/// link is not followed (`name_to_handle_at(2)`).
 ///
 /// # Errors
 /// ENOENT if there is none; `Unsupported` if the file system has other handles.
 pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<(u64, u32)> {
+    let wide = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+    match whole_handle_of(directory, name)? {
+        [8, NARROW, number, generation, ..] => Ok((number.into(), generation)),
+        [12, WIDE, low, high, generation, ..] => Ok((wide(low, high), generation)),
+        [20, BTRFS, low, high, _, _, generation, ..] => Ok((wide(low, high), generation)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+fn whole_handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<FileHandle> {
     use std::os::fd::AsRawFd;
-    /// `MAX_HANDLE_SZ` (include/linux/exportfs.h), in words.
-    const WORDS: usize = 32;
-    // struct file_handle: bytes of the handle, its type, the handle.
-    let mut handle = [0u32; 2 + WORDS];
-    handle[0] = 4 * WORDS as u32;
+    let mut handle: FileHandle = [0; 2 + HANDLE_WORDS];
+    handle[0] = 4 * HANDLE_WORDS as u32;
     let mut mount = 0i32;
     // SAFETY: (1) the descriptor is borrowed and the name ends with NUL; (2) the handle has as much room as it says;
     // (3) `mount` is a live integer.
@@ -642,11 +660,27 @@ pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) 
             libc::AT_EMPTY_PATH,
         )
     })?;
-    match handle {
-        [8, NARROW, number, generation, ..] => Ok((number.into(), generation)),
-        [12, WIDE, low, high, generation, ..] => Ok((u64::from(high) << 32 | u64::from(low), generation)),
-        _ => Err(io::ErrorKind::Unsupported.into()),
-    }
+    Ok(handle)
+}
+
+/// The UUID of the btrfs that an open file lies on (BTRFS_IOC_FS_INFO).
+///
+/// # Errors
+/// ENOTTY if it is none.
+pub fn btrfs_uuid(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<[u8; 16]> {
+    use std::os::fd::AsRawFd;
+    /// `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)` (include/uapi/linux/btrfs.h), which is of 1024 bytes.
+    const BTRFS_IOC_FS_INFO: libc::c_ulong = 0x8400_941F;
+    /// Behind the highest number of a device, and how many there are.
+    const UUID: usize = 16;
+    let mut info = [0u8; 1024];
+    // SAFETY: (1) the descriptor is borrowed; (2) the request writes as many bytes as there is room for.
+    check(i64::from(unsafe {
+        libc::ioctl(fd.as_raw_fd(), BTRFS_IOC_FS_INFO, info.as_mut_ptr())
+    }))?;
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&info[UUID..UUID + 16]);
+    Ok(uuid)
 }
 
 /// An extent of a file on its device.

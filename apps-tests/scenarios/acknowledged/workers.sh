@@ -39,6 +39,11 @@ vdc|-F 16 -S 1024 -s 8|rw
 vdd|-F 32 -S 4096 -s 1|rw
 END
         ;;
+    btrfs) cat <<END
+vdb|-n 16384|commit=3
+vdc|-M -n 4096|nodatacow
+END
+        ;;
     *) cat <<END
 vdb|-b 4096|rw
 vdc|-b 1024|rw
@@ -54,6 +59,7 @@ make() {
     case $fstype in
     xfs) mkfs.xfs -q -f "$@" /dev/$disk ;;
     vfat) mkfs.vfat "$@" /dev/$disk >/dev/null ;;
+    btrfs) mkfs.btrfs -q -f "$@" /dev/$disk ;;
     *) mkfs.ext4 -q -F "$@" /dev/$disk ;;
     esac
 }
@@ -63,6 +69,7 @@ is_sound() {
     case $fstype in
     xfs) xfs_repair -n /dev/$1 ;;
     vfat) fsck.vfat -n /dev/$1 ;;
+    btrfs) btrfs check --readonly /dev/$1 ;;
     *) e2fsck -fn /dev/$1 ;;
     esac
 }
@@ -151,7 +158,7 @@ start)
     mkdir -p $state
     disks "$2" >$state/disks
     case $2 in
-    xfs | vfat) fstype=$2 ;;
+    xfs | vfat | btrfs) fstype=$2 ;;
     *) fstype=ext4 ;;
     esac
     echo $fstype >$state/fstype

@@ -30,7 +30,7 @@ make)
     for disk in b c d e j; do mkfs.ext4 -q -F -O encrypt /dev/vd$disk || exit 1; done
     for disk in f g; do mkfs.ext4 -q -F -L same /dev/vd$disk || exit 1; done
     for disk in h i; do mkfs.ext4 -q -F -U $uuid /dev/vd$disk || exit 1; done
-    for disk in b c d e f g h j; do mkdir -p /srv/vd$disk && mount /dev/vd$disk /srv/vd$disk || exit 1; done
+    for disk in b c d e f g h j; do mkdir -p /srv/vd$disk && mount -o commit=900 /dev/vd$disk /srv/vd$disk || exit 1; done
     head -c 4000000 /dev/zero >/srv/vdc/free
     dd if=/dev/zero of=/srv/vdc/full bs=64k 2>/dev/null
     mkdir /srv/vdj/secret && $churn encrypt --dir /srv/vdj/secret || exit 1

@@ -5,6 +5,7 @@
 //! [`Writer::rewind`](shared_region::record::Writer::rewind).
 
 use crate::addr::{Kva, Pfn};
+use crate::btrfs::{self, Btrfs};
 use crate::clock::Now;
 use crate::cpus::Cpu;
 use crate::failover::Input;
@@ -62,6 +63,9 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     symbols: RefCell<HashMap<Kva, Option<Rc<str>>>>,
     xfs: OnceCell<Option<Rc<xfs::Layouts>>>,
     vfat: OnceCell<Option<Rc<vfat::Layouts>>>,
+    btrfs: OnceCell<Option<Rc<btrfs::Layouts>>>,
+    /// What was read of mounted btrfs, by superblock.
+    btrfs_read: RefCell<HashMap<Kva, Result<Rc<Btrfs>>>>,
     /// Frames shared copy-on-write that have an owner.
     claimed: FrameSet,
     /// Those of the process at work.
@@ -103,6 +107,8 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             symbols: RefCell::new(HashMap::new()),
             xfs: OnceCell::new(),
             vfat: OnceCell::new(),
+            btrfs: OnceCell::new(),
+            btrfs_read: RefCell::new(HashMap::new()),
             claimed: FrameSet::default(),
             claims: FrameSet::default(),
             written: HashSet::new(),
@@ -132,6 +138,27 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
     pub fn vfat(&self) -> Option<Rc<vfat::Layouts>> {
         let load = || module_types::load(self.kernel, vfat::MODULE).map(Rc::new);
         self.vfat.get_or_init(load).clone()
+    }
+
+    /// The btrfs of a superblock, which is read once; `None` if the structures of btrfs are not known.
+    ///
+    /// # Errors
+    /// What reading it says.
+    pub fn btrfs(
+        &self,
+        superblock: Kva,
+        read: impl FnOnce(Rc<btrfs::Layouts>) -> Result<Btrfs>,
+    ) -> Result<Option<Rc<Btrfs>>> {
+        let load = || module_types::load(self.kernel, btrfs::NAME).map(Rc::new);
+        let Some(layouts) = self.btrfs.get_or_init(load).clone() else {
+            return Ok(None);
+        };
+        if let Some(known) = self.btrfs_read.borrow().get(&superblock) {
+            return known.clone().map(Some);
+        }
+        let found = read(layouts).map(Rc::new);
+        self.btrfs_read.borrow_mut().insert(superblock, found.clone());
+        found.map(Some)
     }
 
     /// Nanoseconds of a tick (a jiffy): the clock of ticks counts them, exactly.

@@ -8,6 +8,7 @@
 //! were changed since are recorded then ([`names`]), and files whole, with a name, as those of protected processes are.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
+use crate::btrfs::{Behind, Btrfs};
 use crate::containers::xarray::Entry;
 use crate::context::Context;
 use crate::dentry::{self, Path};
@@ -33,7 +34,7 @@ const READ_ONLY: u64 = 1;
 /// `FS_REQUIRES_DEV`.
 const REQUIRES_DEV: u64 = 1;
 
-/// Records what the disks of all mounted ext4, XFS and vfat do not have: the journals' transactions, names and attributes, and data
+/// Records what the disks of all mounted ext4, XFS, btrfs and vfat do not have: the journals' transactions, names and attributes, and data
 /// of files whose inodes are not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
@@ -52,6 +53,15 @@ pub fn write<M: PhysMem + ?Sized>(
             if let Err(why) = of_vfat(context, writer, retained, (superblock, &vfat)) {
                 lost.push(why.lost_of(name(context, superblock)));
             }
+            continue;
+        }
+        let done = match Btrfs::of(context, superblock) {
+            Ok(None) => None,
+            Ok(Some(btrfs)) => Some(of_btrfs(context, writer, retained, (superblock, &btrfs), &mut lost)),
+            Err(why) => Some(Err(why)),
+        };
+        if let Some(done) = done {
+            lost.extend(done.err().map(|why| why.lost_of(name(context, superblock))));
             continue;
         }
         if ext4::is_ext4(context, superblock) != Ok(true) {
@@ -117,6 +127,12 @@ fn file_system<M: PhysMem + ?Sized>(
     let mut whole = read.is_ok();
     if let Err(why) = &read {
         lost.push(why.lost_of(name(context, superblock)));
+    }
+    if let Ok(None) = read {
+        if !ext4::journal(context, superblock)?.is_null() {
+            let idle = jbd2::idle(context, superblock)?;
+            writer.push(Kind::IdleJournal, 1, 0, superblock.0, &idle)?;
+        }
     }
     if let Ok(Some(journal)) = read {
         whole = journal.refused.is_empty() && journal.running_refused.is_empty();
@@ -192,6 +208,17 @@ fn one_of_xfs<M: PhysMem + ?Sized>(
         let disk_size = xfs.disk_size(context, known.inode)?;
         return newer(context, writer, retained, at, (disk_size, false));
     }
+    with_name(context, writer, retained, at, path)
+}
+
+/// Records a file that has changed, of which a name has to be in memory.
+fn with_name<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    at: (Kva, Kva),
+    path: Option<&Vec<u8>>,
+) -> Result<()> {
     match as_held(context, writer, retained, at, path)? {
         true => Ok(()),
         false => Err(Refusal::new(
@@ -227,6 +254,50 @@ fn of_vfat<M: PhysMem + ?Sized>(
     Ok(())
 }
 
+/// What the disk of a btrfs does not have: of its first subvolume, inodes that its last commit has not got, and data of others.
+/// What was changed on other subvolumes is told.
+fn of_btrfs<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, btrfs): (Kva, &Btrfs),
+    lost: &mut Vec<Lost>,
+) -> Result<()> {
+    let layouts = &context.kernel.types.layouts;
+    if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+        return Ok(());
+    }
+    let file_system = name(context, superblock);
+    let mut inodes = BTreeMap::new();
+    let mut others = BTreeMap::<u64, u64>::new();
+    for inode in inodes::in_memory(context, superblock) {
+        let inode = inode?;
+        let Some(subvolume) = btrfs.subvolume(context, inode)? else {
+            continue;
+        };
+        if btrfs.has(context, inode)? {
+            inodes.insert(context.kernel.mem.uint(inode, layouts.inode.i_ino)?, inode);
+        } else if btrfs.behind(context, inode)?.inode || inodes::has_new_pages(context, inode)? {
+            let count = others.entry(subvolume).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    for (subvolume, count) in others {
+        let detail = alloc::format!("{}; its disk is behind in {count} files", crate::btrfs::NAME);
+        let why = Refusal::new(reasons::OTHER_FILE_SYSTEM, detail).of(|| alloc::format!("subvolume {subvolume}"));
+        lost.push(why.lost_of(file_system.clone()));
+    }
+    let paths = btrfs.write_names(context, writer, &inodes, &file_system, lost)?;
+    for (&number, &inode) in &inodes {
+        let path = paths.get(&number);
+        if let Err(why) = one_of_btrfs(context, writer, retained, (superblock, btrfs), ((number, inode), path)) {
+            let why = why.of(|| alloc::format!("inode {number}"));
+            lost.push(why.lost_of(file_system.clone()));
+        }
+    }
+    Ok(())
+}
+
 fn one_of_vfat<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -256,6 +327,31 @@ fn one_of_vfat<M: PhysMem + ?Sized>(
         context.retain(retained, Pfn(part.at >> PAGE_SHIFT), 1);
     }
     inodes::write_runs(context, writer, retained, inode, &newer.runs)
+}
+
+fn one_of_btrfs<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, btrfs): (Kva, &Btrfs),
+    ((number, inode), path): ((u64, Kva), Option<&Vec<u8>>),
+) -> Result<()> {
+    let at = (superblock, inode);
+    if !is_file_with_name(context, inode, path)? {
+        return Ok(());
+    }
+    check(context, at)?;
+    match btrfs.behind(context, inode)? {
+        // It is being made, and nobody was told of it.
+        Behind { content: true, .. } if path.is_none() && btrfs.is_nameless(number) => Ok(()),
+        Behind { content: true, .. } => with_name(context, writer, retained, at, path),
+        // Making a file longer or shorter need not change anything about its blocks.
+        Behind { inode: true, .. } => newer(context, writer, retained, at, (u64::MAX, false)),
+        Behind { .. } => {
+            let disk_size = btrfs.disk_size(context, inode)?;
+            newer(context, writer, retained, at, (disk_size, false))
+        }
+    }
 }
 
 /// Whether an inode is a regular file that has a name.
@@ -424,10 +520,13 @@ fn parts_of<M: PhysMem + ?Sized>(
     let mapping = mem.ptr(inode, layouts.inode.i_mapping)?;
     // Of data that goes through the journal, blocks are newer than the disk in pages that have no mark.
     let in_journal = ext4::is_ext4(context, superblock)? && ext4::journals_data(context, inode, superblock)?;
-    let parts = match in_journal {
+    let mut parts = match in_journal {
         true => Newer::in_parts(context, mapping, size)?,
         false => Newer::of(context, mapping, size)?.parts,
     };
+    if let Some(btrfs) = Btrfs::of(context, superblock)? {
+        parts.extend(btrfs.parts(context, inode)?);
+    }
     if parts.is_empty() {
         return Ok(());
     }

@@ -4,6 +4,7 @@
 //! read from its disk again.
 
 use crate::addr::{Kva, Pfn};
+use crate::btrfs::Btrfs;
 use crate::containers::list::List;
 use crate::context::Context;
 use crate::dentry::{self, Path};
@@ -308,12 +309,18 @@ pub fn write_as<M: PhysMem + ?Sized>(
         mem.int(inode, layout.i_writecount)? > 0 || mem.int(mapping, layouts.address_space.i_mmap_writable)? > 0;
     let is_ext4 = ext4::is_ext4(context, superblock)?;
     let xfs = Xfs::of(context, superblock)?;
+    let btrfs = match Btrfs::of(context, superblock)? {
+        Some(btrfs) if btrfs.has(context, inode)? => Some(btrfs),
+        _ => None,
+    };
     // The file system tells what its disk has.
-    let tells = is_ext4 || xfs.is_some();
+    let tells = is_ext4 || xfs.is_some() || btrfs.is_some();
     let ahead = if is_ext4 {
         ext4::ahead(context, inode, superblock, record.size)?
     } else if let Some(xfs) = &xfs {
         xfs.ahead(context, inode)?
+    } else if let Some(btrfs) = &btrfs {
+        btrfs.ahead(context, inode)?
     } else {
         // Other file systems do not tell what their journals have not written.
         ext4::Ahead {
@@ -325,11 +332,12 @@ pub fn write_as<M: PhysMem + ?Sized>(
     let wanted = record.dirty || written_to || deleted || in_memory;
     // What is not cached of a file in memory was never written: it is a hole.
     record.fully_cached = wanted && (in_memory || cached.pages >= pages_of(record.size));
-    let disk = match &xfs {
+    let disk = match (&xfs, &btrfs) {
         _ if !ahead.content && (!deleted || record.fully_cached) => None,
-        Some(xfs) => xfs.content(context, inode)?,
-        None if is_ext4 => ext4::content(context, inode, superblock, record.size)?,
-        None => None,
+        (Some(xfs), _) => xfs.content(context, inode)?,
+        (_, Some(btrfs)) if !deleted => btrfs.content(context, inode)?,
+        _ if is_ext4 => ext4::content(context, inode, superblock, record.size)?,
+        _ => None,
     };
     if ahead.content && disk.is_none() {
         if tells && !record.fully_cached {

@@ -31,7 +31,7 @@ use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use shared_region::context::{Checkpoint, Journal as Record, JournalBlock, RevokedBlock};
+use shared_region::context::{Checkpoint, IdleJournal, Journal as Record, JournalBlock, RevokedBlock};
 use shared_region::reasons;
 use shared_region::rescue_area::NOBODY;
 
@@ -245,6 +245,15 @@ pub fn left_alone<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock:
         refused: NOBODY.into(),
         ..named(context, superblock)?
     })
+}
+
+/// A mounted ext4 whose journal has nothing to complete.
+///
+/// # Errors
+/// The superblock cannot be read.
+pub fn idle<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<IdleJournal> {
+    let Record { uuid, device, name, .. } = named(context, superblock)?;
+    Ok(IdleJournal { uuid, device, name })
 }
 
 /// Which file system it is.

@@ -55,6 +55,7 @@ pub use btf;
 pub mod addr;
 pub mod aio;
 pub mod block_devices;
+pub mod btrfs;
 pub mod calls;
 pub mod clock;
 pub mod containers;

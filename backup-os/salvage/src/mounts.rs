@@ -1,6 +1,7 @@
 //! The mounts of the first process's namespace (`fs/mount.h`).
 
 use crate::addr::Kva;
+use crate::btrfs::Btrfs;
 use crate::context::Context;
 use crate::dentry;
 use crate::ext4;
@@ -86,10 +87,13 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
     let root = mem.ptr(at, layout.mnt_root)?;
     let vfsmount = at.offset(u64::from(layout.mnt.offset));
     let parent = mem.ptr(at, layout.mnt_parent)?;
+    let btrfs = Btrfs::of(context, superblock).ok().flatten();
+    let of_btrfs = btrfs.and_then(|btrfs| btrfs.device_name(context).ok());
+    let of_mount = || mem.cstr(mem.ptr(at, layout.mnt_devname).ok()?, MAX_NAME).ok();
     Ok(Mount {
         id: mem.uint(at, layout.mnt_id)? as u32,
         parent: mem.uint(parent, layout.mnt_id)? as u32,
-        source: mem.cstr(mem.ptr(at, layout.mnt_devname)?, MAX_NAME).unwrap_or_default(),
+        source: of_btrfs.or_else(of_mount).unwrap_or_default(),
         fstype: crate::inodes::fs_type(context, superblock)?,
         root: within(context, root)?,
         mountpoint: dentry::of(context, vfsmount, root)?.bytes,

@@ -392,7 +392,7 @@ pub fn node<M: PhysMem + ?Sized>(
 }
 
 /// A device's number as `mknod` takes it (`new_encode_dev`); the kernel keeps twenty bits for the minor one.
-const fn rdev(kernel: u64) -> u64 {
+pub const fn rdev(kernel: u64) -> u64 {
     let (major, minor) = (kernel >> 20, kernel & 0xF_FFFF);
     minor & 0xFF | major << 8 | (minor & !0xFF) << 12
 }

@@ -34,6 +34,18 @@ pub struct Journal {
     pub revoked: Vec<RevokedBlock>,
 }
 
+/// A mounted ext4 whose journal has nothing that its log has not ([`crate::record::Kind::IdleJournal`]): it tells which
+/// file system the files are of that have this device number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleJournal {
+    /// UUID of the file system.
+    pub uuid: [u8; 16],
+    /// Device number of the file system.
+    pub device: u64,
+    /// As [`Journal::name`].
+    pub name: String,
+}
+
 /// A block of a transaction that is not committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalBlock {
@@ -98,4 +110,21 @@ pub struct PagePart {
     pub at: u64,
     /// Bytes.
     pub bytes: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes are an interface between programs of different age.
+    #[test]
+    fn golden_bytes() {
+        let idle = IdleJournal {
+            uuid: [7; 16],
+            device: 3,
+            name: "vda".into(),
+        };
+        let bytes = postcard::to_allocvec(&idle).unwrap();
+        assert_eq!(bytes, [&[7; 16][..], &[3, 3, b'v', b'd', b'a']].concat());
+    }
 }

@@ -50,6 +50,13 @@ pub const CONTROL_FILE_SYSTEMS: [&[u8]; 4] = [b"autofs", b"binfmt_misc", b"confi
 /// Where it mounts what services are given secretly, when it starts them.
 pub const CREDENTIALS: &[u8] = b"/run/credentials";
 
+/// The successor that has written a rescue area ([`crate::record::Kind::SavedBy`]). There is none if no kernel took over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedBy {
+    /// Its `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+}
+
 /// A mount of the old system that a protected process can see ([`crate::record::Kind::Mount`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mount {
@@ -71,4 +78,16 @@ pub struct Mount {
     pub device: u64,
     /// Options of the file system that decide on how data comes to the disk, as `mount` takes them; empty: its defaults.
     pub options: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes are an interface between programs of different age.
+    #[test]
+    fn golden_bytes() {
+        let by = SavedBy { boot_id: "ab".into() };
+        assert_eq!(postcard::to_allocvec(&by).unwrap(), [2, b'a', b'b']);
+    }
 }

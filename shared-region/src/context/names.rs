@@ -80,6 +80,24 @@ impl ChangedInode {
     }
 }
 
+/// Numbers of a file system that no inode has, whatever its disk says ([`crate::record::Kind::FreeNumbers`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreeNumbers {
+    /// Device number of the file system.
+    pub device: u64,
+    /// First and last number of each range, ascending. Those that are among the [`ChangedInodes`] are not free.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl FreeNumbers {
+    /// Whether a number lies in a range.
+    pub fn has(&self, number: u64) -> bool {
+        let at = self.ranges.partition_point(|(first, _)| *first <= number);
+        let range = at.checked_sub(1).and_then(|at| self.ranges.get(at));
+        range.is_some_and(|(_, last)| number <= *last)
+    }
+}
+
 /// Any kind of file that its disk may not know as it is ([`crate::record::Kind::Node`]), but for what a regular file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
@@ -112,4 +130,22 @@ pub struct Attribute {
     pub name: Vec<u8>,
     /// Its value.
     pub value: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FreeNumbers;
+    use alloc::vec;
+
+    #[test]
+    fn a_number_is_free_within_a_range_alone() {
+        let free = FreeNumbers {
+            device: 0,
+            ranges: vec![(256, 300), (310, 310), (400, u64::MAX)],
+        };
+        let all = [255, 256, 300, 301, 310, 311, 400, u64::MAX];
+        let want = [false, true, true, false, true, false, true, true];
+        assert_eq!(all.map(|number| free.has(number)), want);
+        assert!(!FreeNumbers::default().has(0));
+    }
 }

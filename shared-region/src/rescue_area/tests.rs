@@ -1,9 +1,16 @@
 use super::*;
 use crate::{
-    context::{frame_kind, DirtyFile, FrameRun, Inode, Journal, Machine, Names, PagePart, Process, SwappedPages},
+    context::{
+        frame_kind, Checkpoint, DirtyFile, FrameRun, IdleJournal, Inode, Journal, JournalBlock, Machine, Mount, Names,
+        PagePart, Process, SwappedPages,
+    },
     record::{Kind, Stream, Writer},
 };
-use alloc::{collections::BTreeMap, vec, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec,
+    vec::Vec,
+};
 
 const BYTES: u64 = 24 << 20;
 const ID: [u64; 2] = [17, 4];
@@ -113,7 +120,9 @@ fn saved(records: &[u8], memory: &BTreeMap<u64, Vec<u8>>, disk: &mut Memory) -> 
         epitaph: b"all is lost",
         records,
     };
-    save(disk, &head, &what, &|pfn| memory.get(&pfn).map(Vec::as_slice))
+    save(disk, &head, &what, &|pfn, page| {
+        memory.get(&pfn).inspect(|bytes| page.copy_from_slice(bytes)).is_some()
+    })
 }
 
 #[test]
@@ -263,7 +272,7 @@ fn nothing_but_files_is_taken_out_of_a_stream() {
     });
     let mut room = vec![0; 64 << 10];
     let mut writer = Writer::new(&mut room, 3).unwrap();
-    only_files(&Stream::open(&records).unwrap(), &mut writer).unwrap();
+    only_files(&Stream::open(&records).unwrap(), &mut writer, Wanted::All).unwrap();
     let used = writer.finish();
     let stream = Stream::open(&room[..used]).unwrap();
     let kept: Vec<_> = stream.records().map(|record| record.unwrap()).collect();
@@ -280,6 +289,89 @@ fn nothing_but_files_is_taken_out_of_a_stream() {
     assert_eq!(list, want);
     let journal: Journal = kept.last().unwrap().decode().unwrap();
     assert!(journal.blocks.is_empty() && !journal.refused.is_empty());
+}
+
+/// Of a file system that nobody has mounted its journal is wanted whole, with the frames of its blocks; of others nothing.
+#[test]
+fn journals_of_unmounted_file_systems_are_saved() {
+    let journal = |device| Journal {
+        device,
+        blocks: vec![JournalBlock {
+            number: 5,
+            at: 200 * PAGE_SIZE + 1024,
+            before: Some(201 * PAGE_SIZE),
+            ..JournalBlock::default()
+        }],
+        ..Journal::default()
+    };
+    let file = |device| DirtyFile { device, ..dirty(&[]) };
+    let records = stream(|writer| {
+        writer.push(Kind::Machine, 1, 0, 0, &Machine::default()).unwrap();
+        for device in [1, 2] {
+            let idle = IdleJournal {
+                device,
+                ..IdleJournal::default()
+            };
+            let mount = Mount {
+                device,
+                ..Mount::default()
+            };
+            let checkpoint = Checkpoint {
+                device,
+                blocks: journal(device).blocks,
+            };
+            writer.push(Kind::Mount, 1, 0, 0, &mount).unwrap();
+            writer.push(Kind::Journal, 1, 0, device, &journal(device)).unwrap();
+            writer.push(Kind::Checkpoint, 1, 0, device, &checkpoint).unwrap();
+            writer.push(Kind::IdleJournal, 1, 0, device, &idle).unwrap();
+            writer.push(Kind::DirtyFile, 1, 0, 10 + device, &file(device)).unwrap();
+            writer
+                .push_bytes(Kind::Frames, 1, 0, 10 + device, &run(0, 210 + device, 1))
+                .unwrap();
+        }
+    });
+    let mut room = vec![0; 64 << 10];
+    let mut writer = Writer::new(&mut room, 3).unwrap();
+    let wanted = Wanted::Unmounted(&BTreeSet::from([2]));
+    only_files(&Stream::open(&records).unwrap(), &mut writer, wanted).unwrap();
+    let used = writer.finish();
+    let stream = Stream::open(&room[..used]).unwrap();
+    let kept: Vec<_> = stream.records().map(|record| record.unwrap()).collect();
+    let list: Vec<_> = kept.iter().map(|record| (record.kind, record.owner)).collect();
+    let want = [
+        (Kind::Machine, 0),
+        (Kind::Mount, 0),
+        (Kind::Journal, 2),
+        (Kind::Checkpoint, 2),
+        (Kind::IdleJournal, 2),
+        (Kind::DirtyFile, 12),
+        (Kind::Frames, 12),
+    ];
+    assert_eq!(list, want);
+    assert_eq!(kept[2].decode::<Journal>().unwrap(), journal(2));
+    let mut disk = Memory::default();
+    saved(&room[..used], &frames(), &mut disk).unwrap();
+    let mut area = Area::open(&disk.bytes[..], BYTES).unwrap();
+    let mut page = vec![0; PAGE_SIZE as usize];
+    assert_eq!([200, 201, 212].map(|pfn| area.frame(pfn, &mut page)), [Ok(()); 3]);
+    assert_eq!(area.frame(211, &mut page), Err(AreaError::NoFrame(211)));
+}
+
+/// A frame that could be had and cannot any more costs all: nothing else may stand in its place.
+#[test]
+fn a_frame_that_goes_meanwhile_is_told() {
+    let (records, head, mut disk) = (sample(), Head::new(ID, BYTES), Memory::default());
+    let what = What {
+        failover: 3,
+        epitaph: b"",
+        records: &records,
+    };
+    let left = core::cell::Cell::new(8);
+    let frame = |_, _: &mut [u8]| left.replace(left.get() - 1) > 0;
+    let done = save(&mut disk, &head, &what, &frame);
+    assert!(matches!(done, Err(SaveError::Gone(_))), "{done:?}");
+    disk.bytes[..size_of::<Head>()].copy_from_slice(head.as_bytes());
+    assert_eq!(Area::open(&disk.bytes[..], BYTES).unwrap_err(), AreaError::Empty);
 }
 
 /// The bytes are an interface between programs of different age.

@@ -2,7 +2,7 @@
 
 use super::{state, Contents, Head, Places, Span, BLOCK, CHUNK, CONTENTS_AT, START};
 use crate::{
-    context::{DirtyFile, FrameRun, Inode, Journal},
+    context::{Checkpoint, DirtyFile, FrameRun, IdleJournal, Inode, Journal, JournalBlock, Mount, Names, Node},
     record::{Kind, Record, RecordError, Stream, Writer},
     stage::digest,
     PAGE_SIZE,
@@ -62,6 +62,8 @@ pub enum SaveError<E> {
     Records(RecordError),
     /// Not even the records have room.
     Full,
+    /// This frame could be read, and cannot any more.
+    Gone(u64),
 }
 
 impl<E: core::fmt::Display> core::fmt::Display for SaveError<E> {
@@ -70,19 +72,23 @@ impl<E: core::fmt::Display> core::fmt::Display for SaveError<E> {
             Self::Disk(error) => write!(f, "{error}"),
             Self::Records(error) => write!(f, "{error}"),
             Self::Full => write!(f, "it has no room for the list of files"),
+            Self::Gone(frame) => write!(f, "frame {frame:#x} cannot be read any more"),
         }
     }
 }
 
-/// Writes all of it; what makes it count comes last. `frame` gives a frame's bytes, if they can be had.
+/// Fills a page with a frame's bytes; whether it could.
+type ReadFrame<'f> = dyn Fn(u64, &mut [u8]) -> bool + 'f;
+
+/// Writes all of it; what makes it count comes last. `frame` fills a page with the bytes of a frame, if they can be had.
 ///
 /// # Errors
 /// [`SaveError`].
-pub fn save<'m, D: Disk>(
+pub fn save<D: Disk>(
     disk: &mut D,
     head: &Head,
     what: &What<'_>,
-    frame: &dyn Fn(u64) -> Option<&'m [u8]>,
+    frame: &ReadFrame<'_>,
 ) -> Result<Saved, SaveError<D::Error>> {
     let mut contents = Contents {
         failover: what.failover,
@@ -116,17 +122,23 @@ pub fn save<'m, D: Disk>(
         sink.put(what.records)?;
         sink.pad(places.spans)?;
         sink.put(spans.as_bytes())?;
-        sink.pad(places.frames)?;
-        for span in &spans {
-            for number in (span.first..).take(span.count as usize) {
-                // It could be had when it was planned with.
-                sink.put(frame(number).unwrap_or(&[0; PAGE_SIZE as usize]))?;
-            }
-        }
-        sink.pad(places.end)?;
-        sink.end()
+        sink.pad(places.frames)
     })();
-    let digests = filled.map_err(SaveError::Disk)?;
+    filled.map_err(SaveError::Disk)?;
+    let mut page = vec![0; PAGE_SIZE as usize];
+    for span in &spans {
+        for number in (span.first..).take(span.count as usize) {
+            // It could be had when it was planned with.
+            if !frame(number, &mut page) {
+                return Err(SaveError::Gone(number));
+            }
+            sink.put(&page).map_err(SaveError::Disk)?;
+        }
+    }
+    let digests = sink
+        .pad(places.end)
+        .and_then(|()| sink.end())
+        .map_err(SaveError::Disk)?;
     contents.digests = digest(&digests);
     let mut tail = digests;
     tail.resize(tail.len().next_multiple_of(BLOCK as usize), 0);
@@ -146,8 +158,9 @@ pub fn save<'m, D: Disk>(
 }
 
 /// Which frames are to be written.
-struct Plan<'f, 'm> {
-    frame: &'f dyn Fn(u64) -> Option<&'m [u8]>,
+struct Plan<'f> {
+    frame: &'f ReadFrame<'f>,
+    page: Vec<u8>,
     owners: BTreeSet<u64>,
     /// First frame and number.
     runs: Vec<(u64, u64)>,
@@ -155,11 +168,12 @@ struct Plan<'f, 'm> {
     saved: Saved,
 }
 
-impl<'f, 'm> Plan<'f, 'm> {
-    fn new(room: u64, frame: &'f dyn Fn(u64) -> Option<&'m [u8]>) -> Self {
+impl<'f> Plan<'f> {
+    fn new(room: u64, frame: &'f ReadFrame<'f>) -> Self {
         let (owners, runs, saved) = (BTreeSet::new(), Vec::new(), Saved::default());
         Self {
             frame,
+            page: vec![0; PAGE_SIZE as usize],
             owners,
             runs,
             room,
@@ -180,6 +194,8 @@ impl<'f, 'm> Plan<'f, 'm> {
                     self.add(part.at / PAGE_SIZE, 1);
                 }
             }
+            Kind::Journal => self.add_blocks(&record.decode::<Journal>().unwrap_or_default().blocks),
+            Kind::Checkpoint => self.add_blocks(&record.decode::<Checkpoint>().unwrap_or_default().blocks),
             Kind::Frames if self.owners.contains(&record.owner) => {
                 for run in FrameRun::iter(record.payload) {
                     self.add(run.pfn(), run.pages());
@@ -189,12 +205,23 @@ impl<'f, 'm> Plan<'f, 'm> {
         }
     }
 
+    /// Blocks of a log, several of which may lie in a page.
+    fn add_blocks(&mut self, blocks: &[JournalBlock]) {
+        let places = blocks.iter().flat_map(|block| [Some(block.at), block.before]);
+        let frames: BTreeSet<u64> = (places.flatten().filter(|&at| at != 0))
+            .map(|at| at / PAGE_SIZE)
+            .collect();
+        for number in frames {
+            self.add(number, 1);
+        }
+    }
+
     /// A run of a file; what cannot be had is not there when it is looked for.
     fn add(&mut self, first: u64, count: u64) {
         let mut had = 0;
         let end = first.saturating_add(count);
         for number in first..end {
-            if (self.frame)(number).is_some_and(|bytes| bytes.len() == PAGE_SIZE as usize) {
+            if (self.frame)(number, &mut self.page) {
                 had += 1;
                 if number.saturating_add(1) < end {
                     continue;
@@ -306,11 +333,48 @@ impl<'d, D: Disk> Sink<'d, D> {
 /// Why the journal of a file system is left as it is.
 pub const NOBODY: &str = "no kernel could be booted that would have completed it";
 
+/// Which file systems are wanted of a stream.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// All, by an ordinary boot, which mounts them before anybody can complete their journals.
+    All,
+    /// Those with these device numbers, which nobody has mounted: with what completes their journals.
+    Unmounted(&'a BTreeSet<u64>),
+}
+
+impl Wanted<'_> {
+    fn has(self, device: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Unmounted(devices) => devices.contains(&device),
+        }
+    }
+
+    /// Whether a record is about a file system that is wanted, of kinds that are copied as they are.
+    fn has_record(self, record: &Record<'_>) -> Result<bool, RecordError> {
+        let Self::Unmounted(devices) = self else {
+            let kinds = [Kind::Mount, Kind::Names, Kind::Node, Kind::DirtyFile, Kind::IdleJournal];
+            return Ok(kinds.contains(&record.kind));
+        };
+        let device = match record.kind {
+            Kind::Mount => record.decode::<Mount>()?.device,
+            Kind::Names => record.decode::<Names>()?.device,
+            Kind::Node => record.decode::<Node>()?.device,
+            Kind::Journal => record.decode::<Journal>()?.device,
+            Kind::IdleJournal => record.decode::<IdleJournal>()?.device,
+            Kind::Checkpoint => record.decode::<Checkpoint>()?.device,
+            Kind::DirtyFile => record.decode::<DirtyFile>()?.device,
+            _ => return Ok(false),
+        };
+        Ok(devices.contains(&device))
+    }
+}
+
 /// Copies from a stream what is about files that a disk may not have as they were.
 ///
 /// # Errors
 /// [`RecordError`].
-pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>) -> Result<(), RecordError> {
+pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>, of: Wanted<'_>) -> Result<(), RecordError> {
     let mut owners = BTreeSet::new();
     // Nobody reads swap after an ordinary boot: such a file would have holes.
     let is_swapped = |record: &Record<'_>| record.kind == Kind::SwappedPages;
@@ -320,9 +384,9 @@ pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>) -> Result<(), Re
         .collect();
     for record in stream.records() {
         let record = record?;
-        let wanted = match record.kind {
-            Kind::Machine | Kind::Mount | Kind::Names | Kind::Node => true,
-            Kind::Journal => {
+        let wanted = match (record.kind, of) {
+            (Kind::Machine, _) => true,
+            (Kind::Journal, Wanted::All) => {
                 let journal: Journal = record.decode()?;
                 let journal = Journal {
                     refused: NOBODY.into(),
@@ -333,18 +397,21 @@ pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>) -> Result<(), Re
                 writer.push(Kind::Journal, record.version, record.flags, record.owner, &journal)?;
                 false
             }
-            Kind::Inode => {
+            (Kind::Inode, _) => {
                 let inode: Inode = record.decode()?;
                 let wanted = inode.dirty && !inode.path.is_empty() && !on_swap.contains(&record.owner);
-                wanted && owners.insert(record.owner)
+                wanted && of.has(inode.device) && owners.insert(record.owner)
             }
-            Kind::DirtyFile => {
-                owners.insert(record.owner);
-                true
+            (Kind::DirtyFile, _) => {
+                of.has_record(&record)? && {
+                    owners.insert(record.owner);
+                    true
+                }
             }
-            Kind::DiskContent | Kind::Frames => owners.contains(&record.owner),
-            Kind::Lost => record.owner == 0,
-            _ => false,
+            (Kind::DiskContent | Kind::Frames, _) => owners.contains(&record.owner),
+            // What else was lost has been told by whoever runs.
+            (Kind::Lost, Wanted::All) => record.owner == 0,
+            _ => of.has_record(&record)?,
         };
         if wanted {
             writer.push_bytes(record.kind, record.version, record.flags, record.owner, record.payload)?;

@@ -47,6 +47,27 @@ fn parse(block: &[u8; 256]) -> Option<Names> {
     })
 }
 
+/// When a file system was last mounted, checked, or had its superblock written for another reason, in seconds since 1970.
+///
+/// # Errors
+/// It cannot be read.
+pub fn last_used(path: &Path) -> io::Result<i64> {
+    let mut block = [0; 1024];
+    File::open(path)?.read_exact_at(&mut block, SUPERBLOCK)?;
+    Ok(latest(&block))
+}
+
+/// `s_mtime`, `s_wtime` and `s_lastcheck`, each with its `_hi`.
+const TIMES: [(usize, usize); 3] = [(44, 0x275), (48, 0x274), (64, 0x277)];
+
+fn latest(block: &[u8; 1024]) -> i64 {
+    let time = |&(low, high): &(usize, usize)| {
+        let low = block[low..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        i64::from(low) | i64::from(block[high]) << 32
+    };
+    TIMES.iter().map(time).max().unwrap_or(0)
+}
+
 /// A UUID as it is written.
 pub fn uuid_text(bytes: &[u8]) -> String {
     let mut uuid = String::new();
@@ -105,6 +126,17 @@ mod tests {
         let names = parse(&block()).unwrap();
         assert_eq!(names.uuid, "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(names.label, "root");
+    }
+
+    #[test]
+    fn the_latest_use_counts() {
+        let mut block = [0; 1024];
+        block[44..48].copy_from_slice(&7u32.to_le_bytes());
+        block[48..52].copy_from_slice(&9u32.to_le_bytes());
+        block[64..68].copy_from_slice(&8u32.to_le_bytes());
+        assert_eq!(latest(&block), 9);
+        block[0x277] = 1;
+        assert_eq!(latest(&block), (1 << 32) + 8);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use super::{inodes::Piece, sockets::SocketContent, Refusal, Restored};
 use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
-        FatFileSystem, FileLocks, FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring,
-        Journal, Keyring, LinkSetup, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace,
-        NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process,
-        PseudoTerminal, SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
+        Inode, InotifyEvent, IoUring, Journal, Keyring, LinkSetup, Lost, Machine, MappedDevice, Mapping, MessageQueue,
+        Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe,
+        PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea,
+        SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -155,6 +156,10 @@ pub struct World<'a> {
     pub names_gone: BTreeMap<Id, NameGone>,
     /// What journals of file systems had not committed.
     pub journals: Vec<Journal>,
+    /// Journals that had committed everything.
+    pub idle_journals: Vec<IdleJournal>,
+    /// The kernel that has saved this, if it runs and this is what a rescue area holds.
+    pub saved_by: Option<SavedBy>,
     /// Of those whose data goes through the journal, what is committed and not in its place.
     pub checkpoints: Vec<Checkpoint>,
     /// Files that nobody here holds, with data that their disks do not have.
@@ -169,6 +174,8 @@ pub struct World<'a> {
     pub nodes: Vec<Node>,
     /// Everything that has changed, for file systems that tell it in this way.
     pub changed: Vec<ChangedInodes>,
+    /// Numbers that no inode has, for file systems of which that is known.
+    pub free: Vec<FreeNumbers>,
     /// Files with pages that their disks have as well, the most wanted first.
     pub cached: Vec<(Id, Content<'a, CachedFile>)>,
     /// Shared-memory objects.
@@ -341,6 +348,8 @@ impl<'a> World<'a> {
                 self.names_gone.insert(owner, record.decode().map_err(text)?);
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
+            Kind::IdleJournal => self.idle_journals.push(record.decode().map_err(text)?),
+            Kind::SavedBy => self.saved_by = Some(record.decode().map_err(text)?),
             Kind::Checkpoint => self.checkpoints.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::FatFileSystem => self.fat.push(record.decode().map_err(text)?),
@@ -356,6 +365,7 @@ impl<'a> World<'a> {
             Kind::Names => self.names.push(record.decode().map_err(text)?),
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
+            Kind::FreeNumbers => self.free.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::SwapArea => {
                 self.swap_areas.insert(owner, record.decode().map_err(text)?);

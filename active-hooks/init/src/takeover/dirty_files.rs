@@ -32,10 +32,10 @@ const STRETCH: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Puts all of it back; returns what was, and what could not be. Calls `alive` again and again meanwhile. Inodes in
-/// `rewritten` have a new file under their name.
+/// `rewritten` have a new file under their name; file systems in `unmounted` are left out.
 pub fn put_back(
     world: &World<'_>,
-    committed: &BTreeSet<u64>,
+    (committed, unmounted): (&BTreeSet<u64>, &BTreeSet<u64>),
     rewritten: &BTreeSet<Id>,
     host: &dyn Host,
     alive: &dyn Fn(),
@@ -48,6 +48,9 @@ pub fn put_back(
     let mut done = FileCache::default();
     for (id, file) in &world.dirty_files {
         let record = &file.record;
+        if unmounted.contains(&record.device) {
+            continue;
+        }
         if record.ahead && !committed.contains(&record.device) {
             *behind.entry(record.device).or_default() += 1;
             continue;

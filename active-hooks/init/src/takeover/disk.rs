@@ -76,6 +76,9 @@ impl Reader {
     /// # Errors
     /// The device is not there or not the only one, it cannot be read, or there is too much.
     pub fn read(&mut self, uuid: [u8; 16], runs: &[DiskRun]) -> Result<Vec<Piece>, String> {
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
         let bytes = runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.bytes));
         if bytes > self.room {
             return Err(format!("{bytes} bytes on the disk are more than memory has room for"));
@@ -269,6 +272,11 @@ mod tests {
             ..DiskRun::default()
         };
         assert!(reader.read([1; 16], &[run]).unwrap_err().contains("more than memory"));
-        assert!(reader.read([1; 16], &[]).unwrap_err().contains("not appeared"));
+        let fits = DiskRun { bytes: 10, ..run };
+        assert!(reader.read([1; 16], &[fits]).unwrap_err().contains("not appeared"));
+        assert!(
+            reader.read([1; 16], &[]).unwrap().is_empty(),
+            "there is nothing to be read"
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{restore::world::World, sys};
 use rustix::fs::{open, Mode, OFlags};
-use shared_region::context::Inode;
+use shared_region::context::{Inode, Mount};
 use std::{
     ffi::OsStr,
     os::{
@@ -42,13 +42,24 @@ pub fn by_name(record: &Inode, path: &[u8]) -> Option<OwnedFd> {
 /// Opens the recorded file by its number, if its file system can do that and has it.
 pub fn by_number(world: &World<'_>, record: &Inode) -> Option<OwnedFd> {
     // Other file systems have other handles.
-    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2" | b"xfs") {
+    if !matches!(record.fstype.as_slice(), b"ext4" | b"ext3" | b"ext2" | b"xfs" | BTRFS) {
         return None;
     }
     let (device, number, generation) = (record.device, record.number, record.generation);
     by_handle(world, device, number, generation, to_look(record), |fd| {
         is_same(fd, record)
+            && (record.fstype != BTRFS || is_of_subvolume(fd, Path::new(OsStr::from_bytes(&record.last_path))))
     })
+}
+
+/// A btrfs has the same numbers in each of its subvolumes, and a device number for each.
+const BTRFS: &[u8] = b"btrfs";
+
+/// Whether an open file lies on the subvolume that has a path, as far as there is one.
+fn is_of_subvolume(fd: &OwnedFd, path: &Path) -> bool {
+    let device = |found: rustix::fs::Stat| found.st_dev;
+    let above = path.ancestors().skip(1).find_map(|path| rustix::fs::stat(path).ok());
+    above.map(device) == rustix::fs::fstat(fd).ok().map(device)
 }
 
 /// How a file is opened to be looked at.
@@ -69,7 +80,8 @@ fn by_handle(
     access: OFlags,
     is_it: impl Fn(&OwnedFd) -> bool,
 ) -> Option<OwnedFd> {
-    let mut mounts = world.mounts.iter().filter(|mount| mount.device == device);
+    let is_it_whole = |mount: &&Mount| mount.device == device && (mount.fstype != BTRFS || mount.root == b"/");
+    let mut mounts = world.mounts.iter().filter(is_it_whole);
     mounts.find_map(|mount| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
@@ -78,7 +90,7 @@ fn by_handle(
     })
 }
 
-/// Opens a file of the ext4 or XFS that `mount` lies on by its number and generation.
+/// Opens a file of the ext4, XFS or subvolume of btrfs that `mount` lies on by its number and generation.
 pub fn on_mount(mount: &impl AsFd, number: u64, generation: u32, access: OFlags) -> Option<OwnedFd> {
     let fd = sys::open_by_handle(mount.as_fd(), number, generation, access.bits() as i32).ok()?;
     // Generation 0, which files have that were made with their file system, would match any.
@@ -109,4 +121,17 @@ pub fn neighbour(record: &Inode, path: &Path) -> Option<std::path::PathBuf> {
 /// Gives an open file a name that nobody has.
 pub fn link(fd: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
     rustix::fs::linkat(fd, c"", rustix::fs::CWD, path, rustix::fs::AtFlags::EMPTY_PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_of_the_subvolume_that_its_path_lies_on() {
+        let file = open("/proc/self/stat", OFlags::RDONLY, Mode::empty()).unwrap();
+        let is_of = |path: &str| is_of_subvolume(&file, Path::new(path));
+        assert!(is_of("/proc/nowhere") && is_of("/proc/nowhere/below"));
+        assert!(!is_of("/nowhere") && !is_of("/"));
+    }
 }

@@ -31,6 +31,7 @@ pub mod plan;
 pub mod report;
 pub mod swap;
 pub mod units;
+pub mod unmounted;
 pub mod warm_cache;
 
 use self::haste::Haste;
@@ -303,11 +304,11 @@ impl Takeover {
         };
         fail_at::here(FailAt::Mounted);
         let saved = inner.saved.take();
-        let hand_over = match &saved {
+        let (hand_over, mut left) = match &saved {
             Some(saved) => inner.restore(saved)?,
             None => {
                 phase(&inner.device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
-                units::HandOver::default()
+                (units::HandOver::default(), None)
             }
         };
         fail_at::here(FailAt::Resumed);
@@ -324,8 +325,11 @@ impl Takeover {
                 (world, warm_cache::Pages::of(world, &committed.devices, &inner.versions))
             });
             crate::sys::in_child(|| {
+                let alive = || phase(device, None, SuccessorPhase::Resumed, 0);
+                if let Some(left) = &mut left {
+                    left.save(device, &alive);
+                }
                 if let Some((world, pages)) = &warm {
-                    let alive = || phase(device, None, SuccessorPhase::Resumed, 0);
                     pages.put_in(world, device, &alive);
                 }
                 let first = device.release();
@@ -356,11 +360,26 @@ impl Takeover {
     }
 }
 
+/// What is left to be written to the rescue area, and the report that tells what became of it.
+struct Left {
+    report: report::Report,
+    unmounted: unmounted::Unmounted,
+    to_save: unmounted::ToSave,
+}
+
+impl Left {
+    fn save(&mut self, device: &Device, alive: &dyn Fn()) {
+        let said = self.to_save.write(device, alive);
+        self.report.file_remarks.extend(self.unmounted.remarks(&said));
+        self.report.store(device);
+    }
+}
+
 /// Why a process is refused that an earlier successor had begun with.
 const TOUCHED: &str = "was in a restartable sequence, which a successor that failed has ended";
 
 impl Inner {
-    fn restore(&mut self, Saved { failover, cause, world }: &Saved) -> Result<units::HandOver> {
+    fn restore(&mut self, Saved { failover, cause, world }: &Saved) -> Result<(units::HandOver, Option<Left>)> {
         let device = &self.device;
         meter::at(Part::Mounts, || {
             mounts::bring_back(world);
@@ -374,10 +393,13 @@ impl Inner {
         let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, since, device));
         put_back.remarks.append(&mut self.mapped.remarks);
         let mut files = FileCache::default();
+        let mut unmounted = unmounted::Unmounted::default();
         if let Some(committed) = &self.committed {
             put_back.remarks.extend(committed.remarks.iter().cloned());
             let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
-            let of_others = || dirty_files::put_back(world, &committed.devices, &put_back.rewritten, device, &alive);
+            unmounted = unmounted::Unmounted::of(world);
+            let which = (&committed.devices, &unmounted.devices());
+            let of_others = || dirty_files::put_back(world, which, &put_back.rewritten, device, &alive);
             let (done, remarks) = meter::at(Part::DirtyFiles, of_others);
             put_back.remarks.extend(remarks);
             files = FileCache {
@@ -430,18 +452,41 @@ impl Inner {
             }
         };
         self.haste.iter_mut().for_each(Haste::speak);
-        crate::sys::before_others(|| {
+        let hand_over = units::HandOver::new(&units::services(world, &outcomes), world, listening);
+        let left = crate::sys::before_others(|| {
             report::tell(&outcomes, &world.lost);
-            let costs = meter::read(world.machine.clock.tsc_hz);
-            if let Err(error) = report::store(device, *failover, &outcomes, (&files, &put_back.remarks), &costs) {
-                log::error(format_args!("the report is not stored: {error:#}"));
+            let mut report = report::Report {
+                failover: *failover,
+                outcomes,
+                files,
+                file_remarks: put_back.remarks,
+                costs: meter::read(world.machine.clock.tsc_hz),
+            };
+            let to_save = (!unmounted.is_empty()).then(|| unmounted.to_save(device));
+            let left = match to_save {
+                None => None,
+                Some(Ok(to_save)) => Some(to_save),
+                Some(Err(why)) => {
+                    let remarks = unmounted.remarks(&format!("lost: {why}"));
+                    remarks.iter().for_each(|remark| log::warning(format_args!("{remark}")));
+                    report.file_remarks.extend(remarks);
+                    None
+                }
+            };
+            let told = report.file_remarks.len();
+            if left.is_some() {
+                let remarks = unmounted.remarks("being written to the rescue area");
+                report.file_remarks.extend(remarks);
             }
+            report.store(device);
+            report.file_remarks.truncate(told);
+            left.map(|to_save| Left {
+                report,
+                unmounted,
+                to_save,
+            })
         });
-        Ok(units::HandOver::new(
-            &units::services(world, &outcomes),
-            world,
-            listening,
-        ))
+        Ok((hand_over, left))
     }
 }
 

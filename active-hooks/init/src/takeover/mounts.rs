@@ -95,7 +95,8 @@ impl<'w> Missing<'w> {
     }
 }
 
-fn is_mounted(at: &Path) -> bool {
+/// Whether anything is mounted at a path.
+pub fn is_mounted(at: &Path) -> bool {
     let Ok(text) = fs::read_to_string("/proc/self/mountinfo") else {
         return false;
     };

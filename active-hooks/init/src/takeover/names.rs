@@ -29,7 +29,7 @@ use rustix::{
     io::Errno,
 };
 use shared_region::{
-    context::{ChangedInodes, Names, Node},
+    context::{ChangedInodes, FreeNumbers, Names, Node},
     ext4_dir,
 };
 use std::{
@@ -82,6 +82,8 @@ struct Tree<'w> {
     nodes: BTreeMap<Key, &'w Node>,
     /// Where names that nothing else is known of are the disk's: the inodes of which that is not so.
     changed: Option<&'w ChangedInodes>,
+    /// Numbers that no inode has, if that is known.
+    free: Option<&'w FreeNumbers>,
     /// When the kernel failed, in nanoseconds since 1970.
     failed: i64,
     /// Everything that changed is known.
@@ -145,8 +147,8 @@ impl Trees<'_> {
 impl<'w> Tree<'w> {
     fn open(world: &'w World<'_>, device: u64, names: &[&Names]) -> Result<Self, String> {
         let uuid = names.first().map(|names| names.uuid).unwrap_or_default();
-        let disk = disk::locate(uuid, Duration::ZERO)?;
-        let number = fs::metadata(&disk).map_err(|error| error.to_string())?.rdev();
+        let disk = disk::locate(uuid, Duration::ZERO);
+        let number = disk.and_then(|disk| Ok(fs::metadata(disk).map_err(|error| error.to_string())?.rdev()));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let changed = world.changed.iter().find(|changed| changed.device == device);
         let mut whole = world.mounts.iter().filter(|it| it.device == device && it.root == b"/");
@@ -155,11 +157,15 @@ impl<'w> Tree<'w> {
                 let at = Path::new(OsStr::from_bytes(&mount.mountpoint));
                 let root = open(at, flags, Mode::empty()).ok()?;
                 let found = fstat(&root).ok()?;
-                // Where the root of an XFS is, only XFS says.
-                let is_root = changed.is_some() || found.st_ino == ROOT;
-                (found.st_dev == number && is_root).then(|| (at.to_owned(), root, found.st_ino))
+                // A btrfs has a device number of its own, and the root directory of another file system need not have that number.
+                let is_it = match sys::btrfs_uuid(root.as_fd()) {
+                    Ok(there) => there == uuid,
+                    Err(_) => number == Ok(found.st_dev) && (changed.is_some() || found.st_ino == ROOT),
+                };
+                is_it.then(|| (at.to_owned(), root, found))
             })
-            .ok_or("it is not mounted")?;
+            .ok_or_else(|| number.err().unwrap_or_else(|| "it is not mounted".into()))?;
+        let (number, top) = (top.st_dev, top.st_ino);
         match mkdirat(&root, ASIDE, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.to_string()),
@@ -177,6 +183,7 @@ impl<'w> Tree<'w> {
             made: BTreeMap::new(),
             nodes: nodes.map(|node| ((node.number, node.generation), node)).collect(),
             changed,
+            free: world.free.iter().find(|free| free.device == device),
             failed: world.machine.clock.realtime,
             is_complete: true,
             count: 0,
@@ -324,7 +331,10 @@ impl<'w> Tree<'w> {
         let found = CString::new(name)
             .ok()
             .and_then(|name| sys::handle_of(directory.as_fd(), &name).ok());
-        found.is_some_and(|(number, generation)| changed.of(number).is_some_and(|it| it.is_stale(generation)))
+        found.is_some_and(|(number, generation)| match changed.of(number) {
+            Some(it) => it.is_stale(generation),
+            None => self.free.is_some_and(|free| free.has(number)),
+        })
     }
 
     /// Whether a name leads to what it has to.

@@ -36,45 +36,49 @@ pub fn tell(outcomes: &BTreeMap<u32, Outcome>, lost: &[(u32, Lost)]) {
     }
 }
 
-/// Stores the report through the module.
-///
-/// # Errors
-/// It does not fit, or the module refuses it.
-pub fn store(
-    device: &Device,
-    failover: u64,
-    outcomes: &BTreeMap<u32, Outcome>,
-    (files, file_remarks): (&FileCache, &[String]),
-    costs: &[Cost],
-) -> Result<()> {
-    let mut area = vec![0; REPORT.size as usize];
-    let used = write(&mut area, failover, outcomes, (files, file_remarks), costs).context("the report area is full")?;
-    device.write_report(&area[..used])?;
-    Ok(())
+/// What is stored.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Number of the failover.
+    pub failover: u64,
+    /// What became of each process.
+    pub outcomes: BTreeMap<u32, Outcome>,
+    /// What became of files that no protected process held.
+    pub files: FileCache,
+    /// What of files could not be put back.
+    pub file_remarks: Vec<String>,
+    /// Where the time went.
+    pub costs: Vec<Cost>,
 }
 
-fn write(
-    area: &mut [u8],
-    failover: u64,
-    outcomes: &BTreeMap<u32, Outcome>,
-    (files, file_remarks): (&FileCache, &[String]),
-    costs: &[Cost],
-) -> Result<usize> {
-    let mut writer = Writer::new(area, failover)?;
-    writer.push(Kind::Costs, 1, 0, 0, costs)?;
-    writer.push(Kind::FileCache, 1, 0, 0, files)?;
-    for (pid, outcome) in outcomes {
-        writer.push(Kind::Outcome, 1, 0, u64::from(*pid), outcome)?;
+impl Report {
+    /// Stores it through the module, in place of what was stored before.
+    pub fn store(&self, device: &Device) {
+        let mut area = vec![0; REPORT.size as usize];
+        let written = self.write(&mut area).context("the report area is full");
+        let stored = written.and_then(|used| Ok(device.write_report(&area[..used])?));
+        if let Err(error) = stored {
+            log::error(format_args!("the report is not stored: {error:#}"));
+        }
     }
-    for remark in file_remarks {
-        let lost = Lost {
-            object: "file".into(),
-            reason: remark.clone(),
-            ..Lost::default()
-        };
-        writer.push(Kind::Lost, 1, 0, 0, &lost)?;
+
+    fn write(&self, area: &mut [u8]) -> Result<usize> {
+        let mut writer = Writer::new(area, self.failover)?;
+        writer.push(Kind::Costs, 1, 0, 0, &self.costs)?;
+        writer.push(Kind::FileCache, 1, 0, 0, &self.files)?;
+        for (pid, outcome) in &self.outcomes {
+            writer.push(Kind::Outcome, 1, 0, u64::from(*pid), outcome)?;
+        }
+        for remark in &self.file_remarks {
+            let lost = Lost {
+                object: "file".into(),
+                reason: remark.clone(),
+                ..Lost::default()
+            };
+            writer.push(Kind::Lost, 1, 0, 0, &lost)?;
+        }
+        Ok(writer.finish())
     }
-    Ok(writer.finish())
 }
 
 #[cfg(test)]
@@ -84,10 +88,15 @@ mod tests {
 
     #[test]
     fn a_report_holds_outcomes_and_what_became_of_files() {
-        let outcomes = BTreeMap::from([(5, Outcome::default())]);
+        let report = Report {
+            failover: 7,
+            outcomes: BTreeMap::from([(5, Outcome::default())]),
+            file_remarks: vec!["x".into()],
+            costs: vec![Cost::default()],
+            ..Report::default()
+        };
         let mut area = vec![0; 4096];
-        let files = FileCache::default();
-        write(&mut area, 7, &outcomes, (&files, &["x".into()]), &[Cost::default()]).unwrap();
+        report.write(&mut area).unwrap();
         let report = Stream::open(&area).unwrap();
         let kinds: Vec<Kind> = report.records().map(|record| record.unwrap().kind).collect();
         assert_eq!(kinds, [Kind::Costs, Kind::FileCache, Kind::Outcome, Kind::Lost]);

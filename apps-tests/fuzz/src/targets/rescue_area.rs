@@ -63,7 +63,7 @@ pub fn rescue_area(data: &[u8]) {
     };
     let mut disk = Memory(vec![0; BLOCK as usize]);
     disk.0[..size_of::<Head>()].copy_from_slice(head.as_bytes());
-    let saved = shared_region::rescue_area::save(&mut disk, &head, &what, &|_| None);
+    let saved = shared_region::rescue_area::save(&mut disk, &head, &what, &|_, _| false);
     saved.expect("an empty stream has room");
     let Ok(mut contents) = Contents::parse(&disk.0[CONTENTS_AT as usize..], &head) else {
         return;

@@ -9,6 +9,7 @@ use std::fmt::Write;
 const WHOLE_FILE_SYSTEMS: &str = "of no process: seen by the scenario `acknowledged`";
 const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
 const VOLUMES: &str = "of no process: seen by the scenario `lvm`";
+const BTRFS: &str = "of no process: seen by the scenario `acknowledged-btrfs`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
 const VFAT: &str = "of no process: seen by the scenario `acknowledged-vfat`";
 
@@ -75,6 +76,8 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("ChangedInodes.device", XFS),
     ("ChangedInodes.inodes", XFS),
     ("ChangedInodes.is_complete", XFS),
+    ("FreeNumbers.device", BTRFS),
+    ("FreeNumbers.ranges", BTRFS),
     ("CachedFile.device", WARM_CACHE),
     ("CachedFile.generation", WARM_CACHE),
     ("CachedFile.number", WARM_CACHE),

@@ -46,14 +46,12 @@ const MADE_LATER: [&str; 5] = ["loop", "dm-", "md", "nbd", "zram"];
 pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
     let mut committed = Committed::default();
     let deadline = Instant::now() + PATIENCE;
-    let now = u64::try_from(world.machine.clock.realtime).unwrap_or(0);
     for record in &world.journals {
         let mut tell = |done: String| {
             let name = record.name.clone();
             committed.file_systems.push(FileSystem { name, done });
         };
-        let waiting = world.checkpoints.iter().find(|it| it.device == record.device);
-        match one(record, deadline, host, (now, waiting)) {
+        match one(record, deadline, host, setting(world, record)) {
             Ok(done) => {
                 let text = match done.is_whole {
                     true => done.text,
@@ -87,6 +85,22 @@ pub fn commit(world: &World<'_>, again: bool, host: &dyn Host) -> Committed {
         }
     }
     committed
+}
+
+/// Writes one of them, whose device is there. Returns whether its disk now has all but data of files, and what was done.
+///
+/// # Errors
+/// Why nothing was.
+pub fn commit_one(world: &World<'_>, record: &Journal, host: &dyn Host) -> Result<(bool, String), String> {
+    let done = one(record, Instant::now(), host, setting(world, record))?;
+    Ok((done.is_whole, done.text))
+}
+
+/// What [`complete`] is told.
+fn setting<'w>(world: &'w World<'_>, record: &Journal) -> (u64, Option<&'w Checkpoint>) {
+    let now = u64::try_from(world.machine.clock.realtime).unwrap_or(0);
+    let waiting = world.checkpoints.iter().find(|it| it.device == record.device);
+    (now, waiting)
 }
 
 /// What was done to one of them.

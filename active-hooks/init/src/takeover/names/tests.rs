@@ -46,6 +46,7 @@ impl Folder {
                 .map(|node| ((node.number, node.generation), node))
                 .collect(),
             changed: None,
+            free: None,
             failed: i64::MAX,
             is_complete: true,
             count: 0,
@@ -396,6 +397,46 @@ fn what_a_directory_that_is_not_known_may_have_is_kept() {
     assert!(folder.names("one").is_empty());
     let kept = folder.0.join(format!("{KEPT}-0/1"));
     assert_eq!(fs::read(kept).unwrap(), b"content");
+}
+
+#[test]
+fn a_name_that_leads_to_a_free_number_is_taken_away() {
+    let Some(folder) = Folder::new("free-numbers") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    fs::create_dir(folder.0.join("one")).unwrap();
+    for name in ["changed", "deleted", "unchanged"] {
+        fs::write(folder.0.join("one").join(name), name).unwrap();
+    }
+    let key = |name: &str| folder.key(&format!("one/{name}"));
+    let (changed, deleted) = (key("changed"), key("deleted"));
+    let all = ChangedInodes {
+        device: 0,
+        is_complete: true,
+        inodes: vec![ChangedInode {
+            number: changed.0,
+            generation: changed.1,
+            nlink: 1,
+            names_are_known: false,
+        }],
+    };
+    let mut ranges = vec![(changed.0, changed.0), (deleted.0, deleted.0)];
+    ranges.sort_unstable();
+    let free = FreeNumbers { device: 0, ranges };
+    let of_one = Names {
+        is_complete: false,
+        ..names(folder.key("one"), &[("changed", changed)])
+    };
+    let mut tree = Tree {
+        changed: Some(&all),
+        free: Some(&free),
+        ..folder.tree(&[])
+    };
+    put_back(&mut tree, &[of_one]);
+    tree.clear();
+    assert_eq!(tree.remarks, Vec::<String>::new());
+    assert_eq!(folder.names("one"), ["changed", "unchanged"]);
+    assert_eq!(folder.names("."), ["one"]);
 }
 
 #[test]

@@ -1,0 +1,165 @@
+//! File systems that nobody has mounted since the failure: their journals are completed, as a successor would have done, and they
+//! are mounted where nobody else sees them until files are put back.
+//!
+//! What we know on entry: a kernel took over that could not mount them, and nothing more. What we are responsible for: one that was
+//! mounted, checked or changed since is left alone, which its superblock tells, and one that somebody uses.
+
+use super::Mount;
+use crate::{
+    boot::ext4,
+    restore::{host::Host, world::World},
+    sys,
+    takeover::{disk, journal},
+};
+use rustix::{
+    fs::OFlags,
+    mount::{mount, mount_change, unmount, MountFlags, MountPropagationFlags, UnmountFlags},
+};
+use std::{
+    collections::BTreeSet,
+    ffi::{CString, OsStr},
+    fs::{self, File},
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// What was done with them.
+#[derive(Debug, Default)]
+pub struct Private {
+    /// Device numbers, in the dead kernel, of those whose disks now have all but data of files.
+    pub committed: BTreeSet<u64>,
+    /// Of those that could be completed and mounted, if this is only to be told.
+    pub would_be: BTreeSet<u64>,
+    /// What was done.
+    pub remarks: Vec<String>,
+    /// What was not, and why.
+    pub refused: Vec<String>,
+    /// Where, and where they were.
+    mounted: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Private {
+    /// Completes and mounts them. With `only_look` nothing is changed.
+    ///
+    /// # Errors
+    /// The clock of this system is behind that of the dead kernel, so that nothing can be told of any file system.
+    pub fn make(world: &World<'_>, host: &dyn Host, only_look: bool) -> Result<Self, String> {
+        super::check_clock(world)?;
+        let mut done = Self::default();
+        if world.saved_by.is_none() {
+            return Ok(done);
+        }
+        let journals = world.journals.iter().map(|it| (it.device, it.uuid, &it.name));
+        let idle = world.idle_journals.iter().map(|it| (it.device, it.uuid, &it.name));
+        for (device, uuid, name) in journals.chain(idle) {
+            let disk = match usable(uuid, world.machine.clock.realtime) {
+                Ok(disk) => disk,
+                Err(why) => {
+                    // Of one whose journal is idle files are all there is.
+                    if world.journals.iter().any(|it| it.device == device) {
+                        let uuid = ext4::uuid_text(&uuid);
+                        done.refused
+                            .push(format!("what the journal of {uuid} ({name}) has not: {why}"));
+                    }
+                    continue;
+                }
+            };
+            if only_look {
+                done.would_be.insert(device);
+                continue;
+            }
+            let name = format!("file system on {}", disk.display());
+            match done.complete(world, device, &disk, host) {
+                Ok(said) => done.remarks.push(format!("{name}: {said}")),
+                Err(why) => done.refused.push(format!("{name}: {why}")),
+            }
+        }
+        Ok(done)
+    }
+
+    fn complete(&mut self, world: &World<'_>, device: u64, disk: &Path, host: &dyn Host) -> Result<String, String> {
+        let record = world.journals.iter().find(|it| it.device == device);
+        let log = record.map(|record| journal::commit_one(world, record, host));
+        let (is_whole, said) = match log {
+            None => (true, "its log has all of its transactions".into()),
+            Some(Ok((is_whole, said))) => (is_whole, said),
+            // What is known of it comes back file by file.
+            Some(Err(why)) if record.is_some_and(|record| !record.refused.is_empty()) => (false, why),
+            Some(Err(why)) => return Err(why),
+        };
+        if self.mounted.is_empty() {
+            hide()?;
+        }
+        let was = world.mounts.iter().find(|it| it.device == device && it.root == b"/");
+        let at = PathBuf::from(format!(
+            "/run/orthros-rescue-{}-{}",
+            std::process::id(),
+            self.mounted.len()
+        ));
+        fs::create_dir(&at).map_err(|error| format!("{}: {error}", at.display()))?;
+        if let Err(why) = mount_at(disk, &at, was) {
+            let _ = fs::remove_dir(&at);
+            return Err(format!("{said}; it cannot be mounted: {why}"));
+        }
+        let before = was.map_or(&b"/"[..], |was| &was.mountpoint);
+        self.mounted.push((at, OsStr::from_bytes(before).into()));
+        if is_whole {
+            self.committed.insert(device);
+        }
+        Ok(said)
+    }
+
+    /// The path that a file had in the dead kernel.
+    pub fn as_it_was(&self, path: &str) -> String {
+        let inside = |(at, before): &(PathBuf, PathBuf)| {
+            let inside = Path::new(path).strip_prefix(at).ok()?;
+            Some(before.join(inside).display().to_string())
+        };
+        self.mounted.iter().find_map(inside).unwrap_or_else(|| path.to_owned())
+    }
+
+    /// Unmounts them. Returns what could not be.
+    pub fn end(&mut self) -> Vec<String> {
+        let end = |(at, _): (PathBuf, PathBuf)| {
+            let done = unmount(&at, UnmountFlags::empty()).map_err(|error| format!("{}: {error}", at.display()));
+            // Nothing but an empty directory stays.
+            let _ = fs::remove_dir(&at);
+            done.err()
+        };
+        self.mounted.drain(..).filter_map(end).collect()
+    }
+}
+
+/// The device of a file system that nobody uses, and nobody has used since the failure, in nanoseconds since 1970.
+fn usable(uuid: [u8; 16], failure: i64) -> Result<PathBuf, String> {
+    let disk = disk::locate(uuid, Duration::ZERO)?;
+    let name = |error: std::io::Error| format!("{}: {error}", disk.display());
+    let exclusive = OFlags::EXCL.bits() as i32;
+    let opened = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(exclusive)
+        .open(&disk);
+    drop(opened.map_err(|_| format!("{} is mounted, or otherwise in use", disk.display()))?);
+    // Its times are in whole seconds.
+    if ext4::last_used(&disk).map_err(name)? >= failure / 1_000_000_000 {
+        return Err(format!("{} was mounted or checked after the failure", disk.display()));
+    }
+    Ok(disk)
+}
+
+/// From here on nobody else sees what this process mounts.
+fn hide() -> Result<(), String> {
+    sys::unshare(libc::CLONE_NEWNS).map_err(|error| error.to_string())?;
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", flags).map_err(|error| error.to_string())
+}
+
+fn mount_at(disk: &Path, at: &Path, was: Option<&Mount>) -> Result<(), String> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    let options = was.map_or(&[][..], |was| &was.options);
+    let options = CString::new(options).map_err(|error| error.to_string())?;
+    let options = (!options.is_empty()).then_some(options.as_c_str());
+    mount(disk, at, "ext4", flags, options).map_err(|error| error.to_string())
+}
