@@ -11,6 +11,8 @@ const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
 const VOLUMES: &str = "of no process: seen by the scenario `lvm`";
 const BTRFS: &str = "of no process: seen by the scenario `acknowledged-btrfs`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
+const LINKS: &str = "of no process: seen by the scenario `links`";
+const RESCUE: &str = "of no process: seen by the scenario `rescue-unmounted`";
 const VFAT: &str = "of no process: seen by the scenario `acknowledged-vfat`";
 
 /// Fields of the Essential Context that no cell observes, each with its reason.
@@ -92,6 +94,23 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("DirtyFile.parts", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.size", WHOLE_FILE_SYSTEMS),
     ("DirtyFile.times", WHOLE_FILE_SYSTEMS),
+    ("LinkAttribute.kind", LINKS),
+    ("LinkAttribute.value", LINKS),
+    ("LinkSetup.first", LINKS),
+    ("LinkSetup.index", LINKS),
+    ("LinkSetup.kind", LINKS),
+    ("LinkSetup.later", LINKS),
+    ("LinkSetup.lower", LINKS),
+    ("LinkSetup.master", LINKS),
+    (
+        "LinkSetup.not_made",
+        "of no process: seen by the scenario `address-gone`",
+    ),
+    ("LinkSetup.permanent", LINKS),
+    ("IdleJournal.device", RESCUE),
+    ("IdleJournal.name", RESCUE),
+    ("IdleJournal.uuid", RESCUE),
+    ("SavedBy.boot_id", RESCUE),
     ("FatBlock.at", VFAT),
     ("FatBlock.sector", VFAT),
     ("FatDirectory.names", VFAT),
