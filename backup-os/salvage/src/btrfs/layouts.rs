@@ -38,7 +38,7 @@ crate::mirrors! {
         node: Field,
         objectid: Field = "root_key.objectid",
         refs: Field = "root_item.refs",
-        // A radix tree up to Linux 6.7 (088aea3b97e0), then an array; both are read alike.
+        // A radix tree up to Linux 6.7 (6140ba8a0a14), then an array; both are read alike.
         delayed_nodes: Field = "delayed_nodes" | "delayed_nodes_tree",
     }
 
@@ -48,7 +48,7 @@ crate::mirrors! {
         start: Field,
         bflags: Field,
         lock: Field = "lock.count.counter",
-        // Pages up to Linux 6.7 (13df3775efca), then folios of one page.
+        // Pages in 6.1, in 6.12 folios of one page.
         pages: Field = "folios" | "pages",
     }
 
@@ -59,7 +59,7 @@ crate::mirrors! {
         root: Field,
         last_trans: Field,
         disk_i_size: Field,
-        // In a structure of its own up to Linux 6.6 (54c65371416a).
+        // In a structure of its own in 6.1, not in 6.12.
         ordered_tree: Field = "ordered_tree.tree" | "ordered_tree",
     }
 

@@ -117,7 +117,7 @@ impl Btrfs {
     }
 
     /// The name of the device, as it was given when the file system was mounted. What a mount says need not be one: up to Linux 6.7 it
-    /// is, and since btrfs mounts in two steps (3bb17a25bcb0) it is `none`.
+    /// is; that of 6.12 is `none`.
     ///
     /// # Errors
     /// It cannot be read.
