@@ -2,16 +2,7 @@
 # /data and /idle are file systems in files, on loop devices, which no successor sets up; /dev/vdb is the rescue area.
 set -eu
 
-# says PATTERN COMMAND...: the command fails, and says why.
-says() {
-	pattern=$1
-	shift
-	if "$@" >/run/said 2>&1 || ! grep -qE "$pattern" /run/said; then
-		echo "$* does not fail with '$pattern':" >&2
-		cat /run/said >&2
-		exit 1
-	fi
-}
+. /opt/says.sh
 
 attach() {
 	losetup /dev/loop0 /var/data.img

@@ -2,16 +2,7 @@
 # /dev/vdb is a file system on which nothing is committed by itself, /dev/vdc the rescue area.
 set -eu
 
-# says PATTERN COMMAND...: the command fails, and says why.
-says() {
-	pattern=$1
-	shift
-	if "$@" >/run/said 2>&1 || ! grep -qE "$pattern" /run/said; then
-		echo "$* does not fail with '$pattern':" >&2
-		cat /run/said >&2
-		exit 1
-	fi
-}
+. /opt/says.sh
 # gone: what an ordinary crash has lost.
 lost() { echo "$1 is there without a rescue" >&2; exit 1; }
 

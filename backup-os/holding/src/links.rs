@@ -19,6 +19,8 @@ pub fn unmarked(stream: &Stream<'_>) -> Option<Network> {
                 let setups = record.decode::<Vec<LinkSetup>>().unwrap_or_default();
                 let of_vlans = setups.iter().filter(|setup| setup.kind == MARKED);
                 marked.extend(of_vlans.map(|setup| setup.index));
+                // It follows the other, and thousands of other records may come.
+                break;
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use crate::fpu::XstateTable;
 use crate::frame_set::FrameSet;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
-use crate::module_types;
+use crate::module_types::Module;
 use crate::namespaces::Namespaces;
 use crate::pages::Pages;
 use crate::refusal::Result;
@@ -22,7 +22,7 @@ use crate::vfat;
 use crate::xfs;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::{OnceCell, RefCell};
+use core::cell::RefCell;
 use hashbrown::{HashMap, HashSet};
 use shared_region::context::Summary;
 use shared_region::record::Kind;
@@ -61,9 +61,9 @@ pub struct Context<'k, 'm, M: PhysMem + ?Sized> {
     zero: u64,
     huge_zero: u64,
     symbols: RefCell<HashMap<Kva, Option<Rc<str>>>>,
-    xfs: OnceCell<Option<Rc<xfs::Layouts>>>,
-    vfat: OnceCell<Option<Rc<vfat::Layouts>>>,
-    btrfs: OnceCell<Option<Rc<btrfs::Layouts>>>,
+    xfs: Module<xfs::Layouts>,
+    vfat: Module<vfat::Layouts>,
+    btrfs: Module<btrfs::Layouts>,
     /// What was read of mounted btrfs, by superblock.
     btrfs_read: RefCell<HashMap<Kva, Result<Rc<Btrfs>>>>,
     /// Frames shared copy-on-write that have an owner.
@@ -105,9 +105,9 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
             zero: variable(globals.zero_pfn),
             huge_zero: variable(globals.huge_zero_pfn),
             symbols: RefCell::new(HashMap::new()),
-            xfs: OnceCell::new(),
-            vfat: OnceCell::new(),
-            btrfs: OnceCell::new(),
+            xfs: Module::new(xfs::NAME),
+            vfat: Module::new(vfat::MODULE),
+            btrfs: Module::new(btrfs::NAME),
             btrfs_read: RefCell::new(HashMap::new()),
             claimed: FrameSet::default(),
             claims: FrameSet::default(),
@@ -130,14 +130,12 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
 
     /// The structures of XFS, if it is loaded and they are known.
     pub fn xfs(&self) -> Option<Rc<xfs::Layouts>> {
-        let load = || module_types::load(self.kernel, xfs::NAME).map(Rc::new);
-        self.xfs.get_or_init(load).clone()
+        self.xfs.structures(self.kernel)
     }
 
     /// The structures of vfat, if it is loaded and they are known.
     pub fn vfat(&self) -> Option<Rc<vfat::Layouts>> {
-        let load = || module_types::load(self.kernel, vfat::MODULE).map(Rc::new);
-        self.vfat.get_or_init(load).clone()
+        self.vfat.structures(self.kernel)
     }
 
     /// The btrfs of a superblock, which is read once; `None` if the structures of btrfs are not known.
@@ -149,8 +147,7 @@ impl<'k, 'm, M: PhysMem + ?Sized> Context<'k, 'm, M> {
         superblock: Kva,
         read: impl FnOnce(Rc<btrfs::Layouts>) -> Result<Btrfs>,
     ) -> Result<Option<Rc<Btrfs>>> {
-        let load = || module_types::load(self.kernel, btrfs::NAME).map(Rc::new);
-        let Some(layouts) = self.btrfs.get_or_init(load).clone() else {
+        let Some(layouts) = self.btrfs.structures(self.kernel) else {
             return Ok(None);
         };
         if let Some(known) = self.btrfs_read.borrow().get(&superblock) {

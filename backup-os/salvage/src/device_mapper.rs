@@ -12,7 +12,7 @@ use crate::error::ReadError;
 use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::module_types;
+use crate::module_types::Module;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
@@ -150,7 +150,7 @@ fn refuse(what: impl Into<String>) -> Refusal {
 /// # Errors
 /// There is no room.
 pub fn write<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, writer: &mut Writer<'_>) -> Result<()> {
-    let mut layouts: Option<Option<Layouts>> = None;
+    let module = Module::<Layouts>::new(NAME);
     for superblock in inodes::file_systems(context) {
         let device = context
             .kernel
@@ -160,10 +160,12 @@ pub fn write<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, writer: &mut
         if device.is_null() || !name_of_file_system(context, superblock).starts_with(b"dm-") {
             continue;
         }
-        let layouts = layouts.get_or_insert_with(|| module_types::load(context.kernel, NAME));
         // Without them the file system is missed by those who need it, and they say so.
-        if let Some(layouts) = layouts {
-            let mut walk = Walk { context, layouts };
+        if let Some(layouts) = module.structures(context.kernel) {
+            let mut walk = Walk {
+                context,
+                layouts: &layouts,
+            };
             if let Ok(Some(at)) = walk.mapped(device) {
                 walk.write(writer, at, 0)?;
             }

@@ -34,6 +34,12 @@ const READ_ONLY: u64 = 1;
 /// `FS_REQUIRES_DEV`.
 const REQUIRES_DEV: u64 = 1;
 
+/// Whether nobody writes to a file system.
+fn is_read_only<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
+    let flags = context.kernel.types.layouts.super_block.s_flags;
+    Ok(context.kernel.mem.uint(superblock, flags)? & READ_ONLY != 0)
+}
+
 /// Records what the disks of all mounted ext4, XFS, btrfs and vfat do not have: the journals' transactions, names and attributes, and data
 /// of files whose inodes are not recorded already. Returns what is not recorded, and the file systems with a journal of which all is.
 pub fn write<M: PhysMem + ?Sized>(
@@ -85,7 +91,7 @@ fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock
     let mem = &context.kernel.mem;
     let kind = mem.ptr(superblock, layouts.super_block.s_type)?;
     let on_disk = mem.uint(kind, layouts.file_system_type.fs_flags)? & REQUIRES_DEV != 0;
-    if !on_disk || mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+    if !on_disk || is_read_only(context, superblock)? {
         return Ok(());
     }
     let kind = inodes::fs_type(context, superblock)?;
@@ -113,8 +119,7 @@ fn file_system<M: PhysMem + ?Sized>(
     superblock: Kva,
     lost: &mut Vec<Lost>,
 ) -> Result<bool> {
-    let layouts = &context.kernel.types.layouts;
-    if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+    if is_read_only(context, superblock)? {
         return Ok(false);
     }
     if ext4::has_inline_data(context, superblock)? {
@@ -175,8 +180,7 @@ fn of_xfs<M: PhysMem + ?Sized>(
     (superblock, xfs): (Kva, &Xfs),
     lost: &mut Vec<Lost>,
 ) -> Result<()> {
-    let flags = context.kernel.types.layouts.super_block.s_flags;
-    if context.kernel.mem.uint(superblock, flags)? & READ_ONLY != 0 {
+    if is_read_only(context, superblock)? {
         return Ok(());
     }
     let file_system = name(context, superblock);
@@ -235,8 +239,7 @@ fn of_vfat<M: PhysMem + ?Sized>(
     retained: &mut [u8],
     (superblock, vfat): (Kva, &Vfat),
 ) -> Result<()> {
-    let flags = context.kernel.types.layouts.super_block.s_flags;
-    if context.kernel.mem.uint(superblock, flags)? & READ_ONLY != 0 {
+    if is_read_only(context, superblock)? {
         return Ok(());
     }
     let (record, files) = vfat.read(context)?;
@@ -264,7 +267,7 @@ fn of_btrfs<M: PhysMem + ?Sized>(
     lost: &mut Vec<Lost>,
 ) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
-    if context.kernel.mem.uint(superblock, layouts.super_block.s_flags)? & READ_ONLY != 0 {
+    if is_read_only(context, superblock)? {
         return Ok(());
     }
     let file_system = name(context, superblock);

@@ -33,7 +33,7 @@
 //! | [`files`], [`file_locks`], [`event_files`], [`io_uring`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
 //! | [`block_devices`], [`device_mapper`] | disks; devices that are made of others |
-//! | [`vfat`], [`xfs`] | file systems that are modules: what their disks lack |
+//! | [`btrfs`], [`vfat`], [`xfs`] | file systems that are modules: what their disks lack |
 //! | [`names`], [`ext4_table`], [`ext4_attributes`] | names and attributes where a journal cannot be completed |
 //! | [`directories`], [`ext4_dir`], [`dentry`], [`mounts`], [`mount_namespaces`] | their names |
 //! | [`evidence`] | why the kernel died |

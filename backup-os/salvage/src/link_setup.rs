@@ -7,7 +7,7 @@ use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
-use crate::module_types;
+use crate::module_types::Module;
 use crate::network::links_that_run;
 use crate::refusal::{Refusal, Result};
 use alloc::vec::Vec;
@@ -100,10 +100,24 @@ crate::mirrors! {
     }
 }
 
+/// The modules of links that are made again.
+struct Kinds {
+    bridge: Module<NetBridge>,
+    vlan: Module<VlanDevPriv>,
+    bond: Module<Bonding>,
+}
+
 /// What there is to say of the links that run. One that cannot be read is left out, and then not there.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<LinkSetup> {
     let links = links_that_run(context).unwrap_or_default();
-    let setups = links.into_iter().filter_map(|device| setup(context, device).ok());
+    let kinds = Kinds {
+        bridge: Module::new("bridge"),
+        vlan: Module::new("8021q"),
+        bond: Module::new("bonding"),
+    };
+    let setups = links
+        .into_iter()
+        .filter_map(|device| setup(context, &kinds, device).ok());
     setups
         .filter(|setup| {
             let hardware = setup.kind.is_empty() && setup.master == 0;
@@ -112,7 +126,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<LinkSetup>
         .collect()
 }
 
-fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, device: Kva) -> Result<LinkSetup> {
+fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kinds: &Kinds, device: Kva) -> Result<LinkSetup> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.net_device;
     let mem = &context.kernel.mem;
@@ -136,10 +150,10 @@ fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, device: Kva) -> Resu
     let private = device.offset(u64::from(layout.struct_size).next_multiple_of(ALIGN));
     let made = match setup.kind.as_slice() {
         b"" | b"dummy" => Ok(()),
-        b"bridge" => bridge(context, private, &mut setup),
-        b"vlan" => vlan(context, private, &mut setup),
-        b"bond" => bond(context, private, &mut setup),
-        _ => Err(Refusal::new(reasons::UNKNOWN, "links of its kind are not made again")),
+        b"bridge" => bridge(context, &kinds.bridge, private, &mut setup),
+        b"vlan" => vlan(context, &kinds.vlan, private, &mut setup),
+        b"bond" => bond(context, &kinds.bond, private, &mut setup),
+        _ => Err(unknown("links of its kind are not made again")),
     };
     if let Err(refusal) = made {
         setup.not_made = alloc::format!("{refusal}").into_bytes();
@@ -183,8 +197,13 @@ fn unknown(what: &str) -> Refusal {
 }
 
 /// A port forwards nothing for as long as the bridge learns; these have done so.
-fn bridge<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, setup: &mut LinkSetup) -> Result<()> {
-    let layout: NetBridge = module_types::load(context.kernel, "bridge").ok_or_else(|| unknown("bridge"))?;
+fn bridge<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    module: &Module<NetBridge>,
+    at: Kva,
+    setup: &mut LinkSetup,
+) -> Result<()> {
+    let layout = module.structures(context.kernel).ok_or_else(|| unknown("bridge"))?;
     let mem = &context.kernel.mem;
     if mem.uint(at, layout.options)? & BR_VLANS != 0 {
         return Err(unknown("a bridge that tells VLANs apart"));
@@ -205,8 +224,13 @@ fn bridge<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, setup: &mu
     Ok(())
 }
 
-fn vlan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, setup: &mut LinkSetup) -> Result<()> {
-    let layout: VlanDevPriv = module_types::load(context.kernel, "8021q").ok_or_else(|| unknown("vlan"))?;
+fn vlan<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    module: &Module<VlanDevPriv>,
+    at: Kva,
+    setup: &mut LinkSetup,
+) -> Result<()> {
+    let layout = module.structures(context.kernel).ok_or_else(|| unknown("vlan"))?;
     let mem = &context.kernel.mem;
     for mappings in [layout.nr_ingress_mappings, layout.nr_egress_mappings] {
         if mem.uint(at, mappings)? != 0 {
@@ -229,8 +253,13 @@ fn vlan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, setup: &mut 
     Ok(())
 }
 
-fn bond<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva, setup: &mut LinkSetup) -> Result<()> {
-    let layout: Bonding = module_types::load(context.kernel, "bonding").ok_or_else(|| unknown("bond"))?;
+fn bond<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    module: &Module<Bonding>,
+    at: Kva,
+    setup: &mut LinkSetup,
+) -> Result<()> {
+    let layout = module.structures(context.kernel).ok_or_else(|| unknown("bond"))?;
     let field = |field| context.kernel.mem.uint(at, field);
     if field(layout.arp_interval)? != 0 {
         return Err(unknown("a bond that asks its neighbours"));

@@ -5,6 +5,8 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::{Field, Mirror};
 use crate::prepared::kernel_btf;
+use alloc::rc::Rc;
+use core::cell::OnceCell;
 
 /// Modules with BTF.
 const MAX_MODULES: u64 = 4096;
@@ -28,8 +30,31 @@ crate::mirrors! {
     }
 }
 
-/// Reads the BTF of a module. `None` if it is not loaded, has none, or has other structures.
-pub fn load<T: Mirror, M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, name: &str) -> Option<T> {
+/// A module whose structures are looked up when they are first asked for, and once.
+#[derive(Debug)]
+pub struct Module<T> {
+    name: &'static str,
+    structures: OnceCell<Option<Rc<T>>>,
+}
+
+impl<T: Mirror> Module<T> {
+    /// The module of a name.
+    pub const fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            structures: OnceCell::new(),
+        }
+    }
+
+    /// Its structures; `None` if it is not loaded, has no BTF, or has other structures.
+    pub fn structures<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>) -> Option<Rc<T>> {
+        self.structures
+            .get_or_init(|| load(kernel, self.name).map(Rc::new))
+            .clone()
+    }
+}
+
+fn load<T: Mirror, M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, name: &str) -> Option<T> {
     let own = kernel_btf(&kernel.mem, kernel.symbols).ok()?;
     let own = Btf::parse(&own).ok()?;
     let (module, blob) = (BtfModule::load(&own).ok()?, BtfBlob::load(&own).ok()?);

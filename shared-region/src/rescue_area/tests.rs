@@ -75,6 +75,12 @@ fn stream(fill: impl Fn(&mut Writer<'_>)) -> Vec<u8> {
     area
 }
 
+/// The records of a stream that are wanted.
+fn only(records: &[u8], wanted: Wanted<'_>) -> Vec<u8> {
+    let all = Stream::open(records).unwrap();
+    stream(|writer| only_files(&all, writer, wanted).unwrap())
+}
+
 fn dirty(parts: &[u64]) -> DirtyFile {
     let parts = parts
         .iter()
@@ -270,11 +276,8 @@ fn nothing_but_files_is_taken_out_of_a_stream() {
         };
         writer.push(Kind::Journal, 1, 0, 9, &journal).unwrap();
     });
-    let mut room = vec![0; 64 << 10];
-    let mut writer = Writer::new(&mut room, 3).unwrap();
-    only_files(&Stream::open(&records).unwrap(), &mut writer, Wanted::All).unwrap();
-    let used = writer.finish();
-    let stream = Stream::open(&room[..used]).unwrap();
+    let room = only(&records, Wanted::All);
+    let stream = Stream::open(&room).unwrap();
     let kept: Vec<_> = stream.records().map(|record| record.unwrap()).collect();
     let list: Vec<_> = kept.iter().map(|record| (record.kind, record.owner)).collect();
     let want = [
@@ -330,12 +333,8 @@ fn journals_of_unmounted_file_systems_are_saved() {
                 .unwrap();
         }
     });
-    let mut room = vec![0; 64 << 10];
-    let mut writer = Writer::new(&mut room, 3).unwrap();
-    let wanted = Wanted::Unmounted(&BTreeSet::from([2]));
-    only_files(&Stream::open(&records).unwrap(), &mut writer, wanted).unwrap();
-    let used = writer.finish();
-    let stream = Stream::open(&room[..used]).unwrap();
+    let room = only(&records, Wanted::Unmounted(&BTreeSet::from([2])));
+    let stream = Stream::open(&room).unwrap();
     let kept: Vec<_> = stream.records().map(|record| record.unwrap()).collect();
     let list: Vec<_> = kept.iter().map(|record| (record.kind, record.owner)).collect();
     let want = [
@@ -350,7 +349,7 @@ fn journals_of_unmounted_file_systems_are_saved() {
     assert_eq!(list, want);
     assert_eq!(kept[2].decode::<Journal>().unwrap(), journal(2));
     let mut disk = Memory::default();
-    saved(&room[..used], &frames(), &mut disk).unwrap();
+    saved(&room, &frames(), &mut disk).unwrap();
     let mut area = Area::open(&disk.bytes[..], BYTES).unwrap();
     let mut page = vec![0; PAGE_SIZE as usize];
     assert_eq!([200, 201, 212].map(|pfn| area.frame(pfn, &mut page)), [Ok(()); 3]);

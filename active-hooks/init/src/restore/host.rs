@@ -3,6 +3,8 @@
 use super::{OrRefuse, Refusal, Restored};
 use crate::boot::log;
 use orthros_device::{Adopted, Device};
+#[cfg(test)]
+use shared_region::PAGE_SIZE;
 use shared_region::{
     context::{FrameRun, InotifyEvent, IoUring, Lost, NetlinkMessage, UnixCredentials},
     device::{self, PeerCredentials, ResumeCall, TaskState, Tcp, TcpEnd},
@@ -220,5 +222,29 @@ impl Host for Nobody {
 
     fn set_times(&self, _: TaskState) -> Restored<()> {
         Ok(())
+    }
+}
+
+/// Frames from 0 on, and no module.
+#[cfg(test)]
+pub struct Memory(pub Vec<u8>);
+
+#[cfg(test)]
+impl Host for Memory {
+    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
+        Err(Refusal::new("memory", "none"))
+    }
+
+    fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
+        bytes.copy_from_slice(&self.0[(pfn * PAGE_SIZE) as usize..][..bytes.len()]);
+        Ok(())
+    }
+
+    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
+        Err(Refusal::new("call", "none"))
+    }
+
+    fn set_times(&self, _: TaskState) -> Restored<()> {
+        Err(Refusal::new("times", "none"))
     }
 }

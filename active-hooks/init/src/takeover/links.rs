@@ -39,6 +39,13 @@ impl Link<'_> {
         String::from_utf8_lossy(&self.was.name).into_owned()
     }
 
+    /// Name and number of the one that has its name now.
+    fn by_name(&self) -> Option<(String, u32)> {
+        let name = self.name();
+        let index = attribute_of(&name, "ifindex")?.parse().ok()?;
+        Some((name, index))
+    }
+
     /// What it is made as, if it is no hardware.
     fn made(&self) -> Option<&LinkSetup> {
         self.setup.filter(|setup| !setup.kind.is_empty())
@@ -66,26 +73,43 @@ impl Link<'_> {
 pub struct Links<'w>(Vec<Link<'w>>);
 
 impl<'w> Links<'w> {
-    /// Finds those of hardware.
-    pub fn find(world: &'w World<'_>) -> Self {
-        let deadline = Instant::now() + PATIENCE;
-        let links = world.network.links.iter().map(|was| {
-            let mut link = Link {
-                was,
-                setup: setup_of(world, was),
-                now: None,
-            };
-            if link.made().is_none() {
-                link.now = wait_for(link.permanent(), deadline);
-                if link.now.is_none() {
-                    log::warning(format_args!("network: link {} is not there any more", link.name()));
-                }
-            }
-            link
+    fn of(world: &'w World<'_>) -> Self {
+        let links = world.network.links.iter().map(|was| Link {
+            was,
+            setup: world.link_setups.iter().find(|setup| setup.index == was.index),
+            now: None,
         });
         let mut links: Vec<Link<'_>> = links.collect();
         links.sort_by_key(|link| link.made().is_some());
         Self(links)
+    }
+
+    /// Finds those of hardware.
+    pub fn find(world: &'w World<'_>) -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        let mut links = Self::of(world);
+        for link in links.0.iter_mut().filter(|link| link.made().is_none()) {
+            link.now = wait_for(link.permanent(), deadline);
+            if link.now.is_none() {
+                log::warning(format_args!("network: link {} is not there any more", link.name()));
+            }
+        }
+        links
+    }
+
+    /// All that are there, once they run as they did.
+    pub fn there(world: &'w World<'_>) -> Self {
+        let mut links = Self::of(world);
+        // A port and what it belongs to may have one address.
+        let made = links.0.iter().filter(|link| link.made().is_some());
+        let made: Vec<String> = made.map(Link::name).collect();
+        for link in &mut links.0 {
+            link.now = match link.made() {
+                Some(_) => link.by_name(),
+                None => find(&link.was.hardware, &made),
+            };
+        }
+        links
     }
 
     /// What numbers they have now, by those that they had.
@@ -162,30 +186,6 @@ impl<'w> Links<'w> {
     }
 }
 
-/// What numbers links have once they run as they did, by those that they had.
-pub fn numbers_now(world: &World<'_>) -> BTreeMap<u32, u32> {
-    let links = || world.network.links.iter().map(|was| (was, setup_of(world, was)));
-    let is_made = |setup: Option<&LinkSetup>| setup.is_some_and(|setup| !setup.kind.is_empty());
-    let name = |was: &NetworkLink| String::from_utf8_lossy(&was.name).into_owned();
-    // A port and what it belongs to may have one address.
-    let made: Vec<String> = links()
-        .filter(|(_, setup)| is_made(*setup))
-        .map(|(was, _)| name(was))
-        .collect();
-    let now = |(was, setup): (&NetworkLink, _)| {
-        let index = match is_made(setup) {
-            true => attribute_of(&name(was), "ifindex")?.parse().ok()?,
-            false => find(&was.hardware, &made)?.1,
-        };
-        Some((was.index, index))
-    };
-    links().filter_map(now).collect()
-}
-
-fn setup_of<'w>(world: &'w World<'_>, link: &NetworkLink) -> Option<&'w LinkSetup> {
-    world.link_setups.iter().find(|setup| setup.index == link.index)
-}
-
 /// Makes a link; returns its name and number. One of that name that is there already was made as its module was loaded.
 fn made(netlink: &Netlink, link: &Link<'_>, setup: &LinkSetup, lower: Option<u32>) -> Option<(String, u32)> {
     let name = link.name();
@@ -202,8 +202,7 @@ fn made(netlink: &Netlink, link: &Link<'_>, setup: &LinkSetup, lower: Option<u32
         payload = payload.with(IFLA_LINK, &lower.to_ne_bytes());
     }
     link.tell("making it", netlink.ask(NEW_LINK, CREATE | EXCL, payload));
-    let index = attribute_of(&name, "ifindex")?.parse().ok()?;
-    Some((name, index))
+    link.by_name()
 }
 
 /// `IFLA_LINKINFO`: a kind with attributes of its own.

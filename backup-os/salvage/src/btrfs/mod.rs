@@ -240,7 +240,7 @@ impl Btrfs {
         let ordered = self.ordered(context, inode)?;
         let is_changed = mem.uint(self.own(inode), self.layouts.inode.last_trans)? > self.committed;
         let is_new = mem.uint(inode, layouts.i_generation)? > self.committed & u64::from(u32::MAX);
-        let data = self.tree.coverage(Key::range(number, Key::DATA, Key::DATA));
+        let data = self.tree.data(number);
         let content = !ordered.is_empty() || (is_changed && (is_new || !data.is_as_on_disk()));
         Ok(Behind {
             inode: is_changed || !ordered.is_empty(),
@@ -290,7 +290,7 @@ impl Btrfs {
     ) -> Result<Option<DiskContent>> {
         let layouts = &context.kernel.types.layouts;
         let number = context.kernel.mem.uint(inode, layouts.inode.i_ino)?;
-        let coverage = self.tree.coverage(Key::range(number, Key::DATA, Key::DATA));
+        let coverage = self.tree.data(number);
         let found = self.tree.inodes.get(&number);
         if !coverage.is_whole() || found.is_some_and(|found| found.is_torn) {
             return Ok(None);

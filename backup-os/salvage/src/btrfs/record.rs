@@ -169,7 +169,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
                 names_are_known: by_tree || known >= u64::from(nlink),
             }));
         }
-        let item = self.btrfs.tree.inodes.get(&number).and_then(|found| found.item);
+        let item = self.btrfs.tree.item(number);
         Ok(item.map(|item| ChangedInode {
             number,
             generation: item.generation as u32,
@@ -220,7 +220,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
 
     /// The record of the names in a directory whose inode is not in memory, without any.
     fn without_inode(&self, number: u64) -> Result<Option<Names>> {
-        let item = self.btrfs.tree.inodes.get(&number).and_then(|found| found.item);
+        let item = self.btrfs.tree.item(number);
         let is_directory = |item: &InodeItem| u64::from(item.mode) & S_IFMT == S_IFDIR && item.nlink != 0;
         let Some(item) = item.filter(is_directory) else {
             return Ok(None);
@@ -240,7 +240,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
         if let Some(&inode) = self.inodes.get(&number) {
             return Ok(Some(self.context.kernel.mem.uint(inode, layout)? as u32));
         }
-        let item = self.btrfs.tree.inodes.get(&number).and_then(|found| found.item);
+        let item = self.btrfs.tree.item(number);
         Ok(item.map(|item| item.generation as u32))
     }
 
@@ -273,9 +273,9 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
             let at = (self.btrfs.superblock, inode);
             return Ok((names::node(self.context, at, target, attributes)?, why));
         }
-        let item = self.btrfs.tree.inodes.get(&number).and_then(|found| found.item);
+        let item = self.btrfs.tree.item(number);
         let item = item.ok_or_else(|| Refusal::new(reasons::UNREADABLE, ""))?;
-        let data = self.btrfs.tree.coverage(Key::range(number, Key::DATA, Key::DATA));
+        let data = self.btrfs.tree.data(number);
         let is_new = item.generation > self.btrfs.committed || !data.is_as_on_disk();
         if u64::from(item.mode) & S_IFMT == S_IFREG && is_new {
             why = Some(Refusal::new(

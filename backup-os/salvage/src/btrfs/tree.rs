@@ -183,6 +183,16 @@ impl Tree {
         found
     }
 
+    /// The same of what a file is made of.
+    pub fn data(&self, number: u64) -> Coverage {
+        self.coverage(Key::range(number, Key::DATA, Key::DATA))
+    }
+
+    /// The item of an inode, as far as it is known.
+    pub fn item(&self, number: u64) -> Option<InodeItem> {
+        self.inodes.get(&number)?.item
+    }
+
     /// Nothing is known any more of what has changed.
     pub fn tear(&mut self) {
         self.states = alloc::vec![(Key::default(), State::Torn)];

@@ -31,7 +31,7 @@ pub struct Links(BTreeMap<u32, u32>);
 impl Links {
     /// Looks for all links of the records.
     pub fn of(world: &World<'_>) -> Self {
-        Self(links::numbers_now(world))
+        Self(links::Links::there(world).numbers())
     }
 
     fn now(&self, link: u32) -> Restored<u32> {

@@ -1,10 +1,6 @@
 use super::*;
-use crate::restore::{Refusal, Restored};
-use orthros_device::Adopted;
-use shared_region::{
-    context::{frame_kind, BlockDevice, FatBlock, FatDirectory, FrameRun, PagePart},
-    device::{ResumeCall, TaskState},
-};
+use crate::restore::host::Memory;
+use shared_region::context::{frame_kind, BlockDevice, FatBlock, FatDirectory, FrameRun, PagePart};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -13,25 +9,6 @@ use std::{
 /// Bytes of the file that a kernel has made and not written.
 const MADE: usize = 30_000;
 const DIRECTORY_NAME: &str = "a directory with a long name";
-
-/// Memory of a dead kernel.
-struct Memory(Vec<u8>);
-
-impl Host for Memory {
-    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
-        Err(Refusal::new("memory", "none"))
-    }
-    fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
-        bytes.copy_from_slice(&self.0[(pfn * PAGE_SIZE) as usize..][..bytes.len()]);
-        Ok(())
-    }
-    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
-        Err(Refusal::new("call", "none"))
-    }
-    fn set_times(&self, _: TaskState) -> Restored<()> {
-        Err(Refusal::new("times", "none"))
-    }
-}
 
 fn tool(name: &str, arguments: &[&str]) -> (bool, String) {
     let path = format!("/usr/sbin:/sbin:{}", std::env::var("PATH").unwrap_or_default());

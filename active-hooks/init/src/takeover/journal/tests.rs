@@ -1,33 +1,10 @@
 use super::*;
-use crate::restore::{Refusal, Restored};
-use orthros_device::Adopted;
-use shared_region::{
-    context::RevokedBlock,
-    device::{ResumeCall, TaskState},
-};
+use crate::restore::host::Memory;
+use shared_region::context::RevokedBlock;
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-/// Memory of a dead kernel that has nothing but blocks.
-struct Memory(Vec<u8>);
-
-impl Host for Memory {
-    fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
-        Err(Refusal::new("memory", "none"))
-    }
-    fn read_frames(&self, pfn: u64, bytes: &mut [u8]) -> Restored<()> {
-        bytes.copy_from_slice(&self.0[(pfn * PAGE_SIZE) as usize..][..bytes.len()]);
-        Ok(())
-    }
-    fn resume_call(&self, _: ResumeCall) -> Restored<()> {
-        Err(Refusal::new("call", "none"))
-    }
-    fn set_times(&self, _: TaskState) -> Restored<()> {
-        Err(Refusal::new("times", "none"))
-    }
-}
 
 /// What is in the file: now and then a block begins with the magic number.
 fn payload() -> Vec<u8> {
