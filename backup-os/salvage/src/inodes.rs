@@ -347,7 +347,11 @@ pub fn write_as<M: PhysMem + ?Sized>(
         // Where its blocks are on the disk may not be where they are looked for: all that is cached goes back.
         cached.all_dirty();
     }
-    if is_ext4 && ahead.content && ext4::journals_data(context, inode, superblock)? {
+    let blocks_tell_nothing = || match &btrfs {
+        Some(btrfs) => btrfs.is_inline(context, inode),
+        None => Ok(is_ext4 && ext4::journals_data(context, inode, superblock)?),
+    };
+    if ahead.content && blocks_tell_nothing()? {
         cached.all_dirty();
     }
     let unlinked = deleted && record.nlink == 0 && ahead.inode && is_ext4;

@@ -347,6 +347,17 @@ impl Btrfs {
         }))
     }
 
+    /// Whether the tree itself has the beginning of a file: it has no blocks there, as if there were nothing, and does not tell
+    /// whether the disk has it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_inline<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+        let layouts = &context.kernel.types.layouts.inode;
+        let number = context.kernel.mem.uint(inode, layouts.i_ino)?;
+        Ok(self.tree.inline(number).is_some())
+    }
+
     /// What of a file stands in the tree itself and not in its cache, page by page.
     ///
     /// # Errors
@@ -355,15 +366,7 @@ impl Btrfs {
         let layouts = &context.kernel.types.layouts;
         let mem = &context.kernel.mem;
         let number = mem.uint(inode, layouts.inode.i_ino)?;
-        let found = self.tree.inodes.get(&number);
-        let inline = found
-            .into_iter()
-            .flat_map(|found| &found.parts)
-            .find_map(|part| match *part {
-                (0, Part::Inline(at, from, bytes)) => Some((at, from, bytes)),
-                _ => None,
-            });
-        let Some((at, from, bytes)) = inline else {
+        let Some((at, from, bytes)) = self.tree.inline(number) else {
             return Ok(Vec::new());
         };
         let size = mem.uint(inode, layouts.inode.i_size)?;

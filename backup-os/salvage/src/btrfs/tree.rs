@@ -188,6 +188,15 @@ impl Tree {
         self.coverage(Key::range(number, Key::DATA, Key::DATA))
     }
 
+    /// The beginning of a file that stands in the tree itself, as far as it is known: block, where in it, and how many bytes.
+    pub fn inline(&self, number: u64) -> Option<(u64, u64, u64)> {
+        let parts = &self.inodes.get(&number)?.parts;
+        parts.iter().find_map(|part| match *part {
+            (0, Part::Inline(at, from, bytes)) => Some((at, from, bytes)),
+            _ => None,
+        })
+    }
+
     /// The item of an inode, as far as it is known.
     pub fn item(&self, number: u64) -> Option<InodeItem> {
         self.inodes.get(&number)?.item
@@ -397,6 +406,7 @@ mod tests {
         let node = Block::parse(node(8 << 16, NEW, 1, &[pointer(number(300), at, NEW)]), 8 << 16).unwrap();
         let below = Tree::walk(Taken::Is(node), OLD, |_| Taken::Is(root.clone()));
         assert_eq!(below.inodes[&300].parts, vec![(0, Part::Inline(at, 4096 - 3, 3))]);
+        assert_eq!([below.inline(300), below.inline(301)], [Some((at, 4096 - 3, 3)), None]);
         let torn = block(at, NEW, &[(Key::new(300, Key::NAMES, 256), b"x")]);
         assert!(Tree::walk(torn, OLD, read).inodes[&300].is_torn);
     }
