@@ -39,6 +39,7 @@ impl Told<'_> {
             let told = json!({
                 "version": 1, "area": self.area, "failover": self.failover, "epitaph": self.epitaph,
                 "left_out": self.left_out, "unmounted": self.unmounted, "done": done, "files": files, "directories": plan.directories,
+                "already": plan.already,
                 "refused": plan.refused,
             });
             println!("{told:#}");
@@ -55,6 +56,9 @@ impl Told<'_> {
         }
         for file in &plan.files {
             println!("{done}: {}, {} bytes of data", file.name, file.bytes);
+        }
+        if plan.already != 0 {
+            println!("{} files have it already", plan.already);
         }
         if plan.directories != 0 {
             println!("{done}: names in {} directories", plan.directories);
@@ -133,13 +137,14 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
                 **last = std::time::Instant::now();
             }
         };
-        let failed = put_back(&world, &frames, &private, &alive);
+        let (failed, files_failed) = put_back(&world, &frames, &private, &alive);
+        plan.is_kept |= files_failed;
         let is_of = |name: &str| failed.iter().any(|why| why.starts_with(&format!("{name}:")));
         plan.files.retain(|file| !is_of(&file.name));
         plan.refused.extend(failed);
         rustix::fs::sync();
         plan.refused.extend(private.end());
-        if !plan.is_missing {
+        if !plan.is_kept {
             use_up(&path, &frames.0.borrow()).with_context(text)?;
         }
     }
@@ -152,8 +157,8 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
         plan: &plan,
     };
     told.show(if only_look { "can be put back" } else { "put back" }, wish.json);
-    if plan.is_missing && !wish.json {
-        println!("the area is kept: a file system is not mounted; run this again, or with --discard");
+    if plan.is_kept && !wish.json {
+        println!("the area is kept: run this again when that file system is mounted, is written to and has room, or with --discard");
     }
     Ok(match wish.list || plan.refused.is_empty() && !left_out {
         true => Exit::Fine,

@@ -7,11 +7,14 @@
 //!
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
 
+mod already;
 pub mod partition;
 mod private;
+mod room;
 
 pub use private::Private;
 
+use self::already::Part;
 use crate::{
     boot::ext4,
     restore::{
@@ -23,13 +26,13 @@ use crate::{
     takeover::{
         dirty_files,
         disk::{self, FromDisk, Since},
-        files, handles, unmounted,
+        files, handles, to_rescue,
     },
 };
 use orthros_device::Adopted;
-use rustix::fs::{fstat, open, Mode, OFlags};
+use rustix::fs::{fstat, open, Mode, OFlags, Stat};
 use shared_region::{
-    context::{DirtyFile, FrameRun, Inode, Mount, Names, Node},
+    context::{DirtyFile, FrameRun, Id, Inode, LeftAt, Mount, Names, Node},
     device::{ResumeCall, TaskState},
     rescue_area::{Area, Source},
     PAGE_SIZE,
@@ -102,10 +105,12 @@ pub struct Plan {
     pub files: Vec<Rescued>,
     /// Directories in which names are compared.
     pub directories: usize,
+    /// Files that have it already.
+    pub already: usize,
     /// What is refused, with the reason.
     pub refused: Vec<String>,
-    /// Some of it because its file system is not there now.
-    pub is_missing: bool,
+    /// Some of it because its file system is not there now, or has no room: the area must be kept for that.
+    pub is_kept: bool,
 }
 
 /// Takes out of the records what cannot be put back here. `private` has what nobody else has mounted.
@@ -117,7 +122,8 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
         host,
         private,
         plan: Plan::default(),
-        changed: BTreeSet::new(),
+        settled: BTreeSet::new(),
+        left: std::mem::take(&mut world.left),
     };
     let lost = std::mem::take(&mut world.lost);
     work.plan
@@ -128,9 +134,9 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     let old = std::mem::take(&mut world.mounts);
     world.mounts = work.places.values().filter_map(Place::mount).collect();
     let mut inodes = std::mem::take(&mut world.inodes);
-    inodes.retain(|_, inode| work.keeps_inode(&old, inode));
+    inodes.retain(|id, inode| work.keeps_inode(&old, *id, inode));
     let mut dirty = std::mem::take(&mut world.dirty_files);
-    dirty.retain(|id, file| work.keeps_dirty(inodes.get(id), file));
+    dirty.retain(|id, file| work.keeps_dirty(inodes.get(id), *id, file));
     world.dirty_files = dirty;
     world.inodes = inodes;
     let names = world.names.len();
@@ -143,12 +149,12 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     world.nodes.retain(|node| work.keeps_node(node));
     world.names_gone.clear();
     work.plan.directories = world.names.len();
-    let mut wanted = work.changed.iter().filter_map(|(device, _)| work.places.get(device));
+    let mut wanted = work.settled.iter().filter_map(|(device, _)| work.places.get(device));
     let is_missing = |place: &Place| place.here.is_err();
     // Of one that no successor has mounted there is more than files.
     let would_stay = |place: &Place| is_missing(place) && !private.would_be.contains(&place.device);
     let any_missing = world.saved_by.is_some() && work.places.values().any(would_stay);
-    work.plan.is_missing = wanted.any(is_missing) || any_missing;
+    work.plan.is_kept |= wanted.any(is_missing) || any_missing;
     work.plan.refused.extend(private.refused.iter().cloned());
     work.plan
 }
@@ -160,7 +166,7 @@ fn check_clock(world: &World<'_>) -> Result<(), String> {
     let has_saved_it = world
         .saved_by
         .as_ref()
-        .is_some_and(|by| by.boot_id == unmounted::boot_id());
+        .is_some_and(|by| by.boot_id == to_rescue::boot_id());
     if booted >= failure || has_saved_it {
         return Ok(());
     }
@@ -170,14 +176,14 @@ fn check_clock(world: &World<'_>) -> Result<(), String> {
     ))
 }
 
-/// Puts it back. Calls `alive` again and again. Returns what could not be put back.
-pub fn put_back(world: &World<'_>, host: &dyn Host, private: &Private, alive: &dyn Fn()) -> Vec<String> {
+/// Puts it back. Calls `alive` again and again. Returns what could not be put back, and whether files are among that.
+pub fn put_back(world: &World<'_>, host: &dyn Host, private: &Private, alive: &dyn Fn()) -> (Vec<String>, bool) {
     let done = files::put_back(world, &FromDisk::new(), Since::Boot, host);
     let which = (&private.committed, &BTreeSet::new());
-    let (_, of_others) = dirty_files::put_back(world, which, &done.rewritten, host, alive);
+    let of_others = dirty_files::put_back(world, which, &done.rewritten, host, alive);
     let mut remarks = done.remarks;
-    remarks.extend(of_others);
-    remarks
+    remarks.extend(of_others.remarks);
+    (remarks, !done.failed.is_empty() || !of_others.failed.is_empty())
 }
 
 /// When this system was started, in nanoseconds since 1970, as its clock is now.
@@ -195,6 +201,8 @@ struct Place {
     name: String,
     /// Its root directory and where that is, or why it is not there.
     here: Result<(PathBuf, OwnedFd), String>,
+    /// Bytes that it can still take.
+    room: u64,
 }
 
 impl Place {
@@ -212,10 +220,14 @@ impl Place {
 
 fn places(world: &World<'_>) -> BTreeMap<u64, Place> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let one = |device: u64, uuid: [u8; 16]| Place {
-        device,
-        name: ext4::uuid_text(&uuid),
-        here: here(uuid, &text),
+    let one = |device: u64, uuid: [u8; 16]| {
+        let here = here(uuid, &text);
+        Place {
+            device,
+            name: ext4::uuid_text(&uuid),
+            room: here.as_ref().map_or(0, |(_, root)| room::of(root)),
+            here,
+        }
     };
     let journals = world.journals.iter().map(|it| (it.device, it.uuid));
     let idle = world.idle_journals.iter().map(|it| (it.device, it.uuid));
@@ -261,8 +273,10 @@ struct Work<'h> {
     host: &'h dyn Host,
     private: &'h Private,
     plan: Plan,
-    /// By device and number: what was named already.
-    changed: BTreeSet<(u64, u64)>,
+    /// By device and number: what was refused, or needs nothing.
+    settled: BTreeSet<(u64, u64)>,
+    /// See [`World::left`].
+    left: BTreeMap<Id, LeftAt>,
 }
 
 impl Work<'_> {
@@ -282,13 +296,54 @@ impl Work<'_> {
         fstat(fd).is_ok_and(|found| nanoseconds(found.st_ctime, found.st_ctime_nsec) <= self.failure)
     }
 
+    /// Whether nobody has changed a file since the failure but the kernel that has saved it, which could not put it back whole.
+    fn is_unchanged(&self, id: Id, fd: &OwnedFd) -> bool {
+        let left = self.left.get(&id).map(|left| left.changed);
+        let is_as_left = |found: Stat| left == Some(nanoseconds(found.st_ctime, found.st_ctime_nsec));
+        self.is_old(fd) || fstat(fd).is_ok_and(is_as_left)
+    }
+
+    /// Whether a file that was changed has what would be put back, as after a rescue that could not do all.
+    fn has_it(&mut self, key: (u64, u64), fd: &OwnedFd, size: u64, parts: impl Iterator<Item = Part>) -> bool {
+        let has = already::has(fd, size, parts, self.host);
+        if has {
+            self.settled.insert(key);
+            self.plan.already += 1;
+        }
+        has
+    }
+
+    /// Whether what a file needs has room on its file system, which it then has not for others.
+    fn has_room(
+        &mut self,
+        device: u64,
+        found: Option<&OwnedFd>,
+        runs: impl Iterator<Item = FrameRun>,
+    ) -> Result<(), String> {
+        let Some(place) = self.places.get_mut(&device) else {
+            return Ok(());
+        };
+        let needed = room::needed(found, runs);
+        match place.room.checked_sub(needed) {
+            Some(left) => place.room = left,
+            None => {
+                self.plan.is_kept = true;
+                return Err(format!(
+                    "its file system {} has no room for its {needed} bytes",
+                    place.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn refuse(&mut self, (device, number): (u64, u64), name: &str, why: &str) -> bool {
-        self.changed.insert((device, number));
+        self.settled.insert((device, number));
         self.plan.refused.push(format!("{name}: {why}"));
         false
     }
 
-    fn keeps_inode(&mut self, old: &[Mount], inode: &mut Content<'_, Inode>) -> bool {
+    fn keeps_inode(&mut self, old: &[Mount], id: Id, inode: &mut Content<'_, Inode>) -> bool {
         let record = &inode.record;
         let key = (record.device, record.number);
         let name = String::from_utf8_lossy(&record.path).into_owned();
@@ -306,14 +361,25 @@ impl Work<'_> {
         let record = &inode.record;
         let path = Path::new(OsStr::from_bytes(&record.path));
         // Nobody has to be in the way of a file that is not there, or not by its name.
-        let there = fs::symlink_metadata(path).ok();
+        let number = found
+            .as_ref()
+            .and_then(|found| fstat(found).ok())
+            .map(|found| found.st_ino);
+        let there = fs::symlink_metadata(path)
+            .ok()
+            .filter(|there| Some(there.ino()) != number);
         let late = there.is_some_and(|there| nanoseconds(there.ctime(), there.ctime_nsec() as u64) > self.failure);
         match &found {
-            Some(found) if !self.is_old(found) => return self.refuse(key, &name, CHANGED),
+            Some(found) if !self.is_unchanged(id, found) => {
+                return !self.has_it(key, found, record.size, inode.runs().map(Part::from))
+                    && self.refuse(key, &name, CHANGED)
+            }
             _ if late => return self.refuse(key, &name, "what has its name now was changed after the failure"),
             _ => {}
         }
-        self.takes(key, name, self.whole(inode.runs(), record.size))
+        let bytes = self.whole(inode.runs(), record.size);
+        let room = bytes.and_then(|bytes| self.has_room(key.0, found.as_ref(), inode.runs()).map(|()| bytes));
+        self.takes(key, name, room)
     }
 
     /// A file that can be put back, unless something of it is not there.
@@ -327,10 +393,10 @@ impl Work<'_> {
         }
     }
 
-    fn keeps_dirty(&mut self, inode: Option<&Content<'_, Inode>>, file: &Content<'_, DirtyFile>) -> bool {
+    fn keeps_dirty(&mut self, inode: Option<&Content<'_, Inode>>, id: Id, file: &Content<'_, DirtyFile>) -> bool {
         let record = &file.record;
         let key = (record.device, record.number);
-        if self.changed.contains(&key) {
+        if self.settled.contains(&key) {
             return false;
         }
         let parts = record
@@ -355,8 +421,9 @@ impl Work<'_> {
             Err(why) => return self.refuse(key, &number, &why),
         };
         let name = path_of(&found).map_or(number, |path| self.private.as_it_was(&path));
-        if !self.is_old(&found) {
-            return self.refuse(key, &name, CHANGED);
+        if !self.is_unchanged(id, &found) {
+            let parts = file.runs().map(Part::from).chain(record.parts.iter().map(Part::from));
+            return !self.has_it(key, &found, record.size, parts) && self.refuse(key, &name, CHANGED);
         }
         if record.ahead && !self.private.committed.contains(&key.0) {
             return self.refuse(
@@ -365,7 +432,8 @@ impl Work<'_> {
                 "its blocks were not committed: it has lost what was written last",
             );
         }
-        self.takes(key, name, bytes)
+        let room = bytes.and_then(|bytes| self.has_room(key.0, Some(&found), file.runs()).map(|()| bytes));
+        self.takes(key, name, room)
     }
 
     fn keeps_names(&mut self, names: &Names) -> bool {
@@ -394,7 +462,7 @@ impl Work<'_> {
             Ok(Some(found)) if !self.is_old(&found) => {
                 let number = || format!("inode {} of {}", node.number, self.name(node.device));
                 let attributes = format!("attributes of {}", path_of(&found).unwrap_or_else(number));
-                !self.changed.contains(&key) && self.refuse(key, &attributes, CHANGED)
+                !self.settled.contains(&key) && self.refuse(key, &attributes, CHANGED)
             }
             Ok(_) => true,
             Err(_) => false,

@@ -18,7 +18,7 @@ mod read;
 mod write;
 
 pub use read::{Area, Source};
-pub use write::{only_files, save, Disk, SaveError, Saved, Wanted, What, NOBODY};
+pub use write::{only_files, save, Disk, Left, SaveError, Saved, Untaken, Wanted, What, NOBODY};
 
 use crate::{stage::digest, PAGE_SIZE};
 use core::sync::atomic::AtomicU64;

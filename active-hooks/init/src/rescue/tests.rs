@@ -22,6 +22,7 @@ fn paths_follow_their_file_system() {
         device,
         name: String::new(),
         here,
+        room: 0,
     };
     let places = BTreeMap::from([
         (1, place(1, Ok(("/".into(), root.try_clone().unwrap())))),
