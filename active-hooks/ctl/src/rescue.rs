@@ -4,7 +4,8 @@ use crate::cli::Rescue;
 use crate::exit::Exit;
 use crate::rescue_area;
 use anyhow::{bail, Context, Result};
-use orthros_init::rescue::{plan, put_back, Frames, Partition, Plan, Private};
+use orthros_init::rescue::place::Writing;
+use orthros_init::rescue::{plan, put_back, Frames, Place, Plan, Private};
 use orthros_init::restore::world::World;
 use serde_json::json;
 use shared_region::record::Stream;
@@ -79,10 +80,10 @@ fn find(wish: &Rescue) -> Result<PathBuf> {
     }
 }
 
-fn open(path: &Path, write: bool) -> Result<Option<Area<Partition>>> {
-    let mut file = File::options().read(true).write(write).open(path)?;
+fn open(path: &Path) -> Result<Option<Area<Place>>> {
+    let mut file = File::open(path)?;
     let bytes = file.seek(SeekFrom::End(0))?;
-    match Area::open(Partition(file), bytes) {
+    match Area::open(Place(file), bytes) {
         Ok(area) if area.contents.state == state::USED => Ok(None),
         Ok(area) => Ok(Some(area)),
         Err(AreaError::Empty) => Ok(None),
@@ -91,11 +92,11 @@ fn open(path: &Path, write: bool) -> Result<Option<Area<Partition>>> {
 }
 
 /// Nobody has to put it back any more.
-fn use_up(path: &Path, area: &Area<Partition>) -> Result<()> {
+fn use_up(path: &Path, area: &Area<Place>) -> Result<()> {
     let mut block = vec![0; BLOCK as usize];
     let contents = area.contents.in_state(state::USED);
     block[..contents.as_bytes().len()].copy_from_slice(contents.as_bytes());
-    let file = File::options().write(true).open(path)?;
+    let file = Writing::open(path, false)?;
     file.write_all_at(&block, CONTENTS_AT)?;
     Ok(file.sync_all()?)
 }
@@ -104,7 +105,7 @@ fn use_up(path: &Path, area: &Area<Partition>) -> Result<()> {
 pub fn run(wish: &Rescue) -> Result<Exit> {
     let path = find(wish)?;
     let text = || path.display().to_string();
-    let Some(mut area) = open(&path, false).with_context(text)? else {
+    let Some(mut area) = open(&path).with_context(text)? else {
         match wish.json {
             true => println!(
                 "{:#}",
@@ -126,7 +127,7 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
     let frames = Frames(RefCell::new(area));
     let only_look = wish.list || wish.dry_run;
     let mut private = Private::make(&world, &frames, only_look).map_err(anyhow::Error::msg)?;
-    let mut plan = plan(&mut world, &frames, &private);
+    let mut plan = plan(&mut world, &frames, &private, &path);
     if !only_look {
         let mut last = std::time::Instant::now();
         let beat = RefCell::new(&mut last);

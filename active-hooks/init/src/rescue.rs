@@ -8,7 +8,9 @@
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
 
 mod already;
+pub mod file;
 pub mod partition;
+pub mod place;
 mod private;
 mod room;
 
@@ -53,18 +55,18 @@ use std::{
     time::Duration,
 };
 
-/// A partition.
+/// A partition or a file.
 #[derive(Debug)]
-pub struct Partition(pub File);
+pub struct Place(pub File);
 
-impl Source for Partition {
+impl Source for Place {
     fn read(&self, at: u64, bytes: &mut [u8]) -> bool {
         self.0.read_exact_at(bytes, at).is_ok()
     }
 }
 
 /// The frames of an area.
-pub struct Frames(pub RefCell<Area<Partition>>);
+pub struct Frames(pub RefCell<Area<Place>>);
 
 impl Host for Frames {
     fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
@@ -113,8 +115,9 @@ pub struct Plan {
     pub is_kept: bool,
 }
 
-/// Takes out of the records what cannot be put back here. `private` has what nobody else has mounted.
-pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
+/// Takes out of the records what cannot be put back here. `private` has what nobody else has mounted; `area` is where the records
+/// come from.
+pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private, area: &Path) -> Plan {
     let failure = world.machine.clock.realtime;
     let mut work = Work {
         places: places(world),
@@ -123,6 +126,7 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
         private,
         plan: Plan::default(),
         settled: BTreeSet::new(),
+        area: fs::metadata(area).ok().map(|found| (found.dev(), found.ino())),
         left: std::mem::take(&mut world.left),
     };
     let lost = std::mem::take(&mut world.lost);
@@ -132,7 +136,7 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     let unreadable = world.unreadable.iter().map(|(_, why)| format!("a record: {why}"));
     work.plan.refused.extend(unreadable);
     let old = std::mem::take(&mut world.mounts);
-    world.mounts = work.places.values().filter_map(Place::mount).collect();
+    world.mounts = work.places.values().filter_map(System::mount).collect();
     let mut inodes = std::mem::take(&mut world.inodes);
     inodes.retain(|id, inode| work.keeps_inode(&old, *id, inode));
     let mut dirty = std::mem::take(&mut world.dirty_files);
@@ -150,9 +154,9 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     world.names_gone.clear();
     work.plan.directories = world.names.len();
     let mut wanted = work.settled.iter().filter_map(|(device, _)| work.places.get(device));
-    let is_missing = |place: &Place| place.here.is_err();
+    let is_missing = |place: &System| place.here.is_err();
     // Of one that no successor has mounted there is more than files.
-    let would_stay = |place: &Place| is_missing(place) && !private.would_be.contains(&place.device);
+    let would_stay = |place: &System| is_missing(place) && !private.would_be.contains(&place.device);
     let any_missing = world.saved_by.is_some() && work.places.values().any(would_stay);
     work.plan.is_kept |= wanted.any(is_missing) || any_missing;
     work.plan.refused.extend(private.refused.iter().cloned());
@@ -196,7 +200,7 @@ fn booted() -> i64 {
 
 /// A file system of the dead kernel, in this one.
 #[derive(Debug)]
-struct Place {
+struct System {
     device: u64,
     name: String,
     /// Its root directory and where that is, or why it is not there.
@@ -205,7 +209,7 @@ struct Place {
     room: u64,
 }
 
-impl Place {
+impl System {
     fn mount(&self) -> Option<Mount> {
         let (at, _) = self.here.as_ref().ok()?;
         Some(Mount {
@@ -218,11 +222,11 @@ impl Place {
     }
 }
 
-fn places(world: &World<'_>) -> BTreeMap<u64, Place> {
+fn places(world: &World<'_>) -> BTreeMap<u64, System> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let one = |device: u64, uuid: [u8; 16]| {
         let here = here(uuid, &text);
-        Place {
+        System {
             device,
             name: ext4::uuid_text(&uuid),
             room: here.as_ref().map_or(0, |(_, root)| room::of(root)),
@@ -267,7 +271,7 @@ fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
 }
 
 struct Work<'h> {
-    places: BTreeMap<u64, Place>,
+    places: BTreeMap<u64, System>,
     /// In nanoseconds since 1970.
     failure: i64,
     host: &'h dyn Host,
@@ -275,6 +279,8 @@ struct Work<'h> {
     plan: Plan,
     /// By device and number: what was refused, or needs nothing.
     settled: BTreeSet<(u64, u64)>,
+    /// Device and number of the area, which may be a file that was being written to when the kernel failed.
+    area: Option<(u64, u64)>,
     /// See [`World::left`].
     left: BTreeMap<Id, LeftAt>,
 }
@@ -294,6 +300,15 @@ impl Work<'_> {
 
     fn is_old(&self, fd: &OwnedFd) -> bool {
         fstat(fd).is_ok_and(|found| nanoseconds(found.st_ctime, found.st_ctime_nsec) <= self.failure)
+    }
+
+    /// Whether a file is the area itself, which has what it is to have.
+    fn is_area(&mut self, key: (u64, u64), fd: &OwnedFd) -> bool {
+        let is_it = fstat(fd).is_ok_and(|found| Some((found.st_dev, found.st_ino)) == self.area);
+        if is_it {
+            self.settled.insert(key);
+        }
+        is_it
     }
 
     /// Whether nobody has changed a file since the failure but the kernel that has saved it, which could not put it back whole.
@@ -370,6 +385,7 @@ impl Work<'_> {
             .filter(|there| Some(there.ino()) != number);
         let late = there.is_some_and(|there| nanoseconds(there.ctime(), there.ctime_nsec() as u64) > self.failure);
         match &found {
+            Some(found) if self.is_area(key, found) => return false,
             Some(found) if !self.is_unchanged(id, found) => {
                 return !self.has_it(key, found, record.size, inode.runs().map(Part::from))
                     && self.refuse(key, &name, CHANGED)
@@ -421,6 +437,9 @@ impl Work<'_> {
             Err(why) => return self.refuse(key, &number, &why),
         };
         let name = path_of(&found).map_or(number, |path| self.private.as_it_was(&path));
+        if self.is_area(key, &found) {
+            return false;
+        }
         if !self.is_unchanged(id, &found) {
             let parts = file.runs().map(Part::from).chain(record.parts.iter().map(Part::from));
             return !self.has_it(key, &found, record.size, parts) && self.refuse(key, &name, CHANGED);
@@ -459,6 +478,7 @@ impl Work<'_> {
         let found = self.find(key.0, key.1, node.generation, OFlags::PATH | OFlags::NOFOLLOW);
         // Whatever has changed was named if there was more to it than attributes.
         match found {
+            Ok(Some(found)) if self.is_area(key, &found) => false,
             Ok(Some(found)) if !self.is_old(&found) => {
                 let number = || format!("inode {} of {}", node.number, self.name(node.device));
                 let attributes = format!("attributes of {}", path_of(&found).unwrap_or_else(number));
@@ -504,7 +524,7 @@ fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {
 }
 
 /// The path that a file has here.
-fn moved(places: &BTreeMap<u64, Place>, old: &[Mount], record: &Inode) -> Option<Vec<u8>> {
+fn moved(places: &BTreeMap<u64, System>, old: &[Mount], record: &Inode) -> Option<Vec<u8>> {
     let path = Path::new(OsStr::from_bytes(&record.path));
     let points = old
         .iter()

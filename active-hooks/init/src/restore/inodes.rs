@@ -411,4 +411,18 @@ mod tests {
             assert!(pages - filled.copied == in_place && pages >= 6, "{filled:?}");
         }
     }
+
+    #[test]
+    fn a_file_that_is_not_what_it_was_is_not_opened() {
+        let setting = Setting {
+            failed: [(1, Refusal::new("its content", "no room"))].into(),
+            ..Setting::default()
+        };
+        let world = World {
+            inodes: [(1, Content::default())].into(),
+            ..World::default()
+        };
+        let opened = Inodes::new(&setting).open(&world, &Frames(0), 3, 1, OFlags::RDONLY);
+        assert_eq!(opened.unwrap_err().why, "its content: no room");
+    }
 }

@@ -9,28 +9,22 @@
 use super::{unmounted::Unmounted, untaken::Untaken};
 use crate::{
     boot::log,
-    rescue::partition,
+    rescue::place,
     sys::{self, Tid},
 };
 use orthros_device::Device;
-use rustix::{
-    event::{poll, PollFd, PollFlags, Timespec},
-    fs::OFlags,
-};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use shared_region::{
     context::SavedBy,
     device::RescueArea,
     layout::RESCUE_WORDS,
     record::{Kind, Stream, Writer},
-    rescue_area::{only_files, save, Disk, Left, Wanted, What},
+    rescue_area::{kind, only_files, save, Disk, Left, Wanted, What},
 };
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    os::{
-        fd::OwnedFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
+    os::{fd::OwnedFd, unix::fs::FileExt},
     time::{Duration, Instant},
 };
 use zerocopy::{FromBytes, FromZeros};
@@ -82,7 +76,7 @@ impl NotPutBack {
         let region = device.region().map_err(|error| error.to_string())?;
         let bytes = region.copy(RESCUE_WORDS, size_of::<RescueArea>());
         let words = RescueArea::read_from_prefix(&bytes).map_or_else(|_| RescueArea::new_zeroed(), |(words, _)| words);
-        if words.state != 1 {
+        if words.state == kind::NONE {
             return Err("no rescue area is named (`orthros-ctl rescue-area --prepare DEVICE` makes one)".into());
         }
         let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -164,14 +158,9 @@ impl ToSave {
     }
 
     fn write_now(&self, device: &Device) -> Result<String, String> {
-        let (path, head) = partition::to_write_to(&self.words)?;
+        let (path, head) = place::to_write_to(&self.words)?;
         let name = |error: io::Error| format!("{}: {error}", path.display());
-        // Nobody else may have it mounted or otherwise in use.
-        let file = File::options()
-            .write(true)
-            .custom_flags(OFlags::EXCL.bits() as i32)
-            .open(&path);
-        let mut file = Area(file.map_err(name)?);
+        let mut file = Area(place::Writing::open(&path, true).map_err(name)?);
         let what = What {
             failover: self.failover,
             epitaph: self.epitaph.as_bytes(),
@@ -209,8 +198,9 @@ fn answer(helper: Tid, told: OwnedFd, alive: &dyn Fn()) -> Result<String, String
     Ok(text)
 }
 
-/// The partition.
-struct Area(File);
+/// The area: a partition, or a file, which is written through its file system. Where that is not mounted it is left alone:
+/// whatever has kept it from being mounted may be wrong with its blocks, too.
+struct Area(place::Writing);
 
 impl Disk for Area {
     type Error = io::Error;
