@@ -38,7 +38,7 @@ prepare)
 	fails truncate -s 0 $area
 	fails mv $area /data/other
 	lsattr $area
-	filefrag -v $area
+	filefrag $area | grep -E " ([2-9]|[0-9]{2,}) extents found"
 	orthros-ctl status | grep "rescue area: *48 MB on $area"
 	orthros-ctl rescue-area off
 	orthros-ctl status | grep "rescue area: *none"

@@ -8,7 +8,7 @@ use super::partition::Disk;
 use crate::sys;
 use anyhow::{bail, ensure, Context, Result};
 use rustix::{
-    fs::{fallocate, fstat, fstatfs, ioctl_getflags, ioctl_setflags, FallocateFlags, IFlags, OFlags},
+    fs::{fadvise, fallocate, fstat, fstatfs, ioctl_getflags, ioctl_setflags, Advice, FallocateFlags, IFlags, OFlags},
     io,
 };
 use shared_region::rescue_area::{Extent, Extents, Head, BLOCK, MOST_EXTENTS, SECTOR};
@@ -160,7 +160,15 @@ pub fn make(file: &File, head: &Head, path_inside: &[u8]) -> Result<()> {
         self::extents(file, head, &disk)? == extents,
         "its blocks were moved meanwhile"
     );
+    forget(file);
     Ok(())
+}
+
+/// Drops what is cached of a file that was written out: pages of the area itself would be saved in it as those of any file whose
+/// inode lies in one block with one that was changed, and take the room of others.
+pub fn forget(file: &File) {
+    // What stays costs room only.
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
 }
 
 /// Whether what is written to the file at the beginning of each extent is there on the disk.

@@ -199,6 +199,7 @@ impl Deref for Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         if self.is_file {
+            file::forget(&self.file);
             // Whoever names it does it again.
             let _ = file::set_immutable(&self.file, true);
         }
