@@ -1,5 +1,5 @@
 #!/bin/sh
-# /dev/vdb is the rescue area; /srv/full has less room in the successor than it had, /srv/read is only read there.
+# The rescue area is a file on the root file system; /srv/full has less room in the successor than it had, /srv/read is only read there.
 set -eu
 
 . /opt/says.sh
@@ -14,20 +14,20 @@ put() {
 case $1 in
 make)
 	sysctl -qw vm.dirty_expire_centisecs=100000 vm.dirty_writeback_centisecs=100000
+	mkfs.ext4 -q /dev/vdb
 	mkfs.ext4 -q /dev/vdc
-	mkfs.ext4 -q /dev/vdd
 	mkdir -p /srv/full /srv/read
-	mount -o commit=900 /dev/vdc /srv/full
-	mount -o commit=900 /dev/vdd /srv/read
+	mount -o commit=900 /dev/vdb /srv/full
+	mount -o commit=900 /dev/vdc /srv/read
 	# Two per cent that nobody gets, which every mount sets anew: as if somebody had taken them.
-	echo 0 >/sys/fs/ext4/vdc/reserved_clusters
+	echo 0 >/sys/fs/ext4/vdb/reserved_clusters
 	head -c 1000000 /dev/zero >/srv/full/free
 	yes old | head -c 300000 >/srv/full/changed
 	for name in changed held touched; do yes old | head -c 300000 >/srv/read/$name; done
 	sync
 	dd if=/dev/zero of=/srv/full/rest bs=64k 2>/dev/null || true
 	sync
-	orthros-ctl rescue-area --prepare /dev/vdb
+	orthros-ctl rescue-area --prepare /var/lib/orthros/rescue --size 32M
 	;;
 hold)
 	exec 3</srv/read/held
@@ -61,8 +61,8 @@ check)
 	fails kill -0 "$(cat /var/held.pid)" 2>/dev/null
 	orthros-ctl report | tee /run/report
 	grep -E "fd 3: /srv/read/held: .*Read-only file system" /run/report
-	grep -E "file system on vdc has not taken [12] files: [0-9]+ pages are in the rescue area" /run/report
-	grep -E "file system on vdd has not taken 4 files: [0-9]+ pages are in the rescue area" /run/report
+	grep -E "file system on vdb has not taken [12] files: [0-9]+ pages are in the rescue area" /run/report
+	grep -E "file system on vdc has not taken 4 files: [0-9]+ pages are in the rescue area" /run/report
 	# What needs no room is there already.
 	grep "full/changed" $sums | sha256sum -c
 	fails sha256sum -c --quiet $sums 2>/dev/null
@@ -78,7 +78,7 @@ check)
 	grep "/srv/read/" $sums | sha256sum -c
 	rm /srv/full/rest
 	sync
-	sha256sum /dev/vdc >/run/disk
+	sha256sum /dev/vdb >/run/disk
 	says "touched: was changed after the failure" orthros-ctl rescue --dry-run
 	sha256sum -c /run/disk
 	says "touched: was changed after the failure" orthros-ctl rescue
@@ -87,8 +87,10 @@ check)
 	sha256sum -c $sums
 	grep -qx later /srv/read/touched
 	orthros-ctl rescue | grep "nothing to put back"
+	lsattr /var/lib/orthros/rescue | grep -q "^[^ ]*i"
+	orthros-ctl status | grep "rescue area: *32 MB on /var/lib/orthros/rescue$"
 	umount /srv/full /srv/read
+	e2fsck -fn /dev/vdb
 	e2fsck -fn /dev/vdc
-	e2fsck -fn /dev/vdd
 	;;
 esac
