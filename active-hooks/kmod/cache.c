@@ -59,6 +59,20 @@ static struct page *put_in_place(struct address_space *mapping, pgoff_t index, u
 	return page;
 }
 
+/* What the file did not take must not look as if it had: nobody would write it. */
+static void take_out(struct address_space *mapping, struct page *page)
+{
+	lock_page(page);
+	if (page->mapping == mapping && !PageDirty(page) && !PageWriteback(page))
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+		/* 6.8: a folio instead of a page. */
+		generic_error_remove_folio(mapping, page_folio(page));
+#else
+		generic_error_remove_page(mapping, page);
+#endif
+	unlock_page(page);
+}
+
 /* 1 if the frame itself is in the cache now, 0 if it was copied. */
 static int write_page(struct file *file, loff_t at, u64 pfn, struct window *window)
 {
@@ -97,6 +111,8 @@ static int write_page(struct file *file, loff_t at, u64 pfn, struct window *wind
 	if (error >= 0)
 		error = error == PAGE_SIZE ? 0 : -EIO;
 out:
+	if (placed && error)
+		take_out(mapping, placed);
 	if (placed)
 		put_page(placed);
 	return error ?: placed != NULL;

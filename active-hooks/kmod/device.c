@@ -80,10 +80,11 @@ static int configure(const struct orthros_configure *request)
 static int name_rescue_area(const struct orthros_rescue_area *wanted)
 {
 	struct orthros_rescue_area *words = region.base + ORTHROS_RESCUE_WORDS_OFFSET;
-	u64 end;
+	u64 within = wanted->within[0], end;
 
-	if (wanted->state > 1 || check_add_overflow(wanted->start, wanted->sectors, &end) ||
-	    end > wanted->disk_sectors)
+	if (wanted->state > ORTHROS_RESCUE_FILE ||
+	    check_add_overflow(within, wanted->within[1], &end) || end > wanted->disk_sectors ||
+	    wanted->sectors > wanted->within[1] || wanted->start < within || wanted->start > end)
 		return -EINVAL;
 	smp_store_release(&words->state, 0);
 	words->function = wanted->function;
@@ -92,6 +93,7 @@ static int name_rescue_area(const struct orthros_rescue_area *wanted)
 	words->disk_sectors = wanted->disk_sectors;
 	memcpy(words->id, wanted->id, sizeof(words->id));
 	memcpy(words->serial, wanted->serial, sizeof(words->serial));
+	memcpy(words->within, wanted->within, sizeof(words->within));
 	smp_store_release(&words->state, wanted->state);
 	return 0;
 }

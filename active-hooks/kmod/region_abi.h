@@ -560,6 +560,7 @@ struct orthros_tcp_end {
 
 /* rescue_area/mod.rs */
 #define ORTHROS_RESCUE_WORDS_OFFSET 0x6000
+#define ORTHROS_RESCUE_FILE 2
 
 struct orthros_rescue_area {
 	__u64 state;
@@ -569,6 +570,7 @@ struct orthros_rescue_area {
 	__u64 disk_sectors;
 	__u64 id[2];
 	__u64 serial[3];
+	__u64 within[2];
 };
 
 struct orthros_inotify_event {

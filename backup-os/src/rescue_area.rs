@@ -1,8 +1,8 @@
 //! The last thing that can be done for files: when no kernel can be booted any more, what their disks do not have is written
-//! to the partition that the administrator has named for that ([`shared_region::rescue_area`]).
+//! to the partition or file that the administrator has named for that ([`shared_region::rescue_area`]).
 //!
 //! What we know on entry: every CPU is parked, devices are silent, and the machine is about to be reset. What we are
-//! responsible for: nothing is written outside that partition, nor to a disk that is not the one it was, nor over what an
+//! responsible for: nothing is written outside that, nor to a disk that is not the one it was, nor over what an
 //! earlier failure has left there; and the reset comes, whatever the disk does.
 
 use crate::rescue::{self, Failure};
@@ -22,28 +22,41 @@ use shared_region::control::CommitPoint;
 use shared_region::layout;
 use shared_region::record::{Stream, Writer};
 use shared_region::rescue_area::{
-    self, only_files, state, AreaError, Contents, Head, Wanted, What, BLOCK, CONTENTS_AT, SECTOR,
+    self, kind, only_files, state, AreaError, Contents, Extents, Head, Outside, Wanted, What, BLOCK, CONTENTS_AT,
+    SECTOR,
 };
 use shared_region::PAGE_SIZE;
 use zerocopy::IntoBytes;
 
-/// The partition, on its disk.
-struct Partition {
+/// The area, on its disk. What is cached of a file is not its content any more: nobody will write it, because no kernel runs,
+/// and the reset comes next.
+struct Area {
     disk: Disk,
-    /// First sector.
-    start: u64,
-    bytes: u64,
+    extents: Extents,
 }
 
-impl rescue_area::Disk for Partition {
+impl Area {
+    fn read(&mut self, at: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+        let pieces = self.extents.pieces(at, bytes.len());
+        for (sector, range) in pieces.map_err(|Outside| DiskError::Outside)? {
+            self.disk.read(sector, &mut bytes[range])?;
+        }
+        Ok(())
+    }
+}
+
+impl rescue_area::Disk for Area {
     type Error = DiskError;
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let end = at.checked_add(bytes.len() as u64);
-        if at < CONTENTS_AT || !at.is_multiple_of(SECTOR) || end.is_none_or(|end| end > self.bytes) {
+        let pieces = self.extents.pieces(at, bytes.len());
+        if at < CONTENTS_AT {
             return Err(DiskError::Outside);
         }
-        self.disk.write(self.start + at / SECTOR, bytes)
+        for (sector, range) in pieces.map_err(|Outside| DiskError::Outside)? {
+            self.disk.write(sector, &bytes[range])?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), DiskError> {
@@ -55,7 +68,7 @@ impl Backup {
     /// Gives the machine up because no kernel takes over, and says what became of the files.
     pub fn lose_all(&mut self, armed: &Armed, failure: &Failure<'_>) -> ! {
         let why = format!("no successor took over: {}", self.attempts_text());
-        if self.region.rescue_words().state.load(Ordering::Acquire) != 1 {
+        if self.region.rescue_words().state.load(Ordering::Acquire) == kind::NONE {
             self.lose(format_args!("{why}"))
         }
         self.leave_network();
@@ -70,7 +83,7 @@ impl Backup {
     }
 
     fn write_rescue_area(&mut self, armed: &Armed, failure: &Failure<'_>, why: &str) -> Result<String, String> {
-        let (mut partition, head) = self.rescue_partition()?;
+        let (mut area, head) = self.rescue_area()?;
         // SAFETY: every CPU is parked and devices are quiet. Frames that a successor was given are not among those that the
         // records name.
         let frozen = unsafe { rescue::frozen(self.region, &armed.ram) };
@@ -113,8 +126,7 @@ impl Backup {
             let bytes = at.and_then(|at| frozen.slice(PhysAddr(at), page.len()));
             bytes.inspect(|bytes| page.copy_from_slice(bytes)).is_some()
         };
-        let saved =
-            rescue_area::save(&mut partition, &head, &what, &frame).map_err(|error| format!("the disk {error}"))?;
+        let saved = rescue_area::save(&mut area, &head, &what, &frame).map_err(|error| format!("the disk {error}"))?;
         let text = format!(
             "{} pages of {} files are in the rescue area{}",
             saved.frames,
@@ -129,8 +141,8 @@ impl Backup {
         Ok(text)
     }
 
-    /// The partition, if it is still the one that was named, and has room.
-    fn rescue_partition(&self) -> Result<(Partition, Head), String> {
+    /// The area, if it is still the one that was named, and has room.
+    fn rescue_area(&self) -> Result<(Area, Head), String> {
         let words = self.region.rescue_words();
         let word = |word: &AtomicU64| word.load(Ordering::Relaxed);
         let address = word(&words.function);
@@ -158,16 +170,24 @@ impl Backup {
             return Err(format!("the disk at {function} is another one than it was"));
         }
         let (start, sectors) = (word(&words.start), word(&words.sectors));
-        if start.checked_add(sectors).is_none_or(|end| end > disk.sectors) {
+        let within = word(&words.within[0])..word(&words.within[0]).saturating_add(word(&words.within[1]));
+        let first = start..start.saturating_add(BLOCK / SECTOR);
+        if within.end > disk.sectors || first.start < within.start || first.end > within.end {
             return Err(of_disk(DiskError::Outside));
         }
         let mut block = vec![0; BLOCK as usize];
         disk.read(start, &mut block).map_err(of_disk)?;
-        let head = Head::parse(&block, sectors * SECTOR).map_err(|error| format!("{error}"))?;
+        let head = Head::parse(&block, sectors.saturating_mul(SECTOR)).map_err(|error| format!("{error}"))?;
         if head.id != [word(&words.id[0]), word(&words.id[1])] {
             return Err(String::from("another rescue area is there"));
         }
-        disk.read(start + CONTENTS_AT / SECTOR, &mut block).map_err(of_disk)?;
+        let extents = match words.state.load(Ordering::Relaxed) {
+            kind::FILE => Extents::parse(&block, &head, start, &within),
+            _ => Extents::of_partition(start, head.bytes / SECTOR, &within),
+        };
+        let extents = extents.map_err(|error| format!("{error}"))?;
+        let mut area = Area { disk, extents };
+        area.read(CONTENTS_AT, &mut block).map_err(of_disk)?;
         match Contents::parse(&block, &head) {
             Ok(contents) if contents.state != state::USED => {
                 return Err(String::from(
@@ -177,7 +197,6 @@ impl Backup {
             Ok(_) | Err(AreaError::Empty | AreaError::Damaged(_)) => {}
             Err(error) => return Err(format!("{error}")),
         }
-        let bytes = head.bytes;
-        Ok((Partition { disk, start, bytes }, head))
+        Ok((area, head))
     }
 }

@@ -607,13 +607,13 @@ pub const STAGE_COMMIT: u64 = iowr::<StageCommit>(35);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RescueArea {
-    /// 1 for an area, 0 for none.
+    /// One of [`crate::rescue_area::kind`].
     pub state: u64,
     /// The disk's PCI function: bus << 8 | device << 3 | function.
     pub function: u64,
-    /// First sector of the area on its disk.
+    /// First sector of the area on its disk; of a file that of its first block.
     pub start: u64,
-    /// Its sectors.
+    /// Its sectors, wherever they are.
     pub sectors: u64,
     /// Sectors of the disk.
     pub disk_sectors: u64,
@@ -621,6 +621,8 @@ pub struct RescueArea {
     pub id: [u64; 2],
     /// Serial number of the disk, padded with zeros.
     pub serial: [u64; 3],
+    /// The part of the disk, first sector and sectors, in which all of it lies.
+    pub within: [u64; 2],
 }
 /// Says where data of files is to be written if no kernel can be booted any more. EINVAL if it does not lie on the disk.
 pub const RESCUE_AREA: u64 = iowr::<RescueArea>(96);

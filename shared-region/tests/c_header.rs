@@ -52,10 +52,10 @@ fn structures(out: &mut String) {
     let mut text = String::new();
     structure!(text, header::MemoryRange, "orthros_memory_range", { start, end, kind });
     structure!(text, device::RescueArea, "orthros_rescue_area", {
-        state, function, start, sectors, disk_sectors, id, serial,
+        state, function, start, sectors, disk_sectors, id, serial, within,
     });
     structure!(text, rescue_area::RescueWords, "orthros_rescue_area", {
-        state, function, start, sectors, disk_sectors, id, serial,
+        state, function, start, sectors, disk_sectors, id, serial, within,
     });
     structure!(text, header::Header, "orthros_header", {
         magic, abi_version, digest, base, size, nursery, reserved_nursery, reserved_apic_id, bsp_apic_id, rsdp,
@@ -308,6 +308,7 @@ fn constants(out: &mut String) {
         ("STAGE_WHY_SIZE", stage::WHY_SIZE as u64),
         ("NETFILTER_MOST", netfilter::MOST),
         ("RESCUE_WORDS_OFFSET", layout::RESCUE_WORDS.offset),
+        ("RESCUE_FILE", rescue_area::kind::FILE),
         ("RESCUE_AREA", device::RESCUE_AREA),
         ("LAZY", device::LAZY),
         ("LAZY_BEGIN", device::lazy_step::BEGIN),

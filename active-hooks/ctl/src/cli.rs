@@ -76,7 +76,7 @@ pub enum Command {
         #[arg(long, conflicts_with = "value")]
         json: bool,
     },
-    /// Show or name the partition into which file data is saved when no kernel can be booted any more.
+    /// Show or name the partition or file into which file data is saved when no kernel can be booted any more.
     RescueArea(RescueArea),
     /// Put back the files that a rescue area holds: after an ordinary boot, or when a disk that had gone is there again.
     Rescue(Rescue),
@@ -100,13 +100,20 @@ pub enum Command {
 /// Arguments of `rescue-area`.
 #[derive(Debug, Args)]
 pub struct RescueArea {
-    /// The partition (`/dev/vdb1`), `auto` for the one that was prepared, or `off`; without one, it is shown.
+    /// The partition (`/dev/vdb1`) or file, `auto` for the one that was prepared (a partition, or `/var/lib/orthros/rescue`), or
+    /// `off`; without one, it is shown.
     pub device: Option<String>,
-    /// Make the partition a rescue area first: what is on it is lost.
+    /// Make it a rescue area first: what is on the partition is lost, and the file is made, immutable, on an ext4 or XFS.
     #[arg(long, requires = "device")]
     pub prepare: bool,
-    /// Prepare it even if there is something on it.
+    /// How large the file is to be (`512M`, `1G`).
     #[arg(long, requires = "prepare")]
+    pub size: Option<String>,
+    /// Delete the file.
+    #[arg(long, requires = "device", conflicts_with = "prepare")]
+    pub remove: bool,
+    /// Prepare or delete it even if there is something on it.
+    #[arg(long, requires = "device")]
     pub force: bool,
     /// As JSON.
     #[arg(long)]

@@ -4,7 +4,8 @@ use crate::cli::Rescue;
 use crate::exit::Exit;
 use crate::rescue_area;
 use anyhow::{bail, Context, Result};
-use orthros_init::rescue::{plan, put_back, Frames, Partition, Plan, Private};
+use orthros_init::rescue::place::Writing;
+use orthros_init::rescue::{plan, put_back, Frames, Place, Plan, Private};
 use orthros_init::restore::world::World;
 use serde_json::json;
 use shared_region::record::Stream;
@@ -39,6 +40,7 @@ impl Told<'_> {
             let told = json!({
                 "version": 1, "area": self.area, "failover": self.failover, "epitaph": self.epitaph,
                 "left_out": self.left_out, "unmounted": self.unmounted, "done": done, "files": files, "directories": plan.directories,
+                "already": plan.already,
                 "refused": plan.refused,
             });
             println!("{told:#}");
@@ -55,6 +57,9 @@ impl Told<'_> {
         }
         for file in &plan.files {
             println!("{done}: {}, {} bytes of data", file.name, file.bytes);
+        }
+        if plan.already != 0 {
+            println!("{} files have it already", plan.already);
         }
         if plan.directories != 0 {
             println!("{done}: names in {} directories", plan.directories);
@@ -75,10 +80,10 @@ fn find(wish: &Rescue) -> Result<PathBuf> {
     }
 }
 
-fn open(path: &Path, write: bool) -> Result<Option<Area<Partition>>> {
-    let mut file = File::options().read(true).write(write).open(path)?;
+fn open(path: &Path) -> Result<Option<Area<Place>>> {
+    let mut file = File::open(path)?;
     let bytes = file.seek(SeekFrom::End(0))?;
-    match Area::open(Partition(file), bytes) {
+    match Area::open(Place(file), bytes) {
         Ok(area) if area.contents.state == state::USED => Ok(None),
         Ok(area) => Ok(Some(area)),
         Err(AreaError::Empty) => Ok(None),
@@ -87,11 +92,11 @@ fn open(path: &Path, write: bool) -> Result<Option<Area<Partition>>> {
 }
 
 /// Nobody has to put it back any more.
-fn use_up(path: &Path, area: &Area<Partition>) -> Result<()> {
+fn use_up(path: &Path, area: &Area<Place>) -> Result<()> {
     let mut block = vec![0; BLOCK as usize];
     let contents = area.contents.in_state(state::USED);
     block[..contents.as_bytes().len()].copy_from_slice(contents.as_bytes());
-    let file = File::options().write(true).open(path)?;
+    let file = Writing::open(path, false)?;
     file.write_all_at(&block, CONTENTS_AT)?;
     Ok(file.sync_all()?)
 }
@@ -100,7 +105,7 @@ fn use_up(path: &Path, area: &Area<Partition>) -> Result<()> {
 pub fn run(wish: &Rescue) -> Result<Exit> {
     let path = find(wish)?;
     let text = || path.display().to_string();
-    let Some(mut area) = open(&path, false).with_context(text)? else {
+    let Some(mut area) = open(&path).with_context(text)? else {
         match wish.json {
             true => println!(
                 "{:#}",
@@ -122,7 +127,7 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
     let frames = Frames(RefCell::new(area));
     let only_look = wish.list || wish.dry_run;
     let mut private = Private::make(&world, &frames, only_look).map_err(anyhow::Error::msg)?;
-    let mut plan = plan(&mut world, &frames, &private);
+    let mut plan = plan(&mut world, &frames, &private, &path);
     if !only_look {
         let mut last = std::time::Instant::now();
         let beat = RefCell::new(&mut last);
@@ -133,13 +138,14 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
                 **last = std::time::Instant::now();
             }
         };
-        let failed = put_back(&world, &frames, &private, &alive);
+        let (failed, files_failed) = put_back(&world, &frames, &private, &alive);
+        plan.is_kept |= files_failed;
         let is_of = |name: &str| failed.iter().any(|why| why.starts_with(&format!("{name}:")));
         plan.files.retain(|file| !is_of(&file.name));
         plan.refused.extend(failed);
         rustix::fs::sync();
         plan.refused.extend(private.end());
-        if !plan.is_missing {
+        if !plan.is_kept {
             use_up(&path, &frames.0.borrow()).with_context(text)?;
         }
     }
@@ -152,8 +158,8 @@ pub fn run(wish: &Rescue) -> Result<Exit> {
         plan: &plan,
     };
     told.show(if only_look { "can be put back" } else { "put back" }, wish.json);
-    if plan.is_missing && !wish.json {
-        println!("the area is kept: a file system is not mounted; run this again, or with --discard");
+    if plan.is_kept && !wish.json {
+        println!("the area is kept: run this again when that file system is mounted, is written to and has room, or with --discard");
     }
     Ok(match wish.list || plan.refused.is_empty() && !left_out {
         true => Exit::Fine,

@@ -1,18 +1,20 @@
-//! `orthros-ctl rescue-area`: the partition into which the backup OS writes file data when no kernel can be booted any more.
+//! `orthros-ctl rescue-area`: the partition or file into which the backup OS writes file data when no kernel can be booted any
+//! more.
 
 use crate::cli::RescueArea as Wish;
 use crate::exit::Exit;
 use crate::snapshot::{open_region, Source};
 use anyhow::{bail, ensure, Context, Result};
-use orthros_init::rescue::partition::{self, head, is_full, prepared, sysfs, Disk};
+use orthros_init::rescue::partition::{sysfs, Disk};
+use orthros_init::rescue::place::{self, head, is_file, is_full, prepared};
 use rustix::fs::OFlags;
 use serde_json::json;
 use shared_region::device::RescueArea;
 use shared_region::layout::RESCUE_WORDS;
-use shared_region::rescue_area::{AreaError, Head, BLOCK, LEAST, SECTOR};
+use shared_region::rescue_area::{kind, AreaError, Head, BLOCK, LEAST, SECTOR};
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -36,7 +38,7 @@ const SIGNATURES: [(usize, &[u8], &str); 11] = [
 /// The one that was prepared.
 pub fn only() -> Result<PathBuf> {
     match prepared().as_slice() {
-        [] => bail!("no rescue area is there: `orthros-ctl rescue-area --prepare DEVICE` makes one"),
+        [] => bail!("no rescue area is there: `orthros-ctl rescue-area --prepare` makes one of a partition or a file"),
         [one] => Ok(one.clone()),
         several => bail!(
             "{} and {} are rescue areas: which one?",
@@ -75,13 +77,69 @@ fn prepare(device: &Path, disk: &Disk, force: bool) -> Result<()> {
     if Head::parse(&start, bytes).is_ok_and(|head| is_full(device, &head)) && !force {
         bail!("it holds files that nobody has put back: `orthros-ctl rescue`; --force gives them up");
     }
-    let mut id = [0u64; 2];
-    File::open("/dev/urandom")?.read_exact(id.as_mut_bytes())?;
     // What was found there must not be found again.
     start.fill(0);
-    start[..size_of::<Head>()].copy_from_slice(Head::new(id, bytes).as_bytes());
+    start[..size_of::<Head>()].copy_from_slice(Head::new(new_id()?, bytes).as_bytes());
     file.write_all_at(&start, 0)?;
     file.sync_all().context("writing to it")
+}
+
+fn new_id() -> Result<[u64; 2]> {
+    let mut id = [0u64; 2];
+    File::open("/dev/urandom")?.read_exact(id.as_mut_bytes())?;
+    Ok(id)
+}
+
+fn prepare_file(path: &Path, wish: &Wish) -> Result<()> {
+    let size = wish
+        .size
+        .as_deref()
+        .context("--size says how large the file is to be")?;
+    let bytes = bytes(size).filter(|bytes| bytes.is_multiple_of(BLOCK));
+    let bytes = bytes.with_context(|| format!("{size} is no size: a number with K, M or G, of whole {BLOCK} bytes"))?;
+    ensure!(
+        bytes >= LEAST,
+        "{} MB are too few, and {} are the least",
+        bytes >> 20,
+        LEAST >> 20
+    );
+    if path.symlink_metadata().is_ok() {
+        ensure!(
+            is_file(path) && head(path).is_ok(),
+            "there is a file of this name, which is no rescue area"
+        );
+        remove(path, wish.force)?;
+    }
+    place::make_file(path, bytes, new_id()?)
+}
+
+/// Bytes that a text says.
+fn bytes(text: &str) -> Option<u64> {
+    let (number, shift) = match text.strip_suffix(['K', 'M', 'G']) {
+        Some(number) => (number, 10 * (1 + "KMG".find(text.chars().last()?)?)),
+        None => (text, 0),
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Deletes an area that is a file; if it is the one that is named, there is none then.
+fn remove(path: &Path, force: bool) -> Result<()> {
+    ensure!(
+        is_file(path),
+        "it is no file: what is on a partition is overwritten as it is"
+    );
+    let head = head(path)?;
+    ensure!(
+        force || !is_full(path, &head),
+        "it holds files that nobody has put back: `orthros-ctl rescue`; --force gives them up"
+    );
+    // Without Orthros nobody has named it.
+    if let Ok((device, region)) = open_region() {
+        if words(&region).id == head.id {
+            device.rescue_area(RescueArea::default())?;
+        }
+    }
+    place::remove_file(path)
 }
 
 /// The words of the region.
@@ -92,10 +150,10 @@ fn words(source: &impl Source) -> RescueArea {
 
 /// The area that is named: its device, if that is there, its bytes, and whether it holds something.
 fn named(words: &RescueArea) -> Option<(Option<PathBuf>, u64, bool)> {
-    if words.state != 1 {
+    if words.state == kind::NONE {
         return None;
     }
-    let device = partition::named(words);
+    let device = place::named(words);
     let full = device
         .as_ref()
         .is_some_and(|at| head(at).is_ok_and(|head| is_full(at, &head)));
@@ -106,7 +164,10 @@ fn named(words: &RescueArea) -> Option<(Option<PathBuf>, u64, bool)> {
 pub fn text(source: &impl Source) -> String {
     match named(&words(source)) {
         None => "none".into(),
-        Some((None, bytes, _)) => format!("{} MB on a disk that is not there, or is another one", bytes >> 20),
+        Some((None, bytes, _)) => format!(
+            "{} MB on a disk or file system that is not there, or is another one",
+            bytes >> 20
+        ),
         Some((Some(device), bytes, full)) => format!(
             "{} MB on {}{}",
             bytes >> 20,
@@ -145,27 +206,27 @@ pub fn run(wish: &Wish) -> Result<Exit> {
     }
     let path = if name == "auto" { only()? } else { name.into() };
     let text = || path.display().to_string();
-    let disk = sysfs(&path).and_then(|at| Disk::of(&at)).with_context(text)?;
-    if wish.prepare {
-        prepare(&path, &disk, wish.force).with_context(text)?;
+    if wish.remove {
+        remove(&path, wish.force).with_context(text)?;
+        return Ok(Exit::Fine);
+    }
+    let is_device = std::fs::metadata(&path).is_ok_and(|found| found.file_type().is_block_device());
+    match wish.prepare {
+        true if is_device => {
+            let disk = sysfs(&path).and_then(|at| Disk::of(&at)).with_context(text)?;
+            prepare(&path, &disk, wish.force).with_context(text)?;
+        }
+        true => prepare_file(&path, wish).with_context(text)?,
+        false => {}
     }
     let head = match head(&path) {
         Ok(head) => head,
         Err(AreaError::NoArea) => bail!("{}: it is no rescue area; --prepare makes it one", text()),
         Err(error) => bail!("{}: {error}", text()),
     };
+    let words = place::words(&path, &head).with_context(text)?;
     let (device, region) = open_region()?;
-    device
-        .rescue_area(RescueArea {
-            state: 1,
-            function: disk.function,
-            start: disk.start,
-            sectors: disk.sectors,
-            disk_sectors: disk.disk_sectors,
-            id: head.id,
-            serial: disk.serial,
-        })
-        .with_context(text)?;
+    device.rescue_area(words).with_context(text)?;
     if wish.json {
         println!("{:#}", json!({"version": 1, "rescue_area": json(&region)}));
     }
@@ -190,6 +251,18 @@ mod tests {
         assert_eq!(found_in(&start), None);
         start[7] ^= 1;
         assert_eq!(found_in(&start), Some("data of a kind that is not known"));
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(
+            ["1G", "48M", "4K", "4096", "0M"].map(bytes),
+            [Some(1 << 30), Some(48 << 20), Some(4096), Some(4096), Some(0)]
+        );
+        assert_eq!(
+            ["", "M", "1T", "-1", "1.5G", "99999999999999G", "1MM"].map(bytes),
+            [None; 7]
+        );
     }
 
     #[test]

@@ -7,11 +7,16 @@
 //!
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
 
+mod already;
+pub mod file;
 pub mod partition;
+pub mod place;
 mod private;
+mod room;
 
 pub use private::Private;
 
+use self::already::Part;
 use crate::{
     boot::ext4,
     restore::{
@@ -23,13 +28,13 @@ use crate::{
     takeover::{
         dirty_files,
         disk::{self, FromDisk, Since},
-        files, handles, unmounted,
+        files, handles, to_rescue,
     },
 };
 use orthros_device::Adopted;
-use rustix::fs::{fstat, open, Mode, OFlags};
+use rustix::fs::{fstat, open, Mode, OFlags, Stat};
 use shared_region::{
-    context::{DirtyFile, FrameRun, Inode, Mount, Names, Node},
+    context::{DirtyFile, FrameRun, Id, Inode, LeftAt, Mount, Names, Node},
     device::{ResumeCall, TaskState},
     rescue_area::{Area, Source},
     PAGE_SIZE,
@@ -50,18 +55,18 @@ use std::{
     time::Duration,
 };
 
-/// A partition.
+/// A partition or a file.
 #[derive(Debug)]
-pub struct Partition(pub File);
+pub struct Place(pub File);
 
-impl Source for Partition {
+impl Source for Place {
     fn read(&self, at: u64, bytes: &mut [u8]) -> bool {
         self.0.read_exact_at(bytes, at).is_ok()
     }
 }
 
 /// The frames of an area.
-pub struct Frames(pub RefCell<Area<Partition>>);
+pub struct Frames(pub RefCell<Area<Place>>);
 
 impl Host for Frames {
     fn adopt(&self, _: u32, _: &[u8]) -> Restored<Adopted> {
@@ -102,14 +107,17 @@ pub struct Plan {
     pub files: Vec<Rescued>,
     /// Directories in which names are compared.
     pub directories: usize,
+    /// Files that have it already.
+    pub already: usize,
     /// What is refused, with the reason.
     pub refused: Vec<String>,
-    /// Some of it because its file system is not there now.
-    pub is_missing: bool,
+    /// Some of it because its file system is not there now, or has no room: the area must be kept for that.
+    pub is_kept: bool,
 }
 
-/// Takes out of the records what cannot be put back here. `private` has what nobody else has mounted.
-pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
+/// Takes out of the records what cannot be put back here. `private` has what nobody else has mounted; `area` is where the records
+/// come from.
+pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private, area: &Path) -> Plan {
     let failure = world.machine.clock.realtime;
     let mut work = Work {
         places: places(world),
@@ -117,7 +125,9 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
         host,
         private,
         plan: Plan::default(),
-        changed: BTreeSet::new(),
+        settled: BTreeSet::new(),
+        area: fs::metadata(area).ok().map(|found| (found.dev(), found.ino())),
+        left: std::mem::take(&mut world.left),
     };
     let lost = std::mem::take(&mut world.lost);
     work.plan
@@ -126,11 +136,11 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     let unreadable = world.unreadable.iter().map(|(_, why)| format!("a record: {why}"));
     work.plan.refused.extend(unreadable);
     let old = std::mem::take(&mut world.mounts);
-    world.mounts = work.places.values().filter_map(Place::mount).collect();
+    world.mounts = work.places.values().filter_map(System::mount).collect();
     let mut inodes = std::mem::take(&mut world.inodes);
-    inodes.retain(|_, inode| work.keeps_inode(&old, inode));
+    inodes.retain(|id, inode| work.keeps_inode(&old, *id, inode));
     let mut dirty = std::mem::take(&mut world.dirty_files);
-    dirty.retain(|id, file| work.keeps_dirty(inodes.get(id), file));
+    dirty.retain(|id, file| work.keeps_dirty(inodes.get(id), *id, file));
     world.dirty_files = dirty;
     world.inodes = inodes;
     let names = world.names.len();
@@ -143,12 +153,12 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private) -> Plan {
     world.nodes.retain(|node| work.keeps_node(node));
     world.names_gone.clear();
     work.plan.directories = world.names.len();
-    let mut wanted = work.changed.iter().filter_map(|(device, _)| work.places.get(device));
-    let is_missing = |place: &Place| place.here.is_err();
+    let mut wanted = work.settled.iter().filter_map(|(device, _)| work.places.get(device));
+    let is_missing = |place: &System| place.here.is_err();
     // Of one that no successor has mounted there is more than files.
-    let would_stay = |place: &Place| is_missing(place) && !private.would_be.contains(&place.device);
+    let would_stay = |place: &System| is_missing(place) && !private.would_be.contains(&place.device);
     let any_missing = world.saved_by.is_some() && work.places.values().any(would_stay);
-    work.plan.is_missing = wanted.any(is_missing) || any_missing;
+    work.plan.is_kept |= wanted.any(is_missing) || any_missing;
     work.plan.refused.extend(private.refused.iter().cloned());
     work.plan
 }
@@ -160,7 +170,7 @@ fn check_clock(world: &World<'_>) -> Result<(), String> {
     let has_saved_it = world
         .saved_by
         .as_ref()
-        .is_some_and(|by| by.boot_id == unmounted::boot_id());
+        .is_some_and(|by| by.boot_id == to_rescue::boot_id());
     if booted >= failure || has_saved_it {
         return Ok(());
     }
@@ -170,14 +180,14 @@ fn check_clock(world: &World<'_>) -> Result<(), String> {
     ))
 }
 
-/// Puts it back. Calls `alive` again and again. Returns what could not be put back.
-pub fn put_back(world: &World<'_>, host: &dyn Host, private: &Private, alive: &dyn Fn()) -> Vec<String> {
+/// Puts it back. Calls `alive` again and again. Returns what could not be put back, and whether files are among that.
+pub fn put_back(world: &World<'_>, host: &dyn Host, private: &Private, alive: &dyn Fn()) -> (Vec<String>, bool) {
     let done = files::put_back(world, &FromDisk::new(), Since::Boot, host);
     let which = (&private.committed, &BTreeSet::new());
-    let (_, of_others) = dirty_files::put_back(world, which, &done.rewritten, host, alive);
+    let of_others = dirty_files::put_back(world, which, &done.rewritten, host, alive);
     let mut remarks = done.remarks;
-    remarks.extend(of_others);
-    remarks
+    remarks.extend(of_others.remarks);
+    (remarks, !done.failed.is_empty() || !of_others.failed.is_empty())
 }
 
 /// When this system was started, in nanoseconds since 1970, as its clock is now.
@@ -190,14 +200,16 @@ fn booted() -> i64 {
 
 /// A file system of the dead kernel, in this one.
 #[derive(Debug)]
-struct Place {
+struct System {
     device: u64,
     name: String,
     /// Its root directory and where that is, or why it is not there.
     here: Result<(PathBuf, OwnedFd), String>,
+    /// Bytes that it can still take.
+    room: u64,
 }
 
-impl Place {
+impl System {
     fn mount(&self) -> Option<Mount> {
         let (at, _) = self.here.as_ref().ok()?;
         Some(Mount {
@@ -210,12 +222,16 @@ impl Place {
     }
 }
 
-fn places(world: &World<'_>) -> BTreeMap<u64, Place> {
+fn places(world: &World<'_>) -> BTreeMap<u64, System> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let one = |device: u64, uuid: [u8; 16]| Place {
-        device,
-        name: ext4::uuid_text(&uuid),
-        here: here(uuid, &text),
+    let one = |device: u64, uuid: [u8; 16]| {
+        let here = here(uuid, &text);
+        System {
+            device,
+            name: ext4::uuid_text(&uuid),
+            room: here.as_ref().map_or(0, |(_, root)| room::of(root)),
+            here,
+        }
     };
     let journals = world.journals.iter().map(|it| (it.device, it.uuid));
     let idle = world.idle_journals.iter().map(|it| (it.device, it.uuid));
@@ -255,14 +271,18 @@ fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
 }
 
 struct Work<'h> {
-    places: BTreeMap<u64, Place>,
+    places: BTreeMap<u64, System>,
     /// In nanoseconds since 1970.
     failure: i64,
     host: &'h dyn Host,
     private: &'h Private,
     plan: Plan,
-    /// By device and number: what was named already.
-    changed: BTreeSet<(u64, u64)>,
+    /// By device and number: what was refused, or needs nothing.
+    settled: BTreeSet<(u64, u64)>,
+    /// Device and number of the area, which may be a file that was being written to when the kernel failed.
+    area: Option<(u64, u64)>,
+    /// See [`World::left`].
+    left: BTreeMap<Id, LeftAt>,
 }
 
 impl Work<'_> {
@@ -282,13 +302,63 @@ impl Work<'_> {
         fstat(fd).is_ok_and(|found| nanoseconds(found.st_ctime, found.st_ctime_nsec) <= self.failure)
     }
 
+    /// Whether a file is the area itself, which has what it is to have.
+    fn is_area(&mut self, key: (u64, u64), fd: &OwnedFd) -> bool {
+        let is_it = fstat(fd).is_ok_and(|found| Some((found.st_dev, found.st_ino)) == self.area);
+        if is_it {
+            self.settled.insert(key);
+        }
+        is_it
+    }
+
+    /// Whether nobody has changed a file since the failure but the kernel that has saved it, which could not put it back whole.
+    fn is_unchanged(&self, id: Id, fd: &OwnedFd) -> bool {
+        let left = self.left.get(&id).map(|left| left.changed);
+        let is_as_left = |found: Stat| left == Some(nanoseconds(found.st_ctime, found.st_ctime_nsec));
+        self.is_old(fd) || fstat(fd).is_ok_and(is_as_left)
+    }
+
+    /// Whether a file that was changed has what would be put back, as after a rescue that could not do all.
+    fn has_it(&mut self, key: (u64, u64), fd: &OwnedFd, size: u64, parts: impl Iterator<Item = Part>) -> bool {
+        let has = already::has(fd, size, parts, self.host);
+        if has {
+            self.settled.insert(key);
+            self.plan.already += 1;
+        }
+        has
+    }
+
+    /// Whether what a file needs has room on its file system, which it then has not for others.
+    fn has_room(
+        &mut self,
+        device: u64,
+        found: Option<&OwnedFd>,
+        runs: impl Iterator<Item = FrameRun>,
+    ) -> Result<(), String> {
+        let Some(place) = self.places.get_mut(&device) else {
+            return Ok(());
+        };
+        let needed = room::needed(found, runs);
+        match place.room.checked_sub(needed) {
+            Some(left) => place.room = left,
+            None => {
+                self.plan.is_kept = true;
+                return Err(format!(
+                    "its file system {} has no room for its {needed} bytes",
+                    place.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn refuse(&mut self, (device, number): (u64, u64), name: &str, why: &str) -> bool {
-        self.changed.insert((device, number));
+        self.settled.insert((device, number));
         self.plan.refused.push(format!("{name}: {why}"));
         false
     }
 
-    fn keeps_inode(&mut self, old: &[Mount], inode: &mut Content<'_, Inode>) -> bool {
+    fn keeps_inode(&mut self, old: &[Mount], id: Id, inode: &mut Content<'_, Inode>) -> bool {
         let record = &inode.record;
         let key = (record.device, record.number);
         let name = String::from_utf8_lossy(&record.path).into_owned();
@@ -306,14 +376,26 @@ impl Work<'_> {
         let record = &inode.record;
         let path = Path::new(OsStr::from_bytes(&record.path));
         // Nobody has to be in the way of a file that is not there, or not by its name.
-        let there = fs::symlink_metadata(path).ok();
+        let number = found
+            .as_ref()
+            .and_then(|found| fstat(found).ok())
+            .map(|found| found.st_ino);
+        let there = fs::symlink_metadata(path)
+            .ok()
+            .filter(|there| Some(there.ino()) != number);
         let late = there.is_some_and(|there| nanoseconds(there.ctime(), there.ctime_nsec() as u64) > self.failure);
         match &found {
-            Some(found) if !self.is_old(found) => return self.refuse(key, &name, CHANGED),
+            Some(found) if self.is_area(key, found) => return false,
+            Some(found) if !self.is_unchanged(id, found) => {
+                return !self.has_it(key, found, record.size, inode.runs().map(Part::from))
+                    && self.refuse(key, &name, CHANGED)
+            }
             _ if late => return self.refuse(key, &name, "what has its name now was changed after the failure"),
             _ => {}
         }
-        self.takes(key, name, self.whole(inode.runs(), record.size))
+        let bytes = self.whole(inode.runs(), record.size);
+        let room = bytes.and_then(|bytes| self.has_room(key.0, found.as_ref(), inode.runs()).map(|()| bytes));
+        self.takes(key, name, room)
     }
 
     /// A file that can be put back, unless something of it is not there.
@@ -327,10 +409,10 @@ impl Work<'_> {
         }
     }
 
-    fn keeps_dirty(&mut self, inode: Option<&Content<'_, Inode>>, file: &Content<'_, DirtyFile>) -> bool {
+    fn keeps_dirty(&mut self, inode: Option<&Content<'_, Inode>>, id: Id, file: &Content<'_, DirtyFile>) -> bool {
         let record = &file.record;
         let key = (record.device, record.number);
-        if self.changed.contains(&key) {
+        if self.settled.contains(&key) {
             return false;
         }
         let parts = record
@@ -355,8 +437,12 @@ impl Work<'_> {
             Err(why) => return self.refuse(key, &number, &why),
         };
         let name = path_of(&found).map_or(number, |path| self.private.as_it_was(&path));
-        if !self.is_old(&found) {
-            return self.refuse(key, &name, CHANGED);
+        if self.is_area(key, &found) {
+            return false;
+        }
+        if !self.is_unchanged(id, &found) {
+            let parts = file.runs().map(Part::from).chain(record.parts.iter().map(Part::from));
+            return !self.has_it(key, &found, record.size, parts) && self.refuse(key, &name, CHANGED);
         }
         if record.ahead && !self.private.committed.contains(&key.0) {
             return self.refuse(
@@ -365,7 +451,8 @@ impl Work<'_> {
                 "its blocks were not committed: it has lost what was written last",
             );
         }
-        self.takes(key, name, bytes)
+        let room = bytes.and_then(|bytes| self.has_room(key.0, Some(&found), file.runs()).map(|()| bytes));
+        self.takes(key, name, room)
     }
 
     fn keeps_names(&mut self, names: &Names) -> bool {
@@ -391,10 +478,11 @@ impl Work<'_> {
         let found = self.find(key.0, key.1, node.generation, OFlags::PATH | OFlags::NOFOLLOW);
         // Whatever has changed was named if there was more to it than attributes.
         match found {
+            Ok(Some(found)) if self.is_area(key, &found) => false,
             Ok(Some(found)) if !self.is_old(&found) => {
                 let number = || format!("inode {} of {}", node.number, self.name(node.device));
                 let attributes = format!("attributes of {}", path_of(&found).unwrap_or_else(number));
-                !self.changed.contains(&key) && self.refuse(key, &attributes, CHANGED)
+                !self.settled.contains(&key) && self.refuse(key, &attributes, CHANGED)
             }
             Ok(_) => true,
             Err(_) => false,
@@ -436,7 +524,7 @@ fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {
 }
 
 /// The path that a file has here.
-fn moved(places: &BTreeMap<u64, Place>, old: &[Mount], record: &Inode) -> Option<Vec<u8>> {
+fn moved(places: &BTreeMap<u64, System>, old: &[Mount], record: &Inode) -> Option<Vec<u8>> {
     let path = Path::new(OsStr::from_bytes(&record.path));
     let points = old
         .iter()

@@ -89,13 +89,13 @@ check)
 	sha256sum -c /run/image
 	orthros-ctl rescue
 	orthros-ctl rescue | grep "nothing to put back"
-	! grep orthros-rescue /proc/self/mountinfo
+	fails grep orthros-rescue /proc/self/mountinfo
 	mount /dev/loop0 /data
 	mount /dev/loop1 /idle
 	(cd /data && sha256sum -c /var/sums)
 	(cd /idle && sha256sum -c /var/idle-sums)
-	! test -e /data/removed
-	! test -e /data/from/name
+	fails test -e /data/removed
+	fails test -e /data/from/name
 	test "$(stat -c %a /data/deep/file)" = 640
 	umount /data /idle
 	e2fsck -fn /dev/loop0

@@ -90,8 +90,8 @@ check)
 	says "/data/touched: was changed after the failure" orthros-ctl rescue
 	cat /run/said
 	sha256sum -c /var/sums
-	! test -e removed
-	! test -e from/name
+	fails test -e removed
+	fails test -e from/name
 	test "$(stat -c %a deep/file)" = 640
 	grep -qx later touched
 	orthros-ctl rescue | grep "nothing to put back"

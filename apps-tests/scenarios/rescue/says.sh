@@ -9,3 +9,11 @@ says() {
 		exit 1
 	fi
 }
+
+# fails COMMAND...: the command fails. (A `!` before it would not end a script.)
+fails() {
+	if "$@"; then
+		echo "$* does not fail" >&2
+		exit 1
+	fi
+}

@@ -112,6 +112,14 @@ pub struct PagePart {
     pub bytes: u32,
 }
 
+/// A file that the kernel which has written a rescue area could not put back whole ([`crate::record::Kind::LeftAt`]): how it
+/// left it. There is none if it has not touched the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftAt {
+    /// Status-change time, in nanoseconds since 1970. Whoever changes the file later gives it a later one.
+    pub changed: i64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +127,8 @@ mod tests {
     /// The bytes are an interface between programs of different age.
     #[test]
     fn golden_bytes() {
+        let left = LeftAt { changed: -2 };
+        assert_eq!(postcard::to_allocvec(&left).unwrap(), [3]);
         let idle = IdleJournal {
             uuid: [7; 16],
             device: 3,

@@ -1,12 +1,12 @@
-//! The rescue area: a partition into which the backup OS writes the file cache of a dead kernel when no kernel can be booted
-//! any more, and from which `orthros-ctl rescue` puts it back after an ordinary boot.
+//! The rescue area: a partition, or a file, into which the backup OS writes the file cache of a dead kernel when no kernel
+//! can be booted any more, and from which `orthros-ctl rescue` puts it back after an ordinary boot.
 //!
 //! Writer of [`RescueWords`], at [`crate::layout::RESCUE_WORDS`]: the module, when the administrator names an area. Reader: the
 //! backup OS, when all is lost, and `orthros-ctl`. What is on the disk, in blocks of [`BLOCK`] bytes:
 //!
 //! | block | what | writer |
 //! |---|---|---|
-//! | 0 | [`Head`]: that this partition is a rescue area | `orthros-ctl`, once |
+//! | 0 | [`Head`]: that this is a rescue area; of a file where it lies on its disk, too ([`Extents`]) | `orthros-ctl`, once |
 //! | 1 | [`Contents`]: what is in it; written last | backup OS; that it is used up: `orthros-ctl` |
 //! | 2… | epitaph, records ([`crate::record`]), where frames are ([`Span`]), each from a block on; frames, from a chunk on | backup OS |
 //! | behind | a digest for each [`CHUNK`] of that, 4 bytes | backup OS |
@@ -14,11 +14,13 @@
 //! Numbers are little-endian. Nothing here is believed before its digest was compared: digests find damage; they do not
 //! withstand an attacker, who would have to be root.
 
+mod extents;
 mod read;
 mod write;
 
+pub use extents::{path_inside, Extent, Extents, Outside, MOST as MOST_EXTENTS};
 pub use read::{Area, Source};
-pub use write::{only_files, save, Disk, SaveError, Saved, Wanted, What, NOBODY};
+pub use write::{only_files, save, Disk, Left, SaveError, Saved, Untaken, Wanted, What, NOBODY};
 
 use crate::{stage::digest, PAGE_SIZE};
 use core::sync::atomic::AtomicU64;
@@ -42,17 +44,27 @@ const START: u64 = 2 * BLOCK;
 /// Where [`Contents`] lie.
 pub const CONTENTS_AT: u64 = BLOCK;
 
-/// Which partition is the rescue area. Nothing but [`Self::state`] changes while that is not 0.
+/// Values of [`RescueWords::state`].
+pub mod kind {
+    /// There is no area.
+    pub const NONE: u64 = 0;
+    /// It is a partition, or a disk without any.
+    pub const PARTITION: u64 = 1;
+    /// It is a file.
+    pub const FILE: u64 = 2;
+}
+
+/// Where the rescue area is. Nothing but [`Self::state`] changes while that is not 0.
 #[derive(Debug)]
 #[repr(C)]
 pub struct RescueWords {
-    /// 1 while there is an area. Release.
+    /// One of [`kind`]. Release.
     pub state: AtomicU64,
     /// The disk's PCI function: bus << 8 | device << 3 | function.
     pub function: AtomicU64,
-    /// First sector of the area on its disk.
+    /// First sector of the area on its disk; of a file that of its first block.
     pub start: AtomicU64,
-    /// Its sectors.
+    /// Its sectors, wherever they are.
     pub sectors: AtomicU64,
     /// Sectors of the disk.
     pub disk_sectors: AtomicU64,
@@ -60,6 +72,8 @@ pub struct RescueWords {
     pub id: [AtomicU64; 2],
     /// Serial number of the disk as it tells it, padded with zeros.
     pub serial: [AtomicU64; 3],
+    /// The part of the disk, first sector and sectors, in which all of it lies.
+    pub within: [AtomicU64; 2],
 }
 
 /// Head of an area.

@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     context::{
-        frame_kind, Checkpoint, DirtyFile, FrameRun, IdleJournal, Inode, Journal, JournalBlock, Machine, Mount, Names,
-        PagePart, Process, SwappedPages,
+        frame_kind, Checkpoint, DirtyFile, FrameRun, IdleJournal, Inode, Journal, JournalBlock, LeftAt, Machine, Mount,
+        Names, PagePart, Process, SwappedPages,
     },
     record::{Kind, Stream, Writer},
 };
@@ -333,7 +333,11 @@ fn journals_of_unmounted_file_systems_are_saved() {
                 .unwrap();
         }
     });
-    let room = only(&records, Wanted::Unmounted(&BTreeSet::from([2])));
+    let left = Left {
+        unmounted: &BTreeSet::from([2]),
+        mounted: &BTreeMap::new(),
+    };
+    let room = only(&records, Wanted::Left(left));
     let stream = Stream::open(&room).unwrap();
     let kept: Vec<_> = stream.records().map(|record| record.unwrap()).collect();
     let list: Vec<_> = kept.iter().map(|record| (record.kind, record.owner)).collect();
@@ -354,6 +358,70 @@ fn journals_of_unmounted_file_systems_are_saved() {
     let mut page = vec![0; PAGE_SIZE as usize];
     assert_eq!([200, 201, 212].map(|pfn| area.frame(pfn, &mut page)), [Ok(()); 3]);
     assert_eq!(area.frame(211, &mut page), Err(AreaError::NoFrame(211)));
+}
+
+/// Of a file system that is mounted only the files are wanted that it has not taken, with how they were left; its journal only if
+/// that still says something.
+#[test]
+fn files_that_were_not_taken_are_saved() {
+    let records = stream(|writer| {
+        for device in [1, 2, 3] {
+            let journal = Journal {
+                device,
+                name: "vda".into(),
+                blocks: vec![JournalBlock::default()],
+                ..Journal::default()
+            };
+            writer.push(Kind::Journal, 1, 0, device, &journal).unwrap();
+            let names = Names {
+                device,
+                ..Names::default()
+            };
+            writer.push(Kind::Names, 1, 0, 0, &names).unwrap();
+            for owner in [10 * device, 10 * device + 1] {
+                let file = DirtyFile {
+                    device,
+                    ahead: true,
+                    ..DirtyFile::default()
+                };
+                writer.push(Kind::DirtyFile, 1, 0, owner, &file).unwrap();
+                writer.push_bytes(Kind::Frames, 1, 0, owner, &run(0, owner, 1)).unwrap();
+            }
+        }
+    });
+    let left = LeftAt { changed: 5 };
+    let untaken = |id, is_committed| Untaken {
+        is_committed,
+        names: !is_committed,
+        files: BTreeMap::from([(id, Some(left)), (id + 5, None)]),
+    };
+    let left = Left {
+        unmounted: &BTreeSet::new(),
+        mounted: &BTreeMap::from([(1, untaken(10, true)), (3, untaken(31, false))]),
+    };
+    let room = only(&records, Wanted::Left(left));
+    let stream = Stream::open(&room).unwrap();
+    let kept: Vec<_> = stream.records().map(|record| record.unwrap()).collect();
+    let list: Vec<_> = kept.iter().map(|record| (record.kind, record.owner)).collect();
+    let want = [
+        (Kind::IdleJournal, 1),
+        (Kind::DirtyFile, 10),
+        (Kind::Frames, 10),
+        (Kind::Journal, 3),
+        (Kind::Names, 0),
+        (Kind::DirtyFile, 31),
+        (Kind::Frames, 31),
+        (Kind::LeftAt, 10),
+        (Kind::LeftAt, 31),
+    ];
+    assert_eq!(list, want);
+    let ahead = |index: usize| kept[index].decode::<DirtyFile>().unwrap().ahead;
+    assert!(
+        !ahead(1) && ahead(5),
+        "what is committed is not ahead of its disk any more"
+    );
+    let journal: Journal = kept[3].decode().unwrap();
+    assert!(journal.blocks.is_empty() && !journal.refused.is_empty());
 }
 
 /// A frame that could be had and cannot any more costs all: nothing else may stand in its place.

@@ -2,12 +2,19 @@
 
 use super::{state, Contents, Head, Places, Span, BLOCK, CHUNK, CONTENTS_AT, START};
 use crate::{
-    context::{Checkpoint, DirtyFile, FrameRun, IdleJournal, Inode, Journal, JournalBlock, Mount, Names, Node},
+    context::{
+        Checkpoint, DirtyFile, FrameRun, Id, IdleJournal, Inode, Journal, JournalBlock, LeftAt, Mount, Names, Node,
+    },
     record::{Kind, Record, RecordError, Stream, Writer},
     stage::digest,
     PAGE_SIZE,
 };
-use alloc::{boxed::Box, collections::BTreeSet, vec, vec::Vec};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, BTreeSet},
+    vec,
+    vec::Vec,
+};
 use zerocopy::IntoBytes;
 
 /// The most spans that are listed: what does not fit is left out.
@@ -333,41 +340,81 @@ impl<'d, D: Disk> Sink<'d, D> {
 /// Why the journal of a file system is left as it is.
 pub const NOBODY: &str = "no kernel could be booted that would have completed it";
 
+/// Why the journal of a mounted file system has nothing any more.
+const MOUNTED: &str = "the kernel that took over has mounted it without completing its journal";
+
 /// Which file systems are wanted of a stream.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
     /// All, by an ordinary boot, which mounts them before anybody can complete their journals.
     All,
-    /// Those with these device numbers, which nobody has mounted: with what completes their journals.
-    Unmounted(&'a BTreeSet<u64>),
+    /// What the kernel that runs could not put back.
+    Left(Left<'a>),
+}
+
+/// What the kernel that runs could not put back.
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a> {
+    /// Device numbers of file systems that nobody has mounted: they are wanted with what completes their journals.
+    pub unmounted: &'a BTreeSet<u64>,
+    /// What mounted ones have not taken, by device number.
+    pub mounted: &'a BTreeMap<u64, Untaken>,
+}
+
+/// What a file system has not taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Untaken {
+    /// Its journal is complete.
+    pub is_committed: bool,
+    /// Names that had changed: none of them.
+    pub names: bool,
+    /// Files, and how they were left if they are there.
+    pub files: BTreeMap<Id, Option<LeftAt>>,
 }
 
 impl Wanted<'_> {
-    fn has(self, device: u64) -> bool {
+    /// What is wanted of the file system with this number, if not all.
+    fn untaken(&self, device: u64) -> Option<&Untaken> {
         match self {
-            Self::All => true,
-            Self::Unmounted(devices) => devices.contains(&device),
+            Self::All => None,
+            Self::Left(left) => left.mounted.get(&device),
         }
     }
 
+    fn has(&self, device: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Left(left) => left.unmounted.contains(&device),
+        }
+    }
+
+    /// Whether a file is wanted.
+    fn has_file(&self, device: u64, id: Id) -> bool {
+        self.has(device) || self.untaken(device).is_some_and(|it| it.files.contains_key(&id))
+    }
+
     /// Whether a record is about a file system that is wanted, of kinds that are copied as they are.
-    fn has_record(self, record: &Record<'_>) -> Result<bool, RecordError> {
-        let Self::Unmounted(devices) = self else {
-            let kinds = [Kind::Mount, Kind::Names, Kind::Node, Kind::DirtyFile, Kind::IdleJournal];
+    fn has_record(&self, record: &Record<'_>) -> Result<bool, RecordError> {
+        let Self::Left(left) = self else {
+            let kinds = [Kind::Mount, Kind::Names, Kind::Node, Kind::IdleJournal];
             return Ok(kinds.contains(&record.kind));
         };
-        let device = match record.kind {
-            Kind::Mount => record.decode::<Mount>()?.device,
-            Kind::Names => record.decode::<Names>()?.device,
-            Kind::Node => record.decode::<Node>()?.device,
-            Kind::Journal => record.decode::<Journal>()?.device,
-            Kind::IdleJournal => record.decode::<IdleJournal>()?.device,
-            Kind::Checkpoint => record.decode::<Checkpoint>()?.device,
-            Kind::DirtyFile => record.decode::<DirtyFile>()?.device,
+        let is_mounted = |device| left.mounted.contains_key(&device);
+        let has_names = |device| left.mounted.get(&device).is_some_and(|it| it.names);
+        let (device, also) = match record.kind {
+            Kind::Mount => also(record.decode::<Mount>()?.device, is_mounted),
+            Kind::IdleJournal => also(record.decode::<IdleJournal>()?.device, is_mounted),
+            Kind::Names => also(record.decode::<Names>()?.device, has_names),
+            Kind::Node => also(record.decode::<Node>()?.device, has_names),
+            Kind::Checkpoint => also(record.decode::<Checkpoint>()?.device, |_| false),
             _ => return Ok(false),
         };
-        Ok(devices.contains(&device))
+        Ok(also || left.unmounted.contains(&device))
     }
+}
+
+fn also(device: u64, is_wanted: impl Fn(u64) -> bool) -> (u64, bool) {
+    (device, is_wanted(device))
 }
 
 /// Copies from a stream what is about files that a disk may not have as they were.
@@ -386,27 +433,30 @@ pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>, of: Wanted<'_>) 
         let record = record?;
         let wanted = match (record.kind, of) {
             (Kind::Machine, _) => true,
-            (Kind::Journal, Wanted::All) => {
-                let journal: Journal = record.decode()?;
-                let journal = Journal {
-                    refused: NOBODY.into(),
-                    blocks: Vec::new(),
-                    revoked: Vec::new(),
-                    ..journal
-                };
-                writer.push(Kind::Journal, record.version, record.flags, record.owner, &journal)?;
+            (Kind::Journal, _) => {
+                write_journal(&record, writer, of)?;
                 false
             }
             (Kind::Inode, _) => {
                 let inode: Inode = record.decode()?;
                 let wanted = inode.dirty && !inode.path.is_empty() && !on_swap.contains(&record.owner);
-                wanted && of.has(inode.device) && owners.insert(record.owner)
+                wanted && of.has_file(inode.device, record.owner) && owners.insert(record.owner)
             }
             (Kind::DirtyFile, _) => {
-                of.has_record(&record)? && {
+                let file: DirtyFile = record.decode()?;
+                if of.has_file(file.device, record.owner) {
                     owners.insert(record.owner);
-                    true
+                    let is_committed = of.untaken(file.device).is_some_and(|it| it.is_committed);
+                    let ahead = file.ahead && !is_committed;
+                    writer.push(
+                        record.kind,
+                        record.version,
+                        record.flags,
+                        record.owner,
+                        &DirtyFile { ahead, ..file },
+                    )?;
                 }
+                false
             }
             (Kind::DiskContent | Kind::Frames, _) => owners.contains(&record.owner),
             // What else was lost has been told by whoever runs.
@@ -417,5 +467,37 @@ pub fn only_files(stream: &Stream<'_>, writer: &mut Writer<'_>, of: Wanted<'_>) 
             writer.push_bytes(record.kind, record.version, record.flags, record.owner, record.payload)?;
         }
     }
+    let Wanted::Left(left) = of else { return Ok(()) };
+    for (&id, at) in left.mounted.values().flat_map(|untaken| &untaken.files) {
+        if let Some(at) = at {
+            writer.push(Kind::LeftAt, 1, 0, id, at)?;
+        }
+    }
     Ok(())
+}
+
+/// A journal: whole, if somebody can still complete it; else which file system it is that of.
+fn write_journal(record: &Record<'_>, writer: &mut Writer<'_>, of: Wanted<'_>) -> Result<(), RecordError> {
+    let journal: Journal = record.decode()?;
+    let (version, flags, owner) = (record.version, record.flags, record.owner);
+    let untaken = of.untaken(journal.device);
+    if untaken.is_some_and(|it| it.is_committed) {
+        let Journal { uuid, device, name, .. } = journal;
+        return writer.push(Kind::IdleJournal, 1, 0, owner, &IdleJournal { uuid, device, name });
+    }
+    let refused = match of {
+        Wanted::All => NOBODY,
+        Wanted::Left(_) if untaken.is_some() => MOUNTED,
+        Wanted::Left(left) if left.unmounted.contains(&journal.device) => {
+            return writer.push_bytes(record.kind, version, flags, owner, record.payload)
+        }
+        Wanted::Left(_) => return Ok(()),
+    };
+    let journal = Journal {
+        refused: refused.into(),
+        blocks: Vec::new(),
+        revoked: Vec::new(),
+        ..journal
+    };
+    writer.push(Kind::Journal, version, flags, owner, &journal)
 }

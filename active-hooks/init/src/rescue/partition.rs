@@ -1,14 +1,8 @@
-//! Which partition is the rescue area, in a running system.
+//! Partitions of disks, as sysfs shows them.
 
 use anyhow::{Context, Result};
-use shared_region::{
-    device::RescueArea,
-    rescue_area::{state, AreaError, Contents, Head, BLOCK, CONTENTS_AT, SECTOR},
-};
 use std::{
-    fs::{self, File},
-    io::Read,
-    os::unix::fs::FileExt,
+    fs,
     path::{Path, PathBuf},
 };
 use zerocopy::IntoBytes;
@@ -28,7 +22,8 @@ pub struct Disk {
     pub serial: [u64; 3],
 }
 
-fn number(path: PathBuf) -> Option<u64> {
+/// A number that a file of sysfs holds.
+pub fn number(path: PathBuf) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
@@ -68,10 +63,6 @@ impl Disk {
             serial,
         })
     }
-
-    fn is_at(&self, words: &RescueArea) -> bool {
-        (self.function, self.start, self.sectors) == (words.function, words.start, words.sectors)
-    }
 }
 
 /// The PCI function of a disk whose folder is `…/0000:00:05.0/virtio3/block/vdb`.
@@ -94,69 +85,6 @@ pub fn sysfs(device: &Path) -> Result<PathBuf> {
     let device = fs::canonicalize(device)?;
     let name = device.file_name().context("it has no name")?;
     fs::canonicalize(Path::new("/sys/class/block").join(name)).context("it is no partition")
-}
-
-/// Head of the area on a device.
-///
-/// # Errors
-/// [`AreaError`].
-pub fn head(device: &Path) -> Result<Head, AreaError> {
-    let bytes = sysfs(device).ok().and_then(|at| number(at.join("size"))).unwrap_or(0) * SECTOR;
-    let mut block = [0; BLOCK as usize];
-    let read = File::open(device).and_then(|mut file| file.read_exact(&mut block));
-    read.map_err(|_| AreaError::Unreadable(0))?;
-    Head::parse(&block, bytes)
-}
-
-/// Every partition that was prepared.
-pub fn prepared() -> Vec<PathBuf> {
-    let all = fs::read_dir("/sys/class/block")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
-    let all = all.map(|entry| Path::new("/dev").join(entry.file_name()));
-    let mut found: Vec<PathBuf> = all.filter(|device| head(device).is_ok()).collect();
-    found.sort();
-    found
-}
-
-/// Whether an area holds what nobody has put back.
-pub fn is_full(device: &Path, head: &Head) -> bool {
-    let mut block = [0; BLOCK as usize];
-    let read = File::open(device).and_then(|file| file.read_exact_at(&mut block, CONTENTS_AT));
-    read.is_ok() && Contents::parse(&block, head).is_ok_and(|contents| contents.state != state::USED)
-}
-
-/// The device of the area that is named, if that is there.
-pub fn named(words: &RescueArea) -> Option<PathBuf> {
-    let is_it = |device: &PathBuf| {
-        sysfs(device)
-            .and_then(|at| Disk::of(&at))
-            .is_ok_and(|disk| disk.is_at(words))
-    };
-    prepared().into_iter().find(is_it)
-}
-
-/// The same, if the backup OS would write to it as well.
-///
-/// # Errors
-/// Why it would not.
-pub fn to_write_to(words: &RescueArea) -> Result<(PathBuf, Head), String> {
-    let device = named(words).ok_or("the rescue area is on a disk that is not there, or is another one")?;
-    let disk = sysfs(&device)
-        .and_then(|at| Disk::of(&at))
-        .map_err(|error| format!("{error:#}"))?;
-    let head = head(&device).map_err(|error| error.to_string())?;
-    if (disk.disk_sectors, disk.serial) != (words.disk_sectors, words.serial) {
-        return Err(format!("{} is on another disk than it was", device.display()));
-    }
-    if head.id != words.id {
-        return Err("another rescue area is there".into());
-    }
-    if is_full(&device, &head) {
-        return Err("it holds what an earlier failure has left, which nobody has put back".into());
-    }
-    Ok((device, head))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use rustix::{
     fs::OFlags,
     mount::{mount, mount_change, unmount, MountFlags, MountPropagationFlags, UnmountFlags},
 };
+use shared_region::context::Journal;
 use std::{
     collections::BTreeSet,
     ffi::{CString, OsStr},
@@ -56,8 +57,9 @@ impl Private {
             let disk = match usable(uuid, world.machine.clock.realtime) {
                 Ok(disk) => disk,
                 Err(why) => {
-                    // Of one whose journal is idle files are all there is.
-                    if world.journals.iter().any(|it| it.device == device) {
+                    // Of one whose journal is idle, or that a successor has mounted, files are all there is.
+                    let has_more = |it: &Journal| !it.blocks.is_empty() || !it.revoked.is_empty();
+                    if world.journals.iter().any(|it| it.device == device && has_more(it)) {
                         let uuid = ext4::uuid_text(&uuid);
                         done.refused
                             .push(format!("what the journal of {uuid} ({name}) has not: {why}"));

@@ -18,10 +18,11 @@ fn a_file_system_is_found_where_it_can_be_written_to() {
 #[test]
 fn paths_follow_their_file_system() {
     let root = open("/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let place = |device, here| Place {
+    let place = |device, here| System {
         device,
         name: String::new(),
         here,
+        room: 0,
     };
     let places = BTreeMap::from([
         (1, place(1, Ok(("/".into(), root.try_clone().unwrap())))),

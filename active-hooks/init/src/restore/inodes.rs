@@ -5,7 +5,7 @@ use super::{
     host::Host,
     mount_namespaces::is_same,
     world::{Content, World},
-    OrRefuse, Refusal, Restored,
+    OrRefuse, Refusal, Restored, Setting,
 };
 use crate::sys;
 use rustix::{
@@ -60,15 +60,16 @@ pub struct Inodes {
     maps: BTreeMap<(Id, bool), High>,
     rewritten: BTreeSet<Id>,
     held: BTreeMap<Id, Rc<OwnedFd>>,
+    failed: BTreeMap<Id, Refusal>,
 }
 
 impl Inodes {
-    /// `rewritten` names the inodes whose file was put back under its name, perhaps with another inode number; `held`
-    /// has those without a name.
-    pub fn new(rewritten: BTreeSet<Id>, held: BTreeMap<Id, Rc<OwnedFd>>) -> Self {
+    /// What was put back, and what was not.
+    pub fn new(setting: &Setting) -> Self {
         Self {
-            rewritten,
-            held,
+            rewritten: setting.rewritten.clone(),
+            held: setting.held.clone(),
+            failed: setting.failed.clone(),
             ..Self::default()
         }
     }
@@ -134,6 +135,11 @@ impl Inodes {
     fn locate(&mut self, world: &World, host: &dyn Host, base: u32, id: Id) -> Restored<()> {
         if self.places.contains_key(&id) {
             return Ok(());
+        }
+        if let Some(why) = self.failed.get(&id) {
+            let inode = world.inodes.get(&id);
+            let name = inode.map(|inode| String::from_utf8_lossy(&inode.record.path).into_owned());
+            return Err(Refusal::new(name.unwrap_or_default(), why));
         }
         let place = if let Some(inode) = world.inodes.get(&id) {
             if let Some(held) = self.held.get(&id) {
@@ -404,5 +410,19 @@ mod tests {
             let (pages, in_place) = (filled.pages, in_place.min(5));
             assert!(pages - filled.copied == in_place && pages >= 6, "{filled:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_it_was_is_not_opened() {
+        let setting = Setting {
+            failed: [(1, Refusal::new("its content", "no room"))].into(),
+            ..Setting::default()
+        };
+        let world = World {
+            inodes: [(1, Content::default())].into(),
+            ..World::default()
+        };
+        let opened = Inodes::new(&setting).open(&world, &Frames(0), 3, 1, OFlags::RDONLY);
+        assert_eq!(opened.unwrap_err().why, "its content: no room");
     }
 }

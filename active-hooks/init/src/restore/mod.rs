@@ -86,6 +86,8 @@ pub struct Setting {
     pub rewritten: BTreeSet<Id>,
     /// Open files of inodes without a name.
     pub held: BTreeMap<Id, Rc<OwnedFd>>,
+    /// Inodes with a name whose files have not the content they had, with the reason.
+    pub failed: BTreeMap<Id, Refusal>,
     /// Offsets of CLOCK_MONOTONIC and CLOCK_BOOTTIME in this time namespace, in nanoseconds.
     pub offsets: ClockOffsets,
     /// Processes that are refused for a reason found before, with it.
@@ -132,7 +134,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
     let mount_namespaces = MountNamespaces::make(world, base)?;
     let namespaces = Namespaces::make(world, base)?;
-    let inodes = Inodes::new(setting.rewritten.clone(), setting.held.clone());
+    let inodes = Inodes::new(setting);
     let objects = Objects::new(base, inodes, mount_namespaces);
     let elapsed = Elapsed {
         then: world.machine.clock,

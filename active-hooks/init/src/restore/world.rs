@@ -7,10 +7,10 @@ use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
         FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
-        Inode, InotifyEvent, IoUring, Journal, Keyring, LinkSetup, Lost, Machine, MappedDevice, Mapping, MessageQueue,
-        Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe,
-        PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea,
-        SwappedPages, Thread,
+        Inode, InotifyEvent, IoUring, Journal, Keyring, LeftAt, LinkSetup, Lost, Machine, MappedDevice, Mapping,
+        MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile,
+        Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory, SharedSegment, Summary,
+        SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -162,6 +162,8 @@ pub struct World<'a> {
     pub idle_journals: Vec<IdleJournal>,
     /// The kernel that has saved this, if it runs and this is what a rescue area holds.
     pub saved_by: Option<SavedBy>,
+    /// How that kernel has left files that it could not put back whole.
+    pub left: BTreeMap<Id, LeftAt>,
     /// Of those whose data goes through the journal, what is committed and not in its place.
     pub checkpoints: Vec<Checkpoint>,
     /// Files that nobody here holds, with data that their disks do not have.
@@ -354,6 +356,9 @@ impl<'a> World<'a> {
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
             Kind::IdleJournal => self.idle_journals.push(record.decode().map_err(text)?),
+            Kind::LeftAt => {
+                self.left.insert(owner, record.decode().map_err(text)?);
+            }
             Kind::SavedBy => self.saved_by = Some(record.decode().map_err(text)?),
             Kind::Checkpoint => self.checkpoints.push(record.decode().map_err(text)?),
             Kind::DirtyFile => self.dirty_files.entry(owner).or_default().record = record.decode().map_err(text)?,

@@ -13,6 +13,7 @@ use crate::{
         world::{Content, World},
         OrRefuse, Refusal, Restored,
     },
+    sys::magic_path,
 };
 use rustix::fs::{futimens, open, Mode, OFlags};
 use shared_region::{
@@ -31,16 +32,27 @@ const STRETCH: u64 = 4096;
 /// How long all of it may take. The backup OS gives a successor up that stays ten minutes in one phase.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Puts all of it back; returns what was, and what could not be. Calls `alive` again and again meanwhile. Inodes in
-/// `rewritten` have a new file under their name; file systems in `unmounted` are left out.
+/// What was done.
+#[derive(Debug, Default)]
+pub struct PutBack {
+    /// What was put back.
+    pub done: FileCache,
+    /// Files that have not all they had.
+    pub failed: BTreeSet<Id>,
+    /// What could not be put back.
+    pub remarks: Vec<String>,
+}
+
+/// Puts all of it back. Calls `alive` again and again meanwhile. Inodes in `rewritten` have a new file under their name; file
+/// systems in `unmounted` are left out.
 pub fn put_back(
     world: &World<'_>,
     (committed, unmounted): (&BTreeSet<u64>, &BTreeSet<u64>),
     rewritten: &BTreeSet<Id>,
     host: &dyn Host,
     alive: &dyn Fn(),
-) -> (FileCache, Vec<String>) {
-    let mut remarks = Vec::new();
+) -> PutBack {
+    let (mut remarks, mut failed) = (Vec::new(), BTreeSet::new());
     let begin = Instant::now();
     let deadline = begin + PATIENCE;
     // Without the journal a file may be one that was made anew, or lie elsewhere: how many are left as they are.
@@ -56,18 +68,21 @@ pub fn put_back(
             continue;
         }
         let anew = world.inodes.get(id).filter(|_| rewritten.contains(id));
-        let fd = match anew {
+        let found = match anew {
             Some(inode) => by_name(&inode.record.path),
-            None => handles::regular(world, record.device, record.number, record.generation, OFlags::WRONLY),
+            None => handles::regular(world, record.device, record.number, record.generation, OFlags::RDONLY),
         };
-        match one(fd, file, host, alive, deadline) {
+        match one(found, file, host, alive, deadline) {
             Ok((filled, bytes)) => {
                 done.files += 1;
                 done.bytes += bytes;
                 done.in_place += filled.pages - filled.copied;
                 done.copied += filled.copied;
             }
-            Err(refusal) => remarks.push(format!("inode {} of {}: {refusal}", record.number, name(record.device))),
+            Err(refusal) => {
+                failed.insert(*id);
+                remarks.push(format!("inode {} of {}: {refusal}", record.number, name(record.device)));
+            }
         }
     }
     for (device, count) in behind {
@@ -89,7 +104,7 @@ pub fn put_back(
             done.nanoseconds / 1_000_000
         ));
     }
-    (done, remarks)
+    PutBack { done, failed, remarks }
 }
 
 fn name(device: u64) -> String {
@@ -97,21 +112,23 @@ fn name(device: u64) -> String {
 }
 
 fn by_name(path: &[u8]) -> Option<OwnedFd> {
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     open(OsStr::from_bytes(path), flags, Mode::empty()).ok()
 }
 
 fn one(
-    fd: Option<OwnedFd>,
+    found: Option<OwnedFd>,
     file: &Content<'_, DirtyFile>,
     host: &dyn Host,
     alive: &dyn Fn(),
     deadline: Instant,
 ) -> Restored<(Filled, u64)> {
     let record = &file.record;
-    let Some(fd) = fd else {
+    let Some(found) = found else {
         return Err(Refusal::new("its data", "is not put back: the file is not there"));
     };
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let fd = open(magic_path(&found), flags, Mode::empty()).or_refuse(|| "opening")?;
     // The size, whatever there is to write.
     inodes::fill(&fd, std::iter::empty(), record.size, host)?;
     let (mut done, mut bytes) = (Filled::default(), 0);

@@ -50,7 +50,11 @@ pub struct PutBack {
     pub rewritten: BTreeSet<Id>,
     /// Inodes without a name.
     pub held: BTreeMap<Id, Rc<OwnedFd>>,
-    /// What could not be put back. Whoever needs it is refused when it is opened.
+    /// Inodes that have a name and not the content they had, with the reason: whoever needs one is refused when it is opened.
+    pub failed: BTreeMap<Id, Refusal>,
+    /// File systems, by their device numbers, on which no name was put back, although some had changed.
+    pub names_failed: BTreeSet<u64>,
+    /// What could not be put back.
     pub remarks: Vec<String>,
 }
 
@@ -88,6 +92,7 @@ pub fn put_back(world: &World<'_>, from_disk: &FromDisk, since: Since, host: &dy
     work.tell_displaced();
     work.set_directory_times();
     trees.finish();
+    work.done.names_failed = std::mem::take(&mut trees.failed);
     work.done.remarks.append(&mut trees.remarks);
     work.done
 }
@@ -201,7 +206,8 @@ impl<'w> Work<'w, '_> {
                 file: Some(file), plan, ..
             }) => {
                 if inode.record.dirty {
-                    refresh(&file, inode, plan, self.host)?;
+                    content(&file, inode, plan, self.host)?;
+                    attributes(&file, &inode.record)?;
                 }
                 file
             }
@@ -234,7 +240,9 @@ impl<'w> Work<'w, '_> {
         match (FileType::from_raw_mode(record.mode), file) {
             (FileType::RegularFile, Some(file)) => {
                 if record.dirty {
-                    refresh(&file, inode, plan, self.host)?;
+                    let filled = content(&file, inode, plan, self.host);
+                    filled.inspect_err(|why| drop(self.done.failed.insert(id, why.clone())))?;
+                    attributes(&file, record)?;
                 }
                 return Ok(());
             }
@@ -250,9 +258,11 @@ impl<'w> Work<'w, '_> {
                     Some(pieces) => Some(pieces.as_slice()),
                     None => self.read_from_swap(id)?,
                 };
-                let beside = make(inode, pieces, path, self.host)?;
-                self.make_way(record, path)?;
-                rename(&beside, path).or_refuse(|| "its name")?;
+                let made = make(inode, pieces, path, self.host).and_then(|beside| {
+                    self.make_way(record, path)?;
+                    rename(&beside, path).or_refuse(|| "its name")
+                });
+                made.inspect_err(|why| drop(self.done.failed.insert(id, why.clone())))?;
             }
             (FileType::Fifo, None) if fs::symlink_metadata(path).is_err() => {
                 mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(record.mode & 0o7777), 0)
@@ -419,9 +429,14 @@ fn path_of(record: &Inode) -> &Path {
     Path::new(OsStr::from_bytes(&record.path))
 }
 
-/// The file the journal has kept, with the pages, the size and the attributes it has not.
-fn refresh(file: &OwnedFd, inode: &Content<'_, Inode>, plan: Result<Plan, String>, host: &dyn Host) -> Restored<()> {
+/// The file the journal has kept, with the pages and the size it has not.
+fn content(file: &OwnedFd, inode: &Content<'_, Inode>, plan: Result<Plan, String>, host: &dyn Host) -> Restored<()> {
     let plan = plan.map_err(|why| Refusal::new("its content", why))?;
+    let size = rustix::fs::fstat(file).or_refuse(|| "its size")?.st_size as u64;
+    // What has all it needs may lie where nothing can be written.
+    if plan == Plan::default() && size == inode.record.size {
+        return Ok(());
+    }
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let fd = open(magic_path(file), flags, Mode::empty()).or_refuse(|| "opening")?;
     inodes::fill(&fd, plan.frames.into_iter(), inode.record.size, host)?;
@@ -429,10 +444,14 @@ fn refresh(file: &OwnedFd, inode: &Content<'_, Inode>, plan: Result<Plan, String
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         fallocate(&fd, flags, start, end - start).or_refuse(|| "a hole")?;
     }
-    inodes::put(&fd, &plan.pieces)?;
+    inodes::put(&fd, &plan.pieces)
+}
+
+/// The attributes it has not.
+fn attributes(file: &OwnedFd, record: &Inode) -> Restored<()> {
     let path = magic_path(file);
-    ownership(&inode.record, Path::new(&path))?;
-    set_times(&inode.record, Path::new(&path))
+    ownership(record, Path::new(&path))?;
+    set_times(record, Path::new(&path))
 }
 
 /// A file that did not reach the disk, made beside its name from its pages and from what blocks of it were read.
@@ -448,10 +467,15 @@ fn make(inode: &Content<'_, Inode>, pieces: Option<&[Piece]>, path: &Path, host:
     let _ = unlink(&beside);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let fd = open(&beside, flags, Mode::RUSR | Mode::WUSR).or_refuse(|| "making it anew")?;
-    inodes::fill(&fd, inode.runs(), inode.record.size, host)?;
-    inodes::put(&fd, pieces.unwrap_or_default())?;
-    ownership(&inode.record, &beside)?;
-    set_times(&inode.record, &beside)?;
+    let made = inodes::fill(&fd, inode.runs(), inode.record.size, host)
+        .and_then(|_| inodes::put(&fd, pieces.unwrap_or_default()))
+        .and_then(|()| ownership(&inode.record, &beside))
+        .and_then(|()| set_times(&inode.record, &beside));
+    // Half a file has no use, and on a full disk it takes the room that others need.
+    if let Err(why) = made {
+        let _ = unlink(&beside);
+        return Err(why);
+    }
     Ok(beside)
 }
 

@@ -30,8 +30,10 @@ pub mod network;
 pub mod plan;
 pub mod report;
 pub mod swap;
+pub mod to_rescue;
 pub mod units;
 pub mod unmounted;
+pub mod untaken;
 pub mod warm_cache;
 
 use self::haste::Haste;
@@ -363,14 +365,14 @@ impl Takeover {
 /// What is left to be written to the rescue area, and the report that tells what became of it.
 struct Left {
     report: report::Report,
-    unmounted: unmounted::Unmounted,
-    to_save: unmounted::ToSave,
+    not_put_back: to_rescue::NotPutBack,
+    to_save: to_rescue::ToSave,
 }
 
 impl Left {
     fn save(&mut self, device: &Device, alive: &dyn Fn()) {
         let said = self.to_save.write(device, alive);
-        self.report.file_remarks.extend(self.unmounted.remarks(&said));
+        self.report.file_remarks.extend(self.not_put_back.remarks(&said));
         self.report.store(device);
     }
 }
@@ -393,18 +395,28 @@ impl Inner {
         let mut put_back = meter::at(Part::Files, || files::put_back(world, &self.from_disk, since, device));
         put_back.remarks.append(&mut self.mapped.remarks);
         let mut files = FileCache::default();
-        let mut unmounted = unmounted::Unmounted::default();
+        let mut not_put_back = to_rescue::NotPutBack::default();
         if let Some(committed) = &self.committed {
             put_back.remarks.extend(committed.remarks.iter().cloned());
             let alive = || phase(device, None, SuccessorPhase::MemoryAdded, 0);
-            unmounted = unmounted::Unmounted::of(world);
+            let unmounted = unmounted::Unmounted::of(world);
             let which = (&committed.devices, &unmounted.devices());
             let of_others = || dirty_files::put_back(world, which, &put_back.rewritten, device, &alive);
-            let (done, remarks) = meter::at(Part::DirtyFiles, of_others);
-            put_back.remarks.extend(remarks);
+            let mut of_others = meter::at(Part::DirtyFiles, of_others);
+            put_back.remarks.append(&mut of_others.remarks);
+            of_others.failed.extend(put_back.failed.keys());
+            not_put_back = to_rescue::NotPutBack {
+                untaken: untaken::Untaken::of(
+                    world,
+                    &of_others.failed,
+                    &put_back.names_failed,
+                    (&committed.devices, &unmounted.devices()),
+                ),
+                unmounted,
+            };
             files = FileCache {
                 file_systems: committed.file_systems.clone(),
-                ..done
+                ..of_others.done
             };
         }
         self.versions = warm_cache::versions(world, device);
@@ -416,6 +428,7 @@ impl Inner {
         let setting = Setting {
             rewritten: put_back.rewritten,
             held: put_back.held,
+            failed: put_back.failed,
             offsets: self.offsets,
             cause: *cause,
             failover: *failover,
@@ -462,12 +475,12 @@ impl Inner {
                 file_remarks: put_back.remarks,
                 costs: meter::read(world.machine.clock.tsc_hz),
             };
-            let to_save = (!unmounted.is_empty()).then(|| unmounted.to_save(device));
+            let to_save = (!not_put_back.is_empty()).then(|| not_put_back.to_save(device));
             let left = match to_save {
                 None => None,
                 Some(Ok(to_save)) => Some(to_save),
                 Some(Err(why)) => {
-                    let remarks = unmounted.remarks(&format!("lost: {why}"));
+                    let remarks = not_put_back.remarks(&format!("lost: {why}"));
                     remarks.iter().for_each(|remark| log::warning(format_args!("{remark}")));
                     report.file_remarks.extend(remarks);
                     None
@@ -475,14 +488,14 @@ impl Inner {
             };
             let told = report.file_remarks.len();
             if left.is_some() {
-                let remarks = unmounted.remarks("being written to the rescue area");
+                let remarks = not_put_back.remarks("being written to the rescue area");
                 report.file_remarks.extend(remarks);
             }
             report.store(device);
             report.file_remarks.truncate(told);
             left.map(|to_save| Left {
                 report,
-                unmounted,
+                not_put_back,
                 to_save,
             })
         });

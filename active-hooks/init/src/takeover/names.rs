@@ -59,6 +59,8 @@ type Wanted = BTreeMap<Vec<u8>, (u64, Option<u32>)>;
 #[derive(Debug, Default)]
 pub struct Trees<'w> {
     trees: Vec<Tree<'w>>,
+    /// Device numbers of file systems on which nothing could be done.
+    pub failed: BTreeSet<u64>,
     /// What could not be done.
     pub remarks: Vec<String>,
 }
@@ -106,11 +108,14 @@ pub fn place<'w>(world: &'w World<'_>, reader: &mut Reader, again: bool) -> Tree
                 tree.place(world, &names, reader, again);
                 all.trees.push(tree);
             }
-            Err(why) => all.remarks.push(format!(
-                "names that were changed last on device {}:{} are not put back: {why}",
-                device >> 20,
-                device & 0xF_FFFF
-            )),
+            Err(why) => {
+                all.failed.insert(device);
+                all.remarks.push(format!(
+                    "names that were changed last on device {}:{} are not put back: {why}",
+                    device >> 20,
+                    device & 0xF_FFFF
+                ));
+            }
         }
     }
     all

@@ -2,7 +2,8 @@
 
 use shared_region::record::Writer;
 use shared_region::rescue_area::{
-    state, Area, Contents, Disk, Head, Source, Span, What, BLOCK, CHUNK, CONTENTS_AT, LEAST,
+    path_inside, state, Area, Contents, Disk, Extent, Extents, Head, Source, Span, What, BLOCK, CHUNK, CONTENTS_AT, LEAST,
+    SECTOR,
 };
 use shared_region::stage::digest;
 use zerocopy::{FromBytes, IntoBytes};
@@ -50,8 +51,39 @@ fn read(image: &[u8]) {
     }
 }
 
+/// Any bytes as the first block of a file; and pairs of words as its extents.
+fn extents(data: &[u8]) {
+    let within = 64..1 << 40;
+    if let Ok(head) = Head::parse(data, u64::MAX) {
+        let _ = path_inside(data, &head);
+        if let Ok(extents) = Extents::parse(data, &head, 64, &within) {
+            let _ = extents.pieces(0, BLOCK as usize);
+        }
+    }
+    let words = data.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    let words: Vec<u64> = words.collect();
+    let list: Vec<Extent> = (words.as_chunks::<2>().0.iter())
+        .map(|&[sector, sectors]| Extent { sector, sectors })
+        .collect();
+    let sectors = list.iter().fold(0u64, |sum, extent| sum.wrapping_add(extent.sectors));
+    let head = Head::new([1, 2], sectors.wrapping_mul(SECTOR));
+    let Ok(extents) = Extents::of_file(&list, &head, &within) else {
+        return;
+    };
+    let block = extents.first_block(&head, b"file").expect("so many have room");
+    let again = Extents::parse(&block, &head, extents.start(), &within);
+    assert_eq!(again.as_ref(), Ok(&extents));
+    let pieces = extents.pieces(0, head.bytes.min(1 << 20) as usize).expect("the area has them");
+    let is_within = |(sector, bytes): &(u64, std::ops::Range<usize>)| {
+        let end = sector + bytes.len() as u64 / SECTOR;
+        list.iter().any(|it| it.sector <= *sector && end <= it.sector + it.sectors)
+    };
+    assert!(pieces.iter().all(is_within));
+}
+
 /// Any bytes as an area; and with its first four words as lengths, behind right heads.
 pub fn rescue_area(data: &[u8]) {
+    extents(data);
     read(data);
     let head = Head::new([1, 2], LEAST);
     let mut records = [0; 256];

@@ -110,6 +110,7 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("IdleJournal.device", RESCUE),
     ("IdleJournal.name", RESCUE),
     ("IdleJournal.uuid", RESCUE),
+    ("LeftAt.changed", "of no process: seen by the scenario `rescue-full`"),
     ("SavedBy.boot_id", RESCUE),
     ("FatBlock.at", VFAT),
     ("FatBlock.sector", VFAT),

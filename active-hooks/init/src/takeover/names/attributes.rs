@@ -3,8 +3,8 @@
 use crate::{restore::inodes::times, sys::magic_path};
 use rustix::{
     fs::{
-        chmodat, chownat, fchmod, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, utimensat, AtFlags, FileType,
-        Gid, Mode, Uid, XattrFlags, CWD,
+        chmodat, chownat, fchmod, fgetxattr, flistxattr, fremovexattr, fsetxattr, fstat, ioctl_getflags, utimensat,
+        AtFlags, FileType, Gid, IFlags, Mode, Uid, XattrFlags, CWD,
     },
     io::Errno,
 };
@@ -14,6 +14,10 @@ use std::os::fd::OwnedFd;
 /// Sets owner, permissions, extended attributes and times. `readable` says that the descriptor is more than a path.
 pub fn set(fd: &OwnedFd, node: &Node, readable: bool) -> Result<(), String> {
     let text = |what: &'static str| move |error: Errno| format!("{what}: {error}");
+    // Of an immutable file nobody can have changed any.
+    if readable && ioctl_getflags(fd).is_ok_and(|flags| flags.contains(IFlags::IMMUTABLE)) {
+        return Ok(());
+    }
     let there = fstat(fd).map_err(text("status"))?;
     // A change of the owner takes file capabilities away.
     if (there.st_uid, there.st_gid) != (node.uid, node.gid) {

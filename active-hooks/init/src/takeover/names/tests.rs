@@ -98,6 +98,7 @@ fn put_back(tree: &mut Tree<'_>, all: &[Names]) {
 /// Does the rest; what could not be done.
 fn finish(tree: Tree<'_>) -> Vec<String> {
     let mut trees = Trees {
+        failed: BTreeSet::new(),
         trees: vec![tree],
         remarks: Vec::new(),
     };
