@@ -143,6 +143,8 @@ impl Kind {
     pub const Namespace: Self = Self(56);
     /// [`crate::context::InNamespace`]; owner is the tgid.
     pub const InNamespace: Self = Self(57);
+    /// [`crate::context::IpcObject`]; owner is the id of the IPC namespace.
+    pub const IpcObject: Self = Self(62);
     /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
     pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.
