@@ -538,6 +538,8 @@ struct orthros_peer_credentials {
 #define ORTHROS_TCP_WAIT 3
 #define ORTHROS_TCP_SPEAK 4
 #define ORTHROS_TCP_FAIL 5
+#define ORTHROS_TCP_URGENT_RECEIVED 6
+#define ORTHROS_TCP_URGENT_TO_SEND 7
 
 struct orthros_tcp {
 	__u64 fd;
@@ -548,7 +550,8 @@ struct orthros_tcp {
 struct orthros_tcp_end {
 	__u64 fd;
 	__u32 error;
-	__u32 done;
+	__u16 done;
+	__u16 bound;
 	__u32 state;
 	__u16 ports[2];
 	__u8 local[16];

@@ -69,6 +69,37 @@ static int fail(struct sock *sk, u64 error)
 	return 0;
 }
 
+/* As tcp_check_urg() and tcp_urg() do. */
+static int receive_urgent(struct sock *sk, u32 seq, u64 data)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	if (sk->sk_state != TCP_ESTABLISHED || !tp->repair)
+		return -EINVAL;
+	if (!(data & ~0xffull) ||
+	    data & ~(TCP_URG_VALID | TCP_URG_NOTYET | TCP_URG_READ | 0xffull))
+		return -EINVAL;
+	/* 16 bits lead from a segment to what is urgent. */
+	if (before(seq, tp->copied_seq) || after(seq, tp->rcv_nxt + 0xffff))
+		return -EINVAL;
+	WRITE_ONCE(tp->urg_seq, seq);
+	WRITE_ONCE(tp->urg_data, data);
+	tp->pred_flags = 0;
+	return 0;
+}
+
+/* As tcp_mark_urg() does. */
+static int send_urgent(struct sock *sk, u32 end)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	if (sk->sk_state != TCP_ESTABLISHED || !tp->repair ||
+	    !after(end, tp->snd_una))
+		return -EINVAL;
+	tp->snd_up = end;
+	return 0;
+}
+
 /*
  * Takes a connection away from its descriptor and puts it into the queue of a
  * listening socket, as a SYN cookie's would be (tcp_get_cookie_sock()). The
@@ -154,6 +185,11 @@ int tcp_go(const struct orthros_tcp *request)
 			error = speak(socket->sk);
 		else if (request->step == ORTHROS_TCP_FAIL)
 			error = fail(socket->sk, request->listener);
+		else if (request->step == ORTHROS_TCP_URGENT_RECEIVED)
+			error = receive_urgent(socket->sk, request->listener,
+					       request->listener >> 32);
+		else if (request->step == ORTHROS_TCP_URGENT_TO_SEND)
+			error = send_urgent(socket->sk, request->listener);
 		else
 			error = -EINVAL;
 		release_sock(socket->sk);
@@ -172,17 +208,27 @@ static void set_address(struct sock *sk, bool local, const u8 *address)
 		memcpy(local ? &sk->sk_rcv_saddr : &sk->sk_daddr, address, 4);
 }
 
+/* As tcp_reset() or tcp_fin() do, and tcp_done(), where something is left to be read. */
+static void end_with_data(struct sock *sk, const struct orthros_tcp_end *request)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	/* The peer's end takes a number behind the data. */
+	if (request->done)
+		WRITE_ONCE(tp->rcv_nxt, tp->rcv_nxt + 1);
+	if (!request->bound)
+		sk->sk_userlocks &= ~(SOCK_BINDPORT_LOCK | SOCK_BINDADDR_LOCK);
+	tcp_done(sk);
+}
+
 /* What tcp_done() and those before it leave behind. */
-static int end(struct socket *socket, const struct orthros_tcp_end *request)
+static int end_unused(struct socket *socket, const struct orthros_tcp_end *request)
 {
 	struct sock *sk = socket->sk;
 	struct inet_sock *inet = inet_sk(sk);
 
-	if (sk->sk_state != TCP_CLOSE || sk->sk_shutdown || inet->inet_dport ||
+	if (sk->sk_shutdown || inet->inet_dport ||
 	    socket->state != SS_UNCONNECTED)
-		return -EINVAL;
-	if (request->state < SS_UNCONNECTED || request->state > SS_CONNECTED ||
-	    request->error > MAX_ERRNO)
 		return -EINVAL;
 	/* In a table where it is bound, in none else. */
 	if (!inet->inet_num) {
@@ -191,9 +237,28 @@ static int end(struct socket *socket, const struct orthros_tcp_end *request)
 	}
 	inet->inet_dport = htons(request->ports[1]);
 	set_address(sk, false, request->peer);
+	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+	return 0;
+}
+
+static int end(struct socket *socket, const struct orthros_tcp_end *request)
+{
+	struct sock *sk = socket->sk;
+	int error = 0;
+
+	if (request->state < SS_UNCONNECTED || request->state > SS_CONNECTED ||
+	    request->error > MAX_ERRNO)
+		return -EINVAL;
+	if (sk->sk_state == TCP_CLOSE)
+		error = end_unused(socket, request);
+	else if (sk->sk_state == TCP_ESTABLISHED && tcp_sk(sk)->repair)
+		end_with_data(sk, request);
+	else
+		error = -EINVAL;
+	if (error)
+		return error;
 	if (request->done)
 		sock_set_flag(sk, SOCK_DONE);
-	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
 	WRITE_ONCE(sk->sk_err, request->error);
 	socket->state = request->state;
 	return 0;

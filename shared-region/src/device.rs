@@ -418,7 +418,8 @@ pub struct Tcp {
     pub fd: u64,
     /// A value of [`tcp_step`].
     pub step: u64,
-    /// With [`tcp_step::WAIT`], the descriptor of the socket that listens; with [`tcp_step::FAIL`], the error.
+    /// With [`tcp_step::WAIT`], the descriptor of the socket that listens; with [`tcp_step::FAIL`], the error; with
+    /// [`tcp_step::URGENT_RECEIVED`] and [`tcp_step::URGENT_TO_SEND`] what they say.
     pub listener: u64,
 }
 /// Values of [`Tcp::step`].
@@ -434,6 +435,11 @@ pub mod tcp_step {
     pub const SPEAK: u64 = 4;
     /// A connection that was asked for is not to be had: the next call fails with an error.
     pub const FAIL: u64 = 5;
+    /// Under repair: among what was received, or next to come, is urgent data. Its sequence number is in the low 32 bits,
+    /// `tcp_sock.urg_data` in the 16 above.
+    pub const URGENT_RECEIVED: u64 = 6;
+    /// Under repair: what is to be sent is urgent up to this sequence number.
+    pub const URGENT_TO_SEND: u64 = 7;
 }
 /// Does with a connection what no system call does. EINVAL if it is none, or is not in the state that the step begins with.
 pub const TCP: u64 = iowr::<Tcp>(81);
@@ -442,12 +448,14 @@ pub const TCP: u64 = iowr::<Tcp>(81);
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TcpEnd {
-    /// Descriptor of a socket of TCP that was never connected.
+    /// Descriptor of a socket of TCP: never connected, or ESTABLISHED under repair with what nobody has read.
     pub fd: u64,
     /// What its next call fails with, 0 if it does not.
     pub error: u32,
     /// 1 if the peer's end was seen.
-    pub done: u32,
+    pub done: u16,
+    /// 1 if it still has the port.
+    pub bound: u16,
     /// SS_*.
     pub state: u32,
     /// Ports: own (looked at if it is not bound), the peer's.

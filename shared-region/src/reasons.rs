@@ -28,6 +28,7 @@ reasons! {
 
     SOCKET "socket" "has a socket of a kind that cannot be restored";
     SOCKET_STATE "socket-state" "has a socket in a state that cannot be restored";
+    TIME_WAIT "time-wait" "not made again: both sides have had everything";
     FILE_TYPE "file-type" "has a file open that cannot be restored";
     FILE_SYSTEM "file-system" "has a file open on a file system that cannot be restored";
     PSEUDO_TERMINAL "pty" "has a pseudo terminal in a state that cannot be restored";

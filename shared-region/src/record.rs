@@ -124,6 +124,8 @@ impl Kind {
     pub const NetfilterRules: Self = Self(47);
     /// [`crate::context::Network6`]; owner 0. Follows [`Self::Network`].
     pub const Network6: Self = Self(48);
+    /// A list of [`crate::context::LinkSetup`]s; owner 0. Follows [`Self::Network`].
+    pub const LinkSetups: Self = Self(74);
     /// [`crate::context::MountNamespace`]; owner is the id of the namespace.
     pub const MountNamespace: Self = Self(49);
     /// [`crate::context::InMountNamespace`]; owner is the tgid or the open-file id.

@@ -95,7 +95,7 @@ fn structures(out: &mut String) {
     structure!(text, device::Cache, "orthros_cache", { fd, runs, count, pages, copied, nanoseconds });
     structure!(text, device::Warm, "orthros_warm", { fd, runs, count, size, version, pages, nanoseconds });
     structure!(text, device::Tcp, "orthros_tcp", { fd, step, listener });
-    structure!(text, device::TcpEnd, "orthros_tcp_end", { fd, error, done, state, ports, local, peer });
+    structure!(text, device::TcpEnd, "orthros_tcp_end", { fd, error, done, bound, state, ports, local, peer });
     structure!(text, device::Netlink, "orthros_netlink", { fd, data, length, port, group, process, user, gid, reserved });
     structure!(text, device::InotifyEvent, "orthros_inotify_event", { fd, wd, mask, cookie, name_len, name });
     structure!(text, device::IoUring, "orthros_io_uring", {
@@ -292,6 +292,8 @@ fn constants(out: &mut String) {
         ("TCP_WAIT", device::tcp_step::WAIT),
         ("TCP_SPEAK", device::tcp_step::SPEAK),
         ("TCP_FAIL", device::tcp_step::FAIL),
+        ("TCP_URGENT_RECEIVED", device::tcp_step::URGENT_RECEIVED),
+        ("TCP_URGENT_TO_SEND", device::tcp_step::URGENT_TO_SEND),
         ("COMMIT", device::COMMIT),
         ("STAGE_BEGIN", device::STAGE_BEGIN),
         ("STAGE_WRITE", device::STAGE_WRITE),

@@ -1,5 +1,6 @@
 //! What is known of the machine: its addresses on one link, and its connections.
 
+use crate::links;
 use crate::tcp::Connection;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -34,12 +35,11 @@ impl Known {
     ///
     /// Records that cannot be read are left out: whom they are about is not answered for.
     pub fn read(stream: &Stream<'_>, hardware: [u8; 6]) -> Option<Self> {
-        let (mut network, mut open) = (None, true);
+        let mut open = true;
         let mut sockets: BTreeMap<u64, Pending> = BTreeMap::new();
         for record in stream.records().map_while(Result::ok) {
             let length = record.payload.len() as u32;
             match record.kind {
-                Kind::Network => network = record.decode::<Network>().ok(),
                 Kind::Netfilter => open = record.decode::<Netfilter>().is_ok_and(|of| of.rules == Rules::None),
                 Kind::Socket if sockets.len() < MAX_CONNECTIONS => {
                     let socket = record.decode::<Socket>().ok();
@@ -59,7 +59,7 @@ impl Known {
                 _ => {}
             }
         }
-        let mut known = Self::of_link(&network?, hardware)?;
+        let mut known = Self::of_link(&links::unmarked(stream)?, hardware)?;
         known.pings = open;
         known
             .connections
@@ -68,8 +68,8 @@ impl Known {
     }
 
     fn of_link(network: &Network, hardware: [u8; 6]) -> Option<Self> {
-        let link = network.links.iter().find(|link| link.hardware == hardware)?;
-        let own = network.addresses.iter().filter(|address| address.link == link.index);
+        let links: Vec<u32> = links::of_card(network, &hardware).collect();
+        let own = network.addresses.iter().filter(|address| links.contains(&address.link));
         let mut addresses: Vec<IpAddress> = own
             .filter_map(|address| ip(&address.local))
             .take(MAX_ADDRESSES)
@@ -148,7 +148,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared_region::context::{NetworkAddress, NetworkLink, TcpConnection};
+    use shared_region::context::{LinkSetup, NetworkAddress, NetworkLink, TcpConnection};
     use shared_region::record::Writer;
 
     fn address(octets: [u8; 4], port: u16) -> InetAddress {
@@ -171,11 +171,24 @@ mod tests {
             ..NetworkAddress::default()
         };
         let network = Network {
-            links: alloc::vec![link(2, 7), link(3, 8), link(4, 9)],
-            addresses: alloc::vec![local(2, &[10, 0, 0, 2]), local(3, &[10, 1, 0, 2]), local(2, &[1; 16])],
+            // The fifth is a bridge with the first for a port, the sixth a VLAN on it.
+            links: alloc::vec![link(2, 7), link(3, 8), link(4, 9), link(5, 7), link(6, 7)],
+            addresses: alloc::vec![
+                local(2, &[10, 0, 0, 2]),
+                local(3, &[10, 1, 0, 2]),
+                local(5, &[1; 16]),
+                local(6, &[10, 7, 0, 2])
+            ],
             ..Network::default()
         };
         writer.push(Kind::Network, 1, 0, 0, &network).unwrap();
+        let setup = |index, kind: &[u8]| LinkSetup {
+            index,
+            kind: kind.to_vec(),
+            ..LinkSetup::default()
+        };
+        let setups = [setup(5, b"bridge"), setup(6, b"vlan")].to_vec();
+        writer.push(Kind::LinkSetups, 1, 0, 0, &setups).unwrap();
         let record = TcpConnection {
             local: address([10, 0, 0, 2], 80),
             peer: address([10, 0, 0, 9], 4000),

@@ -28,6 +28,7 @@ extern crate alloc;
 
 pub mod answer;
 pub mod known;
+pub mod links;
 pub mod news;
 pub mod own;
 pub mod page;

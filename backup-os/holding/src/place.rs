@@ -1,10 +1,11 @@
 //! Where an address of this program's own is: on which card, and by which ways others are reached from there. And whether it may
 //! be anywhere.
 
+use crate::links;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use shared_region::context::{Network, NetworkRoute};
-use shared_region::record::{Kind, Stream};
+use shared_region::record::Stream;
 use shared_region::status_page::{LogTarget, StatusAddress};
 use smoltcp::wire::{Ipv4Address, Ipv4Cidr};
 
@@ -56,10 +57,7 @@ impl Place {
         target: Option<LogTarget>,
         cards: &[[u8; 6]],
     ) -> Result<Self, Silent> {
-        let mut records = stream.records().map_while(Result::ok);
-        let network = records.find(|record| record.kind == Kind::Network);
-        let network = network.and_then(|record| record.decode::<Network>().ok());
-        Self::within(&network.ok_or(Silent::Unknown)?, address, target, cards)
+        Self::within(&links::unmarked(stream).ok_or(Silent::Unknown)?, address, target, cards)
     }
 
     fn within(
@@ -76,12 +74,9 @@ impl Place {
         if network.addresses.iter().any(|known| ends_in(&known.local, own)) {
             return Err(Silent::TheMachines);
         }
-        let link = |card: &[u8; 6]| network.links.iter().find(|link| link.hardware == *card);
         let linked = || {
-            cards
-                .iter()
-                .enumerate()
-                .filter_map(|(at, card)| Some((at, link(card)?.index)))
+            let cards = cards.iter().enumerate();
+            cards.flat_map(|(at, card)| links::of_card(network, card).map(move |link| (at, link)))
         };
         let is_near = |&(_, link): &(usize, u32)| {
             let mut addresses = network.addresses.iter().filter(|known| known.link == link);

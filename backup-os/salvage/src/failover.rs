@@ -12,6 +12,7 @@ use crate::device_mapper;
 use crate::dirty_files;
 use crate::evidence;
 use crate::kernel::Kernel;
+use crate::link_setup;
 use crate::machine;
 use crate::memory::PhysMem;
 use crate::mount_namespaces;
@@ -130,6 +131,7 @@ pub fn run<M: PhysMem + ?Sized>(
     six.lives = lives;
     let _ = writer.push(Kind::Network, 1, 0, 0, &links);
     let _ = writer.push(Kind::Network6, 1, 0, 0, &six);
+    let _ = writer.push(Kind::LinkSetups, 1, 0, 0, &link_setup::read(&context));
     write_netfilter(&context, &mut writer);
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));
@@ -172,7 +174,8 @@ pub fn run<M: PhysMem + ?Sized>(
         ));
     }
 
-    sockets::orphans::write(&context, &mut writer);
+    let of_connections = sockets::orphans::write(&context, &mut writer);
+    lost.extend(of_connections.map(|lost| (0, lost)));
     let of_machine = sysv_ipc::write(&mut context, &mut writer, retained);
     lost.extend(of_machine.into_iter().map(|lost| (0, lost)));
     let queues = mqueue::write_all(&mut context, &mut writer);

@@ -27,6 +27,7 @@ use crate::jbd2::{
 };
 use crate::keyrings::{AssocArrayNode, Key, KeyType, UserKeyPayload};
 use crate::launch::LinuxBinprm;
+use crate::link_setup::{NetdevAdjacent, RtnlLinkOps};
 use crate::machine::{NewUtsname, PidNamespace, UtsNamespace};
 use crate::mm::{AnonVmaName, MmStruct, MmuNotifiers, VdsoImage, VmArea, VmSpecialMapping};
 use crate::mount_namespaces::{ProcFsInfo, ShmemSbInfo, SymbolicLink};
@@ -322,6 +323,10 @@ crate::mirror_set! {
         net: Net,
         /// `struct net_device`.
         net_device: NetDevice,
+        /// `struct rtnl_link_ops`.
+        rtnl_link_ops: RtnlLinkOps,
+        /// `struct netdev_adjacent`.
+        netdev_adjacent: NetdevAdjacent,
         /// `struct in_device`.
         in_device: InDevice,
         /// `struct in_ifaddr`.

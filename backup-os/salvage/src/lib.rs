@@ -92,6 +92,7 @@ pub mod keyrings;
 pub mod launch;
 pub mod layouts;
 pub mod library;
+pub mod link_setup;
 pub mod machine;
 pub mod memory;
 pub mod mirror;

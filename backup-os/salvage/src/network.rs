@@ -52,6 +52,9 @@ crate::mirrors! {
         ip_ptr: Field,
         ip6_ptr: Field,
         dev_addr: Field,
+        perm_addr: Field,
+        rtnl_link_ops: Field,
+        upper: Field = "adj_list.upper",
         addr_len: Field,
     }
 
@@ -149,7 +152,7 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> (Network, Vec<
         return (network, lives);
     }
     let said = |refusal: Refusal, what: &str| alloc::format!("{what}: {refusal}").into_bytes();
-    if let Err(refusal) = links(context, net, &mut network, &mut lives) {
+    if let Err(refusal) = links(context, &mut network, &mut lives) {
         network.left_out.push(said(refusal, "links"));
     }
     if let Err(refusal) = routes(context, net, &mut network) {
@@ -158,22 +161,37 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> (Network, Vec<
     (network, lives)
 }
 
+/// The links of the first process's namespace that run, but for loopback: each a `struct net_device`.
+///
+/// # Errors
+/// Their list makes no sense.
+pub fn links_that_run<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>> {
+    let layouts = &context.kernel.types.layouts;
+    let layout = &layouts.net_device;
+    let net = context.namespaces.net;
+    if net.is_null() {
+        return Ok(Vec::new());
+    }
+    let head = net.offset(u64::from(layouts.net.dev_base_head.offset));
+    let mut found = Vec::new();
+    for device in context.kernel.list(head, layout.dev_list).bounded(MAX_LINKS) {
+        let device = device?;
+        let flags = context.kernel.mem.uint(device, layout.flags)?;
+        if flags & IFF_UP != 0 && flags & IFF_LOOPBACK == 0 {
+            found.push(device);
+        }
+    }
+    Ok(found)
+}
+
 fn links<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
-    net: Kva,
     network: &mut Network,
     lives: &mut Vec<AddressLife>,
 ) -> Result<()> {
-    let layouts = &context.kernel.types.layouts;
-    let layout = &layouts.net_device;
+    let layout = &context.kernel.types.layouts.net_device;
     let mem = &context.kernel.mem;
-    let head = net.offset(u64::from(layouts.net.dev_base_head.offset));
-    for device in context.kernel.list(head, layout.dev_list).bounded(MAX_LINKS) {
-        let device = device?;
-        let flags = mem.uint(device, layout.flags)?;
-        if flags & IFF_UP == 0 || flags & IFF_LOOPBACK != 0 {
-            continue;
-        }
+    for device in links_that_run(context)? {
         let index = mem.uint(device, layout.ifindex)? as u32;
         let length = mem.uint(device, layout.addr_len)?.min(32);
         network.links.push(NetworkLink {

@@ -71,6 +71,37 @@ pub struct NetworkRoute {
     pub kind: u8,
 }
 
+/// What there is to a link beside [`NetworkLink`] ([`crate::record::Kind::LinkSetups`]): that it is no hardware, lies on
+/// another or belongs to another, or was given another address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSetup {
+    /// [`NetworkLink::index`].
+    pub index: u32,
+    /// The hardware address that it came with; empty if it has none.
+    pub permanent: Vec<u8>,
+    /// What it is made as (`rtnl_link_ops.kind`), empty if it is hardware.
+    pub kind: Vec<u8>,
+    /// Why it cannot be made again; empty if it can.
+    pub not_made: Vec<u8>,
+    /// The link it lies on, 0 for none.
+    pub lower: u32,
+    /// The link it is a port of, 0 for none.
+    pub master: u32,
+    /// `IFLA_INFO_DATA` to make it with.
+    pub first: Vec<LinkAttribute>,
+    /// What is set once its ports run.
+    pub later: Vec<LinkAttribute>,
+}
+
+/// An attribute of a kind of link, as netlink takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkAttribute {
+    /// `IFLA_*`.
+    pub kind: u16,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
 /// What there is beside [`Network`] of IPv6 ([`crate::record::Kind::Network6`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network6 {
@@ -118,4 +149,34 @@ pub struct NetworkRoute6 {
     pub preference: u8,
     /// Seconds until it goes away, if it does.
     pub expires: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes are an interface between programs of different age.
+    #[test]
+    fn golden_bytes() {
+        let setup = LinkSetup {
+            index: 7,
+            permanent: [2, 0, 0, 0, 0, 1].to_vec(),
+            kind: b"vlan".to_vec(),
+            not_made: b"x".to_vec(),
+            lower: 2,
+            master: 200,
+            first: [LinkAttribute {
+                kind: 1,
+                value: [9, 8].to_vec(),
+            }]
+            .to_vec(),
+            later: Vec::new(),
+        };
+        let expected = [
+            &[7, 6, 2, 0, 0, 0, 0, 1, 4][..],
+            b"vlan",
+            &[1, b'x', 2, 200, 1, 1, 1, 2, 9, 8, 0],
+        ];
+        assert_eq!(postcard::to_allocvec(&setup).unwrap(), expected.concat());
+    }
 }

@@ -79,7 +79,7 @@ pub enum SocketState {
         /// Sequence number of the SYN.
         send_seq: u32,
     },
-    /// Had a connection, or asked for one, which is over (TCP, CLOSED); nothing is left to be read.
+    /// Had a connection, or asked for one, which is over (TCP, CLOSED). What nobody has read yet is in the receive queue.
     Ended {
         /// Own address.
         local: InetAddress,
@@ -141,6 +141,11 @@ pub struct TcpConnection {
     pub shutdown: u32,
     /// How the peer's end has come.
     pub fin: PeerFin,
+    /// The peer's urgent data, until the process has read past it: `tcp_sock.urg_data` (`TCP_URG_*` with the byte) and the
+    /// byte's sequence number.
+    pub urgent_received: Option<(u16, u32)>,
+    /// Sequence number behind the own urgent data, until that is acknowledged.
+    pub urgent_to_send: Option<u32>,
 }
 
 /// How the end of what a peer sends has come.

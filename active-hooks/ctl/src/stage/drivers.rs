@@ -94,6 +94,9 @@ impl Drivers {
         let mut wanted = of_mounts(root, modules, aliases);
         wanted.retain(|module| !required.contains(module));
         for name in root.names("/sys/class/net").unwrap_or_default() {
+            if let Some(module) = of_link(root, &name).filter(|module| modules.has(module)) {
+                push(&mut wanted, module.to_owned());
+            }
             let path = root.path(&format!("/sys/class/net/{name}/device"));
             // What has no device is none of hardware; what has no driver there is reported by its absence.
             if let Ok(path) = std::fs::canonicalize(path) {
@@ -105,6 +108,27 @@ impl Drivers {
             }
         }
         Ok(Self { required, wanted })
+    }
+}
+
+/// `IFF_NOARP` (include/uapi/linux/if.h).
+const NO_ARP: u32 = 0x80;
+
+/// The module that makes a link of a kind that is made again, if it is no hardware.
+fn of_link(root: &Root, name: &str) -> Option<&'static str> {
+    let line = |file: &str| root.line(&format!("/sys/class/net/{name}/{file}"));
+    let uevent = root.read(&format!("/sys/class/net/{name}/uevent")).ok()?;
+    match uevent.lines().find_map(|line| line.strip_prefix("DEVTYPE=")) {
+        Some("bridge") => Some("bridge"),
+        Some("vlan") => Some("8021q"),
+        Some("bond") => Some("bonding"),
+        Some(_) => None,
+        // A dummy does not say what it is.
+        None => {
+            let flags = u32::from_str_radix(line("flags")?.trim_start_matches("0x"), 16).ok()?;
+            let alone = line("iflink")? == line("ifindex")? && flags & NO_ARP != 0;
+            (alone && !root.path(&format!("/sys/class/net/{name}/device")).exists()).then_some("dummy")
+        }
     }
 }
 
@@ -262,6 +286,38 @@ mod tests {
         )
         .unwrap();
         dir
+    }
+
+    #[test]
+    fn links_that_are_no_hardware_need_what_makes_them() {
+        let dir = machine("links");
+        let link = |name: &str, uevent: &str, flags: &str, below: &str| {
+            let of = dir.join("sys/class/net").join(name);
+            fs::create_dir_all(&of).unwrap();
+            for (file, text) in [
+                ("uevent", uevent),
+                ("flags", flags),
+                ("iflink", below),
+                ("ifindex", "7"),
+            ] {
+                fs::write(of.join(file), format!("{text}\n")).unwrap();
+            }
+        };
+        let root = Root::at(&dir);
+        link("br0", "DEVTYPE=bridge\nINTERFACE=br0", "0x1003", "7");
+        link("br0.5", "DEVTYPE=vlan", "0x1003", "3");
+        link("b", "DEVTYPE=bond", "0x1403", "7");
+        link("d", "INTERFACE=d", "0x83", "7");
+        link("veth1", "INTERFACE=veth1", "0x1003", "9");
+        link("lo", "INTERFACE=lo", "0x9", "7");
+        link("wg0", "DEVTYPE=wireguard", "0x91", "7");
+        let of = |name| of_link(&root, name);
+        assert_eq!(
+            [of("br0"), of("br0.5"), of("b"), of("d")],
+            [Some("bridge"), Some("8021q"), Some("bonding"), Some("dummy")]
+        );
+        assert_eq!([of("veth1"), of("lo"), of("wg0"), of("none")], [None; 4]);
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

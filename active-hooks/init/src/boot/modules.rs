@@ -23,6 +23,9 @@ const OURS: [&str; 3] = ["init", "successor", "uncommitted"];
 const NETWORK: &str = "virtio_net.ko";
 const NETWORK_DRIVER: &str = "/sys/bus/virtio/drivers/virtio_net";
 
+/// Modules that make links nobody has asked for, and how they are told not to.
+const UNASKED: [(&str, &str); 2] = [("bonding.ko", "max_bonds=0"), ("dummy.ko", "numdummies=0")];
+
 /// What comes later.
 enum Later {
     /// A module, open: by then its file is out of reach.
@@ -51,7 +54,8 @@ pub fn load_list(list: &str, network_later: bool) {
         let done = if network_later && path.ends_with(NETWORK) {
             File::open(path).map(|file| put_off(Later::Module(path.to_owned(), file)))
         } else {
-            load(path, "")
+            let parameters = UNASKED.iter().find(|(module, _)| path.ends_with(module));
+            load(path, parameters.map_or("", |(_, parameters)| parameters))
         };
         if let Err(error) = done {
             log::warning(format_args!("module {}: {error}", path.display()));

@@ -7,9 +7,9 @@ use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FileLocks,
         FileTable, FrameRun, Id, InMountNamespace, InNamespace, Inode, InotifyEvent, IoUring, IpcObject, Journal,
-        Keyring, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace,
-        Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SemaphoreSet,
-        SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        Keyring, LinkSetup, Lost, Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names,
+        Namespace, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
+        SemaphoreSet, SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -190,6 +190,8 @@ pub struct World<'a> {
     pub network: Network,
     /// Its part of IPv6.
     pub network6: Network6,
+    /// What there is to its links beside.
+    pub link_setups: Vec<LinkSetup>,
     /// Its firewall.
     pub netfilter: Netfilter,
     /// The firewall's rules.
@@ -396,6 +398,7 @@ impl<'a> World<'a> {
             Kind::IpcObject => self.take_ipc(owner, record.decode().map_err(text)?),
             Kind::Network => self.network = record.decode().map_err(text)?,
             Kind::Network6 => self.network6 = record.decode().map_err(text)?,
+            Kind::LinkSetups => self.link_setups = record.decode().map_err(text)?,
             Kind::Netfilter => self.netfilter = record.decode().map_err(text)?,
             Kind::NetfilterRules => self.rules = record.payload,
             Kind::Socket => self.sockets.entry(owner).or_default().record = record.decode().map_err(text)?,

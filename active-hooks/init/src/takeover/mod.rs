@@ -19,6 +19,7 @@ pub mod handles;
 pub mod haste;
 pub mod journal;
 pub mod limits;
+pub mod links;
 pub mod mapped_devices;
 pub mod mounts;
 pub mod names;

@@ -1,7 +1,10 @@
 //! The machine's network as it was: links, addresses, routes. While sockets are being restored nothing is taken from the
 //! wire: a segment for a connection that does not stand yet would be answered with a reset.
 
-use super::netlink::{Netlink, Payload, CREATE, EXCL};
+use super::{
+    links::{self, Links},
+    netlink::{Netlink, Payload, CREATE, EXCL},
+};
 use crate::{
     boot::{log, modules},
     restore::{
@@ -11,26 +14,24 @@ use crate::{
 };
 use orthros_device::{Device, DeviceError, Region};
 use shared_region::{
-    context::{AddressLife, NetworkAddress, NetworkLink, NetworkRoute, NetworkRoute6},
+    context::{AddressLife, NetworkAddress, NetworkRoute, NetworkRoute6},
     control::{ControlWords, NetworkHold},
     timeline::Event,
 };
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     mem::offset_of,
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
 /// Requests (include/uapi/linux/rtnetlink.h).
-const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const NEW_RULE: u16 = 32;
 const DELETE_RULE: u16 = 33;
-/// Attributes: of links, of addresses, of routes, of rules.
-const IFLA_MTU: u16 = 4;
+/// Attributes: of addresses, of routes, of rules.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_LABEL: u16 = 3;
@@ -60,9 +61,6 @@ const TO_TABLE: u8 = 1;
 const BLACKHOLE: u8 = 6;
 /// Types of routes that refuse packets and have no link, or loopback for form's sake: `RTN_BLACKHOLE` to `RTN_THROW`.
 const REFUSES: RangeInclusive<u8> = 6..=9;
-/// How long a link may take to be there.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// How long the backup OS may take to let go of the network, and between two looks.
 const LETTING_GO: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_micros(200);
@@ -131,31 +129,17 @@ pub fn bring_back(world: &World<'_>) -> Option<Held> {
             log::warning(format_args!("network: {what}: {error}"));
         }
     };
-    tell("loopback", netlink.ask(NEW_LINK, 0, up(1)));
+    tell("loopback", links::run(&netlink, links::LOOPBACK));
     let mut held = Held {
         netlink,
         links: Vec::new(),
     };
-    let mut numbers = BTreeMap::new();
-    let deadline = Instant::now() + PATIENCE;
-    for link in &network.links {
-        let name = || String::from_utf8_lossy(&link.name).into_owned();
-        match wait_for(link, deadline) {
-            Some((now, index)) => {
-                numbers.insert(link.index, index);
-                held.links.push(now);
-            }
-            None => log::warning(format_args!("network: link {} is not there any more", name())),
-        }
-    }
+    let mut links = Links::find(world);
+    links.make(&held.netlink);
+    held.links = links.names();
     tell("holding the wire", held.cut());
-    let netlink = &held.netlink;
-    for link in &network.links {
-        if let Some(&index) = numbers.get(&link.index) {
-            let payload = up(index).with(IFLA_MTU, &link.mtu.to_ne_bytes());
-            tell("link", netlink.ask(NEW_LINK, 0, payload));
-        }
-    }
+    links.set_up(&held.netlink);
+    let (netlink, numbers) = (&held.netlink, links.numbers());
     for address in &network.addresses {
         if let Some(&index) = numbers.get(&address.link) {
             let life = world
@@ -244,38 +228,6 @@ fn rule(netlink: &Netlink, kind: u16, family: u8, priority: u32, table: u8, from
         // A kernel without IPv6.
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) && family != FAMILIES[0] => Ok(()),
         other => other,
-    }
-}
-
-/// `struct ifinfomsg` that makes a link run.
-fn up(index: u32) -> Payload {
-    let running = (libc::IFF_UP as u32).to_ne_bytes();
-    Payload::new(&[&[0; 4][..], &index.to_ne_bytes(), &running, &running].concat())
-}
-
-/// The name and number that a link has now, known by its hardware address.
-pub fn find(link: &NetworkLink) -> Option<(String, u32)> {
-    let hardware: Vec<String> = link.hardware.iter().map(|byte| format!("{byte:02x}")).collect();
-    let hardware = hardware.join(":");
-    let read = |name: &str, file: &str| {
-        let text = fs::read_to_string(format!("/sys/class/net/{name}/{file}")).ok()?;
-        Some(text.trim().to_owned())
-    };
-    fs::read_dir("/sys/class/net").ok()?.find_map(|entry| {
-        let name = entry.ok()?.file_name().into_string().ok()?;
-        let same = read(&name, "address")? == hardware;
-        let index = read(&name, "ifindex")?.parse().ok()?;
-        same.then_some((name, index))
-    })
-}
-
-fn wait_for(link: &NetworkLink, deadline: Instant) -> Option<(String, u32)> {
-    loop {
-        let found = find(link);
-        if found.is_some() || Instant::now() > deadline {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -407,7 +359,7 @@ fn add_route6(netlink: &Netlink, route: &NetworkRoute6, link: Option<u32>) -> io
 mod tests {
     use super::*;
     use crate::restore::sockets::SocketContent;
-    use shared_region::context::Network;
+    use shared_region::context::{Network, NetworkLink};
     use std::{
         net::{TcpStream, UdpSocket},
         process::Command,

@@ -1,12 +1,15 @@
 //! Connections of TCP that their process has closed before the peer had everything: they belong to no file.
 
-use super::{refuse, tcp, Related};
+use super::tcp::{self, Orphan};
+use super::{refuse, Related};
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
 use alloc::vec::Vec;
+use shared_region::context::Lost;
+use shared_region::reasons;
 use shared_region::record::{flags, Kind, Writer};
 
 /// More buckets than a kernel makes (`thash_entries`).
@@ -37,14 +40,24 @@ crate::mirrors! {
     }
 }
 
-/// Writes them. What cannot be read is left out, and its peer is told by a reset.
-pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Writer<'_>) {
+/// Writes them. What cannot be read is left out, and its peer is told by a reset. Returns what is left out on purpose.
+pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Writer<'_>) -> Option<Lost> {
     // Without other sockets the network is not brought back before the new system does it.
     if context.sockets.is_empty() {
-        return;
+        return None;
     }
+    let found = find(context).unwrap_or_default();
+    write_all(context, writer, found.unfinished);
+    (found.over > 0).then(|| Lost {
+        object: alloc::format!("{} connections of TCP in TIME_WAIT", found.over),
+        reason: reasons::TIME_WAIT.text.into(),
+        ..Lost::default()
+    })
+}
+
+fn write_all<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Writer<'_>, all: Vec<Kva>) {
     let (mut count, mut bytes) = (0usize, 0usize);
-    for sk in find(context).unwrap_or_default() {
+    for sk in all {
         let Ok((mut record, queues)) = super::read(context, sk, &mut Related::default()) else {
             continue;
         };
@@ -72,7 +85,16 @@ pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Wri
     }
 }
 
-fn find<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>> {
+/// Connections that belong to no file.
+#[derive(Default)]
+struct Found {
+    /// The peer has not had everything.
+    unfinished: Vec<Kva>,
+    /// So many are over on both sides.
+    over: u64,
+}
+
+fn find<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Found> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let tables = mem.ptr(context.namespaces.net, layouts.tcp_tables.hashinfo)?;
@@ -81,7 +103,7 @@ fn find<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>> {
     if buckets > MAX_BUCKETS {
         return Err(refuse("a table of connections without end"));
     }
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for first in (0..buckets).step_by(CHUNK as usize) {
         let at = table.offset(first.wrapping_mul(BUCKET));
         let length = buckets.saturating_sub(first).min(CHUNK).wrapping_mul(BUCKET);
@@ -94,8 +116,10 @@ fn find<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>> {
                 for sk in context.kernel.hlist(bucket, layouts.sock.nulls_node).bounded(MAX_CHAIN) {
                     // What is behind a bad link is not found.
                     let Ok(sk) = sk else { break };
-                    if tcp::is_orphan(context, sk).unwrap_or(false) {
-                        found.push(sk);
+                    match tcp::orphan(context, sk) {
+                        Ok(Some(Orphan::Unfinished)) => found.unfinished.push(sk),
+                        Ok(Some(Orphan::Over)) => found.over = found.over.saturating_add(1),
+                        Ok(None) | Err(_) => {}
                     }
                 }
             }

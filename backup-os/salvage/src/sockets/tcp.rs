@@ -59,8 +59,9 @@ const RECEIVING: u64 = 1;
 const SENDING: u64 = 2;
 /// `SOCK_BINDPORT_LOCK`.
 const BOUND_PORT: u64 = 8;
-/// `TCP_FIN_WAIT1`, `TCP_LAST_ACK` and `TCP_CLOSING`.
+/// `TCP_FIN_WAIT1`, `TCP_TIME_WAIT`, `TCP_LAST_ACK` and `TCP_CLOSING`.
 const FIN_WAIT1: u64 = 4;
+const TIME_WAIT: u64 = 6;
 const LAST_ACK: u64 = 9;
 const CLOSING: u64 = 11;
 /// `TCP_CLOSE` and `TCP_LISTEN`.
@@ -119,6 +120,8 @@ crate::mirrors! {
         repair: Field,
         recvmsg_inq: Field,
         urg_data: Field,
+        urg_seq: Field,
+        snd_up: Field,
         keepalive_time: Field,
         keepalive_intvl: Field,
         keepalive_probes: Field,
@@ -169,7 +172,7 @@ pub fn read<M: PhysMem + ?Sized>(
     match (name.copied().unwrap_or_default(), local) {
         ("CLOSE", local) => {
             if has_ended(reading)? {
-                return ended(reading, six);
+                return ended(reading, queues, six);
             }
             reading.none_of(&[(Some(layouts.sock.sk_shutdown), "TCP, shut down before it was connected")])?;
             Ok(SocketState::Plain { local, peer: None })
@@ -221,19 +224,31 @@ pub fn read<M: PhysMem + ?Sized>(
     }
 }
 
-/// Whether a socket, perhaps a small one that stands for another, is a connection that its process has closed and of which the peer has
-/// not got everything.
+/// How far a connection has got that its process has closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphan {
+    /// The peer has not got everything.
+    Unfinished,
+    /// Both sides have ended, and only repetitions are waited for.
+    Over,
+}
+
+/// Whether a socket, perhaps a small one that stands for another, is a connection that its process has closed.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn is_orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<bool> {
+pub fn orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<Option<Orphan>> {
     let layout = &context.kernel.types.layouts.sock;
     let mem = &context.kernel.mem;
-    if ![FIN_WAIT1, LAST_ACK, CLOSING].contains(&mem.uint(sk, layout.state)?) {
-        return Ok(false);
-    }
+    let orphan = match mem.uint(sk, layout.state)? {
+        TIME_WAIT => Orphan::Over,
+        FIN_WAIT1 | LAST_ACK | CLOSING => Orphan::Unfinished,
+        _ => return Ok(None),
+    };
     let same_net = mem.ptr(sk, layout.net)? == context.namespaces.net;
-    Ok(same_net && mem.ptr(sk, layout.sk_socket)?.is_null())
+    // One in TIME_WAIT is so small that it has no place for a socket.
+    let is_orphan = same_net && (orphan == Orphan::Over || mem.ptr(sk, layout.sk_socket)?.is_null());
+    Ok(is_orphan.then_some(orphan))
 }
 
 /// Whether it had a connection, or asked for one, which is over: `tcp_done` closes both directions.
@@ -247,17 +262,24 @@ pub fn has_ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>) -> Resul
     Ok(is_tcp && both && reading.field(layout.state)? == CLOSE)
 }
 
-fn ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Result<SocketState> {
+fn ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, queues: &mut Queues, six: bool) -> Result<SocketState> {
     let context = reading.context;
     let layouts = &context.kernel.types.layouts;
     let (layout, known) = (&layouts.sock, &layouts.sock_flags);
+    let done = reading.field(layout.sk_flags)? >> (known.done & 63) & 1 != 0;
     // The peer's end lies in the queue like data, but has no bytes.
-    for skb in skb::queue(context, reading.sk, layout.sk_receive_queue)? {
-        if context.kernel.mem.uint(skb, layouts.sk_buff.len)? != 0 {
-            return Err(refuse(
-                "TCP, whose connection has ended, with data that nobody has read",
-            ));
-        }
+    let received = skb::queue(context, reading.sk, layout.sk_receive_queue)?;
+    let is_data = |&skb: &Kva| Ok(context.kernel.mem.uint(skb, layouts.sk_buff.len)? != 0);
+    if received
+        .iter()
+        .map(is_data)
+        .collect::<Result<Vec<_>>>()?
+        .contains(&true)
+    {
+        let tcp = &layouts.tcp_sock;
+        reading.none_of(&[(Some(tcp.urg_data), "TCP, whose connection has ended, with urgent data")])?;
+        let next = (reading.field(tcp.rcv_nxt)? as u32).wrapping_sub(done.into());
+        queues.received = stretch(reading, &received, reading.field(tcp.copied_seq)? as u32, next, done)?;
     }
     let socket = context.kernel.mem.ptr(reading.sk, layout.sk_socket)?;
     let bound = reading.field(layout.num)? != 0;
@@ -276,7 +298,7 @@ fn ended<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>, six: bool) -> Re
         bound,
         peer: inet::peer(reading, six)?,
         error: reading.field(layout.sk_err)? as u32,
-        done: reading.field(layout.sk_flags)? >> (known.done & 63) & 1 != 0,
+        done,
         state: context.kernel.mem.uint(socket, layouts.socket.state)? as u32,
     })
 }
@@ -346,7 +368,6 @@ fn options<M: PhysMem + ?Sized>(reading: &mut Reading<'_, '_, '_, M>) -> Result<
     reading.none_of(&[
         (Some(icsk.icsk_ulp_ops), "TCP, with a protocol above it in the kernel"),
         (Some(tcp.repair), "TCP, being repaired"),
-        (Some(tcp.urg_data), "TCP, with urgent data"),
         (Some(tcp.save_syn), "TCP, with TCP_SAVE_SYN"),
         (Some(tcp.saved_syn), "TCP, with TCP_SAVE_SYN"),
         (Some(tcp.tcp_tx_delay), "TCP, with TCP_TX_DELAY"),
@@ -449,6 +470,7 @@ fn connection<M: PhysMem + ?Sized>(
 
     let scales = reading.field(tcp.wscale_ok)? != 0;
     let stamps = reading.field(tcp.tstamp_ok)? != 0;
+    let urg_data = number(tcp.urg_data)? as u16;
     let milliseconds = context.now.on(crate::timers::clocks::MONOTONIC) / 1_000_000;
     let stamp = (milliseconds as u32).wrapping_add(number(tcp.tsoffset)?);
     Ok(TcpConnection {
@@ -466,8 +488,26 @@ fn connection<M: PhysMem + ?Sized>(
             number(tcp.rcv_wnd)?,
             number(tcp.rcv_wup)?,
         ],
+        urgent_received: match urg_data {
+            0 => None,
+            data => Some((data, number(tcp.urg_seq)?)),
+        },
+        urgent_to_send: urgent(number(tcp.snd_una)?, number(tcp.snd_up)?, written)?,
         ..TcpConnection::default()
     })
+}
+
+/// The end of what is urgent among what was written, if the peer has not acknowledged it: `tcp_urg_mode`
+/// (net/ipv4/tcp_output.c).
+fn urgent(una: u32, up: u32, written: u32) -> Result<Option<u32>> {
+    match up.wrapping_sub(una) {
+        0 => Ok(None),
+        distance if distance <= written.wrapping_sub(una) => Ok(Some(up)),
+        _ => Err(Refusal::new(
+            reasons::UNREADABLE,
+            "TCP, with urgent data that was not written",
+        )),
+    }
 }
 
 /// A sequence number, which may be the one after the last byte's.
@@ -529,7 +569,7 @@ fn stretch<M: PhysMem + ?Sized>(
 
 #[cfg(test)]
 mod tests {
-    use super::{ends, not_behind, seconds_of_retries};
+    use super::{ends, not_behind, seconds_of_retries, urgent};
     use shared_region::context::PeerFin;
 
     #[test]
@@ -546,6 +586,18 @@ mod tests {
     fn an_end_that_was_acknowledged_is_no_byte() {
         assert_eq!([10, 11, 12].map(|seq| not_behind(seq, 11)), [10, 11, 11]);
         assert_eq!(not_behind(0, u32::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn what_is_urgent_was_written_and_is_not_acknowledged() {
+        let of = |una, up, written| urgent(una, up, written).ok();
+        assert_eq!(of(10, 10, 20), Some(None));
+        assert_eq!(of(10, 20, 20), Some(Some(20)));
+        assert_eq!(of(u32::MAX, 1, 2), Some(Some(1)));
+        // Behind everything, and before everything.
+        assert_eq!([of(10, 21, 20), of(10, 9, 20)], [None; 2]);
+        // The own end, behind what was written, is acknowledged too.
+        assert_eq!(of(21, 21, 20), Some(None));
     }
 
     #[test]

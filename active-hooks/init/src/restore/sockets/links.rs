@@ -1,7 +1,7 @@
 //! Links in options of sockets: known by the numbers of the dead kernel, which the next one may have given otherwise.
 
 use crate::restore::{world::World, Refusal, Restored};
-use crate::takeover::network;
+use crate::takeover::links;
 use shared_region::context::{Socket, SocketOption, SocketState};
 use std::collections::BTreeMap;
 
@@ -31,8 +31,7 @@ pub struct Links(BTreeMap<u32, u32>);
 impl Links {
     /// Looks for all links of the records.
     pub fn of(world: &World<'_>) -> Self {
-        let found = |link| network::find(link).map(|(_, now)| (link.index, now));
-        Self(world.network.links.iter().filter_map(found).collect())
+        Self(links::numbers_now(world))
     }
 
     fn now(&self, link: u32) -> Restored<u32> {

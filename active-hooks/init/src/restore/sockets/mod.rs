@@ -169,7 +169,7 @@ impl Sockets {
                 self.connecting.push(connecting);
                 fd
             }
-            SocketState::Ended { .. } => ended::make(record, host)?,
+            SocketState::Ended { .. } => ended::make(&content, host, elapsed)?,
             SocketState::Unix(_) => self.unix.open(id)?,
             SocketState::Netlink(netlink) => netlink::make(&content, netlink, host)?,
             SocketState::Packet { protocol, link } => packets(record, *protocol, *link)?,
@@ -403,6 +403,37 @@ mod tests {
         );
         assert!(sockaddr(&InetAddress::default()).is_err());
         assert_eq!(what(&four), "socket 10.0.2.15:80");
+    }
+
+    #[test]
+    fn a_port_that_is_taken_and_an_address_that_is_gone_are_named() {
+        let taken = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let record = Socket {
+            family: libc::AF_INET as u32,
+            kind: libc::SOCK_STREAM as u32,
+            ..Socket::default()
+        };
+        let refused = |address: [u8; 4], port| {
+            let address = InetAddress {
+                address: address.to_vec(),
+                port,
+            };
+            plain(&record, Some(&address), None)
+                .expect_err("nobody can have it")
+                .to_string()
+        };
+        let port = taken.local_addr().unwrap().port();
+        let words = refused([127, 0, 0, 1], port);
+        assert!(
+            words.contains(&format!("socket 127.0.0.1:{port}")) && words.contains("in use"),
+            "{words}"
+        );
+        // For documentation (RFC 5737): no machine has it.
+        let words = refused([192, 0, 2, 77], 7100);
+        assert!(
+            words.contains("socket 192.0.2.77:7100") && words.contains("assign"),
+            "{words}"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::{buffers, new, options, raw, sockaddr, what, SocketContent, SO_RCVBUFFORCE, SO_SNDBUFFORCE};
 use crate::restore::{clock::Elapsed, host::Host, OrRefuse, Refusal, Restored};
 use shared_region::{
-    context::{PeerFin, Socket, SocketOption, TcpConnection},
+    context::{InetAddress, PeerFin, Socket, SocketOption, TcpConnection},
     device::{tcp_step, Tcp},
 };
 use std::{
@@ -37,6 +37,8 @@ const OPTION_SACK: u32 = 4;
 const OPTION_TIMESTAMP: u32 = 8;
 /// The largest window without a scale.
 const UNSCALED: u32 = 0xffff;
+/// Of a peer that has told nothing (`TCP_MSS_DEFAULT`, include/net/tcp.h).
+const DEFAULT_MSS: u32 = 536;
 /// Bytes that are put into a queue at a time, and the least when memory is scarce.
 const CHUNK: usize = 64 << 10;
 const LEAST: usize = 1024;
@@ -80,6 +82,33 @@ pub fn connect(
     Ok((fd, standing))
 }
 
+/// Makes one that is over but for what nobody has read yet, as far as system calls go: [`release`] follows its end.
+pub fn with_unread(
+    content: &SocketContent<'_>,
+    local: &InetAddress,
+    peer: &InetAddress,
+    host: &dyn Host,
+    elapsed: &Elapsed,
+) -> Restored<OwnedFd> {
+    let connection = TcpConnection {
+        local: local.clone(),
+        peer: peer.clone(),
+        // Nothing is sent any more, so that any number is as good.
+        receive_seq: 1,
+        send_seq: 1,
+        mss: DEFAULT_MSS,
+        ..TcpConnection::default()
+    };
+    let fd = new(&content.record)?;
+    put(&fd, content, &connection, host, elapsed)?;
+    Ok(fd)
+}
+
+/// Ends the repair of one that is over.
+pub fn release(fd: &OwnedFd) -> Restored<()> {
+    repair(fd, TCP_REPAIR, OFF).or_refuse(|| "end of the repair")
+}
+
 /// Returns what was not sent yet.
 fn put(
     fd: &OwnedFd,
@@ -114,6 +143,16 @@ fn put(
     fill(fd, RECEIVE, SO_RCVBUFFORCE, &received).or_refuse(|| format!("{} bytes received", received.len()))?;
     fill(fd, SEND, SO_SNDBUFFORCE, &to_send).or_refuse(|| format!("{} bytes to be sent", to_send.len()))?;
     repair(fd, TCP_REPAIR_QUEUE, NO_QUEUE).or_refuse(|| "repair")?;
+    if let Some((data, seq)) = connection.urgent_received {
+        host.tcp(step(
+            fd,
+            tcp_step::URGENT_RECEIVED,
+            u64::from(data) << 32 | u64::from(seq),
+        ))?;
+    }
+    if let Some(end) = connection.urgent_to_send {
+        host.tcp(step(fd, tcp_step::URGENT_TO_SEND, end.into()))?;
+    }
     if connection.fin != PeerFin::None {
         host.tcp(step(fd, tcp_step::FIN, 0))?;
     }
@@ -254,7 +293,7 @@ fn push(fd: &OwnedFd, buffer: i32, data: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::restore::{clock, host::Nobody};
-    use shared_region::context::{Clock, InetAddress};
+    use shared_region::context::Clock;
     use std::{
         io::{Read, Write},
         net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},

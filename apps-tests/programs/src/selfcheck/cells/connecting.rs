@@ -31,6 +31,13 @@ pub const CELLS: &[Cell] = &[
         run: ended,
     },
     Cell {
+        name: "connecting/ended-unread",
+        what: "connections that are over before everything was read: what had come is read, then the end or the error",
+        covers: &["SocketState.Ended"],
+        caught: None,
+        run: ended_unread,
+    },
+    Cell {
         name: "connecting/closed-early",
         what: "a connection that was closed before its peer had everything: the peer gets every byte and the end",
         covers: &["TcpConnection.unsent", "TcpConnection.shutdown"],
@@ -143,6 +150,14 @@ fn hears(fd: &OwnedFd, address: SocketAddr) -> [i64; 3] {
     [read(), read(), socket::connect(fd, &of(address)).into()]
 }
 
+/// Closes a connection with a reset.
+fn abort(end: TcpStream) -> Result<()> {
+    let linger = [1u32, 0].map(u32::to_ne_bytes);
+    let set = socket::set_long(&end, libc::SOL_SOCKET, libc::SO_LINGER, linger.as_flattened());
+    drop(end);
+    same("lingering", set, 0)
+}
+
 fn ended(context: &mut Context) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -150,14 +165,7 @@ fn ended(context: &mut Context) -> Result<()> {
     let connected = || Ok::<_, anyhow::Error>((TcpStream::connect(address)?, listener.accept()?.0));
     // A reset by a peer that does not linger.
     let (reset, server) = connected()?;
-    let linger = [1u32, 0].map(u32::to_ne_bytes);
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
-    same(
-        "lingering",
-        socket::set_long(&server, level, name, linger.as_flattened()),
-        0,
-    )?;
-    drop(server);
+    abort(server)?;
     // Nobody listens.
     let refused = socket::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?;
     socket::connect(&refused, &of(nobody));
@@ -196,6 +204,43 @@ fn ended(context: &mut Context) -> Result<()> {
         hears(&all[1], nobody)[..2].to_vec(),
         vec![libc::ECONNREFUSED.into(), -1],
     )
+}
+
+fn ended_unread(context: &mut Context) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let data: Vec<u8> = (0..2000u32).flat_map(u32::to_le_bytes).collect();
+    let sent = || {
+        let (client, mut server) = (TcpStream::connect(address)?, listener.accept()?.0);
+        server.write_all(&data)?;
+        Ok::<_, anyhow::Error>((client, server))
+    };
+    // A reset by a peer that does not linger.
+    let (reset, server) = sent()?;
+    abort(server)?;
+    // The peer's end, then a reset because nobody is there any more.
+    let (mut closed, server) = sent()?;
+    drop(server);
+    closed.write_all(b"is somebody there?")?;
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let all: [OwnedFd; 2] = [reset.into(), closed.into()];
+    let state = || {
+        let state = |fd| Ok((seen(fd)?, file::readable_bytes(fd)?));
+        all.iter().map(state).collect::<Result<Vec<_>>>()
+    };
+    let before = state()?;
+    let read = |fd: &OwnedFd| socket::receive_from(fd, libc::MSG_DONTWAIT).map(|(data, _)| data);
+    context.failover(|| {
+        same("data", read(&all[0]), Ok(data.clone()))?;
+        same("data", read(&all[1]), Ok(data.clone()))
+    })?;
+    same("events, addresses and how much is unread", state()?, before)?;
+    for (fd, error) in all.iter().zip([Err(libc::ECONNRESET), Ok(Vec::new())]) {
+        same("data", read(fd), Ok(data.clone()))?;
+        same("what follows", read(fd), error)?;
+        same("the end", read(fd), Ok(Vec::new()))?;
+    }
+    Ok(())
 }
 
 fn closed_early(context: &mut Context) -> Result<()> {

@@ -38,6 +38,7 @@ mod terminals;
 mod threads;
 mod timers;
 mod unix_sockets;
+mod urgent;
 
 use crate::cell::Cell;
 
@@ -73,6 +74,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         netlink::CELLS,
         packets::CELLS,
         unix_sockets::CELLS,
+        urgent::CELLS,
         event_files::CELLS,
         aio::CELLS,
         io_uring::CELLS,

@@ -113,6 +113,13 @@ pub fn send_to(fd: &impl AsFd, data: &[u8], address: &[u8]) -> Result<usize> {
     Ok(check("sendto", ret as i64)? as usize)
 }
 
+/// `send` of a byte of urgent data.
+pub fn send_urgent(fd: &impl AsFd, byte: u8) -> Result<()> {
+    // SAFETY: the byte is live; the kernel reads it only.
+    let ret = unsafe { libc::send(fd.as_fd().as_raw_fd(), (&raw const byte).cast(), 1, libc::MSG_OOB) };
+    check("send", ret as i64).map(drop)
+}
+
 /// `recvfrom`: what there was and from whom, or the errno.
 pub fn receive_from(fd: &impl AsFd, flags: i32) -> Result<(Vec<u8>, Vec<u8>), i32> {
     let (mut data, mut from, mut length) = (vec![0; 1 << 16], vec![0; 128], 128 as libc::socklen_t);
