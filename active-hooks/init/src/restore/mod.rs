@@ -144,7 +144,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     let base = builder.objects.base();
     builder.objects.sockets.make(world, host, &builder.elapsed, base);
     builder.objects.terminals.make(world);
-    for remark in builder.objects.queues.make(world, &builder.objects.namespaces) {
+    for remark in builder.objects.queues.make(world, &mut builder.objects.namespaces) {
         crate::boot::log::warning(format_args!("{remark}"));
     }
     for (&id, member) in &world.processes {

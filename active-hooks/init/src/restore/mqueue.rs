@@ -19,7 +19,7 @@ struct Made {
 
 impl Queues {
     /// Makes all of them. Returns what could not be made, for the report.
-    pub fn make(&mut self, world: &World<'_>, namespaces: &Namespaces) -> Vec<String> {
+    pub fn make(&mut self, world: &World<'_>, namespaces: &mut Namespaces) -> Vec<String> {
         if world.queues.is_empty() {
             return Vec::new();
         }
@@ -31,6 +31,9 @@ impl Queues {
             let made = namespaces.inside(world.namespace_of_queue.get(&id), || make(record));
             if let Err(refusal) = &made {
                 remarks.push(refusal.to_string());
+                if let Some(&namespace) = world.namespace_of_queue.get(&id) {
+                    namespaces.give_up(namespace, refusal.clone());
+                }
             }
             self.0.insert(id, made);
         }

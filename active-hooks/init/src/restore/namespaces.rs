@@ -1,9 +1,9 @@
 //! UTS, IPC and user namespaces of processes.
 //!
 //! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
-//! which it enters it for a moment. Processes enter those of UTS and IPC when they are born. A
-//! user namespace takes the rights away by which a process is built, so one is entered as late as that can be: when the process
-//! has its memory, its places and its ids, and one thread still.
+//! which it enters it for a moment: all of it is there, or none of the processes in it is right. Processes enter those of UTS and
+//! IPC when they are born. A user namespace takes the rights away by which a process is built, so one is entered as late as that
+//! can be: when the process has its memory, its places and its ids, and one thread still.
 
 use super::{
     attached,
@@ -60,7 +60,7 @@ impl Namespaces {
         Ok(all)
     }
 
-    /// Sets what is set in a namespace of IPC, and makes its System V objects: all, or none of its processes is right.
+    /// Sets what is set in a namespace of IPC, and makes its System V objects.
     fn fill(&self, world: &World<'_>, host: &dyn Host, (id, record): (Id, &Namespace), made: High) -> Restored<High> {
         let NamespaceKind::Ipc { settings } = &record.what else {
             return Ok(made);
@@ -94,6 +94,11 @@ impl Namespaces {
             Some(&id) => self.inside_of(self.get(id)?, act),
             None => act(),
         }
+    }
+
+    /// Refuses all that are in a namespace, of which something could not be made.
+    pub fn give_up(&mut self, namespace: Id, refusal: Refusal) {
+        self.made.insert(namespace, Err(refusal));
     }
 
     /// Lets this process enter an IPC namespace, to stay.
