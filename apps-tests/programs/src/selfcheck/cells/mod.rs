@@ -44,7 +44,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 38] = [
+    let lists: [&'static [Cell]; 39] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
