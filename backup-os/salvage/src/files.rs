@@ -229,7 +229,7 @@ fn open_file<M: PhysMem + ?Sized>(
         return io_uring::write(context, writer, file, &ring);
     }
     match record.what {
-        OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
+        OpenFileKind::PosixQueue { .. } => mqueue::write_opened(context, writer, inode),
         OpenFileKind::Inotify { ref watches, .. } => {
             inotify::write_events(context, writer, file)?;
             inotify::write_directories(context, writer, watches)

@@ -21,6 +21,7 @@ use crate::interrupted::kept_registers::SwitchFrame;
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
 use crate::io_uring;
+use crate::ipc_namespaces::IpcSettings;
 use crate::jbd2::{
     BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
 };
@@ -454,6 +455,8 @@ crate::mirror_set! {
         switch_frame: SwitchFrame,
         /// `struct ipc_namespace`.
         ipc_namespace: Option<IpcNamespace>,
+        /// `struct ipc_namespace`, what is set in one.
+        ipc_settings: Option<IpcSettings>,
         /// `struct ipc_ids`.
         ipc_ids: Option<IpcIds>,
         /// `struct kern_ipc_perm`.

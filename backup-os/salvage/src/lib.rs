@@ -28,7 +28,7 @@
 //! | [`tasks`], [`protected`], [`process`], [`thread`] | the list of processes; which are kept; each into its records |
 //! | [`cpus`], [`registers`], [`fpu`] | what CPUs left; general and extended registers |
 //! | [`interrupted`], [`calls`], [`user_memory`] | how a thread goes on that was in a system call |
-//! | [`creds`], [`seccomp`], [`namespaces`], [`user_namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
+//! | [`creds`], [`seccomp`], [`namespaces`], [`user_namespaces`], [`ipc_namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`aio`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`io_uring`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
@@ -85,6 +85,7 @@ pub mod inodes;
 pub mod inotify;
 pub mod interrupted;
 pub mod io_uring;
+pub mod ipc_namespaces;
 pub mod jbd2;
 pub mod kallsyms;
 pub mod kernel;

@@ -60,6 +60,15 @@ pub enum Mounted {
         /// What is in it, directories before what is in them.
         nodes: Vec<(Vec<u8>, FileNode)>,
     },
+    /// The POSIX message queues of an IPC namespace.
+    Queues {
+        /// Id of the namespace.
+        namespace: Id,
+        /// `mnt_devname`.
+        source: Vec<u8>,
+        /// The root directory.
+        root: FileNode,
+    },
 }
 
 impl Default for Mounted {
@@ -94,7 +103,7 @@ pub struct InMountNamespace {
     pub namespace: Id,
 }
 
-/// A UTS or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
+/// A UTS, IPC or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// The user namespace in which one may change it, 0 if that is the first. Of a user namespace: its parent.
@@ -115,6 +124,11 @@ pub enum NamespaceKind {
     },
     /// Ids and capabilities.
     User(UserNamespace),
+    /// System V objects and POSIX message queues: those of [`crate::record::Kind::IpcObject`].
+    Ipc {
+        /// Limits: the name of each below `/proc/sys`, and what is written there.
+        settings: Vec<(Vec<u8>, Vec<u8>)>,
+    },
 }
 
 impl Default for NamespaceKind {
@@ -185,5 +199,19 @@ mod tests {
         let expected = [0, 1, 1, 2, 1, 0, 200, 1, 1, 2, 0, 0, 1, 5, 6, 7, 0, 1, 1, 2, 3, 4];
         assert_eq!(bytes(&user), expected);
         assert_eq!(bytes(&InNamespace { namespace: 9 }), [9]);
+        let ipc = NamespaceKind::Ipc {
+            settings: [(b"a".to_vec(), b"12".to_vec())].into(),
+        };
+        assert_eq!(bytes(&ipc), [2, 1, 1, b'a', 2, b'1', b'2']);
+        let queues = Mounted::Queues {
+            namespace: 5,
+            source: b"q".to_vec(),
+            root: FileNode {
+                mode: 7,
+                uid: 8,
+                ..FileNode::default()
+            },
+        };
+        assert_eq!(bytes(&queues), [3, 5, 1, b'q', 7, 8, 0, 0, 0]);
     }
 }

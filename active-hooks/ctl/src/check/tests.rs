@@ -362,6 +362,7 @@ fn other_namespaces_labels_and_timers_are_named() {
     // Whose nobody can tell.
     tree.link("proc/3000/ns/user", "user:[5]");
     tree.link("proc/3000/ns/uts", "uts:[5]");
+    tree.link("proc/3000/ns/ipc", "ipc:[5]");
     tree.link("proc/3000/ns/time_for_children", "time:[6]");
     tree.link("proc/1/ns/time_for_children", "time:[7]");
     tree.link("proc/3000/ns/moon", "moon:[6]");
@@ -375,6 +376,7 @@ fn other_namespaces_labels_and_timers_are_named() {
     assert_eq!(
         names,
         [
+            "ipc-namespace",
             "lsm-label",
             "net-namespace",
             "time-namespace",

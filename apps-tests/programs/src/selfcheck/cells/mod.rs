@@ -11,6 +11,7 @@ mod fork_memory;
 mod identity;
 mod inotify;
 mod io_uring;
+mod ipc_namespaces;
 mod keyrings;
 mod late_memory;
 mod limits;
@@ -43,7 +44,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 38] = [
+    let lists: [&'static [Cell]; 39] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -59,6 +60,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         restrictions::CELLS,
         mounts::CELLS,
         namespaces::CELLS,
+        ipc_namespaces::CELLS,
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,
