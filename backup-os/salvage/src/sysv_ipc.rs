@@ -241,12 +241,13 @@ fn write_one<M: PhysMem + ?Sized>(
     kind: u64,
     object: Kva,
 ) -> Result<()> {
-    Ok(match read_one(context, writer, retained, kind, object)? {
+    match read_one(context, writer, retained, kind, object)? {
         IpcObject::Semaphores(set) => writer.push(Kind::SemaphoreSet, 1, 0, u64::from(set.perm.id), &set)?,
         IpcObject::Messages(queue) => writer.push(Kind::MessageQueue, 1, 0, u64::from(queue.perm.id), &queue)?,
         IpcObject::Segment(segment) => writer.push(Kind::SharedSegment, 1, 0, u64::from(segment.perm.id), &segment)?,
         IpcObject::PosixQueue(_) => {}
-    })
+    }
+    Ok(())
 }
 
 /// An object. The content of a segment is written.
