@@ -22,6 +22,8 @@ crate::symbols! {
         utsns_operations: Option<Kva>,
         /// Functions of IPC namespaces.
         ipcns_operations: Option<Kva>,
+        /// Functions of network namespaces.
+        netns_operations: Option<Kva>,
         /// Functions of user namespaces.
         userns_operations: Option<Kva>,
         /// The first pid namespace.

@@ -38,6 +38,7 @@ use crate::network::{
     FibAlias, FibInfo, FibNh, FibTable, InDevice, InIfaddr, Inet6Dev, Inet6Ifaddr, KeyVector, Net, NetDevice,
 };
 use crate::network6::{Fib6Info, Fib6Nh, Fib6Node, Fib6Table};
+use crate::network_namespaces::{NetworkOfNamespace, NfHookEntries, NfHookEntry};
 use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates, IomapPage, IomapState};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
@@ -58,6 +59,7 @@ use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, Tcp
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, Socket};
 use crate::swap::{PageOfTable, Ptdesc, SwapExtent, SwapInfo};
+use crate::sysctls::{CtlDir, CtlNode, CtlTable, CtlTableHeader, CtlTableSet};
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -321,6 +323,22 @@ crate::mirror_set! {
         mempolicy: Option<Mempolicy>,
         /// `struct net`.
         net: Net,
+        /// `struct net`, what one has beside links.
+        network_of_namespace: NetworkOfNamespace,
+        /// `struct nf_hook_entries`.
+        nf_hook_entries: NfHookEntries,
+        /// `struct nf_hook_entry`.
+        nf_hook_entry: NfHookEntry,
+        /// `struct ctl_table`.
+        ctl_table: CtlTable,
+        /// `struct ctl_table_header`.
+        ctl_table_header: CtlTableHeader,
+        /// `struct ctl_dir`.
+        ctl_dir: CtlDir,
+        /// `struct ctl_node`.
+        ctl_node: CtlNode,
+        /// `struct ctl_table_set`.
+        ctl_table_set: CtlTableSet,
         /// `struct net_device`.
         net_device: NetDevice,
         /// `struct rtnl_link_ops`.

@@ -1,6 +1,6 @@
 //! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
-//! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), and System V and message queues
-//! ([`crate::ipc_namespaces`]); any other is refused.
+//! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), System V and message queues
+//! ([`crate::ipc_namespaces`]), and networks without links ([`crate::network_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -8,6 +8,7 @@ use crate::ipc_namespaces;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::network_namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
 use crate::user_namespaces;
@@ -92,9 +93,8 @@ impl Namespaces {
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 5] = [
+        let pairs: [(Kva, Kva, Reason); 4] = [
             (self.pid, own.pid, reasons::NS_PID),
-            (self.net, own.net, reasons::NS_NET),
             (self.time, own.time, reasons::NS_TIME),
             (self.time_for_children, own.time_for_children, reasons::NS_TIME),
             (self.cgroup, own.cgroup, reasons::NS_CGROUP),
@@ -120,6 +120,10 @@ fn ipc_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Resul
     of_task(context, task, context.kernel.types.layouts.nsproxy.ipc_ns)
 }
 
+fn net_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    of_task(context, task, context.kernel.types.layouts.nsproxy.net_ns)
+}
+
 fn uts_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
     of_task(context, task, context.kernel.types.layouts.nsproxy.uts_ns)
 }
@@ -135,6 +139,9 @@ pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: K
     }
     if ipc_of(context, leader)? != ipc_of(context, task)? {
         return differs(reasons::NS_IPC);
+    }
+    if net_of(context, leader)? != net_of(context, task)? {
+        return differs(reasons::NS_NET);
     }
     if user_namespaces::of_task(context, leader)? != user_namespaces::of_task(context, task)? {
         return differs(reasons::NS_USER);
@@ -167,12 +174,35 @@ pub fn write_of_process<M: PhysMem + ?Sized>(
         write_ipc(context, writer, retained, ipc)?;
         write_membership(writer, tgid, ipc)?;
     }
+    let net = net_of(context, leader)?;
+    if net != context.namespaces.net {
+        write_network(context, writer, net)?;
+        write_membership(writer, tgid, net)?;
+    }
     Ok(())
 }
 
 fn write_membership(writer: &mut Writer<'_>, tgid: u32, namespace: Kva) -> Result<()> {
     let record = InNamespace { namespace: namespace.0 };
     Ok(writer.push(Kind::InNamespace, 1, flags::MUST_UNDERSTAND, u64::from(tgid), &record)?)
+}
+
+/// Records a network namespace that is not the first process's, unless it is recorded.
+///
+/// # Errors
+/// It cannot be made anew, or there is no room.
+pub fn write_network<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    net: Kva,
+) -> Result<()> {
+    if context.is_written(Kind::Namespace, net.0) {
+        return Ok(());
+    }
+    let (record, owner) = network_namespaces::read(context, net)?;
+    let owned_by = write_owner(context, writer, owner)?;
+    let what = NamespaceKind::Network(record);
+    write(context, writer, net, &Namespace { owned_by, what })
 }
 
 fn write<M: PhysMem + ?Sized>(

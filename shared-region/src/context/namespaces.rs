@@ -1,6 +1,6 @@
 //! Namespaces of processes, as a service manager makes them for its services.
 
-use super::Id;
+use super::{AddressLife, Id, NetworkAddress};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +103,7 @@ pub struct InMountNamespace {
     pub namespace: Id,
 }
 
-/// A UTS, IPC or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
+/// A UTS, IPC, network or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// The user namespace in which one may change it, 0 if that is the first. Of a user namespace: its parent.
@@ -129,6 +129,8 @@ pub enum NamespaceKind {
         /// Limits: the name of each below `/proc/sys`, and what is written there.
         settings: Vec<(Vec<u8>, Vec<u8>)>,
     },
+    /// A network of its own.
+    Network(NetworkNamespace),
 }
 
 impl Default for NamespaceKind {
@@ -158,8 +160,21 @@ pub struct UserNamespace {
     pub limits: [u64; 4],
 }
 
-/// A namespace that a process is in ([`crate::record::Kind::InNamespace`]); one record for each that is not the first
-/// process's.
+/// A network with the loopback link alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNamespace {
+    /// Whether the link is up.
+    pub up: bool,
+    /// All addresses of the link.
+    pub addresses: Vec<NetworkAddress>,
+    /// How long those of IPv6 are good.
+    pub lives: Vec<AddressLife>,
+    /// Settings: the name of each below `/proc/sys`, and what is written there.
+    pub settings: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A namespace that a process is in ([`crate::record::Kind::InNamespace`]), or a socket
+/// ([`crate::record::Kind::SocketInNamespace`]); one record for each that is not the first process's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InNamespace {
     /// Id of the namespace.
@@ -203,6 +218,19 @@ mod tests {
             settings: [(b"a".to_vec(), b"12".to_vec())].into(),
         };
         assert_eq!(bytes(&ipc), [2, 1, 1, b'a', 2, b'1', b'2']);
+        let network = NamespaceKind::Network(NetworkNamespace {
+            up: true,
+            addresses: [NetworkAddress {
+                link: 1,
+                local: [127, 0, 0, 1].to_vec(),
+                ..NetworkAddress::default()
+            }]
+            .into(),
+            lives: Vec::new(),
+            settings: [(b"a".to_vec(), b"1".to_vec())].into(),
+        });
+        let expected = [3, 1, 1, 1, 4, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, b'a', 1, b'1'];
+        assert_eq!(bytes(&network), expected);
         let queues = Mounted::Queues {
             namespace: 5,
             source: b"q".to_vec(),

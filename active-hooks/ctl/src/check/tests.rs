@@ -389,6 +389,21 @@ fn other_namespaces_labels_and_timers_are_named() {
 }
 
 #[test]
+fn a_network_with_a_link_is_named() {
+    let tree = Tree::new();
+    tree.link("proc/3000/ns/net", "net:[5]");
+    let heads = "Inter-|   Receive |  Transmit\n face |bytes |bytes\n";
+    tree.file("proc/3000/net/dev", &format!("{heads}    lo:       0       0\n"));
+    // Whose the namespace is nobody can tell here.
+    assert_eq!(tree.names(), ["net-namespace"]);
+    tree.file(
+        "proc/3000/net/dev",
+        &format!("{heads}    lo:       0       0\n  eth0:       0       0\n"),
+    );
+    assert_eq!(tree.names(), ["net-namespace"; 2]);
+}
+
+#[test]
 fn a_mapping_with_a_memory_policy_of_its_own_is_named() {
     let tree = Tree::new();
     tree.file(

@@ -36,6 +36,7 @@ pub mod mqueue;
 pub mod namespaces;
 pub mod objects;
 pub mod pipes;
+pub mod private_network;
 pub mod process;
 mod process_files;
 pub mod refusal;
@@ -142,7 +143,10 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
     let base = builder.objects.base();
-    builder.objects.sockets.make(world, host, &builder.elapsed, base);
+    let objects = &mut builder.objects;
+    objects
+        .sockets
+        .make(world, &objects.namespaces, host, &builder.elapsed, base);
     builder.objects.terminals.make(world);
     for remark in builder.objects.queues.make(world, &mut builder.objects.namespaces) {
         crate::boot::log::warning(format_args!("{remark}"));

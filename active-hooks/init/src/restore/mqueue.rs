@@ -1,6 +1,10 @@
 //! POSIX message queues, made anew with their messages before any process runs.
 
-use super::{namespaces::Namespaces, world::World, OrRefuse, Refusal, Restored};
+use super::{
+    namespaces::{Namespaces, Visited},
+    world::World,
+    OrRefuse, Refusal, Restored,
+};
 use crate::sys::{self, ipc};
 use rustix::fs::{fchmod, fchown, Gid, Mode, Uid};
 use shared_region::context::{Id, PosixQueue};
@@ -28,7 +32,7 @@ impl Queues {
         let unlimited = sys::set_limit(0, libc::RLIMIT_MSGQUEUE, u64::MAX, u64::MAX);
         let mut remarks: Vec<String> = unlimited.err().iter().map(ToString::to_string).collect();
         for (&id, record) in &world.queues {
-            let made = namespaces.inside(world.namespace_of_queue.get(&id), || make(record));
+            let made = namespaces.inside(Visited::Ipc, world.namespace_of_queue.get(&id), || make(record));
             if let Err(refusal) = &made {
                 remarks.push(refusal.to_string());
                 if let Some(&namespace) = world.namespace_of_queue.get(&id) {
@@ -46,7 +50,7 @@ impl Queues {
     pub fn open(&self, world: &World<'_>, namespaces: &Namespaces, id: Id, flags: u32) -> Restored<OwnedFd> {
         let what = || "POSIX message queue";
         match self.0.get(&id) {
-            Some(Ok(made)) => namespaces.inside(world.namespace_of_queue.get(&id), || {
+            Some(Ok(made)) => namespaces.inside(Visited::Ipc, world.namespace_of_queue.get(&id), || {
                 ipc::open_posix_queue(&made.name, flags as i32).or_refuse(what)
             }),
             Some(Err(refusal)) => Err(refusal.clone()),
@@ -60,7 +64,9 @@ impl Queues {
         made.filter(|(_, made)| made.unlinked)
             .filter_map(|(id, made)| {
                 let remove = || ipc::remove_posix_queue(&made.name).or_refuse(|| "POSIX message queue without a name");
-                namespaces.inside(world.namespace_of_queue.get(id), remove).err()
+                namespaces
+                    .inside(Visited::Ipc, world.namespace_of_queue.get(id), remove)
+                    .err()
             })
             .map(|refusal| refusal.to_string())
             .collect()

@@ -1,8 +1,8 @@
-//! UTS, IPC and user namespaces of processes.
+//! UTS, IPC, network and user namespaces of processes.
 //!
 //! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
-//! which it enters it for a moment: all of it is there, or none of the processes in it is right. Processes enter those of UTS and
-//! IPC when they are born. A user namespace takes the rights away by which a process is built, so one is entered as late as that
+//! which it enters it for a moment: all of it is there, or none of the processes in it is right. It does the same in networks, for
+//! their settings, their loopback link, and every socket. Processes enter those of UTS, IPC and networks when they are born. A user namespace takes the rights away by which a process is built, so one is entered as late as that
 //! can be: when the process has its memory, its places and its ids, and one thread still.
 
 use super::{
@@ -13,14 +13,14 @@ use super::{
     high::High,
     host::Host,
     mount_namespaces::is_same,
-    process, sysv_ipc,
+    private_network, process, sysv_ipc,
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, Tid};
 use rustix::fs::{fstat, open, stat, Mode, OFlags};
 use shared_region::context::{Id, Namespace, NamespaceKind, UserNamespace};
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs};
 
 /// Limits of all processes in a user namespace, as they stand in [`UserNamespace::limits`].
 const LIMITS: [u32; 4] = [
@@ -37,8 +37,42 @@ const UNLIMITED: u64 = i64::MAX as u64;
 #[derive(Debug, Default)]
 pub struct Namespaces {
     made: BTreeMap<Id, Restored<High>>,
-    /// The agent's own UTS and IPC namespaces, which are the first process's.
-    first: Option<(High, High)>,
+    first: Option<First>,
+    /// The agent has not come back from one: what it made now would be in the wrong one.
+    astray: Cell<bool>,
+}
+
+/// The agent's own namespaces, which are the first process's.
+#[derive(Debug)]
+struct First {
+    uts: High,
+    ipc: High,
+    net: High,
+}
+
+/// Namespaces that the agent enters for a moment.
+#[derive(Clone, Copy, Debug)]
+pub enum Visited {
+    /// System V objects and POSIX message queues.
+    Ipc,
+    /// Networks.
+    Network,
+}
+
+impl Visited {
+    fn flag(self) -> i32 {
+        match self {
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Network => libc::CLONE_NEWNET,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipc => "IPC namespace",
+            Self::Network => "network namespace",
+        }
+    }
 }
 
 impl Namespaces {
@@ -48,7 +82,11 @@ impl Namespaces {
         if world.namespaces.is_empty() {
             return Ok(all);
         }
-        all.first = Some((entrance("self", "uts", base)?, entrance("self", "ipc", base)?));
+        all.first = Some(First {
+            uts: entrance("self", "uts", base)?,
+            ipc: entrance("self", "ipc", base)?,
+            net: entrance("self", "net", base)?,
+        });
         let is_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
         // What belongs to a user namespace is made in it.
         let (users, others): (Vec<_>, Vec<_>) = world.namespaces.iter().partition(|(_, record)| is_user(record));
@@ -60,40 +98,52 @@ impl Namespaces {
         Ok(all)
     }
 
-    /// Sets what is set in a namespace of IPC, and makes its System V objects.
+    /// Sets what is set in a namespace of IPC, and makes its System V objects; sets up a network.
     fn fill(&self, world: &World<'_>, host: &dyn Host, (id, record): (Id, &Namespace), made: High) -> Restored<High> {
-        let NamespaceKind::Ipc { settings } = &record.what else {
-            return Ok(made);
-        };
-        self.inside_of(&made, || {
-            settings.iter().try_for_each(|(name, value)| set(name, value))?;
-            let failed = world.ipc_of.get(&id).map(|ipc| sysv_ipc::make(ipc, world, host));
-            match failed.unwrap_or_default().into_iter().next() {
-                Some(remark) => Err(Refusal::new("IPC namespace", remark)),
-                None => Ok(()),
+        match &record.what {
+            NamespaceKind::Ipc { settings } => self.inside_of(Visited::Ipc, &made, || {
+                settings.iter().try_for_each(|(name, value)| set(name, value))?;
+                let failed = world.ipc_of.get(&id).map(|ipc| sysv_ipc::make(ipc, world, host));
+                match failed.unwrap_or_default().into_iter().next() {
+                    Some(remark) => Err(Refusal::new("IPC namespace", remark)),
+                    None => Ok(()),
+                }
+            })?,
+            NamespaceKind::Network(network) => {
+                self.inside_of(Visited::Network, &made, || private_network::set_up(network))?;
             }
-        })?;
+            NamespaceKind::Uts { .. } | NamespaceKind::User(_) => {}
+        }
         Ok(made)
     }
 
-    fn inside_of<T>(&self, entrance: &High, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
-        let what = || "IPC namespace";
-        let Some((_, first)) = &self.first else {
-            return Err(Refusal::new(what(), "there is none to come back to"));
+    fn inside_of<T>(&self, kind: Visited, entrance: &High, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+        let what = || kind.name();
+        let first = match (&self.first, kind) {
+            (Some(first), Visited::Ipc) => &first.ipc,
+            (Some(first), Visited::Network) => &first.net,
+            (None, _) => return Err(Refusal::new(what(), "there is none to come back to")),
         };
-        sys::enter_namespace(entrance, libc::CLONE_NEWIPC).or_refuse(what)?;
+        sys::enter_namespace(entrance, kind.flag()).or_refuse(what)?;
         let done = act();
-        // Processes do not rely on it: each enters the one that it belongs to.
-        sys::enter_namespace(first, libc::CLONE_NEWIPC).or_refuse(what)?;
+        let back = sys::enter_namespace(first, kind.flag());
+        self.astray.set(self.astray.get() || back.is_err());
+        back.or_refuse(what)?;
         done
     }
 
-    /// Does something in an IPC namespace, or where the agent is.
-    pub fn inside<T>(&self, namespace: Option<&Id>, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+    /// Does something in a namespace, or where the agent is.
+    pub fn inside<T>(&self, kind: Visited, namespace: Option<&Id>, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
         match namespace {
-            Some(&id) => self.inside_of(self.get(id)?, act),
+            _ if self.astray.get() => Err(Refusal::new(kind.name(), "the agent has not come back from one")),
+            Some(&id) => self.inside_of(kind, self.get(id)?, act),
             None => act(),
         }
+    }
+
+    /// Does something in the network that a socket is of.
+    pub fn in_network_of<T>(&self, world: &World<'_>, socket: Id, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+        self.inside(Visited::Network, world.network_of.get(&socket), act)
     }
 
     /// Refuses all that are in a namespace, of which something could not be made.
@@ -109,7 +159,7 @@ impl Namespaces {
     /// What is left to do in IPC namespaces when every process has attached its segments.
     pub fn complete(&self, world: &World<'_>) {
         for (id, ipc) in &world.ipc_of {
-            let completed = self.inside(Some(id), || {
+            let completed = self.inside(Visited::Ipc, Some(id), || {
                 sysv_ipc::complete(ipc);
                 Ok(())
             });
@@ -139,6 +189,11 @@ impl Namespaces {
                 || unshare_in(owner, libc::CLONE_NEWIPC),
                 |helper| entrance(&helper.to_string(), "ipc", base),
             ),
+            NamespaceKind::Network(_) => helped(
+                Visited::Network.name(),
+                || unshare_in(owner, libc::CLONE_NEWNET),
+                |helper| entrance(&helper.to_string(), "net", base),
+            ),
             NamespaceKind::Uts { host, domain } => helped(
                 "UTS namespace",
                 || {
@@ -158,16 +213,19 @@ impl Namespaces {
         }
     }
 
-    /// Lets a process that has one thread enter the UTS and IPC namespaces it belongs to, if it was born in others.
+    /// Lets a process that has one thread enter the UTS, IPC and network namespaces it belongs to, if it was born in others.
     pub fn enter_first(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
-        let Some((uts, ipc)) = &self.first else {
+        let Some(First { uts, ipc, net }) = &self.first else {
             return Ok(());
         };
         let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
         let uts = world.namespace_of(id, of_uts)?.map_or(Ok(uts), |id| self.get(id))?;
         enter(batch, uts, tid, "uts", libc::CLONE_NEWUTS)?;
         let ipc = world.namespace_of(id, is_ipc)?.map_or(Ok(ipc), |id| self.get(id))?;
-        enter(batch, ipc, tid, "ipc", libc::CLONE_NEWIPC)
+        enter(batch, ipc, tid, "ipc", libc::CLONE_NEWIPC)?;
+        let of_network = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Network(_));
+        let net = world.namespace_of(id, of_network)?.map_or(Ok(net), |id| self.get(id))?;
+        enter(batch, net, tid, "net", libc::CLONE_NEWNET)
     }
 
     /// Gives a process that has one thread its places and its ids, and lets it enter its user namespace, if it is in one. Tells

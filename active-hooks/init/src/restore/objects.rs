@@ -151,7 +151,9 @@ impl Objects {
                 ticks,
                 settime_flags,
             } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
-            OpenFileKind::Socket { socket } => self.sockets.open(world, host, elapsed, file, *socket),
+            OpenFileKind::Socket { socket } => self.namespaces.in_network_of(world, *socket, || {
+                self.sockets.open(world, host, elapsed, file, *socket)
+            }),
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
             OpenFileKind::PosixQueue { queue } => self.queues.open(world, &self.namespaces, *queue, file.flags),
             OpenFileKind::Inotify { .. } => self.inotifies.open(id, flags),

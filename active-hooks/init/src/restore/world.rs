@@ -143,7 +143,7 @@ pub struct World<'a> {
     pub mount_namespaces: BTreeMap<Id, MountNamespace>,
     /// Which of them processes are in, and open files' paths lead through, by their ids.
     pub in_namespace: BTreeMap<Id, Id>,
-    /// UTS, IPC and user namespaces beside the first process's.
+    /// UTS, IPC, network and user namespaces beside the first process's.
     pub namespaces: BTreeMap<Id, Namespace>,
     /// Which of them processes are in.
     pub in_namespaces: BTreeMap<u32, Vec<Id>>,
@@ -209,6 +209,8 @@ pub struct World<'a> {
     pub rules: &'a [u8],
     /// Sockets.
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
+    /// The networks of those that are not of the first process's.
+    pub network_of: BTreeMap<Id, Id>,
     /// Pseudo terminals.
     pub terminals: BTreeMap<Id, PseudoTerminal>,
     /// Session keyrings.
@@ -411,6 +413,10 @@ impl<'a> World<'a> {
             }
             Kind::SharedSegment => self.ipc.segments.push(record.decode().map_err(text)?),
             Kind::MessageQueue => self.ipc.message_queues.push(record.decode().map_err(text)?),
+            Kind::SocketInNamespace => {
+                let InNamespace { namespace } = record.decode().map_err(text)?;
+                self.network_of.insert(owner, namespace);
+            }
             Kind::IpcObject => self.take_ipc(owner, record.decode().map_err(text)?),
             Kind::Network => self.network = record.decode().map_err(text)?,
             Kind::Network6 => self.network6 = record.decode().map_err(text)?,

@@ -22,6 +22,7 @@ mod mounts;
 mod mqueue;
 mod namespaces;
 mod netlink;
+mod network_namespaces;
 mod packets;
 mod pipes;
 mod places;
@@ -44,7 +45,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 39] = [
+    let lists: [&'static [Cell]; 40] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -61,6 +62,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         mounts::CELLS,
         namespaces::CELLS,
         ipc_namespaces::CELLS,
+        network_namespaces::CELLS,
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,
