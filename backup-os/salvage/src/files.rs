@@ -342,16 +342,19 @@ fn classify<M: PhysMem + ?Sized>(
             return Ok(kind);
         }
     }
-    if pseudo_files::is_remade(context, operations, file, inode)? {
-        named()?;
-        return Ok(OpenFileKind::Pseudo);
-    }
     let other = |reason| {
         Refusal::new(
             reason,
             alloc::format!("{operations} {}", alloc::string::String::from_utf8_lossy(&path.bytes)),
         )
     };
+    if pseudo_files::is_setting_of_namespace(context, operations, inode)? {
+        return Err(other(reasons::FILE_SYSTEM));
+    }
+    if pseudo_files::is_remade(context, operations, file, inode)? {
+        named()?;
+        return Ok(OpenFileKind::Pseudo);
+    }
     match mode {
         inodes::S_IFREG => {
             if !inodes::is_anonymous_shmem(context, inode)? {

@@ -31,6 +31,9 @@ crate::mirrors! {
         mq_msgsize_max: Field,
         mq_msg_default: Field,
         mq_msgsize_default: Field,
+        // Since Linux 5.19 settings are those of the namespace in which they were opened.
+        ipc_set: Option<Field> = "ipc_set",
+        mq_set: Option<Field> = "mq_set",
         user_ns: Field,
         ns_ops: Field = "ns.ops",
     }

@@ -42,6 +42,7 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct CtlTableHeader = "ctl_table_header" {
         ctl_table: Field,
+        set: Field,
         node: Field,
     }
 

@@ -122,14 +122,16 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
 
 /// A network can be made anew if there is nothing in it but the loopback link.
 fn network(process: &Process<'_>, findings: &mut Vec<Finding>) {
+    findings.extend(other_links(process).map(|links| Finding::refused("process", reasons::NS_NET, links)));
+}
+
+/// The links of a process's network but for loopback, if there are any.
+pub fn other_links(process: &Process<'_>) -> Option<String> {
     let links = process.read("net/dev").unwrap_or_default();
     // Two lines are heads of columns.
     let names = links.lines().skip(2).filter_map(|line| line.split(':').next());
     let others: Vec<&str> = names.map(str::trim).filter(|name| *name != "lo").collect();
-    if !others.is_empty() {
-        let detail = format!("with the link {}", others.join(", "));
-        findings.push(Finding::refused("process", reasons::NS_NET, detail));
-    }
+    (!others.is_empty()).then(|| format!("with the link {}", others.join(", ")))
 }
 
 /// What can be made anew belongs to the first user namespace, or to one whose parent that is.
