@@ -59,7 +59,7 @@ use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, Tcp
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, Socket};
 use crate::swap::{PageOfTable, Ptdesc, SwapExtent, SwapInfo};
-use crate::sysctls::{CtlDir, CtlNode, CtlTable, CtlTableHeader, CtlTableSet};
+use crate::sysctls;
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -326,19 +326,11 @@ crate::mirror_set! {
         /// `struct net`, what one has beside links.
         network_of_namespace: NetworkOfNamespace,
         /// `struct nf_hook_entries`.
-        nf_hook_entries: NfHookEntries,
+        nf_hook_entries: Option<NfHookEntries>,
         /// `struct nf_hook_entry`.
-        nf_hook_entry: NfHookEntry,
-        /// `struct ctl_table`.
-        ctl_table: CtlTable,
-        /// `struct ctl_table_header`.
-        ctl_table_header: CtlTableHeader,
-        /// `struct ctl_dir`.
-        ctl_dir: CtlDir,
-        /// `struct ctl_node`.
-        ctl_node: CtlNode,
-        /// `struct ctl_table_set`.
-        ctl_table_set: CtlTableSet,
+        nf_hook_entry: Option<NfHookEntry>,
+        /// What settings lie in.
+        sysctls: Option<sysctls::Layouts>,
         /// `struct net_device`.
         net_device: NetDevice,
         /// `struct rtnl_link_ops`.

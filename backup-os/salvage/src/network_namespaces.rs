@@ -34,12 +34,12 @@ crate::mirrors! {
         user_ns: Field,
         ns: Field,
         ns_ops: Field = "ns.ops",
-        sysctls: Field,
+        sysctls: Option<Field> = "sysctls",
         custom_rules: Option<Field> = "ipv4.fib_has_custom_rules",
         custom_rules6: Option<Field> = "ipv6.fib6_has_custom_rules",
         policies: Option<Field> = "xfrm.policy_count",
-        hooks4: Field = "nf.hooks_ipv4",
-        hooks6: Field = "nf.hooks_ipv6",
+        hooks4: Option<Field> = "nf.hooks_ipv4",
+        hooks6: Option<Field> = "nf.hooks_ipv6",
         hooks_arp: Option<Field> = "nf.hooks_arp",
         hooks_bridge: Option<Field> = "nf.hooks_bridge",
         ports: Field = "ipv4.ip_local_ports.range",
@@ -86,7 +86,8 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Resu
     record.addresses = core::mem::take(&mut network.addresses);
     nothing_else(context, net, &mut network)?;
     unnamed(context, net)?;
-    let set = net.offset(u64::from(layout.sysctls.offset));
+    let unknown = || refuse("whose settings cannot be read");
+    let set = net.offset(u64::from(layout.sysctls.ok_or_else(unknown)?.offset));
     record.settings = sysctls::read(context, set)?;
     record
         .settings
@@ -143,12 +144,7 @@ fn nothing_else<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, net
             return Err(refuse("with policies of IPsec"));
         }
     }
-    let hooks = [
-        Some(layout.hooks4),
-        Some(layout.hooks6),
-        layout.hooks_arp,
-        layout.hooks_bridge,
-    ];
+    let hooks = [layout.hooks4, layout.hooks6, layout.hooks_arp, layout.hooks_bridge];
     for field in hooks.into_iter().flatten() {
         for index in 0..u64::from(field.count()) {
             let place = net
@@ -167,11 +163,13 @@ fn nothing_else<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, net
 /// Refuses functions at a place that are not those of a security module.
 fn not_filtered<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entries: Kva) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
-    let (layout, entry) = (&layouts.nf_hook_entries, &layouts.nf_hook_entry);
     let mem = &context.kernel.mem;
     if entries.is_null() {
         return Ok(());
     }
+    let (Some(layout), Some(entry)) = (&layouts.nf_hook_entries, &layouts.nf_hook_entry) else {
+        return Err(refuse("with a firewall"));
+    };
     let count = mem.uint(entries, layout.num_hook_entries)?;
     if count > MAX_HOOKS {
         return Err(Refusal::new(reasons::UNREADABLE, "functions for packets without end"));

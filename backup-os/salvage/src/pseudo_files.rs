@@ -86,13 +86,14 @@ pub fn is_setting_of_namespace<M: PhysMem + ?Sized>(
     let mem = &context.kernel.mem;
     let proc_inode = inode.back(u64::from(layouts.proc_inode.vfs_inode.offset));
     let row = mem.ptr(proc_inode, layouts.proc_inode.sysctl)?;
-    if row.is_null() {
+    let known = layouts.sysctls.as_ref().filter(|_| !row.is_null());
+    let Some(known) = known else {
         return Ok(false);
-    }
-    let set = mem.ptr(row, layouts.ctl_table_header.set)?;
+    };
+    let set = mem.ptr(row, known.header.set)?;
     let of_ipc = layouts.ipc_settings.as_ref();
     let places = [
-        Some(layouts.network_of_namespace.sysctls),
+        layouts.network_of_namespace.sysctls,
         of_ipc.and_then(|layout| layout.ipc_set),
         of_ipc.and_then(|layout| layout.mq_set),
     ];

@@ -67,6 +67,22 @@ crate::mirrors! {
     }
 }
 
+crate::mirror_set! {
+    /// All of it.
+    pub struct Layouts {
+        /// `struct ctl_table`.
+        table: CtlTable,
+        /// `struct ctl_table_header`.
+        header: CtlTableHeader,
+        /// `struct ctl_dir`.
+        directory: CtlDir,
+        /// `struct ctl_node`.
+        node: CtlNode,
+        /// `struct ctl_table_set`.
+        set: CtlTableSet,
+    }
+}
+
 /// How the numbers of a setting are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
@@ -128,14 +144,19 @@ impl Shown {
     }
 }
 
+fn layouts<'c, M: PhysMem + ?Sized>(context: &'c Context<'_, '_, M>) -> Result<&'c Layouts> {
+    let layouts = context.kernel.types.layouts.sysctls.as_ref();
+    layouts.ok_or_else(|| Refusal::new(reasons::UNREADABLE, "settings of this kernel"))
+}
+
 /// Reads those of a `struct ctl_table_set`: the name of each below `/proc/sys`, and its value.
 ///
 /// # Errors
 /// Something cannot be read, or there is no end of them.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, set: Kva) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let layouts = &context.kernel.types.layouts;
+    let layouts = layouts(context)?;
     let mut found = Vec::new();
-    let root = set.offset(u64::from(layouts.ctl_table_set.dir.offset));
+    let root = set.offset(u64::from(layouts.set.dir.offset));
     let mut directories = alloc::vec![(Vec::new(), root, 0usize)];
     let mut seen = 0u64;
     while let Some((path, directory, depth)) = directories.pop() {
@@ -144,10 +165,10 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, set: Kva) -> Resu
             if seen > MAX_SETTINGS || depth > MAX_DEPTH {
                 return Err(Refusal::new(reasons::UNREADABLE, "settings without end"));
             }
-            let name = context.kernel.mem.ptr(entry, layouts.ctl_table.procname)?;
+            let name = context.kernel.mem.ptr(entry, layouts.table.procname)?;
             let name = [&path[..], &context.kernel.mem.cstr(name, MAX_NAME)?].concat();
-            if context.kernel.mem.uint(entry, layouts.ctl_table.mode)? & S_IFMT == S_IFDIR {
-                let directory = header.back(u64::from(layouts.ctl_dir.header.offset));
+            if context.kernel.mem.uint(entry, layouts.table.mode)? & S_IFMT == S_IFDIR {
+                let directory = header.back(u64::from(layouts.directory.header.offset));
                 directories.push(([&name[..], b"/"].concat(), directory, depth.saturating_add(1)));
             } else if let Some(value) = value(context, entry)? {
                 found.push((name, value));
@@ -159,17 +180,17 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, set: Kva) -> Resu
 
 /// The settings of a directory, each with its row.
 fn entries<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, directory: Kva) -> Result<Vec<(Kva, Kva)>> {
-    let layouts = &context.kernel.types.layouts;
-    let (node, header) = (&layouts.ctl_node, &layouts.ctl_table_header);
+    let layouts = layouts(context)?;
+    let (node, header) = (&layouts.node, &layouts.header);
     let mem = &context.kernel.mem;
-    let root = directory.offset(u64::from(layouts.ctl_dir.root.offset));
+    let root = directory.offset(u64::from(layouts.directory.root.offset));
     let mut entries = Vec::new();
     for at in context.kernel.rbtree(root, node.node)?.bounded(MAX_SETTINGS) {
         let at = at?;
         let row = mem.ptr(at, node.header)?;
         let first = mem.ptr(row, header.node)?;
         let bytes = at.0.wrapping_sub(first.0);
-        let (size, width) = (u64::from(node.struct_size), u64::from(layouts.ctl_table.struct_size));
+        let (size, width) = (u64::from(node.struct_size), u64::from(layouts.table.struct_size));
         let index = bytes.checked_div(size).filter(|index| *index < MAX_SETTINGS);
         let Some(index) = index.filter(|_| bytes.checked_rem(size) == Some(0)) else {
             return Err(Refusal::new(reasons::UNREADABLE, "a setting that is not in its row"));
@@ -182,7 +203,7 @@ fn entries<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, directory: Kva) ->
 
 /// What is written to have a setting again; `None` if it cannot be written, or is no number.
 fn value<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, entry: Kva) -> Result<Option<Vec<u8>>> {
-    let layout = &context.kernel.types.layouts.ctl_table;
+    let layout = &layouts(context)?.table;
     let mem = &context.kernel.mem;
     let function = context.symbol(mem.ptr(entry, layout.proc_handler)?);
     let Some(shown) = function.as_deref().and_then(shown) else {
