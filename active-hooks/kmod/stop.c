@@ -39,7 +39,7 @@
  * How long panic() waits for the backup OS to stop all CPUs before it goes its
  * own way. The watcher looks every millisecond; a virtual machine may be slow.
  */
-#define STOP_WAIT_MS 500
+#define STOP_WAIT_MS 2000
 /* The same while it arms: it looks when it has read this kernel's types and placed the next one. */
 #define ARMING_WAIT_MS 10000
 /* The longest that an NMI is on its way from the reserved core, with room. */

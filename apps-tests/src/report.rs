@@ -6,6 +6,7 @@ use crate::scenario::{Event, Scenario};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -156,6 +157,42 @@ impl Report {
             at: at.as_secs_f64(),
             what: what.into(),
         });
+    }
+}
+
+/// What happened, line by line; without the verdict on it.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.scenario, self.title)?;
+        writeln!(
+            f,
+            "{} → {}, {}, {} CPUs, {} MiB",
+            self.active, self.successor, self.machine, self.cpus, self.ram
+        )?;
+        writeln!(f, "Seen from the host, in seconds since the machine was started:")?;
+        for moment in &self.timeline {
+            writeln!(f, "{:10.3}  {}", moment.at, moment.what)?;
+        }
+        if let Some(start) = &self.start {
+            writeln!(
+                f,
+                "From the dead kernel's last CPU to the successor's first program: {:.1} ms ({})",
+                start.milliseconds,
+                if start.woken { "woken" } else { "cold" }
+            )?;
+        }
+        let told = [
+            ("What Orthros reports (orthros-ctl report):", &self.orthros_text),
+            ("The verdict from inside the guest:", &self.guest),
+        ];
+        for (title, text) in told {
+            let Some(text) = text else { continue };
+            writeln!(f, "{title}")?;
+            for line in text.lines() {
+                writeln!(f, "    {line}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::run;
 use crate::scenario::Scenario;
 use anyhow::{anyhow, bail, Context, Result};
 use std::fs;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -257,11 +258,37 @@ fn label(name: &str, report: &Report, sweep: bool, number: usize) -> String {
     }
 }
 
+/// Why a run failed, with what somebody needs who has only the output of the tests.
 fn failure(report: &Report) -> Option<String> {
-    report
-        .failure
-        .as_ref()
-        .map(|failure| format!("{failure}\nlogs: {}", report.logs))
+    let failure = report.failure.as_ref()?;
+    let logs = &report.logs;
+    Some(format!(
+        "{failure}\nlogs: {logs}\n{report}{}",
+        last_lines(Path::new(logs))
+    ))
+}
+
+/// The ends of the logs of a run: consoles and clients.
+fn last_lines(dir: &Path) -> String {
+    const LINES: usize = 12;
+    let files = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(std::result::Result::ok);
+    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    let is_told = |name: &String| ["com1.log", "com2.log"].contains(&name.as_str()) || name.starts_with("client-");
+    let mut names: Vec<_> = names.filter(is_told).collect();
+    names.sort();
+    let mut told = String::new();
+    for name in names {
+        let text = fs::read(dir.join(&name)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LINES)..] {
+            told += &format!("{name}: {line}\n");
+        }
+    }
+    told
 }
 
 fn build(paths: &Paths) -> Result<Artefacts> {

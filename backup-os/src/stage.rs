@@ -303,7 +303,7 @@ fn place_slot(
             end: plan.initramfs.start,
         },
         randomized: plan.randomized,
-        packed: Form::new(plan.entry, packed),
+        packed: Form::new(plan.entry, packed, digest_of(&[packed])),
         unpacked: None,
         shared_digest: digest_of(&shared),
         shared,
@@ -320,13 +320,9 @@ fn may_write(region: Region, header: &Header, nursery: usize, (start, length): (
 }
 
 impl Form {
-    /// A form that has just been put in its place, which [`may_write`] allows.
-    pub fn new(entry: u64, piece: (u64, u64)) -> Self {
-        Self {
-            entry,
-            piece,
-            digest: digest_of(&[piece]),
-        }
+    /// A form that has just been put in its place, which [`may_write`] allows, and its digest ([`Summing`]).
+    pub const fn new(entry: u64, piece: (u64, u64), digest: u64) -> Self {
+        Self { entry, piece, digest }
     }
 
     fn is_intact(&self) -> bool {
@@ -359,14 +355,52 @@ impl Placed {
 }
 
 fn digest_of(pieces: &[(u64, u64)]) -> u64 {
-    pieces.iter().fold(digest::start(), |sum, &(start, length)| {
+    pieces.iter().fold(digest::start(), |sum, &piece| {
+        let mut summing = Summing {
+            sum,
+            ..Summing::of(piece)
+        };
+        loop {
+            if let Some(sum) = summing.step() {
+                return sum;
+            }
+        }
+    })
+}
+
+/// The digest of a piece being computed, a bounded step at a time.
+pub struct Summing {
+    /// Start and length.
+    pub piece: (u64, u64),
+    done: u64,
+    sum: u64,
+}
+
+impl Summing {
+    /// Bytes of a step.
+    const STEP: u64 = 1 << 20;
+
+    /// Begins with what has been put in its place, which [`may_write`] allows.
+    pub const fn of(piece: (u64, u64)) -> Self {
+        Self {
+            piece,
+            done: 0,
+            sum: digest::start(),
+        }
+    }
+
+    /// Goes on. Returns the digest when that was all.
+    pub fn step(&mut self) -> Option<u64> {
+        let (start, length) = self.piece;
+        let more = (length - self.done).min(Self::STEP);
         // SAFETY: 1. mapped: the pieces were checked by `may_write`, or lie in the room of a nursery. 2. Nobody writes
         // there until the successor runs, and then nobody asks; a wild write of the active is what this looks for, and
         // changes the sum.
-        digest::extend(sum, unsafe {
-            core::slice::from_raw_parts(start as *const u8, length as usize)
-        })
-    })
+        let bytes = unsafe { core::slice::from_raw_parts((start + self.done) as *const u8, more as usize) };
+        self.sum = digest::extend(self.sum, bytes);
+        self.done += more;
+        (self.done == length).then_some(self.sum)
+    }
 }
 
 impl core::fmt::Display for Placed {

@@ -3,24 +3,32 @@
 //! The bzImage stays in its place beside it: it is what is booted as long as this is not done, or if it cannot be done.
 
 use crate::heap::Loan;
-use crate::stage::{Form, Placed};
+use crate::stage::{Form, Placed, Summing};
+use alloc::boxed::Box;
 use alloc::string::String;
 use boot_plan::bzimage::BzImage;
 use boot_plan::unpacked::payload::Payload;
 use boot_plan::unpacked::place::{self, Place};
 use boot_plan::unpacked::unpack::{scratch_needed, Unpacker};
-use boot_plan::unpacked::vmlinux;
+use boot_plan::unpacked::vmlinux::LayingOut;
 use boot_plan::unpacked::UnpackError;
 use machine::random;
 
 /// Unpacking under way.
 pub struct Unpacking {
-    // Before the loan: what it holds lies in lent memory.
-    unpacker: Unpacker<'static>,
-    _loan: Option<Loan>,
+    work: Work,
     memory: &'static mut [u8],
     place: Place,
     linked_at: u64,
+}
+
+/// What is being done: each comes to an end in bounded steps.
+enum Work {
+    /// The loan comes last: what the unpacker holds lies in lent memory.
+    Unpack(Unpacker<'static>, Option<Loan>),
+    LayOut(Box<LayingOut>),
+    /// The sum over the kernel, and its entry.
+    Sum(Summing, u64),
 }
 
 /// What a step has come to.
@@ -56,9 +64,9 @@ impl Unpacking {
         // SAFETY: part of the room, which nobody else uses: the caller's promise; apart from what was lent.
         let memory =
             unsafe { core::slice::from_raw_parts_mut(place.kernel.start as *mut u8, place.kernel.len() as usize) };
+        let unpacker = Unpacker::new(&payload).map_err(|error| alloc::format!("{error}"))?;
         Ok(Self {
-            unpacker: Unpacker::new(&payload).map_err(|error| alloc::format!("{error}"))?,
-            _loan: loan,
+            work: Work::Unpack(unpacker, loan),
             memory,
             place,
             linked_at: image.pref_address,
@@ -67,16 +75,32 @@ impl Unpacking {
 
     /// A bounded piece of the work.
     pub fn step(mut self) -> Step {
-        match self.unpacker.step(self.memory) {
-            Ok(false) => Step::More(self),
-            Ok(true) => match vmlinux::lay_out(self.memory, self.unpacker.size(), self.linked_at, self.place.shift) {
-                Ok(laid) => {
-                    let load = self.place.kernel.start;
-                    Step::Done(Form::new(load + laid.entry, (load, laid.filled)))
-                }
-                Err(error) => Step::Failed(error),
-            },
+        match self.work_on() {
+            Ok(None) => Step::More(self),
+            Ok(Some(form)) => Step::Done(form),
             Err(error) => Step::Failed(error),
         }
+    }
+
+    fn work_on(&mut self) -> Result<Option<Form>, UnpackError> {
+        let next = match &mut self.work {
+            Work::Unpack(unpacker, _) => {
+                if !unpacker.step(self.memory)? {
+                    return Ok(None);
+                }
+                let (size, shift) = (unpacker.size(), self.place.shift);
+                Work::LayOut(Box::new(LayingOut::new(self.memory, size, self.linked_at, shift)?))
+            }
+            Work::LayOut(laying) => {
+                let Some(laid) = laying.step(self.memory)? else {
+                    return Ok(None);
+                };
+                let load = self.place.kernel.start;
+                Work::Sum(Summing::of((load, laid.filled)), load + laid.entry)
+            }
+            Work::Sum(sum, entry) => return Ok(sum.step().map(|digest| Form::new(*entry, sum.piece, digest))),
+        };
+        self.work = next;
+        Ok(None)
     }
 }

@@ -73,6 +73,9 @@ impl Kind {
     pub const SharedMemory: Self = Self(17);
     /// [`crate::context::DiskContent`]; owner is the inode id. Follows its owner's record.
     pub const DiskContent: Self = Self(18);
+    /// A [`crate::context::DiskContent`] of blocks that the disk's file does not have and the cache has not, with their places on
+    /// the device where the file system counts otherwise; owner is the inode id. Follows its [`Self::DiskContent`].
+    pub const UncachedBlocks: Self = Self(63);
     /// [`crate::context::NameGone`]; owner is the inode id. Follows its owner's record.
     pub const NameGone: Self = Self(19);
     /// A list of [`crate::context::Cost`], in the report area; owner 0.

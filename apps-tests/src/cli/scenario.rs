@@ -117,34 +117,7 @@ pub fn prepared(paths: &Paths, series: &[Series], no_build: bool) -> Result<Arte
 }
 
 fn show(report: &Report) {
-    println!("{}: {}", report.scenario, report.title);
-    println!(
-        "{} → {}, {}, {} CPUs, {} MiB",
-        report.active, report.successor, report.machine, report.cpus, report.ram
-    );
-    println!("Seen from the host, in seconds since the machine was started:");
-    for moment in &report.timeline {
-        println!("{:10.3}  {}", moment.at, moment.what);
-    }
-    if let Some(start) = &report.start {
-        println!(
-            "From the dead kernel's last CPU to the successor's first program: {:.1} ms ({})",
-            start.milliseconds,
-            if start.woken { "woken" } else { "cold" }
-        );
-    }
-    if let Some(text) = &report.orthros_text {
-        println!("What Orthros reports (orthros-ctl report):");
-        for line in text.lines() {
-            println!("    {line}");
-        }
-    }
-    if let Some(text) = &report.guest {
-        println!("The verdict from inside the guest:");
-        for line in text.lines() {
-            println!("    {line}");
-        }
-    }
+    print!("{report}");
     match &report.failure {
         None => println!("PASS in {:.1} s", report.seconds),
         Some(failure) => println!("FAIL in {:.1} s: {failure}\nlogs: {}", report.seconds, report.logs),

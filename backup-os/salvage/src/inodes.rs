@@ -359,6 +359,11 @@ pub fn write_as<M: PhysMem + ?Sized>(
     writer.push(Kind::Inode, 1, 0, inode.0, &record)?;
     if let Some(disk) = disk {
         writer.push(Kind::DiskContent, 1, 0, inode.0, &disk)?;
+        if let Some(btrfs) = &btrfs {
+            if let Some(blocks) = btrfs.uncached(context, inode, &cached.runs)? {
+                writer.push(Kind::UncachedBlocks, 1, 0, inode.0, &blocks)?;
+            }
+        }
     }
     if wanted {
         write_runs(context, writer, retained, inode, &cached.runs)?;

@@ -31,6 +31,8 @@ use shared_region::record::{Kind, Writer};
 const MAX_BLOCKS: usize = 1 << 16;
 /// `S_IFLNK`.
 const S_IFLNK: u64 = 0o120_000;
+/// Number of the root directory of an ext4 (`EXT4_ROOT_INO`).
+const ROOT: u64 = 2;
 /// Longest target of a symbolic link, and of one that stands in the inode.
 const MAX_TARGET: u64 = 4096;
 const FAST_TARGET: u64 = 60;
@@ -79,6 +81,12 @@ pub fn write<M: PhysMem + ?Sized>(
             }
         }
     }
+    if let Some(&root) = inodes.get(&ROOT).filter(|_| changed.is_empty()) {
+        // By its root directory the file system is found, whatever has changed.
+        if let Some(names) = of_directory(context, (superblock, root))? {
+            writer.push(Kind::Names, 1, 0, root.0, &names)?;
+        }
+    }
     for (inode, mut names) in changed {
         names.is_complete &= all_known;
         if !names.is_complete {
@@ -89,10 +97,7 @@ pub fn write<M: PhysMem + ?Sized>(
             let why = "names that were removed from it may be there again";
             tell(name, Refusal::new(reasons::UNREADABLE, why));
         }
-        for entry in &names.entries {
-            let path = join(&names.path, &entry.name);
-            paths.entry(entry.number).or_insert(path);
-        }
+        add_paths(&mut paths, &names);
         writer.push(Kind::Names, 1, 0, inode.0, &names)?;
     }
     for (&number, &inode) in &inodes {
@@ -103,6 +108,17 @@ pub fn write<M: PhysMem + ?Sized>(
         }
     }
     Ok(paths)
+}
+
+/// Adds the paths of what is in a directory, if its own is known.
+pub fn add_paths(paths: &mut Paths, names: &Names) {
+    if names.path.is_empty() {
+        return;
+    }
+    for entry in &names.entries {
+        let path = join(&names.path, &entry.name);
+        paths.entry(entry.number).or_insert(path);
+    }
 }
 
 /// The path of a name in a directory.
@@ -399,7 +415,26 @@ pub const fn rdev(kernel: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{join, rdev};
+    use super::{add_paths, join, rdev, Name, Names, Paths};
+
+    #[test]
+    fn a_directory_that_is_not_known_gives_no_paths() {
+        let entries = alloc::vec![Name {
+            name: b"name".to_vec(),
+            number: 7,
+            generation: None,
+        }];
+        let mut names = Names {
+            entries,
+            ..Names::default()
+        };
+        let mut paths = Paths::new();
+        add_paths(&mut paths, &names);
+        assert!(paths.is_empty(), "it would be one in the root of the machine");
+        names.path = b"/there".to_vec();
+        add_paths(&mut paths, &names);
+        assert_eq!(paths[&7], b"/there/name");
+    }
 
     #[test]
     fn paths_below_the_root_have_one_slash() {

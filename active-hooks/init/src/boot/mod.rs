@@ -1,5 +1,6 @@
 //! What any first program of an initramfs does.
 
+pub mod btrfs;
 pub mod cmdline;
 pub mod emergency;
 pub mod ext4;

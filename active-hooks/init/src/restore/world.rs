@@ -163,6 +163,8 @@ pub struct World<'a> {
     pub inodes: BTreeMap<Id, Content<'a, Inode>>,
     /// Where on their disks inodes have their content, for those that need it.
     pub disk: BTreeMap<Id, DiskContent>,
+    /// What of it only the dead kernel's file had, and not in memory, with places on the device.
+    pub uncached: BTreeMap<Id, DiskContent>,
     /// Names that deleted inodes had and nobody has now.
     pub names_gone: BTreeMap<Id, NameGone>,
     /// What journals of file systems had not committed.
@@ -368,6 +370,9 @@ impl<'a> World<'a> {
             Kind::Inode => self.inodes.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::DiskContent => {
                 self.disk.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::UncachedBlocks => {
+                self.uncached.insert(owner, record.decode().map_err(text)?);
             }
             Kind::NameGone => {
                 self.names_gone.insert(owner, record.decode().map_err(text)?);

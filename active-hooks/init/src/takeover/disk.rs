@@ -6,7 +6,7 @@
 //! them for free ones.
 
 use crate::{
-    boot::{ext4, log, xfs},
+    boot::{btrfs, ext4, log, xfs},
     restore::{
         inodes::Piece,
         world::{Content, World},
@@ -112,20 +112,67 @@ pub fn room(world: &World<'_>) -> u64 {
         .saturating_mul(2)
 }
 
-/// Reads, before any file system is mounted, what is not in memory of deleted files. If one was mounted since the failure
-/// (`again`), their blocks may be anybody's.
-pub fn read_deleted(world: &World<'_>, again: bool) -> FromDisk {
+/// Where the blocks of a file are read from.
+pub enum Blocks<'r> {
+    /// Its device.
+    Device(&'r mut Reader),
+    /// What was read before its file system was mounted ([`read_ahead`]).
+    Ahead(&'r Result<Vec<Piece>, String>),
+}
+
+impl Blocks<'_> {
+    /// Reads runs of blocks of a file system.
+    ///
+    /// # Errors
+    /// As [`Reader::read`]; or something was not read ahead.
+    pub fn read(&mut self, uuid: [u8; 16], runs: &[DiskRun]) -> Result<Vec<Piece>, String> {
+        match self {
+            Self::Device(reader) => reader.read(uuid, runs),
+            Self::Ahead(read) => {
+                let read = read.as_ref().map_err(Clone::clone)?;
+                runs.iter().map(|run| part_of(read, run)).collect()
+            }
+        }
+    }
+}
+
+/// A run of a file, from what was read of it.
+fn part_of(read: &[Piece], run: &DiskRun) -> Result<Piece, String> {
+    let part = read.iter().find_map(|piece| {
+        let from = usize::try_from(run.offset.checked_sub(piece.offset)?).ok()?;
+        let to = from.checked_add(usize::try_from(run.bytes).ok()?)?;
+        piece.bytes.get(from..to)
+    });
+    let bytes = part.ok_or_else(|| format!("{} bytes at {} are not in memory", run.bytes, run.offset))?;
+    Ok(Piece {
+        offset: run.offset,
+        bytes: bytes.to_vec(),
+    })
+}
+
+/// What is to be read of a file before any file system is mounted: of one that was deleted all that is not in memory, of another
+/// what its record names.
+fn wanted_ahead(world: &World<'_>, id: Id, inode: &Content<'_, Inode>) -> Option<([u8; 16], Vec<DiskRun>)> {
+    if let Some(uncached) = world.uncached.get(&id) {
+        return Some((uncached.uuid, uncached.runs.clone()));
+    }
+    let disk = world.disk.get(&id).filter(|_| inode.record.path.is_empty())?;
+    Some((disk.uuid, missing(inode, disk)))
+}
+
+/// Reads, before any file system is mounted, what is not in memory of files that the disk does not have: deleted ones, and
+/// blocks that nobody else keeps. If one was mounted since the failure (`again`), they may be anybody's.
+pub fn read_ahead(world: &World<'_>, again: bool) -> FromDisk {
     let mut reader = Reader::within_memory(PATIENCE);
     let mut found = FromDisk::new();
     for (&id, inode) in &world.inodes {
-        let Some(disk) = world.disk.get(&id).filter(|_| inode.record.path.is_empty()) else {
+        let Some((uuid, missing)) = wanted_ahead(world, id, inode) else {
             continue;
         };
-        let missing = missing(inode, disk);
         let read = if again && !missing.is_empty() {
             Err(WRITTEN_TO.to_owned())
         } else {
-            reader.read(disk.uuid, &missing)
+            reader.read(uuid, &missing)
         };
         match &read {
             Ok(pieces) if pieces.is_empty() => {}
@@ -208,6 +255,7 @@ pub fn locate(uuid: [u8; 16], patience: Duration) -> Result<PathBuf, String> {
     let found: Vec<PathBuf> = loop {
         let mut found = ext4::find_all(|names| names.uuid == name);
         found.extend(xfs::find_all(&uuid));
+        found.extend(btrfs::find_all(&uuid));
         if !found.is_empty() || Instant::now() >= deadline {
             break found;
         }

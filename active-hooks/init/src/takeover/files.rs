@@ -6,7 +6,7 @@
 //! get names and content; names that were gone are taken away again; directories get their times.
 
 use super::{
-    disk::{missing, FromDisk, Reader, Since, WRITTEN_TO},
+    disk::{missing, Blocks, FromDisk, Reader, Since, WRITTEN_TO},
     fail_at, handles,
     mounts::Missing,
     names::{self, Trees},
@@ -65,7 +65,7 @@ struct Found {
     plan: Result<Plan, String>,
 }
 
-/// Puts all of them back. `from_disk` is what was read of deleted files before their file systems were mounted; `since` says
+/// Puts all of them back. `from_disk` is what was read of files before their file systems were mounted; `since` says
 /// what may have become of them since the failure.
 pub fn put_back(world: &World<'_>, from_disk: &FromDisk, since: Since, host: &dyn Host) -> PutBack {
     let mut work = Work {
@@ -129,8 +129,12 @@ impl<'w> Work<'w, '_> {
         };
         for (&id, inode) in &self.world.inodes {
             if handles::is_numbered(&inode.record.fstype) {
+                let mut blocks = match self.from_disk.get(&id) {
+                    Some(read) if self.world.uncached.contains_key(&id) => Blocks::Ahead(read),
+                    _ => Blocks::Device(&mut of_files),
+                };
                 self.found
-                    .insert(id, find_one(self.world, id, inode, again, &mut of_files));
+                    .insert(id, find_one(self.world, id, inode, again, &mut blocks));
             }
         }
         let trees = names::place(self.world, &mut reader, again);
@@ -370,7 +374,7 @@ impl<'w> Work<'w, '_> {
     }
 }
 
-fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, again: bool, reader: &mut Reader) -> Found {
+fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, again: bool, blocks: &mut Blocks<'_>) -> Found {
     let record = &inode.record;
     let by_name = (!record.path.is_empty())
         .then(|| handles::by_name(record, &record.path))
@@ -384,18 +388,18 @@ fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, again: bool, 
             true => Ok(Plan::default()),
             false => Err(WRITTEN_TO.into()),
         },
-        (Some(file), Some(disk)) => Plan::compare(inode, disk, file, reader),
+        (Some(file), Some(disk)) => Plan::compare(inode, disk, file, blocks),
         (Some(_), None) => Ok(Plan::dirty(inode)),
         // A deleted file was read before.
-        (None, Some(disk)) if !record.path.is_empty() => all_of(inode, disk, reader),
+        (None, Some(disk)) if !record.path.is_empty() => all_of(inode, disk, blocks),
         (None, _) => Ok(Plan::default()),
     };
     Found { file, named, plan }
 }
 
-fn all_of(inode: &Content<'_, Inode>, disk: &DiskContent, reader: &mut Reader) -> Result<Plan, String> {
+fn all_of(inode: &Content<'_, Inode>, disk: &DiskContent, blocks: &mut Blocks<'_>) -> Result<Plan, String> {
     Ok(Plan {
-        pieces: reader.read(disk.uuid, &missing(inode, disk))?,
+        pieces: blocks.read(disk.uuid, &missing(inode, disk))?,
         ..Plan::default()
     })
 }

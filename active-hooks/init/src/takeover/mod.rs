@@ -208,7 +208,7 @@ pub fn prepare(role: Role, mut haste: Option<Haste>) -> Result<Takeover> {
             offsets
         });
         mapped = meter::at(Part::Mounts, || mapped_devices::make(world));
-        from_disk = meter::at(Part::Files, || disk::read_deleted(world, earlier.wrote_to_disks));
+        from_disk = meter::at(Part::Files, || disk::read_ahead(world, earlier.wrote_to_disks));
         ram = (ram_at_boot.unwrap_or(0), machine.total_ram_pages);
         meter::at(Part::Files, || swap::read(world, earlier.wrote_to_disks));
         meter::at(Part::Limits, || limits::adapt(ram.0, ram.1));

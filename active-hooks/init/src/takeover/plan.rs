@@ -3,7 +3,7 @@
 //! The journal brings a file back as it was some seconds before: its blocks may be others, and its end may be elsewhere.
 //! Where both kernels name the same block, the disk has the content already, unless a page was dirty.
 
-use super::disk::{covered, gaps, missing, Reader, WRITTEN_TO};
+use super::disk::{covered, gaps, missing, Blocks, WRITTEN_TO};
 use crate::{
     restore::{inodes::Piece, world::Content},
     sys::{self, Extent},
@@ -61,7 +61,7 @@ impl Plan {
         })
     }
 
-    /// For a file that may have other blocks than it had. Reads what is needed from the device.
+    /// For a file that may have other blocks than it had. Reads what is needed from its blocks.
     ///
     /// # Errors
     /// What could not be read.
@@ -69,7 +69,7 @@ impl Plan {
         inode: &Content<'_, Inode>,
         disk: &DiskContent,
         found: &OwnedFd,
-        reader: &mut Reader,
+        blocks: &mut Blocks<'_>,
     ) -> Result<Self, String> {
         let size_now = rustix::fs::fstat(found).map_err(|error| error.to_string())?.st_size as u64;
         let extents = sys::extents(found.as_fd()).map_err(|error| format!("its extents: {error}"))?;
@@ -97,7 +97,7 @@ impl Plan {
                 }
             }
         }
-        plan.pieces = reader.read(disk.uuid, &wanted)?;
+        plan.pieces = blocks.read(disk.uuid, &wanted)?;
         Ok(plan)
     }
 }

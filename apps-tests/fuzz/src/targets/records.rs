@@ -23,7 +23,7 @@ fn decode(record: &Record<'_>) {
         Kind::Summary => drop(record.decode::<context::Summary>()),
         Kind::Outcome => drop(record.decode::<context::Outcome>()),
         Kind::SharedMemory => drop(record.decode::<context::SharedMemory>()),
-        Kind::DiskContent => drop(record.decode::<context::DiskContent>()),
+        Kind::DiskContent | Kind::UncachedBlocks => drop(record.decode::<context::DiskContent>()),
         Kind::SwapArea => drop(record.decode::<context::SwapArea>()),
         Kind::SwappedPages => drop(record.decode::<context::SwappedPages>()),
         Kind::NameGone => drop(record.decode::<context::NameGone>()),

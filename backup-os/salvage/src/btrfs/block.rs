@@ -243,8 +243,8 @@ pub fn attributes(bytes: &[u8]) -> Option<Vec<Attribute>> {
 pub enum Data<'b> {
     /// The bytes stand here.
     Inline(&'b [u8]),
-    /// So many bytes lie there, as the file system counts them.
-    At(u64, u64),
+    /// So many bytes lie there, as the file system counts them; the last is the transaction that has put them there.
+    At(u64, u64, u64),
     /// Nothing, or nothing that was written.
     Hole,
     /// In a form that only the file system reads.
@@ -257,6 +257,7 @@ impl<'b> Data<'b> {
         const INLINE: u8 = 0;
         const REGULAR: u8 = 1;
         const UNWRITTEN: u8 = 2;
+        let generation = u64_at(bytes, 0)?;
         // Compression, encryption and another encoding of two bytes.
         let encoding = bytes.get(16..20)?;
         let (kind, body) = bytes.get(20..)?.split_first()?;
@@ -268,7 +269,10 @@ impl<'b> Data<'b> {
             UNWRITTEN => Some(Self::Hole),
             REGULAR => match u64_at(body, 0)? {
                 0 => Some(Self::Hole),
-                at => Some(Self::At(at.checked_add(u64_at(body, 16)?)?, u64_at(body, 24)?)),
+                at => {
+                    let (from, bytes) = (u64_at(body, 16)?, u64_at(body, 24)?);
+                    Some(Self::At(at.checked_add(from)?, bytes, generation))
+                }
             },
             _ => None,
         }
@@ -399,9 +403,9 @@ pub(super) mod tests {
     fn data_is_here_there_or_nowhere() {
         let item = |encoding: u8, kind: u8, at: u64, offset: u64, bytes: u64| {
             let numbers = [at, 1 << 20, offset, bytes].map(u64::to_le_bytes).concat();
-            [&[0; 16][..], &[encoding, 0, 0, 0, kind], &numbers].concat()
+            [&7u64.to_le_bytes()[..], &[0; 8], &[encoding, 0, 0, 0, kind], &numbers].concat()
         };
-        assert_eq!(Data::parse(&item(0, 1, 4096, 512, 99)), Some(Data::At(4608, 99)));
+        assert_eq!(Data::parse(&item(0, 1, 4096, 512, 99)), Some(Data::At(4608, 99, 7)));
         assert_eq!(Data::parse(&item(0, 1, 0, 0, 99)), Some(Data::Hole));
         assert_eq!(Data::parse(&item(0, 2, 4096, 0, 99)), Some(Data::Hole));
         assert_eq!(Data::parse(&item(1, 1, 4096, 0, 99)), Some(Data::Encoded));

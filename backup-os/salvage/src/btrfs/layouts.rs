@@ -12,18 +12,56 @@ crate::mirrors! {
         nodesize: Field,
         sectorsize_bits: Field,
         fs_devices: Field,
+        // A tree of its own kind up to Linux 6.8 (7dc66abb5a47), around a plain one.
+        mapping_tree: Field = "mapping_tree.map" | "mapping_tree",
     }
 
     /// The devices of a file system.
     #[allow(missing_docs)]
     pub struct FsDevices = "btrfs_fs_devices" {
         latest_dev: Field,
+        num_devices: Field,
     }
 
     /// One of them.
     #[allow(missing_docs)]
     pub struct Device = "btrfs_device" {
         name: Field,
+    }
+
+    /// A chunk: what the file system counts on its own, and where it lies.
+    #[allow(missing_docs)]
+    pub struct ChunkMap = "btrfs_chunk_map" {
+        rb_node: Field,
+        start: Field,
+        bytes: Field = "chunk_len",
+        kind: Field = "type",
+        num_stripes: Field,
+        stripes: Field,
+    }
+
+    /// The first half of the same up to Linux 6.8.
+    #[allow(missing_docs)]
+    pub struct ExtentMap = "extent_map" {
+        rb_node: Field,
+        start: Field,
+        bytes: Option<Field> = "len",
+        map_lookup: Option<Field>,
+    }
+
+    /// The second half.
+    #[allow(missing_docs)]
+    pub struct MapLookup = "map_lookup" {
+        kind: Field = "type",
+        num_stripes: Field,
+        stripes: Field,
+    }
+
+    /// A piece of a chunk on one device.
+    #[allow(missing_docs)]
+    pub struct Stripe = "btrfs_io_stripe" {
+        dev: Field,
+        physical: Field,
     }
 
     /// A string that is freed later.
@@ -118,6 +156,14 @@ crate::mirror_set! {
         devices: FsDevices,
         /// `struct btrfs_device`.
         device: Device,
+        /// `struct btrfs_chunk_map`.
+        chunk_map: Option<ChunkMap>,
+        /// `struct extent_map`.
+        extent_map: ExtentMap,
+        /// `struct map_lookup`.
+        map_lookup: Option<MapLookup>,
+        /// `struct btrfs_io_stripe`.
+        stripe: Stripe,
         /// `struct rcu_string`.
         string: RcuString,
         /// `struct btrfs_root`.

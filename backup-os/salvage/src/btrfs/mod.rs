@@ -10,6 +10,7 @@
 //! Only the first subvolume is read, the one that a file system has from the start. btrfs is a module, as XFS is.
 
 mod block;
+mod chunks;
 mod layouts;
 mod record;
 mod tree;
@@ -27,7 +28,7 @@ use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use shared_region::context::{DiskContent, DiskRun, PagePart};
+use shared_region::context::{DiskContent, DiskRun, FrameRun, PagePart};
 use shared_region::reasons;
 
 /// Type of the file system, and name of the module.
@@ -298,7 +299,7 @@ impl Btrfs {
         let mut runs = Vec::new();
         for (offset, part) in found.iter().flat_map(|found| &found.parts) {
             match *part {
-                Part::At(at, bytes) => runs.push(DiskRun {
+                Part::At(at, bytes, _) => runs.push(DiskRun {
                     offset: *offset,
                     at,
                     bytes,
@@ -313,6 +314,52 @@ impl Btrfs {
                 Way::Nothing => {}
                 Way::Unknown => return Ok(None),
             }
+        }
+        let uuid = self.uuid(context)?;
+        Ok(Some(DiskContent { uuid, runs }))
+    }
+
+    /// What only the dead kernel's file has and its cache has not, where it lies on the device: of a file whose hole was being
+    /// made, for example, pages go before blocks. Read-only for everybody until the file system is mounted again: nobody else has
+    /// these blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn uncached<M: PhysMem + ?Sized>(
+        &self,
+        context: &Context<'_, '_, M>,
+        inode: Kva,
+        cached: &[FrameRun],
+    ) -> Result<Option<DiskContent>> {
+        let mem = &context.kernel.mem;
+        let layouts = &context.kernel.types.layouts.inode;
+        let found = self.tree.inodes.get(&mem.uint(inode, layouts.i_ino)?);
+        let size = mem.uint(inode, layouts.i_size)?;
+        let mut runs = Vec::new();
+        for (offset, part) in found.iter().flat_map(|found| &found.parts) {
+            if let Part::At(at, bytes, generation) = *part {
+                if generation > self.committed {
+                    runs.extend(without(
+                        cached,
+                        DiskRun {
+                            offset: *offset,
+                            at,
+                            bytes,
+                        },
+                        size,
+                    ));
+                }
+            }
+        }
+        if runs.is_empty() {
+            return Ok(None);
+        }
+        let chunks = self.chunks(context)?;
+        for run in &mut runs {
+            let Some(at) = chunks::place(&chunks, run.at, run.bytes) else {
+                return Ok(None);
+            };
+            run.at = at;
         }
         let uuid = self.uuid(context)?;
         Ok(Some(DiskContent { uuid, runs }))
@@ -416,6 +463,34 @@ enum Way {
     Unknown,
 }
 
+/// The parts of a run below the end of its file that no page holds.
+fn without(cached: &[FrameRun], run: DiskRun, size: u64) -> Vec<DiskRun> {
+    let end = run.offset.saturating_add(run.bytes).min(size);
+    let mut at = run.offset;
+    let mut left = Vec::new();
+    let mut leave = |from: u64, to: u64| {
+        if from < to {
+            left.push(DiskRun {
+                offset: from,
+                at: run.at.saturating_add(from.saturating_sub(run.offset)),
+                bytes: to.saturating_sub(from),
+            });
+        }
+    };
+    for pages in cached {
+        let (first, last) = (
+            pages.va,
+            pages.va.saturating_add(pages.pages().saturating_mul(PAGE_SIZE)),
+        );
+        if last > at && first < end {
+            leave(at, first);
+            at = last;
+        }
+    }
+    leave(at, end);
+    left
+}
+
 /// Lays a run over others.
 fn over(runs: &mut Vec<DiskRun>, new: DiskRun) {
     let end = |run: &DiskRun| run.offset.saturating_add(run.bytes);
@@ -445,6 +520,25 @@ fn over(runs: &mut Vec<DiskRun>, new: DiskRun) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared_region::context::frame_kind;
+
+    #[test]
+    fn what_no_page_holds_is_left() {
+        let page = |page: u64, pages| FrameRun::new(page * PAGE_SIZE, 77, pages, frame_kind::FILE);
+        let run = |from: u64, at: u64, bytes| DiskRun {
+            offset: from * PAGE_SIZE,
+            at: at * PAGE_SIZE,
+            bytes,
+        };
+        let whole = run(2, 100, 8 * PAGE_SIZE);
+        let cached = [page(0, 3), page(5, 1), page(7, 9)];
+        let want = [run(3, 101, 2 * PAGE_SIZE), run(6, 104, PAGE_SIZE)];
+        assert_eq!(without(&cached, whole, 100 * PAGE_SIZE), want);
+        let end = 6 * PAGE_SIZE + 5;
+        assert_eq!(without(&cached, whole, end), [want[0], run(6, 104, 5)]);
+        assert_eq!(without(&[], whole, 2 * PAGE_SIZE), []);
+        assert_eq!(without(&[page(0, 20)], whole, 100 * PAGE_SIZE), []);
+    }
 
     #[test]
     fn a_run_lies_over_those_of_the_tree() {

@@ -65,8 +65,8 @@ impl Coverage {
 pub enum Part {
     /// Bytes of a block of the tree: that block's place, where in it they begin, and how many.
     Inline(u64, u64, u64),
-    /// So many bytes lie there, as the file system counts them.
-    At(u64, u64),
+    /// So many bytes lie there, as the file system counts them; the last is the transaction that has put them there.
+    At(u64, u64, u64),
     /// Only the file system can read it.
     Encoded,
 }
@@ -280,7 +280,7 @@ impl Found {
             Key::DATA => {
                 let part = match Data::parse(body)? {
                     Data::Inline(bytes) => Part::Inline(leaf.at, leaf.place_of(bytes) as u64, bytes.len() as u64),
-                    Data::At(at, bytes) => Part::At(at, bytes),
+                    Data::At(at, bytes, generation) => Part::At(at, bytes, generation),
                     Data::Encoded => Part::Encoded,
                     Data::Hole => return Some(()),
                 };
@@ -366,7 +366,7 @@ mod tests {
         let data = Key::range(320, Key::DATA, Key::DATA);
         let whole = tree(memory);
         assert!(whole.coverage(data).is_whole());
-        assert_eq!(whole.inodes[&320].parts, [(0, Part::At(1 << 20, 4096))]);
+        assert_eq!(whole.inodes[&320].parts, [(0, Part::At(1 << 20, 4096, 0))]);
         let part = tree(|at| if at >> 16 == 2 { memory(at) } else { Taken::Absent });
         assert!(part.coverage(data).is_as_on_disk());
         assert_eq!(part.numbers(), [(300, 320)]);

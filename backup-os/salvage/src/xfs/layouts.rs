@@ -8,6 +8,7 @@ crate::mirrors! {
     pub struct XfsMount = "xfs_mount" {
         // A radix tree up to Linux 6.11, then an array (32fa4059fe67); both are read alike.
         groups: Field = "m_perags" | "m_perag_tree",
+        sb_rootino: Field = "m_sb.sb_rootino",
         sb_agblocks: Field = "m_sb.sb_agblocks",
         sb_agblklog: Field = "m_sb.sb_agblklog",
         sb_blocklog: Field = "m_sb.sb_blocklog",

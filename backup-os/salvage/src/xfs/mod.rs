@@ -370,14 +370,16 @@ impl Xfs {
             inodes: Vec::new(),
         };
         let mut paths = Paths::new();
-        for (&number, known) in changed() {
-            all.inodes.push(self.changed(context, number, known.inode)?);
+        let root = context.kernel.mem.uint(self.mount, self.layouts.mount.sb_rootino)?;
+        // By its root directory the file system is found, whatever has changed.
+        let root = known.get_key_value(&root).filter(|(_, known)| !known.is_pinned);
+        for (&number, known) in root.into_iter().chain(changed()) {
+            if known.is_pinned {
+                all.inodes.push(self.changed(context, number, known.inode)?);
+            }
             match self.names(context, known.inode) {
                 Ok(Some(names)) => {
-                    for entry in &names.entries {
-                        let path = names::join(&names.path, &entry.name);
-                        paths.entry(entry.number).or_insert(path);
-                    }
+                    names::add_paths(&mut paths, &names);
                     writer.push(Kind::Names, 1, 0, known.inode.0, &names)?;
                 }
                 Ok(None) => {}

@@ -3,7 +3,7 @@
 //! A bzImage is a small program that unpacks the real kernel (`vmlinux`, an ELF file with a table of relocations behind
 //! it), picks a random place for it and jumps there (`arch/x86/boot/compressed/misc.c`). Done ahead of time:
 //! [`payload`] finds the packed kernel, [`place`] says where the unpacked one goes, [`unpack`] unpacks it a step at a time, [`vmlinux`] lays it out in memory and
-//! moves it to its random virtual address. Its first instruction, `startup_64`, takes the same `boot_params` as the
+//! moves it to its random virtual address, in steps as well. Its first instruction, `startup_64`, takes the same `boot_params` as the
 //! bzImage's and runs wherever it lies in physical memory at a multiple of 2 MB.
 //!
 //! Whatever is unusual (another compression, relocations that do not look like a kernel's) is an error, and the bzImage
@@ -16,6 +16,9 @@ mod relocations;
 mod tests;
 pub mod unpack;
 pub mod vmlinux;
+
+/// Bytes after which a step that copies ends: a watcher that does this between two looks keeps looking.
+const STEP: usize = 1 << 20;
 
 /// Why a kernel cannot be unpacked ahead of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

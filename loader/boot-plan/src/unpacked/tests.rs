@@ -2,8 +2,8 @@
 
 use super::payload::{Packing, Payload};
 use super::unpack::{scratch_needed, Unpacker};
-use super::vmlinux::{self, Vmlinux, START_KERNEL_MAP};
-use super::UnpackError;
+use super::vmlinux::{self, LayingOut, Vmlinux, START_KERNEL_MAP};
+use super::{UnpackError, STEP};
 use alloc::{vec, vec::Vec};
 use proptest::prelude::*;
 
@@ -24,7 +24,12 @@ fn number(at: usize) -> [u8; 4] {
 
 /// An ELF file with one segment and, behind it, a relocation in each list.
 fn vmlinux_file() -> Vec<u8> {
-    let mut file = vec![0u8; OFFSET + FILLED];
+    vmlinux_of(FILLED, SIZE)
+}
+
+/// The same with so many bytes in the file and in memory.
+fn vmlinux_of(filled: usize, size: usize) -> Vec<u8> {
+    let mut file = vec![0u8; OFFSET + filled];
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, b"\x7FELF\x02\x01");
     put(16, &[2, 0, 62, 0]);
@@ -35,12 +40,12 @@ fn vmlinux_file() -> Vec<u8> {
     for (at, value) in [
         (8, OFFSET as u64),
         (24, LINKED_AT),
-        (32, FILLED as u64),
-        (40, SIZE as u64),
+        (32, filled as u64),
+        (40, size as u64),
     ] {
         put(64 + at, &value.to_le_bytes());
     }
-    put(OFFSET, &[0xAA; FILLED]);
+    put(OFFSET, &vec![0xAA; filled]);
     put(OFFSET + WORD32, &number(0x123));
     put(OFFSET + DISTANCE, &0x5000_0000u32.to_le_bytes());
     put(OFFSET + WORD64, &(START_KERNEL_MAP + LINKED_AT + 0x456).to_le_bytes());
@@ -79,6 +84,49 @@ fn a_kernel_is_laid_out_and_moved() {
     let low = |at| word(&memory, at) as u32;
     assert_eq!(low(WORD32), (START_KERNEL_MAP + LINKED_AT + 0x123 + SHIFT) as u32);
     assert_eq!(low(DISTANCE), 0x5000_0000 - SHIFT as u32);
+}
+
+/// The watcher looks for a panic between two steps.
+#[test]
+fn no_step_does_more_than_its_share() {
+    let filled = 5 * STEP / 2;
+    let file = vmlinux_of(filled, 3 * STEP);
+    let mut memory = file.clone();
+    memory.resize(4 * STEP, 0);
+    let mut laying = LayingOut::new(&memory, file.len() as u64, LINKED_AT, SHIFT).unwrap();
+    let mut at_once = memory.clone();
+    let whole = vmlinux::lay_out(&mut at_once, file.len() as u64, LINKED_AT, SHIFT).unwrap();
+    let mut changed = 0;
+    let laid = loop {
+        let before = memory.clone();
+        if let Some(laid) = laying.step(&mut memory).unwrap() {
+            break laid;
+        }
+        let here = before.iter().zip(&memory).filter(|(a, b)| a != b).count();
+        assert!(here <= STEP, "{here}");
+        changed += usize::from(here > 0);
+    };
+    assert_eq!((laid, changed >= 3), (whole, true));
+    assert_eq!(memory, at_once);
+
+    let content = vec![7; filled];
+    let blocks = content.chunks(128 << 10).collect::<Vec<_>>();
+    let packed = zstd_of(&blocks);
+    let payload = Payload {
+        packing: Packing::Zstd,
+        packed: &packed,
+        size: filled as u64,
+    };
+    let mut unpacker = Unpacker::new(&payload).unwrap();
+    let mut output = vec![0; filled];
+    let mut done = false;
+    while !done {
+        let before = output.iter().filter(|&&byte| byte == 7).count();
+        done = unpacker.step(&mut output).unwrap();
+        let here = output.iter().filter(|&&byte| byte == 7).count() - before;
+        assert!(here <= STEP, "{here}");
+    }
+    assert_eq!(output, content);
 }
 
 #[test]
@@ -135,10 +183,13 @@ fn lz4(content: &[u8]) -> Vec<u8> {
 
 /// Zstandard, without a content size, with the window its tool would say, of raw blocks.
 fn zstd(content: &[u8]) -> Vec<u8> {
+    zstd_of(&content.chunks(content.len().div_ceil(2).max(1)).collect::<Vec<_>>())
+}
+
+fn zstd_of(blocks: &[&[u8]]) -> Vec<u8> {
     let mut packed = vec![0x28, 0xB5, 0x2F, 0xFD, 0, 17 << 3];
-    let halves: Vec<&[u8]> = content.chunks(content.len().div_ceil(2).max(1)).collect();
-    for (i, half) in halves.iter().enumerate() {
-        let last = u32::from(i + 1 == halves.len());
+    for (i, half) in blocks.iter().enumerate() {
+        let last = u32::from(i + 1 == blocks.len());
         packed.extend_from_slice(&((half.len() as u32) << 3 | last).to_le_bytes()[..3]);
         packed.extend_from_slice(half);
     }

@@ -1,7 +1,7 @@
 //! Unpacking, a bounded step at a time: the watcher does it between two looks.
 
 use super::payload::{Packing, Payload};
-use super::UnpackError;
+use super::{UnpackError, STEP};
 use crate::bytes::{array_at, u8_at};
 use alloc::boxed::Box;
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
@@ -136,29 +136,33 @@ fn zstd<'a>(payload: &Payload<'a>) -> Result<Source<'a>, UnpackError> {
 
 fn zstd_step(decoder: &mut FrameDecoder, rest: &mut &[u8], output: &mut [u8]) -> Result<(usize, bool), UnpackError> {
     let damaged = UnpackError::Damaged("a block of Zstandard");
+    let longer = UnpackError::Damaged("longer than it says");
     if decoder.is_finished() {
-        return Err(UnpackError::Damaged("longer than it says"));
+        return zstd_collect(decoder, output);
     }
     let done = decoder
         .decode_blocks(&mut *rest, BlockDecodingStrategy::UptoBytes(ZSTD_STEP))
         .map_err(|_| damaged)?;
     // The window holds everything, so that it comes out at the end only.
-    let room = if done { output.len() } else { 0 };
-    if decoder.can_collect() > room {
-        return Err(UnpackError::Damaged("longer than it says"));
+    if decoder.can_collect() > if done { output.len() } else { 0 } {
+        return Err(longer);
     }
-    if !done {
-        return Ok((0, false));
+    if done {
+        return zstd_collect(decoder, output);
     }
-    let mut written = 0usize;
-    while decoder.can_collect() > 0 {
-        let more = decoder
-            .read(output.get_mut(written..).unwrap_or_default())
-            .map_err(|_| damaged)?;
-        if more == 0 {
-            return Err(damaged);
-        }
-        written = written.saturating_add(more);
+    Ok((0, false))
+}
+
+/// Takes some of what a finished frame has unpacked to.
+fn zstd_collect(decoder: &mut FrameDecoder, output: &mut [u8]) -> Result<(usize, bool), UnpackError> {
+    let damaged = UnpackError::Damaged("a block of Zstandard");
+    let room = output.len().min(STEP);
+    let taken = decoder
+        .read(output.get_mut(..room).unwrap_or_default())
+        .map_err(|_| damaged)?;
+    let left = decoder.can_collect();
+    if taken == 0 && left > 0 {
+        return Err(damaged);
     }
-    Ok((written, true))
+    Ok((taken, left == 0))
 }

@@ -1,7 +1,7 @@
 //! The unpacked kernel in memory (`parse_elf` and `handle_relocations` in `arch/x86/boot/compressed/misc.c`).
 
-use super::relocations::Table;
-use super::UnpackError;
+use super::relocations::{Relocating, Table};
+use super::{UnpackError, STEP};
 use crate::bytes::{u16_at, u32_at, u64_at};
 use core::ops::Range;
 
@@ -27,44 +27,102 @@ pub struct Vmlinux {
     pub size: u64,
 }
 
-/// Lays the kernel out where it was unpacked, `memory[..unpacked]`, and moves it up by `shift` bytes of virtual address.
-/// `memory` begins at the load address; `linked_at` is the physical address the kernel was linked for
-/// (`pref_address` of its setup header), and `shift` a multiple of 2 MB.
+/// Lays the kernel out where it was unpacked, all at once: [`LayingOut`].
 ///
 /// # Errors
 /// [`UnpackError`]; the memory is then of no use.
 pub fn lay_out(memory: &mut [u8], unpacked: u64, linked_at: u64, shift: u64) -> Result<Vmlinux, UnpackError> {
-    let bad = UnpackError::Vmlinux;
-    let file = memory.get(..unpacked as usize).ok_or(bad("longer than its place"))?;
-    let headers = Headers::read(file, linked_at)?;
-    let table = Table::find(file).map_err(UnpackError::Relocations)?;
-    let mut filled = 0;
-    for segment in headers.segments() {
-        // Each goes down to its place, so that none lands on what is still to be moved.
-        let below = segment.to.start <= segment.from.start;
-        if !below || segment.to.start < filled || segment.from.end > table.start() {
-            return Err(bad("segments in an unusual order"));
+    let mut laying = LayingOut::new(memory, unpacked, linked_at, shift)?;
+    loop {
+        if let Some(laid) = laying.step(memory)? {
+            return Ok(laid);
         }
-        filled = segment.to.end;
-        memory.copy_within(segment.from, segment.to.start);
     }
-    if headers.size > memory.len() as u64 {
-        return Err(UnpackError::Room {
-            needed: headers.size,
-            room: memory.len() as u64,
-        });
+}
+
+/// A kernel being laid out, a bounded step at a time: a panic is to be seen in between.
+pub struct LayingOut {
+    headers: Headers,
+    /// The segment that is being moved, and its bytes that have been.
+    segment: usize,
+    moved: usize,
+    filled: usize,
+    relocating: Relocating,
+}
+
+impl LayingOut {
+    /// Begins with what was unpacked to `memory[..unpacked]`, to be moved up by `shift` bytes of virtual address.
+    /// `memory` begins at the load address; `linked_at` is the physical address the kernel was linked for
+    /// (`pref_address` of its setup header), and `shift` a multiple of 2 MB.
+    ///
+    /// # Errors
+    /// [`UnpackError`]; nothing has been changed.
+    pub fn new(memory: &[u8], unpacked: u64, linked_at: u64, shift: u64) -> Result<Self, UnpackError> {
+        let bad = UnpackError::Vmlinux;
+        let file = memory.get(..unpacked as usize).ok_or(bad("longer than its place"))?;
+        let headers = Headers::read(file, linked_at)?;
+        let table = Table::find(file).map_err(UnpackError::Relocations)?;
+        let mut filled = 0;
+        for segment in headers.segments() {
+            // Each goes down to its place, so that none lands on what is still to be moved.
+            let below = segment.to.start <= segment.from.start;
+            if !below || segment.to.start < filled || segment.from.end > table.start() {
+                return Err(bad("segments in an unusual order"));
+            }
+            filled = segment.to.end;
+        }
+        if headers.size > memory.len() as u64 {
+            return Err(UnpackError::Room {
+                needed: headers.size,
+                room: memory.len() as u64,
+            });
+        }
+        if headers.size.saturating_add(shift).saturating_add(linked_at) > KERNEL_IMAGE_SIZE {
+            return Err(bad("moved out of its range"));
+        }
+        Ok(Self {
+            headers,
+            segment: 0,
+            moved: 0,
+            filled,
+            relocating: Relocating::new(table, linked_at, shift),
+        })
     }
-    if headers.size.saturating_add(shift).saturating_add(linked_at) > KERNEL_IMAGE_SIZE {
-        return Err(bad("moved out of its range"));
+
+    /// Does some more in `memory`, which is the same at every step. Returns the kernel when all is done.
+    ///
+    /// # Errors
+    /// [`UnpackError::Relocations`]; the memory is then of no use.
+    pub fn step(&mut self, memory: &mut [u8]) -> Result<Option<Vmlinux>, UnpackError> {
+        let segment = self.headers.segments().nth(self.segment);
+        if let Some(segment) = segment {
+            self.move_on(memory, &segment);
+            return Ok(None);
+        }
+        let done = self
+            .relocating
+            .step(memory, self.filled)
+            .map_err(UnpackError::Relocations)?;
+        Ok(done.then_some(Vmlinux {
+            entry: self.headers.entry,
+            filled: self.filled as u64,
+            size: self.headers.size,
+        }))
     }
-    table
-        .apply(memory, filled, linked_at, shift)
-        .map_err(UnpackError::Relocations)?;
-    Ok(Vmlinux {
-        entry: headers.entry,
-        filled: filled as u64,
-        size: headers.size,
-    })
+
+    fn move_on(&mut self, memory: &mut [u8], segment: &Segment) {
+        let from = segment.from.start.saturating_add(self.moved);
+        let more = segment.from.end.saturating_sub(from).min(STEP);
+        if more == 0 {
+            (self.segment, self.moved) = (self.segment.saturating_add(1), 0);
+            return;
+        }
+        memory.copy_within(
+            from..from.saturating_add(more),
+            segment.to.start.saturating_add(self.moved),
+        );
+        self.moved = self.moved.saturating_add(more);
+    }
 }
 
 /// A loadable piece: where it is in the file, and where it goes from the load address.
