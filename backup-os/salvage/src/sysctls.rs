@@ -137,7 +137,8 @@ impl Shown {
             Self::Signed(_) => (number as u32 as i32).to_string(),
             Self::Ticks(unit) => {
                 let ticks = number as u32 as i32;
-                let units = u64::from(ticks.unsigned_abs()).saturating_mul(tick) / unit.max(1);
+                let nanoseconds = u64::from(ticks.unsigned_abs()).saturating_mul(tick);
+                let units = nanoseconds.checked_div(unit).unwrap_or(0);
                 format!("{}{units}", if ticks < 0 { "-" } else { "" })
             }
         }
