@@ -196,7 +196,9 @@ pub fn missing(inode: &Content<'_, Inode>, disk: &DiskContent) -> Vec<DiskRun> {
     let covered = covered(inode.runs());
     let mut missing = Vec::new();
     for run in &disk.runs {
-        for (start, end) in gaps(&covered, run.offset, run.offset.saturating_add(run.bytes)) {
+        // The rest of the last block is not the file's.
+        let end = run.offset.saturating_add(run.bytes).min(inode.record.size);
+        for (start, end) in gaps(&covered, run.offset, end) {
             missing.push(DiskRun {
                 offset: start,
                 at: run.at.saturating_add(start - run.offset),
@@ -288,8 +290,11 @@ mod tests {
         let frames = [(1, 2, 100), (3, 1, 200), (8, 1, 300)]
             .map(|(page, pages, pfn)| FrameRun::new(page * PAGE_SIZE, pfn, pages, frame_kind::FILE).to_bytes());
         let frames = frames.concat();
-        let inode = Content {
-            record: Inode::default(),
+        let mut inode = Content {
+            record: Inode {
+                size: 100 * PAGE_SIZE,
+                ..Inode::default()
+            },
             frames: vec![&frames[..]],
         };
         let run = |offset: u64, at: u64, bytes: u64| DiskRun { offset, at, bytes };
@@ -306,6 +311,9 @@ mod tests {
             run(9 * PAGE_SIZE, (2 << 20) + PAGE_SIZE, 7),
         ];
         assert_eq!(missing(&inode, &disk), want);
+        inode.record.size = 5 * PAGE_SIZE + 1;
+        let last = run(4 * PAGE_SIZE, want[1].at, PAGE_SIZE + 1);
+        assert_eq!(missing(&inode, &disk), [want[0], last], "a file does not grow");
     }
 
     #[test]
