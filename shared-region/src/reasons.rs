@@ -62,9 +62,9 @@ reasons! {
     NS_USER "user-namespace" "is in a user namespace that cannot be made anew";
     NS_PID "pid-namespace" "is in a pid namespace";
     NS_MOUNT "mount-namespace" "is in a mount namespace that cannot be made anew";
-    NS_NET "net-namespace" "is in a network namespace";
+    NS_NET "net-namespace" "is in a network namespace that cannot be made anew";
     NS_UTS "uts-namespace" "is in a UTS namespace that cannot be made anew";
-    NS_IPC "ipc-namespace" "is in an IPC namespace";
+    NS_IPC "ipc-namespace" "is in an IPC namespace that cannot be made anew";
     NS_CGROUP "cgroup-namespace" "is in a cgroup namespace";
     NS_TIME "time-namespace" "is in a time namespace";
 

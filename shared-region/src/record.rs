@@ -158,6 +158,10 @@ impl Kind {
     pub const IdleJournal: Self = Self(61);
     /// [`crate::context::LeftAt`], in a rescue area; owner is the inode id.
     pub const LeftAt: Self = Self(67);
+    /// [`crate::context::IpcObject`]; owner is the id of the IPC namespace.
+    pub const IpcObject: Self = Self(62);
+    /// [`crate::context::InNamespace`]; owner is the socket's id. Precedes its [`Self::Socket`].
+    pub const SocketInNamespace: Self = Self(70);
     /// [`crate::context::Checkpoint`]; owner is the superblock's id. Follows its [`Self::Journal`], if there is one.
     pub const Checkpoint: Self = Self(65);
     /// [`crate::context::MappedDevice`]; owner is the id of the device.

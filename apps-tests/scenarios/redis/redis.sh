@@ -10,7 +10,7 @@ shown() {
 	pid=$(main)
 	echo "process $pid"
 	for file in uid_map gid_map projid_map setgroups; do sed "s/^/$file /" /proc/$pid/$file; done
-	for namespace in user uts mnt; do
+	for namespace in user uts mnt ipc; do
 		[ "$(readlink /proc/$pid/ns/$namespace)" != "$(readlink /proc/1/ns/$namespace)" ] && echo "$namespace: its own"
 	done
 	cat /proc/$pid/task/*/comm

@@ -2,7 +2,7 @@
 
 use crate::links;
 use crate::tcp::Connection;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use shared_region::context::{InetAddress, Netfilter, Network, PeerFin, Rules, Socket, SocketState};
 use shared_region::record::{Kind, Stream};
@@ -37,11 +37,16 @@ impl Known {
     pub fn read(stream: &Stream<'_>, hardware: [u8; 6]) -> Option<Self> {
         let mut open = true;
         let mut sockets: BTreeMap<u64, Pending> = BTreeMap::new();
+        let mut elsewhere: BTreeSet<u64> = BTreeSet::new();
         for record in stream.records().map_while(Result::ok) {
             let length = record.payload.len() as u32;
             match record.kind {
                 Kind::Netfilter => open = record.decode::<Netfilter>().is_ok_and(|of| of.rules == Rules::None),
-                Kind::Socket if sockets.len() < MAX_CONNECTIONS => {
+                // Nothing that comes over a link of the machine is for one of another network.
+                Kind::SocketInNamespace => {
+                    elsewhere.insert(record.owner);
+                }
+                Kind::Socket if !elsewhere.contains(&record.owner) && sockets.len() < MAX_CONNECTIONS => {
                     let socket = record.decode::<Socket>().ok();
                     let pending = socket.and_then(|socket| pending(&socket));
                     sockets.extend(pending.map(|pending| (record.owner, pending)));
@@ -148,7 +153,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared_region::context::{LinkSetup, NetworkAddress, NetworkLink, TcpConnection};
+    use shared_region::context::{InNamespace, LinkSetup, NetworkAddress, NetworkLink, TcpConnection};
     use shared_region::record::Writer;
 
     fn address(octets: [u8; 4], port: u16) -> InetAddress {
@@ -209,6 +214,13 @@ mod tests {
             writer.push_bytes(Kind::SendQueue, 1, 0, 77, piece).unwrap();
         }
         writer.push_bytes(Kind::SendQueue, 1, 0, 78, b"whose").unwrap();
+        let mut elsewhere = socket.clone();
+        if let SocketState::Connected(record) = &mut elsewhere.state {
+            record.local.port = 81;
+        }
+        let network = InNamespace { namespace: 5 };
+        writer.push(Kind::SocketInNamespace, 1, 0, 79, &network).unwrap();
+        writer.push(Kind::Socket, 1, 0, 79, &elsewhere).unwrap();
         writer.finish();
         let stream = Stream::open(&area).unwrap();
 

@@ -229,7 +229,7 @@ fn open_file<M: PhysMem + ?Sized>(
         return io_uring::write(context, writer, file, &ring);
     }
     match record.what {
-        OpenFileKind::PosixQueue { .. } => mqueue::write(context, writer, inode),
+        OpenFileKind::PosixQueue { .. } => mqueue::write_opened(context, writer, inode),
         OpenFileKind::Inotify { ref watches, .. } => {
             inotify::write_events(context, writer, file)?;
             inotify::write_directories(context, writer, watches)
@@ -342,16 +342,19 @@ fn classify<M: PhysMem + ?Sized>(
             return Ok(kind);
         }
     }
-    if pseudo_files::is_remade(context, operations, file, inode)? {
-        named()?;
-        return Ok(OpenFileKind::Pseudo);
-    }
     let other = |reason| {
         Refusal::new(
             reason,
             alloc::format!("{operations} {}", alloc::string::String::from_utf8_lossy(&path.bytes)),
         )
     };
+    if pseudo_files::is_setting_of_namespace(context, operations, inode)? {
+        return Err(other(reasons::FILE_SYSTEM));
+    }
+    if pseudo_files::is_remade(context, operations, file, inode)? {
+        named()?;
+        return Ok(OpenFileKind::Pseudo);
+    }
     match mode {
         inodes::S_IFREG => {
             if !inodes::is_anonymous_shmem(context, inode)? {

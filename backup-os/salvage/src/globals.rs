@@ -20,6 +20,10 @@ crate::symbols! {
         init_user_ns: Option<Kva>,
         /// Functions of UTS namespaces.
         utsns_operations: Option<Kva>,
+        /// Functions of IPC namespaces.
+        ipcns_operations: Option<Kva>,
+        /// Functions of network namespaces.
+        netns_operations: Option<Kva>,
         /// Functions of user namespaces.
         userns_operations: Option<Kva>,
         /// The first pid namespace.

@@ -57,6 +57,7 @@ crate::mirrors! {
         i_mapping: Field,
         i_data: Field,
         i_ino: Field,
+        i_private: Field,
         i_nlink: Field = "__i_nlink" | "i_nlink",
         i_rdev: Field,
         i_blkbits: Field,

@@ -21,6 +21,7 @@ use crate::interrupted::kept_registers::SwitchFrame;
 use crate::interrupted::stack::{FutexQ, IovIter, Kiocb};
 use crate::interrupted::RestartBlock;
 use crate::io_uring;
+use crate::ipc_namespaces::IpcSettings;
 use crate::jbd2::{
     BufferStatesOfJournal, Handle, Journal, JournalHead, RevokeRecord, RevokeTable, States, Transaction,
 };
@@ -37,6 +38,7 @@ use crate::network::{
     FibAlias, FibInfo, FibNh, FibTable, InDevice, InIfaddr, Inet6Dev, Inet6Ifaddr, KeyVector, Net, NetDevice,
 };
 use crate::network6::{Fib6Info, Fib6Nh, Fib6Node, Fib6Table};
+use crate::network_namespaces::{NetworkOfNamespace, NfHookEntries, NfHookEntry};
 use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates, IomapPage, IomapState};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
@@ -57,6 +59,7 @@ use crate::sockets::tcp::{InetConnectionSock, RequestSock, TcpCongestionOps, Tcp
 use crate::sockets::unix::{ScmFpList, UnixAddress, UnixSkbParms, UnixSock};
 use crate::sockets::{Sock, Socket};
 use crate::swap::{PageOfTable, Ptdesc, SwapExtent, SwapInfo};
+use crate::sysctls;
 use crate::sysv_ipc::{
     IpcIds, IpcNamespace, KernIpcPerm, MsgMsg, MsgQueue, MsgReceiver, MsgSegment, MsgSender, Sem, SemArray, SemQueue,
     ShmidKernel,
@@ -320,6 +323,14 @@ crate::mirror_set! {
         mempolicy: Option<Mempolicy>,
         /// `struct net`.
         net: Net,
+        /// `struct net`, what one has beside links.
+        network_of_namespace: NetworkOfNamespace,
+        /// `struct nf_hook_entries`.
+        nf_hook_entries: Option<NfHookEntries>,
+        /// `struct nf_hook_entry`.
+        nf_hook_entry: Option<NfHookEntry>,
+        /// What settings lie in.
+        sysctls: Option<sysctls::Layouts>,
         /// `struct net_device`.
         net_device: NetDevice,
         /// `struct rtnl_link_ops`.
@@ -454,6 +465,8 @@ crate::mirror_set! {
         switch_frame: SwitchFrame,
         /// `struct ipc_namespace`.
         ipc_namespace: Option<IpcNamespace>,
+        /// `struct ipc_namespace`, what is set in one.
+        ipc_settings: Option<IpcSettings>,
         /// `struct ipc_ids`.
         ipc_ids: Option<IpcIds>,
         /// `struct kern_ipc_perm`.

@@ -28,7 +28,7 @@
 //! | [`tasks`], [`protected`], [`process`], [`thread`] | the list of processes; which are kept; each into its records |
 //! | [`cpus`], [`registers`], [`fpu`] | what CPUs left; general and extended registers |
 //! | [`interrupted`], [`calls`], [`user_memory`] | how a thread goes on that was in a system call |
-//! | [`creds`], [`seccomp`], [`namespaces`], [`user_namespaces`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
+//! | [`creds`], [`seccomp`], [`namespaces`], [`user_namespaces`], [`ipc_namespaces`], [`network_namespaces`], [`sysctls`], [`signals`], [`timers`] | what a process may, was sent, and waits for |
 //! | [`mm`], [`aio`], [`vma_flags`], [`frames`], [`frame_set`], [`pages`], [`swap`] | address spaces and their frames |
 //! | [`files`], [`file_locks`], [`event_files`], [`io_uring`], [`pipes`] | open files |
 //! | [`inodes`], [`page_cache`], [`ext4`] | files of file systems, and what the disk does not know of them |
@@ -85,6 +85,7 @@ pub mod inodes;
 pub mod inotify;
 pub mod interrupted;
 pub mod io_uring;
+pub mod ipc_namespaces;
 pub mod jbd2;
 pub mod kallsyms;
 pub mod kernel;
@@ -108,6 +109,7 @@ pub mod namespaces;
 pub mod netfilter;
 pub mod network;
 pub mod network6;
+pub mod network_namespaces;
 pub mod newborn;
 pub mod orc;
 pub mod overview;
@@ -127,6 +129,7 @@ pub mod signals;
 pub mod sockets;
 pub mod swap;
 pub mod symbols;
+pub mod sysctls;
 pub mod sysv_ipc;
 pub mod tables;
 pub mod tasks;

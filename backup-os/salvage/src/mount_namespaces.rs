@@ -12,6 +12,7 @@ use crate::inodes::{self, S_IFMT, S_IFREG};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mounts;
+use crate::mqueue;
 use crate::namespaces;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
@@ -306,6 +307,14 @@ fn own<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mount: Kva, superblock
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let fstype = inodes::fs_type(context, superblock)?;
+    let source = mem.cstr(mem.ptr(mount, layouts.mount.mnt_devname)?, MAX_NAME)?;
+    if fstype == b"mqueue" {
+        return Ok(Mounted::Queues {
+            namespace: mqueue::namespace_of(context, superblock)?.0,
+            source,
+            root: node(context, mem.ptr(root, layouts.dentry.d_inode)?)?,
+        });
+    }
     let info = mem.ptr(superblock, layouts.super_block.s_fs_info)?;
     let (options, nodes) = match (fstype.as_slice(), &layouts.shmem_sb_info, &layouts.proc_fs_info) {
         (b"tmpfs", Some(layout), _) => (tmpfs_options(context, layout, info)?, content(context, root)?),
@@ -313,7 +322,7 @@ fn own<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mount: Kva, superblock
         _ => return Err(refuse(format!("{} that is mounted nowhere else", text(&fstype)))),
     };
     Ok(Mounted::Own {
-        source: mem.cstr(mem.ptr(mount, layouts.mount.mnt_devname)?, MAX_NAME)?,
+        source,
         flags: mounts::flags_of_file_system(context, superblock)?,
         fstype,
         options: options.into_bytes(),

@@ -1,4 +1,4 @@
-//! POSIX message queues (`ipc/mqueue.c`) of the first IPC namespace. They belong to no process: all are kept.
+//! POSIX message queues (`ipc/mqueue.c`) of an IPC namespace. They belong to no process: all are kept.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -10,7 +10,7 @@ use crate::refusal::{Refusal, Result};
 use crate::sysv_ipc;
 use alloc::format;
 use alloc::vec::Vec;
-use shared_region::context::{Lost, PosixQueue};
+use shared_region::context::{IpcObject, Lost, PosixQueue};
 use shared_region::reasons;
 use shared_region::record::{flags, Kind, Writer};
 
@@ -57,10 +57,13 @@ fn unknown() -> Refusal {
     Refusal::new(reasons::UNKNOWN, "POSIX message queues")
 }
 
-/// Writes every queue that has a name. Returns what is not among them.
+/// Writes every queue of the first namespace that has a name. Returns what is not among them.
 pub fn write_all<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, writer: &mut Writer<'_>) -> Vec<Lost> {
     let mut lost = Vec::new();
-    let inodes = queues(context).unwrap_or_else(|refusal| {
+    let Some(namespace) = context.kernel.prepared.globals.init_ipc_ns else {
+        return lost;
+    };
+    let inodes = queues(context, namespace).unwrap_or_else(|refusal| {
         lost.push(refusal.lost_of("POSIX message queues of the machine".into()));
         Vec::new()
     });
@@ -77,13 +80,59 @@ pub fn write_all<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, writer: 
     lost
 }
 
-/// The inodes of all queues.
-fn queues<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>> {
+/// Writes every queue of another namespace than the first.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_of_namespace<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    for inode in queues(context, namespace)? {
+        write(context, writer, inode)?;
+        let object = IpcObject::PosixQueue(inode.0);
+        writer.push(Kind::IpcObject, 1, flags::MUST_UNDERSTAND, namespace.0, &object)?;
+    }
+    Ok(())
+}
+
+/// The namespace of the queues of a file system.
+///
+/// # Errors
+/// It cannot be read.
+pub fn namespace_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Kva> {
+    let field = context.kernel.types.layouts.super_block.s_fs_info;
+    Ok(context.kernel.mem.ptr(superblock, field)?)
+}
+
+/// Writes a queue that a process has open, by its inode.
+///
+/// # Errors
+/// As [`write`]; or it belongs to a namespace that is not recorded.
+pub fn write_opened<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    inode: Kva,
+) -> Result<()> {
+    let superblock = context.kernel.mem.ptr(inode, context.kernel.types.layouts.inode.i_sb)?;
+    let namespace = namespace_of(context, superblock)?;
+    let is_first = Some(namespace) == context.kernel.prepared.globals.init_ipc_ns;
+    if !is_first && !context.is_written(Kind::Namespace, namespace.0) {
+        return Err(Refusal::new(
+            reasons::POSIX_MQUEUE,
+            "it is of an IPC namespace that the process is not in",
+        ));
+    }
+    write(context, writer, inode)
+}
+
+/// The inodes of all queues of a namespace.
+fn queues<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, namespace: Kva) -> Result<Vec<Kva>> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
     // A kernel without POSIX message queues has none of these.
-    let (Some(namespace), Some(of_namespace)) = (kernel.prepared.globals.init_ipc_ns, &layouts.queues_of_namespace)
-    else {
+    let Some(of_namespace) = &layouts.queues_of_namespace else {
         return Ok(Vec::new());
     };
     let mount = kernel.mem.ptr(namespace, of_namespace.mq_mnt)?;
@@ -107,7 +156,7 @@ fn queues<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>>
 ///
 /// # Errors
 /// Somebody waits to be told of a message, or it cannot be read, or there is no room.
-pub fn write<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, writer: &mut Writer<'_>, inode: Kva) -> Result<()> {
+fn write<M: PhysMem + ?Sized>(context: &mut Context<'_, '_, M>, writer: &mut Writer<'_>, inode: Kva) -> Result<()> {
     if !context.first(Kind::PosixQueue, inode.0) {
         return Ok(());
     }

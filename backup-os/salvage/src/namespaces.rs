@@ -1,11 +1,14 @@
 //! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
-//! ([`crate::mount_namespaces`]), names of the machine, and ids ([`crate::user_namespaces`]); any other is refused.
+//! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), System V and message queues
+//! ([`crate::ipc_namespaces`]), and networks without links ([`crate::network_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;
+use crate::ipc_namespaces;
 use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::network_namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
 use crate::user_namespaces;
@@ -90,10 +93,8 @@ impl Namespaces {
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 6] = [
-            (self.ipc, own.ipc, reasons::NS_IPC),
+        let pairs: [(Kva, Kva, Reason); 4] = [
             (self.pid, own.pid, reasons::NS_PID),
-            (self.net, own.net, reasons::NS_NET),
             (self.time, own.time, reasons::NS_TIME),
             (self.time_for_children, own.time_for_children, reasons::NS_TIME),
             (self.cgroup, own.cgroup, reasons::NS_CGROUP),
@@ -115,6 +116,14 @@ pub fn of_task<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, fie
     Ok(mem.ptr(proxy, field)?)
 }
 
+fn ipc_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    of_task(context, task, context.kernel.types.layouts.nsproxy.ipc_ns)
+}
+
+fn net_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    of_task(context, task, context.kernel.types.layouts.nsproxy.net_ns)
+}
+
 fn uts_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
     of_task(context, task, context.kernel.types.layouts.nsproxy.uts_ns)
 }
@@ -127,6 +136,12 @@ pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: K
     let differs = |reason| Err(Refusal::new(reason, "one thread in another than the first"));
     if uts_of(context, leader)? != uts_of(context, task)? {
         return differs(reasons::NS_UTS);
+    }
+    if ipc_of(context, leader)? != ipc_of(context, task)? {
+        return differs(reasons::NS_IPC);
+    }
+    if net_of(context, leader)? != net_of(context, task)? {
+        return differs(reasons::NS_NET);
     }
     if user_namespaces::of_task(context, leader)? != user_namespaces::of_task(context, task)? {
         return differs(reasons::NS_USER);
@@ -141,6 +156,7 @@ pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: K
 pub fn write_of_process<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
+    retained: &mut [u8],
     leader: Kva,
     tgid: u32,
 ) -> Result<()> {
@@ -153,12 +169,40 @@ pub fn write_of_process<M: PhysMem + ?Sized>(
         write_uts(context, writer, uts)?;
         write_membership(writer, tgid, uts)?;
     }
+    let ipc = ipc_of(context, leader)?;
+    if ipc != context.namespaces.ipc {
+        write_ipc(context, writer, retained, ipc)?;
+        write_membership(writer, tgid, ipc)?;
+    }
+    let net = net_of(context, leader)?;
+    if net != context.namespaces.net {
+        write_network(context, writer, net)?;
+        write_membership(writer, tgid, net)?;
+    }
     Ok(())
 }
 
 fn write_membership(writer: &mut Writer<'_>, tgid: u32, namespace: Kva) -> Result<()> {
     let record = InNamespace { namespace: namespace.0 };
     Ok(writer.push(Kind::InNamespace, 1, flags::MUST_UNDERSTAND, u64::from(tgid), &record)?)
+}
+
+/// Records a network namespace that is not the first process's, unless it is recorded.
+///
+/// # Errors
+/// It cannot be made anew, or there is no room.
+pub fn write_network<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    net: Kva,
+) -> Result<()> {
+    if context.is_written(Kind::Namespace, net.0) {
+        return Ok(());
+    }
+    let (record, owner) = network_namespaces::read(context, net)?;
+    let owned_by = write_owner(context, writer, owner)?;
+    let what = NamespaceKind::Network(record);
+    write(context, writer, net, &Namespace { owned_by, what })
 }
 
 fn write<M: PhysMem + ?Sized>(
@@ -203,12 +247,35 @@ fn write_uts<M: PhysMem + ?Sized>(
         host: mem.text(names, layouts.new_utsname.nodename)?,
         domain: mem.text(names, layouts.new_utsname.domainname)?,
     };
-    let owned_by = match owner == context.namespaces.user {
-        true => 0,
-        false => {
-            write_user(context, writer, owner)?;
-            owner.0
-        }
-    };
+    let owned_by = write_owner(context, writer, owner)?;
     write(context, writer, namespace, &Namespace { owned_by, what })
+}
+
+/// Records the user namespace that something belongs to; its id, 0 if it is the first.
+fn write_owner<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    owner: Kva,
+) -> Result<u64> {
+    if owner == context.namespaces.user {
+        return Ok(0);
+    }
+    write_user(context, writer, owner)?;
+    Ok(owner.0)
+}
+
+/// With all that is in it.
+fn write_ipc<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    namespace: Kva,
+) -> Result<()> {
+    if context.is_written(Kind::Namespace, namespace.0) {
+        return Ok(());
+    }
+    let (what, owner) = ipc_namespaces::read(context, namespace)?;
+    let owned_by = write_owner(context, writer, owner)?;
+    write(context, writer, namespace, &Namespace { owned_by, what })?;
+    ipc_namespaces::write_content(context, writer, retained, namespace)
 }

@@ -12,8 +12,11 @@ use shared_region::context::{AddressLife, Network, NetworkAddress, NetworkLink, 
 use shared_region::reasons;
 
 /// `IFF_UP` and `IFF_LOOPBACK`.
-const IFF_UP: u64 = 1;
-const IFF_LOOPBACK: u64 = 8;
+pub const IFF_UP: u64 = 1;
+/// See [`IFF_UP`].
+pub const IFF_LOOPBACK: u64 = 8;
+/// The number of the loopback link (`LOOPBACK_IFINDEX`).
+pub const LOOPBACK: u32 = 1;
 /// `RT_SCOPE_LINK`: of the link alone, and made by it.
 const SCOPE_LINK: u64 = 253;
 /// `IFA_LINK` of `inet6_ifaddr.scope`.
@@ -166,22 +169,30 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> (Network, Vec<
 /// # Errors
 /// Their list makes no sense.
 pub fn links_that_run<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<Kva>> {
-    let layouts = &context.kernel.types.layouts;
-    let layout = &layouts.net_device;
+    let flags = context.kernel.types.layouts.net_device.flags;
     let net = context.namespaces.net;
     if net.is_null() {
         return Ok(Vec::new());
     }
-    let head = net.offset(u64::from(layouts.net.dev_base_head.offset));
     let mut found = Vec::new();
-    for device in context.kernel.list(head, layout.dev_list).bounded(MAX_LINKS) {
-        let device = device?;
-        let flags = context.kernel.mem.uint(device, layout.flags)?;
+    for device in all_links(context, net)? {
+        let flags = context.kernel.mem.uint(device, flags)?;
         if flags & IFF_UP != 0 && flags & IFF_LOOPBACK == 0 {
             found.push(device);
         }
     }
     Ok(found)
+}
+
+/// The links of a namespace: each a `struct net_device`.
+///
+/// # Errors
+/// Their list makes no sense.
+pub fn all_links<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Result<Vec<Kva>> {
+    let layouts = &context.kernel.types.layouts;
+    let head = net.offset(u64::from(layouts.net.dev_base_head.offset));
+    let devices = context.kernel.list(head, layouts.net_device.dev_list);
+    Ok(devices.bounded(MAX_LINKS).collect::<core::result::Result<_, _>>()?)
 }
 
 fn links<M: PhysMem + ?Sized>(
@@ -206,7 +217,11 @@ fn links<M: PhysMem + ?Sized>(
     Ok(())
 }
 
-fn addresses<M: PhysMem + ?Sized>(
+/// Adds the addresses of IPv4 of a device, whose number is `link`.
+///
+/// # Errors
+/// One cannot be read, or there is no end of them.
+pub fn addresses<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
     device: Kva,
     link: u32,
@@ -239,8 +254,11 @@ fn addresses<M: PhysMem + ?Sized>(
     Ok(())
 }
 
-/// Addresses of IPv6; those of the link itself are made with it.
-fn addresses6<M: PhysMem + ?Sized>(
+/// Adds the addresses of IPv6; those of the link itself are made with it.
+///
+/// # Errors
+/// One cannot be read.
+pub fn addresses6<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
     device: Kva,
     link: u32,
@@ -274,7 +292,11 @@ fn addresses6<M: PhysMem + ?Sized>(
     Ok(())
 }
 
-fn routes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, network: &mut Network) -> Result<()> {
+/// Adds the routes of the main table that do not come with an address.
+///
+/// # Errors
+/// The table cannot be read.
+pub fn routes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, network: &mut Network) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let (table, node) = (&layouts.fib_table, &layouts.key_vector);
     let mem = &context.kernel.mem;

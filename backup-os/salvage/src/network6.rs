@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::{Refusal, Result};
+use alloc::vec::Vec;
 use shared_region::context::{AddressLife, Network, Network6, NetworkRoute6};
 use shared_region::reasons;
 
@@ -78,6 +79,20 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, network: &mut Net
         network.left_out.push(what.into_bytes());
     }
     record
+}
+
+/// The routes of a namespace that do not come with an address or a link.
+///
+/// # Errors
+/// They cannot be read.
+pub fn routes_of<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    net: Kva,
+    network: &mut Network,
+) -> Result<Vec<NetworkRoute6>> {
+    let mut record = Network6::default();
+    routes(context, net, network, &mut record)?;
+    Ok(record.routes)
 }
 
 /// Seconds until an instant in ticks, at least one.

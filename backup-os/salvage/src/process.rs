@@ -135,7 +135,7 @@ pub fn write<M: PhysMem + ?Sized>(
     }
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     mount_namespaces::write_of_process(context, writer, leader, entry.tgid)?;
-    namespaces::write_of_process(context, writer, leader, entry.tgid)?;
+    namespaces::write_of_process(context, writer, retained, leader, entry.tgid)?;
     keyrings::write(context, writer, Kva(record.session_keyring))?;
     terminals::write_controlling(context, writer, signal)?;
     let fs = mem.ptr(leader, layouts.task.fs)?;

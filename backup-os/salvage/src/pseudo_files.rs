@@ -15,12 +15,14 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::refusal::Result;
 use shared_region::context::OpenFileKind;
+use shared_region::record::Kind;
 
 crate::mirrors! {
     /// An inode of `/proc`.
     #[allow(missing_docs)]
     pub struct ProcInode = "proc_inode" {
         pde: Field,
+        sysctl: Field,
         vfs_inode: Field,
     }
 
@@ -66,6 +68,38 @@ const COMMAND: &str = "proc_pid_cmdline_ops";
 const IN_ONE_PIECE: &str = "single_start";
 /// Numbers of processes are below this (`PID_MAX_LIMIT`).
 const PID_MAX: u32 = 1 << 22;
+
+/// Whether an open file is a setting, or a directory of settings, of a namespace that is recorded: opened again by its name it
+/// would be one of the first process's.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_setting_of_namespace<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    operations: &str,
+    inode: Kva,
+) -> Result<bool> {
+    if !["proc_sys_file_operations", "proc_sys_dir_file_operations"].contains(&operations) {
+        return Ok(false);
+    }
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let proc_inode = inode.back(u64::from(layouts.proc_inode.vfs_inode.offset));
+    let row = mem.ptr(proc_inode, layouts.proc_inode.sysctl)?;
+    let known = layouts.sysctls.as_ref().filter(|_| !row.is_null());
+    let Some(known) = known else {
+        return Ok(false);
+    };
+    let set = mem.ptr(row, known.header.set)?;
+    let of_ipc = layouts.ipc_settings.as_ref();
+    let places = [
+        layouts.network_of_namespace.sysctls,
+        of_ipc.and_then(|layout| layout.ipc_set),
+        of_ipc.and_then(|layout| layout.mq_set),
+    ];
+    let is_recorded = |place: Field| context.is_written(Kind::Namespace, set.back(u64::from(place.offset)).0);
+    Ok(places.into_iter().flatten().any(is_recorded))
+}
 
 /// Whether an open file is one that the next kernel makes the same way: a setting, or a text that is only read and of which
 /// no piece is waiting to be read.

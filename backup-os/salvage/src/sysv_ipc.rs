@@ -1,4 +1,4 @@
-//! System V semaphores, message queues and shared memory (`ipc/sem.c`, `ipc/msg.c`, `ipc/shm.c`) of the first IPC namespace.
+//! System V semaphores, message queues and shared memory (`ipc/sem.c`, `ipc/msg.c`, `ipc/shm.c`) of an IPC namespace.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -6,13 +6,14 @@ use crate::dentry::{self, Path};
 use crate::inodes;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::namespaces;
 use crate::refusal::{Refusal, Result};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{IpcPerm, Lost, MessageQueue, SemaphoreSet, SharedSegment};
+use shared_region::context::{IpcObject, IpcPerm, Lost, MessageQueue, SemaphoreSet, SharedSegment};
 use shared_region::reasons;
-use shared_region::record::{Kind, Writer};
+use shared_region::record::{flags, Kind, Writer};
 use shared_region::PAGE_SIZE;
 
 /// `IPC_SEM_IDS`, `IPC_MSG_IDS` and `IPC_SHM_IDS` (`ipc/util.h`).
@@ -133,19 +134,25 @@ crate::mirrors! {
     }
 }
 
-/// Writes every set, queue and segment. Returns what is not among them.
+/// Kinds of objects.
+const KINDS: [(u64, &str); 3] = [
+    (SEM_IDS, "System V semaphores"),
+    (MSG_IDS, "System V message queue"),
+    (SHM_IDS, "System V shared memory"),
+];
+
+/// Writes every set, queue and segment of the first namespace. Returns what is not among them.
 pub fn write<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
 ) -> Vec<Lost> {
     let mut lost = Vec::new();
-    for (kind, what) in [
-        (SEM_IDS, "System V semaphores"),
-        (MSG_IDS, "System V message queue"),
-        (SHM_IDS, "System V shared memory"),
-    ] {
-        let objects = objects(context, kind).unwrap_or_else(|refusal| {
+    let Some(namespace) = context.kernel.prepared.globals.init_ipc_ns else {
+        return lost;
+    };
+    for (kind, what) in KINDS {
+        let objects = objects(context, namespace, kind).unwrap_or_else(|refusal| {
             lost.push(refusal.lost_of(format!("{what} of the machine")));
             Vec::new()
         });
@@ -159,6 +166,26 @@ pub fn write<M: PhysMem + ?Sized>(
         }
     }
     lost
+}
+
+/// Writes every set, queue and segment of another namespace than the first.
+///
+/// # Errors
+/// One cannot be read or made anew, or there is no room.
+pub fn write_of_namespace<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    namespace: Kva,
+) -> Result<()> {
+    for (kind, what) in KINDS {
+        for object in objects(context, namespace, kind)? {
+            let read = read_one(context, writer, retained, kind, object);
+            let record = read.map_err(|refusal| refusal.of(|| format!("{what} {}", name(context, object))))?;
+            writer.push(Kind::IpcObject, 1, flags::MUST_UNDERSTAND, namespace.0, &record)?;
+        }
+    }
+    Ok(())
 }
 
 /// Id and key, for messages.
@@ -178,17 +205,14 @@ fn unknown() -> Refusal {
     Refusal::new(reasons::UNKNOWN, "System V IPC")
 }
 
-/// Objects of a kind that are not being deleted.
-fn objects<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kind: u64) -> Result<Vec<Kva>> {
+/// Objects of a kind, of a namespace, that are not being deleted.
+fn objects<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, namespace: Kva, kind: u64) -> Result<Vec<Kva>> {
     let kernel = context.kernel;
     let layouts = &kernel.types.layouts;
     // A kernel without System V IPC has none of these.
-    let (Some(namespace), Some(of_namespace), Some(ids), Some(perm)) = (
-        kernel.prepared.globals.init_ipc_ns,
-        &layouts.ipc_namespace,
-        &layouts.ipc_ids,
-        &layouts.kern_ipc_perm,
-    ) else {
+    let (Some(of_namespace), Some(ids), Some(perm)) =
+        (&layouts.ipc_namespace, &layouts.ipc_ids, &layouts.kern_ipc_perm)
+    else {
         return Ok(Vec::new());
     };
     let at = namespace
@@ -217,21 +241,32 @@ fn write_one<M: PhysMem + ?Sized>(
     kind: u64,
     object: Kva,
 ) -> Result<()> {
-    match kind {
-        SEM_IDS => {
-            let set = semaphores(context, object)?;
-            Ok(writer.push(Kind::SemaphoreSet, 1, 0, u64::from(set.perm.id), &set)?)
-        }
-        MSG_IDS => {
-            let queue = messages(context, object)?;
-            Ok(writer.push(Kind::MessageQueue, 1, 0, u64::from(queue.perm.id), &queue)?)
-        }
+    match read_one(context, writer, retained, kind, object)? {
+        IpcObject::Semaphores(set) => writer.push(Kind::SemaphoreSet, 1, 0, u64::from(set.perm.id), &set)?,
+        IpcObject::Messages(queue) => writer.push(Kind::MessageQueue, 1, 0, u64::from(queue.perm.id), &queue)?,
+        IpcObject::Segment(segment) => writer.push(Kind::SharedSegment, 1, 0, u64::from(segment.perm.id), &segment)?,
+        IpcObject::PosixQueue(_) => {}
+    }
+    Ok(())
+}
+
+/// An object. The content of a segment is written.
+fn read_one<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    kind: u64,
+    object: Kva,
+) -> Result<IpcObject> {
+    Ok(match kind {
+        SEM_IDS => IpcObject::Semaphores(semaphores(context, object)?),
+        MSG_IDS => IpcObject::Messages(messages(context, object)?),
         _ => {
             let (segment, path) = segment(context, object)?;
             inodes::write_shared_memory(context, writer, retained, Kva(segment.inode), &path)?;
-            Ok(writer.push(Kind::SharedSegment, 1, 0, u64::from(segment.perm.id), &segment)?)
+            IpcObject::Segment(segment)
         }
-    }
+    })
 }
 
 fn perm<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, object: Kva) -> Result<IpcPerm> {
@@ -376,7 +411,8 @@ pub fn is_waiting<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) 
     let (Some(array), Some(semaphore), Some(sleeper)) = (&layouts.sem_array, &layouts.sem, &layouts.sem_queue) else {
         return Err(unknown());
     };
-    for set in objects(context, SEM_IDS)? {
+    let namespace = namespaces::of_task(context, task, layouts.nsproxy.ipc_ns)?;
+    for set in objects(context, namespace, SEM_IDS)? {
         let mut heads: Vec<Kva> = [array.pending_alter, array.pending_const]
             .map(|list| member(set, list))
             .into();
@@ -393,7 +429,7 @@ pub fn is_waiting<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) 
     else {
         return Err(unknown());
     };
-    for at in objects(context, MSG_IDS)? {
+    for at in objects(context, namespace, MSG_IDS)? {
         if is_on(
             context,
             member(at, queue.q_receivers),

@@ -1,4 +1,4 @@
-//! POSIX message queues. They belong to no process: all of the machine's own are kept.
+//! POSIX message queues. They belong to no process but to an IPC namespace, as System V objects do.
 
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! Namespaces of processes, as a service manager makes them for its services.
 
-use super::Id;
+use super::{AddressLife, Id, NetworkAddress};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,15 @@ pub enum Mounted {
         /// What is in it, directories before what is in them.
         nodes: Vec<(Vec<u8>, FileNode)>,
     },
+    /// The POSIX message queues of an IPC namespace.
+    Queues {
+        /// Id of the namespace.
+        namespace: Id,
+        /// `mnt_devname`.
+        source: Vec<u8>,
+        /// The root directory.
+        root: FileNode,
+    },
 }
 
 impl Default for Mounted {
@@ -94,7 +103,7 @@ pub struct InMountNamespace {
     pub namespace: Id,
 }
 
-/// A UTS or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
+/// A UTS, IPC, network or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// The user namespace in which one may change it, 0 if that is the first. Of a user namespace: its parent.
@@ -115,6 +124,13 @@ pub enum NamespaceKind {
     },
     /// Ids and capabilities.
     User(UserNamespace),
+    /// System V objects and POSIX message queues: those of [`crate::record::Kind::IpcObject`].
+    Ipc {
+        /// Limits: the name of each below `/proc/sys`, and what is written there.
+        settings: Vec<(Vec<u8>, Vec<u8>)>,
+    },
+    /// A network of its own.
+    Network(NetworkNamespace),
 }
 
 impl Default for NamespaceKind {
@@ -144,8 +160,21 @@ pub struct UserNamespace {
     pub limits: [u64; 4],
 }
 
-/// A namespace that a process is in ([`crate::record::Kind::InNamespace`]); one record for each that is not the first
-/// process's.
+/// A network with the loopback link alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkNamespace {
+    /// Whether the link is up.
+    pub up: bool,
+    /// All addresses of the link.
+    pub addresses: Vec<NetworkAddress>,
+    /// How long those of IPv6 are good.
+    pub lives: Vec<AddressLife>,
+    /// Settings: the name of each below `/proc/sys`, and what is written there.
+    pub settings: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A namespace that a process is in ([`crate::record::Kind::InNamespace`]), or a socket
+/// ([`crate::record::Kind::SocketInNamespace`]); one record for each that is not the first process's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InNamespace {
     /// Id of the namespace.
@@ -185,5 +214,32 @@ mod tests {
         let expected = [0, 1, 1, 2, 1, 0, 200, 1, 1, 2, 0, 0, 1, 5, 6, 7, 0, 1, 1, 2, 3, 4];
         assert_eq!(bytes(&user), expected);
         assert_eq!(bytes(&InNamespace { namespace: 9 }), [9]);
+        let ipc = NamespaceKind::Ipc {
+            settings: [(b"a".to_vec(), b"12".to_vec())].into(),
+        };
+        assert_eq!(bytes(&ipc), [2, 1, 1, b'a', 2, b'1', b'2']);
+        let network = NamespaceKind::Network(NetworkNamespace {
+            up: true,
+            addresses: [NetworkAddress {
+                link: 1,
+                local: [127, 0, 0, 1].to_vec(),
+                ..NetworkAddress::default()
+            }]
+            .into(),
+            lives: Vec::new(),
+            settings: [(b"a".to_vec(), b"1".to_vec())].into(),
+        });
+        let expected = [3, 1, 1, 1, 4, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, b'a', 1, b'1'];
+        assert_eq!(bytes(&network), expected);
+        let queues = Mounted::Queues {
+            namespace: 5,
+            source: b"q".to_vec(),
+            root: FileNode {
+                mode: 7,
+                uid: 8,
+                ..FileNode::default()
+            },
+        };
+        assert_eq!(bytes(&queues), [3, 5, 1, b'q', 7, 8, 0, 0, 0]);
     }
 }

@@ -37,7 +37,7 @@ const ABOUT_PROCESSES: [&str; 17] = [
 /// `O_ACCMODE` (include/uapi/asm-generic/fcntl.h); nothing of it is set in a file that is only read.
 const O_ACCMODE: u32 = 3;
 /// File systems that a mount namespace can have for itself.
-const OWN: [&str; 2] = ["tmpfs", "proc"];
+const OWN: [&str; 3] = ["tmpfs", "proc", "mqueue"];
 
 /// Looks at a mount namespace that is not the one of process 1: it is made anew from that one's mounts.
 pub fn namespace(process: &Process<'_>, findings: &mut Vec<Finding>) {

@@ -103,7 +103,11 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
                     mounts::namespace(process, findings);
                     owner(process, &name, *reason, findings);
                 }
-                reasons::NS_USER | reasons::NS_UTS => owner(process, &name, *reason, findings),
+                reasons::NS_NET => {
+                    network(process, findings);
+                    owner(process, &name, *reason, findings);
+                }
+                reasons::NS_IPC | reasons::NS_USER | reasons::NS_UTS => owner(process, &name, *reason, findings),
                 reason if !different.contains(&reason) => different.push(reason),
                 _ => {}
             }
@@ -114,6 +118,20 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
             .into_iter()
             .map(|reason| Finding::refused("process", reason, "")),
     );
+}
+
+/// A network can be made anew if there is nothing in it but the loopback link.
+fn network(process: &Process<'_>, findings: &mut Vec<Finding>) {
+    findings.extend(other_links(process).map(|links| Finding::refused("process", reasons::NS_NET, links)));
+}
+
+/// The links of a process's network but for loopback, if there are any.
+pub fn other_links(process: &Process<'_>) -> Option<String> {
+    let links = process.read("net/dev").unwrap_or_default();
+    // Two lines are heads of columns.
+    let names = links.lines().skip(2).filter_map(|line| line.split(':').next());
+    let others: Vec<&str> = names.map(str::trim).filter(|name| *name != "lo").collect();
+    (!others.is_empty()).then(|| format!("with the link {}", others.join(", ")))
 }
 
 /// What can be made anew belongs to the first user namespace, or to one whose parent that is.
@@ -128,7 +146,7 @@ fn owner(process: &Process<'_>, name: &str, reason: Reason, findings: &mut Vec<F
         // One whose owner cannot be told is judged by its mounts.
         reasons::NS_MOUNT => owner.is_err() || is("/proc/1/ns/user"),
         // Its own user namespace is looked at itself.
-        reasons::NS_UTS => is("/proc/1/ns/user") || is(&process.path("ns/user")),
+        reasons::NS_IPC | reasons::NS_NET | reasons::NS_UTS => is("/proc/1/ns/user") || is(&process.path("ns/user")),
         _ => is("/proc/1/ns/user"),
     };
     if !is_known {

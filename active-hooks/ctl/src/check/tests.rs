@@ -362,6 +362,7 @@ fn other_namespaces_labels_and_timers_are_named() {
     // Whose nobody can tell.
     tree.link("proc/3000/ns/user", "user:[5]");
     tree.link("proc/3000/ns/uts", "uts:[5]");
+    tree.link("proc/3000/ns/ipc", "ipc:[5]");
     tree.link("proc/3000/ns/time_for_children", "time:[6]");
     tree.link("proc/1/ns/time_for_children", "time:[7]");
     tree.link("proc/3000/ns/moon", "moon:[6]");
@@ -375,6 +376,7 @@ fn other_namespaces_labels_and_timers_are_named() {
     assert_eq!(
         names,
         [
+            "ipc-namespace",
             "lsm-label",
             "net-namespace",
             "time-namespace",
@@ -384,6 +386,21 @@ fn other_namespaces_labels_and_timers_are_named() {
             "uts-namespace"
         ]
     );
+}
+
+#[test]
+fn a_network_with_a_link_is_named() {
+    let tree = Tree::new();
+    tree.link("proc/3000/ns/net", "net:[5]");
+    let heads = "Inter-|   Receive |  Transmit\n face |bytes |bytes\n";
+    tree.file("proc/3000/net/dev", &format!("{heads}    lo:       0       0\n"));
+    // Whose the namespace is nobody can tell here.
+    assert_eq!(tree.names(), ["net-namespace"]);
+    tree.file(
+        "proc/3000/net/dev",
+        &format!("{heads}    lo:       0       0\n  eth0:       0       0\n"),
+    );
+    assert_eq!(tree.names(), ["net-namespace"; 2]);
 }
 
 #[test]
@@ -536,6 +553,15 @@ fn sockets_are_told_apart_by_their_tables() {
         "proc/3000/net/packet",
         "head\n0000000000000000 3      3    0003   2     1       0      0      26\n",
     );
+    tree.link("proc/3000/ns/net", "net:[5]");
+    tree.file("proc/1/net/unix", "head\n0: 3 0 00000000 0001 03 27\n");
+    // Of networks of others, with and without a link.
+    for (pid, inode, link) in [(3100, 28, "lo"), (3200, 29, "eth0")] {
+        let table = format!("head\n0: 3 0 00000000 0001 03 {inode}\n");
+        tree.file(&format!("proc/{pid}/net/unix"), &table);
+        tree.file(&format!("proc/{pid}/net/dev"), &format!("head\nhead\n  {link}: 0\n"));
+        tree.link(&format!("proc/{pid}/ns/net"), &format!("net:[{pid}]"));
+    }
     tree.file("proc/3000/environ", "A=b\0JOURNAL_STREAM=8:17\0");
     let expected = [
         (11, None),
@@ -550,6 +576,10 @@ fn sockets_are_told_apart_by_their_tables() {
         (17, Some((Cost::Note, "journal"))),
         (18, Some((Cost::Note, "unix"))),
         (19, None),
+        // Of the first process's network.
+        (27, Some((Cost::Note, "unix"))),
+        (28, Some((Cost::Note, "unix"))),
+        (29, Some((Cost::Fatal, "net-namespace"))),
         (20, Some((Cost::Risk, "socket"))),
         (22, Some((Cost::Note, "netlink"))),
         (23, Some((Cost::Fatal, "socket-state"))),

@@ -18,7 +18,8 @@ const SHM_EXEC: i32 = 0o100_000;
 pub fn segment<'w>(mapping: &Mapping, world: &'w World<'_>) -> Option<&'w SharedSegment> {
     let shared = mapping.backing == Backing::SharedMemory;
     let of_it = |segment: &&SharedSegment| shared && segment.inode == mapping.inode;
-    world.segments.iter().find(of_it)
+    let of_all = std::iter::once(&world.ipc).chain(world.ipc_of.values());
+    of_all.flat_map(|ipc| &ipc.segments).find(of_it)
 }
 
 /// A segment can be attached as a whole only.

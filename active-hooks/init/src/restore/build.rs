@@ -13,7 +13,7 @@ use super::{
     keyrings::Keyrings,
     memory,
     meter::{self, Part},
-    namespaces::{self, Namespaces},
+    namespaces,
     objects::Objects,
     process::Built,
     tracee::Tracee,
@@ -66,8 +66,6 @@ pub struct Builder<'a> {
     pub elapsed: Elapsed,
     /// What the processes refer to.
     pub objects: Objects,
-    /// What they live in beside mounts.
-    pub namespaces: Namespaces,
     /// Where calls are injected.
     pub arena: Arena,
     /// This kernel's vDSO.
@@ -115,7 +113,6 @@ impl<'a> Builder<'a> {
         host: &'a dyn Host,
         elapsed: Elapsed,
         objects: Objects,
-        namespaces: Namespaces,
         arena: Arena,
         refused: BTreeMap<u32, Refusal>,
     ) -> Restored<Self> {
@@ -125,7 +122,6 @@ impl<'a> Builder<'a> {
             host,
             elapsed,
             objects,
-            namespaces,
             vdso: Vdso::of_this_kernel()?,
             old_vdso: OldText::gather(world, host),
             vdso_room: arena.end() + VDSO_GAP,
@@ -326,7 +322,9 @@ impl<'a> Builder<'a> {
         let mut batch = Batch::new(&mut self.arena, leader);
         let mounts = &self.objects.mount_namespaces;
         mounts.enter(self.world, &mut batch, id, leader.tid())?;
-        self.namespaces.enter_uts(self.world, &mut batch, id, leader.tid())?;
+        self.objects
+            .namespaces
+            .enter_first(self.world, &mut batch, id, leader.tid())?;
         if rseq != 0 {
             let arguments = [rseq.into(), length.into(), RSEQ_UNREGISTER.into(), signature.into()];
             batch.call("rseq of the agent", libc::SYS_rseq, arguments)?;
@@ -417,6 +415,7 @@ impl<'a> Builder<'a> {
         )?;
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
         let confined = self
+            .objects
             .namespaces
             .enter_user(self.world, &mut batch, member, built.leader()?.tid())?;
         descriptors::drop_inherited(&mut batch, &self.objects)?;

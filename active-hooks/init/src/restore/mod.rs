@@ -36,6 +36,7 @@ pub mod mqueue;
 pub mod namespaces;
 pub mod objects;
 pub mod pipes;
+pub mod private_network;
 pub mod process;
 mod process_files;
 pub mod refusal;
@@ -132,21 +133,24 @@ pub fn restore(world: &World<'_>, host: &dyn Host, setting: &Setting) -> Restore
 
 fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32) -> Restored<Ready> {
     let arena = Arena::new(memory::find_hole(world.spaces.values(), build::ROOM)?)?;
-    let mount_namespaces = MountNamespaces::make(world, base)?;
-    let namespaces = Namespaces::make(world, base)?;
+    let namespaces = Namespaces::make(world, host, base)?;
+    let mount_namespaces = MountNamespaces::make(world, &namespaces, base)?;
     let inodes = Inodes::new(setting);
-    let objects = Objects::new(base, inodes, mount_namespaces);
+    let objects = Objects::new(base, inodes, mount_namespaces, namespaces);
     let elapsed = Elapsed {
         then: world.machine.clock,
     };
     let mut refused = setting.refused.clone();
     refuse_by_record(world, &mut refused);
-    let mut builder = Builder::new(world, host, elapsed, objects, namespaces, arena, refused)?;
+    let mut builder = Builder::new(world, host, elapsed, objects, arena, refused)?;
 
     let base = builder.objects.base();
-    builder.objects.sockets.make(world, host, &builder.elapsed, base);
+    let objects = &mut builder.objects;
+    objects
+        .sockets
+        .make(world, &objects.namespaces, host, &builder.elapsed, base);
     builder.objects.terminals.make(world);
-    for remark in builder.objects.queues.make(world) {
+    for remark in builder.objects.queues.make(world, &mut builder.objects.namespaces) {
         crate::boot::log::warning(format_args!("{remark}"));
     }
     for (&id, member) in &world.processes {
@@ -181,8 +185,9 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         descriptors::ask_for_signals(&mut builder);
     });
     builder.objects.inodes.seal(world)?;
-    sysv_ipc::complete(world);
-    for remark in builder.objects.queues.complete() {
+    sysv_ipc::complete(&world.ipc);
+    builder.objects.namespaces.complete(world);
+    for remark in builder.objects.queues.complete(world, &builder.objects.namespaces) {
         crate::boot::log::warning(format_args!("{remark}"));
     }
     inotify::watch_all(&mut builder, &setting.rewritten);

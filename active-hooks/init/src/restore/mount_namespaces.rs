@@ -4,7 +4,9 @@
 //! away. The agent keeps a descriptor of the result, by which processes enter it, and one of its root, by which files are
 //! opened through its mounts. The helper ends.
 
-use super::{batch::Batch, helper::helped, high::High, world::World, OrRefuse, Refusal, Restored};
+use super::{
+    batch::Batch, helper::helped, high::High, namespaces::Namespaces, world::World, OrRefuse, Refusal, Restored,
+};
 use crate::sys::{self, Tid};
 use rustix::{
     fs::{
@@ -66,7 +68,7 @@ pub struct MountNamespaces {
 
 impl MountNamespaces {
     /// Makes all of them. Who needs one that fails is refused later.
-    pub fn make(world: &World<'_>, base: u32) -> Restored<Self> {
+    pub fn make(world: &World<'_>, namespaces: &Namespaces, base: u32) -> Restored<Self> {
         let mut all = Self::default();
         if world.mount_namespaces.is_empty() {
             return Ok(all);
@@ -79,7 +81,7 @@ impl MountNamespaces {
             mount_change("/", everywhere).or_refuse(|| "mounts that others follow")?;
         }
         for (&id, record) in &world.mount_namespaces {
-            all.made.insert(id, make(record, base));
+            all.made.insert(id, make(record, namespaces, base));
         }
         Ok(all)
     }
@@ -133,7 +135,7 @@ fn entrance(process: &str, base: u32) -> Restored<High> {
 }
 
 /// Makes one, with a helper.
-fn make(record: &MountNamespace, base: u32) -> Restored<Made> {
+fn make(record: &MountNamespace, namespaces: &Namespaces, base: u32) -> Restored<Made> {
     let take = |helper: Tid| {
         let root = format!("/proc/{helper}/root");
         let root = open(root, TO_DIRECTORY, Mode::empty()).or_refuse(|| "mount namespace")?;
@@ -142,18 +144,18 @@ fn make(record: &MountNamespace, base: u32) -> Restored<Made> {
             root: High::raise(root, base)?,
         })
     };
-    helped("mount namespace", || build(record), take)
+    helped("mount namespace", || build(record, namespaces), take)
 }
 
 /// Makes this process's namespace the one that was recorded.
-fn build(record: &MountNamespace) -> Restored<()> {
+fn build(record: &MountNamespace, namespaces: &Namespaces) -> Restored<()> {
     let what = || "its root";
     rustix::process::umask(Mode::empty());
     sys::unshare(libc::CLONE_NEWNS).or_refuse(|| "a new one")?;
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", downstream).or_refuse(what)?;
     let old_root = open("/", TO_DIRECTORY, Mode::empty()).or_refuse(what)?;
-    let tree = Tree::put_together(record)?;
+    let tree = Tree::put_together(record, namespaces)?;
     tree.restrict()?;
     let root = tree.at(0)?;
     fchdir(root).or_refuse(what)?;
@@ -168,14 +170,16 @@ fn build(record: &MountNamespace) -> Restored<()> {
 /// The mounts of a namespace under construction.
 struct Tree<'r> {
     record: &'r MountNamespace,
+    namespaces: &'r Namespaces,
     /// The root of each that is there.
     roots: Vec<Option<OwnedFd>>,
 }
 
 impl<'r> Tree<'r> {
-    fn put_together(record: &'r MountNamespace) -> Restored<Self> {
+    fn put_together(record: &'r MountNamespace, namespaces: &'r Namespaces) -> Restored<Self> {
         let mut tree = Self {
             record,
+            namespaces,
             roots: record.mounts.iter().map(|_| None).collect(),
         };
         let first = record
@@ -240,6 +244,15 @@ impl<'r> Tree<'r> {
                 options,
                 nodes,
             } => own(fstype, source, *flags, options, nodes),
+            Mounted::Queues {
+                namespace,
+                source,
+                root,
+            } => {
+                // Whose queues are mounted is told by who mounts. The helper goes nowhere else.
+                self.namespaces.enter_ipc(*namespace)?;
+                own(b"mqueue", source, 0, b"", &[(b"/".to_vec(), root.clone())])
+            }
         }
     }
 

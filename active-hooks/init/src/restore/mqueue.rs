@@ -1,6 +1,10 @@
 //! POSIX message queues, made anew with their messages before any process runs.
 
-use super::{world::World, OrRefuse, Refusal, Restored};
+use super::{
+    namespaces::{Namespaces, Visited},
+    world::World,
+    OrRefuse, Refusal, Restored,
+};
 use crate::sys::{self, ipc};
 use rustix::fs::{fchmod, fchown, Gid, Mode, Uid};
 use shared_region::context::{Id, PosixQueue};
@@ -19,7 +23,7 @@ struct Made {
 
 impl Queues {
     /// Makes all of them. Returns what could not be made, for the report.
-    pub fn make(&mut self, world: &World<'_>) -> Vec<String> {
+    pub fn make(&mut self, world: &World<'_>, namespaces: &mut Namespaces) -> Vec<String> {
         if world.queues.is_empty() {
             return Vec::new();
         }
@@ -28,9 +32,12 @@ impl Queues {
         let unlimited = sys::set_limit(0, libc::RLIMIT_MSGQUEUE, u64::MAX, u64::MAX);
         let mut remarks: Vec<String> = unlimited.err().iter().map(ToString::to_string).collect();
         for (&id, record) in &world.queues {
-            let made = make(record);
+            let made = namespaces.inside(Visited::Ipc, world.namespace_of_queue.get(&id), || make(record));
             if let Err(refusal) = &made {
                 remarks.push(refusal.to_string());
+                if let Some(&namespace) = world.namespace_of_queue.get(&id) {
+                    namespaces.give_up(namespace, refusal.clone());
+                }
             }
             self.0.insert(id, made);
         }
@@ -40,21 +47,28 @@ impl Queues {
     }
 
     /// An open file of a queue.
-    pub fn open(&self, id: Id, flags: u32) -> Restored<OwnedFd> {
+    pub fn open(&self, world: &World<'_>, namespaces: &Namespaces, id: Id, flags: u32) -> Restored<OwnedFd> {
         let what = || "POSIX message queue";
         match self.0.get(&id) {
-            Some(Ok(made)) => ipc::open_posix_queue(&made.name, flags as i32).or_refuse(what),
+            Some(Ok(made)) => namespaces.inside(Visited::Ipc, world.namespace_of_queue.get(&id), || {
+                ipc::open_posix_queue(&made.name, flags as i32).or_refuse(what)
+            }),
             Some(Err(refusal)) => Err(refusal.clone()),
             None => Err(Refusal::new(what(), "there is no record of it")),
         }
     }
 
     /// Takes the names away that are gone. Returns what could not be done.
-    pub fn complete(&self) -> Vec<String> {
-        let made = self.0.values().filter_map(|made| made.as_ref().ok());
-        made.filter(|made| made.unlinked)
-            .filter_map(|made| ipc::remove_posix_queue(&made.name).err())
-            .map(|error| format!("POSIX message queue without a name: {error}"))
+    pub fn complete(&self, world: &World<'_>, namespaces: &Namespaces) -> Vec<String> {
+        let made = self.0.iter().filter_map(|(id, made)| Some((id, made.as_ref().ok()?)));
+        made.filter(|(_, made)| made.unlinked)
+            .filter_map(|(id, made)| {
+                let remove = || ipc::remove_posix_queue(&made.name).or_refuse(|| "POSIX message queue without a name");
+                namespaces
+                    .inside(Visited::Ipc, world.namespace_of_queue.get(id), remove)
+                    .err()
+            })
+            .map(|refusal| refusal.to_string())
             .collect()
     }
 }

@@ -1,23 +1,26 @@
-//! UTS and user namespaces of processes.
+//! UTS, IPC, network and user namespaces of processes.
 //!
-//! A helper of the agent makes each, and the agent keeps a descriptor of it. Processes enter that of UTS when they are born. A
-//! user namespace takes the rights away by which a process is built, so one is entered as late as that can be: when the process
-//! has its memory, its places and its ids, and one thread still.
+//! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
+//! which it enters it for a moment: all of it is there, or none of the processes in it is right. It does the same in networks, for
+//! their settings, their loopback link, and every socket. Processes enter those of UTS, IPC and networks when they are born. A user namespace takes the rights away by which a process is built, so one is entered as late as that
+//! can be: when the process has its memory, its places and its ids, and one thread still.
 
 use super::{
+    attached,
     batch::Batch,
     creds,
     helper::helped,
     high::High,
+    host::Host,
     mount_namespaces::is_same,
-    process,
+    private_network, process, sysv_ipc,
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, Tid};
 use rustix::fs::{fstat, open, stat, Mode, OFlags};
 use shared_region::context::{Id, Namespace, NamespaceKind, UserNamespace};
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs};
 
 /// Limits of all processes in a user namespace, as they stand in [`UserNamespace::limits`].
 const LIMITS: [u32; 4] = [
@@ -34,26 +37,136 @@ const UNLIMITED: u64 = i64::MAX as u64;
 #[derive(Debug, Default)]
 pub struct Namespaces {
     made: BTreeMap<Id, Restored<High>>,
-    /// The agent's own UTS namespace, which is the first process's.
-    first_uts: Option<High>,
+    first: Option<First>,
+    /// The agent has not come back from one: what it made now would be in the wrong one.
+    astray: Cell<bool>,
+}
+
+/// The agent's own namespaces, which are the first process's.
+#[derive(Debug)]
+struct First {
+    uts: High,
+    ipc: High,
+    net: High,
+}
+
+/// Namespaces that the agent enters for a moment.
+#[derive(Clone, Copy, Debug)]
+pub enum Visited {
+    /// System V objects and POSIX message queues.
+    Ipc,
+    /// Networks.
+    Network,
+}
+
+impl Visited {
+    fn flag(self) -> i32 {
+        match self {
+            Self::Ipc => libc::CLONE_NEWIPC,
+            Self::Network => libc::CLONE_NEWNET,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipc => "IPC namespace",
+            Self::Network => "network namespace",
+        }
+    }
 }
 
 impl Namespaces {
     /// Makes all of them. Who needs one that fails is refused later.
-    pub fn make(world: &World<'_>, base: u32) -> Restored<Self> {
+    pub fn make(world: &World<'_>, host: &dyn Host, base: u32) -> Restored<Self> {
         let mut all = Self::default();
         if world.namespaces.is_empty() {
             return Ok(all);
         }
-        all.first_uts = Some(entrance("self", "uts", base)?);
+        all.first = Some(First {
+            uts: entrance("self", "uts", base)?,
+            ipc: entrance("self", "ipc", base)?,
+            net: entrance("self", "net", base)?,
+        });
         let is_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
         // What belongs to a user namespace is made in it.
         let (users, others): (Vec<_>, Vec<_>) = world.namespaces.iter().partition(|(_, record)| is_user(record));
         for (&id, record) in users.into_iter().chain(others) {
             let made = all.make_one(record, base);
+            let made = made.and_then(|made| all.fill(world, host, (id, record), made));
             all.made.insert(id, made);
         }
         Ok(all)
+    }
+
+    /// Sets what is set in a namespace of IPC, and makes its System V objects; sets up a network.
+    fn fill(&self, world: &World<'_>, host: &dyn Host, (id, record): (Id, &Namespace), made: High) -> Restored<High> {
+        match &record.what {
+            NamespaceKind::Ipc { settings } => self.inside_of(Visited::Ipc, &made, || {
+                settings.iter().try_for_each(|(name, value)| set(name, value))?;
+                let failed = world.ipc_of.get(&id).map(|ipc| sysv_ipc::make(ipc, world, host));
+                match failed.unwrap_or_default().into_iter().next() {
+                    Some(remark) => Err(Refusal::new("IPC namespace", remark)),
+                    None => Ok(()),
+                }
+            })?,
+            NamespaceKind::Network(network) => {
+                self.inside_of(Visited::Network, &made, || private_network::set_up(network))?;
+            }
+            NamespaceKind::Uts { .. } | NamespaceKind::User(_) => {}
+        }
+        Ok(made)
+    }
+
+    fn inside_of<T>(&self, kind: Visited, entrance: &High, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+        let what = || kind.name();
+        let first = match (&self.first, kind) {
+            (Some(first), Visited::Ipc) => &first.ipc,
+            (Some(first), Visited::Network) => &first.net,
+            (None, _) => return Err(Refusal::new(what(), "there is none to come back to")),
+        };
+        sys::enter_namespace(entrance, kind.flag()).or_refuse(what)?;
+        let done = act();
+        let back = sys::enter_namespace(first, kind.flag());
+        self.astray.set(self.astray.get() || back.is_err());
+        back.or_refuse(what)?;
+        done
+    }
+
+    /// Does something in a namespace, or where the agent is.
+    pub fn inside<T>(&self, kind: Visited, namespace: Option<&Id>, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+        match namespace {
+            _ if self.astray.get() => Err(Refusal::new(kind.name(), "the agent has not come back from one")),
+            Some(&id) => self.inside_of(kind, self.get(id)?, act),
+            None => act(),
+        }
+    }
+
+    /// Does something in the network that a socket is of.
+    pub fn in_network_of<T>(&self, world: &World<'_>, socket: Id, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+        self.inside(Visited::Network, world.network_of.get(&socket), act)
+    }
+
+    /// Refuses all that are in a namespace, of which something could not be made.
+    pub fn give_up(&mut self, namespace: Id, refusal: Refusal) {
+        self.made.insert(namespace, Err(refusal));
+    }
+
+    /// Lets this process enter an IPC namespace, to stay.
+    pub fn enter_ipc(&self, namespace: Id) -> Restored<()> {
+        sys::enter_namespace(self.get(namespace)?, libc::CLONE_NEWIPC).or_refuse(|| "IPC namespace")
+    }
+
+    /// What is left to do in IPC namespaces when every process has attached its segments.
+    pub fn complete(&self, world: &World<'_>) {
+        for (id, ipc) in &world.ipc_of {
+            let completed = self.inside(Visited::Ipc, Some(id), || {
+                sysv_ipc::complete(ipc);
+                Ok(())
+            });
+            if let Err(refusal) = completed {
+                crate::boot::log::warning(format_args!("{refusal}"));
+            }
+        }
     }
 
     fn make_one(&self, record: &Namespace, base: u32) -> Restored<High> {
@@ -71,13 +184,20 @@ impl Namespaces {
                     entrance(&helper.to_string(), "user", base)
                 },
             ),
+            NamespaceKind::Ipc { .. } => helped(
+                "IPC namespace",
+                || unshare_in(owner, libc::CLONE_NEWIPC),
+                |helper| entrance(&helper.to_string(), "ipc", base),
+            ),
+            NamespaceKind::Network(_) => helped(
+                Visited::Network.name(),
+                || unshare_in(owner, libc::CLONE_NEWNET),
+                |helper| entrance(&helper.to_string(), "net", base),
+            ),
             NamespaceKind::Uts { host, domain } => helped(
                 "UTS namespace",
                 || {
-                    if let Some(owner) = owner {
-                        sys::enter_namespace(owner, libc::CLONE_NEWUSER).or_refuse(|| "its user namespace")?;
-                    }
-                    sys::unshare(libc::CLONE_NEWUTS).or_refuse(|| "a new one")?;
+                    unshare_in(owner, libc::CLONE_NEWUTS)?;
                     sys::set_machine_names(host, domain).or_refuse(|| "its names")
                 },
                 |helper| entrance(&helper.to_string(), "uts", base),
@@ -93,15 +213,19 @@ impl Namespaces {
         }
     }
 
-    /// Lets a process that has one thread enter the UTS namespace it belongs to, if it was born in another.
-    pub fn enter_uts(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
-        let Some(first) = &self.first_uts else { return Ok(()) };
-        let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
-        let entrance = match world.namespace_of(id, of_uts)? {
-            Some(namespace) => self.get(namespace)?,
-            None => first,
+    /// Lets a process that has one thread enter the UTS, IPC and network namespaces it belongs to, if it was born in others.
+    pub fn enter_first(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
+        let Some(First { uts, ipc, net }) = &self.first else {
+            return Ok(());
         };
-        enter(batch, entrance, tid, "uts", libc::CLONE_NEWUTS)
+        let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
+        let uts = world.namespace_of(id, of_uts)?.map_or(Ok(uts), |id| self.get(id))?;
+        enter(batch, uts, tid, "uts", libc::CLONE_NEWUTS)?;
+        let ipc = world.namespace_of(id, is_ipc)?.map_or(Ok(ipc), |id| self.get(id))?;
+        enter(batch, ipc, tid, "ipc", libc::CLONE_NEWIPC)?;
+        let of_network = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Network(_));
+        let net = world.namespace_of(id, of_network)?.map_or(Ok(net), |id| self.get(id))?;
+        enter(batch, net, tid, "net", libc::CLONE_NEWNET)
     }
 
     /// Gives a process that has one thread its places and its ids, and lets it enter its user namespace, if it is in one. Tells
@@ -127,8 +251,34 @@ pub fn user_namespace(world: &World<'_>, member: &Member) -> Restored<Option<Id>
     world.namespace_of(member.record.tgid, of_user)
 }
 
+fn is_ipc(namespace: &Namespace) -> bool {
+    matches!(namespace.what, NamespaceKind::Ipc { .. })
+}
+
+/// A segment is attached by its id, which is one of the namespace that the process is in.
+fn check_attached(world: &World<'_>, member: &Member) -> Restored<()> {
+    let own = match world.namespace_of(member.record.tgid, is_ipc)? {
+        Some(namespace) => world.ipc_of.get(&namespace),
+        None => Some(&world.ipc),
+    };
+    let own = own.map_or(&[][..], |ipc| &ipc.segments);
+    let mappings = world
+        .spaces
+        .get(&member.record.mm)
+        .map_or(&[][..], |space| &space.mappings);
+    let mut attached = mappings.iter().filter_map(|mapping| attached::segment(mapping, world));
+    match attached.all(|segment| own.contains(segment)) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            "System V shared memory",
+            "it is of an IPC namespace that the process is not in",
+        )),
+    }
+}
+
 /// What cannot be restored is found before anything is built.
 pub fn check(world: &World<'_>, member: &Member) -> Restored<()> {
+    check_attached(world, member)?;
     let refuse = |why| Err(Refusal::new("user namespace", why));
     let is_in_one = user_namespace(world, member)?.is_some();
     if member
@@ -144,6 +294,24 @@ pub fn check(world: &World<'_>, member: &Member) -> Restored<()> {
         true => refuse("one thread has other ids than the first"),
         false => Ok(()),
     }
+}
+
+/// Gives this process a new namespace, which belongs to a user namespace.
+fn unshare_in(owner: Option<&High>, kind: i32) -> Restored<()> {
+    if let Some(owner) = owner {
+        sys::enter_namespace(owner, libc::CLONE_NEWUSER).or_refuse(|| "its user namespace")?;
+    }
+    sys::unshare(kind).or_refuse(|| "a new one")
+}
+
+/// Sets a limit of the namespace this process is in, if it is another.
+fn set(name: &[u8], value: &[u8]) -> Restored<()> {
+    let path = format!("/proc/sys/{}", String::from_utf8_lossy(name));
+    let what = || path.clone();
+    if fs::read(&path).or_refuse(what)?.trim_ascii() != value {
+        fs::write(&path, value).or_refuse(what)?;
+    }
+    Ok(())
 }
 
 fn entrance(process: &str, name: &str, base: u32) -> Restored<High> {

@@ -9,6 +9,7 @@ use super::{
     io_uring,
     mount_namespaces::MountNamespaces,
     mqueue::Queues,
+    namespaces::Namespaces,
     pipes::HeldPipe,
     process_files,
     sockets::Sockets,
@@ -54,11 +55,13 @@ pub struct Objects {
     pub inodes: Inodes,
     /// Through whose mounts files are opened.
     pub mount_namespaces: MountNamespaces,
+    /// Other namespaces.
+    pub namespaces: Namespaces,
 }
 
 impl Objects {
     /// Nothing opened yet; descriptors will be at `base` or above.
-    pub fn new(base: u32, inodes: Inodes, mount_namespaces: MountNamespaces) -> Self {
+    pub fn new(base: u32, inodes: Inodes, mount_namespaces: MountNamespaces, namespaces: Namespaces) -> Self {
         Self {
             base,
             files: BTreeMap::new(),
@@ -69,6 +72,7 @@ impl Objects {
             inotifies: Inotifies::default(),
             inodes,
             mount_namespaces,
+            namespaces,
         }
     }
 
@@ -147,9 +151,11 @@ impl Objects {
                 ticks,
                 settime_flags,
             } => timer_fd(elapsed, flags, *clock, (*value, *interval), *ticks, *settime_flags),
-            OpenFileKind::Socket { socket } => self.sockets.open(world, host, elapsed, file, *socket),
+            OpenFileKind::Socket { socket } => self.namespaces.in_network_of(world, *socket, || {
+                self.sockets.open(world, host, elapsed, file, *socket)
+            }),
             OpenFileKind::SignalFd { mask } => signal_fd(*mask, flags),
-            OpenFileKind::PosixQueue { queue } => self.queues.open(*queue, file.flags),
+            OpenFileKind::PosixQueue { queue } => self.queues.open(world, &self.namespaces, *queue, file.flags),
             OpenFileKind::Inotify { .. } => self.inotifies.open(id, flags),
             OpenFileKind::IoUring => self.ring(world, host, elapsed, id, flags),
             OpenFileKind::PtyMaster { terminal } => self.terminals.master(*terminal),

@@ -1,6 +1,11 @@
 //! System V semaphores, message queues and shared memory, made anew with their ids before any process runs.
 
-use super::{host::Host, inodes, world::World, OrRefuse, Refusal, Restored};
+use super::{
+    host::Host,
+    inodes,
+    world::{SystemV, World},
+    OrRefuse, Refusal, Restored,
+};
 use crate::sys::ipc;
 use shared_region::context::{IpcPerm, MessageQueue, SemaphoreSet, SharedSegment};
 use std::{fs, io};
@@ -10,17 +15,17 @@ const NEXT_SEMAPHORES: &str = "/proc/sys/kernel/sem_next_id";
 const NEXT_QUEUE: &str = "/proc/sys/kernel/msg_next_id";
 const NEXT_SEGMENT: &str = "/proc/sys/kernel/shm_next_id";
 
-/// Makes all of them. Returns what could not be made, for the report.
-pub fn make(world: &World<'_>, host: &dyn Host) -> Vec<String> {
-    let sets = world
+/// Makes all of a namespace, in which the caller is. Returns what could not be made, for the report.
+pub fn make(ipc: &SystemV, world: &World<'_>, host: &dyn Host) -> Vec<String> {
+    let sets = ipc
         .semaphores
         .iter()
         .map(|set| semaphores(set).map_err(|refusal| format!("System V semaphores {}: {refusal}", set.perm.id)));
-    let queues = world
+    let queues = ipc
         .message_queues
         .iter()
         .map(|record| queue(record).map_err(|refusal| format!("System V message queue {}: {refusal}", record.perm.id)));
-    let segments = world.segments.iter().map(|record| {
+    let segments = ipc.segments.iter().map(|record| {
         let made = segment(record, world, host);
         made.map_err(|refusal| format!("System V shared memory {}: {refusal}", record.perm.id))
     });
@@ -79,9 +84,9 @@ fn segment(record: &SharedSegment, world: &World<'_>, host: &dyn Host) -> Restor
     filled
 }
 
-/// What is left to do with segments when every process has attached its own.
-pub fn complete(world: &World<'_>) {
-    for record in &world.segments {
+/// What is left to do with segments of a namespace, in which the caller is, when every process has attached its own.
+pub fn complete(ipc: &SystemV) {
+    for record in &ipc.segments {
         let id = record.perm.id as i32;
         if record.locked {
             if let Err(error) = ipc::lock_segment(id) {

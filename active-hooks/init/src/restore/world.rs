@@ -7,10 +7,10 @@ use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
         FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
-        Inode, InotifyEvent, IoUring, Journal, Keyring, LeftAt, LinkSetup, Lost, Machine, MappedDevice, Mapping,
-        MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node, OpenFile,
-        Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory, SharedSegment, Summary,
-        SwapArea, SwappedPages, Thread,
+        Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, Lost, Machine, MappedDevice,
+        Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network, Network6, Node,
+        OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory, SharedSegment,
+        Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -119,6 +119,17 @@ impl OnSwap {
     }
 }
 
+/// The System V objects of an IPC namespace.
+#[derive(Debug, Default)]
+pub struct SystemV {
+    /// Sets of semaphores.
+    pub semaphores: Vec<SemaphoreSet>,
+    /// Segments of shared memory.
+    pub segments: Vec<SharedSegment>,
+    /// Message queues.
+    pub message_queues: Vec<MessageQueue>,
+}
+
 /// Everything a stream holds.
 #[derive(Debug, Default)]
 pub struct World<'a> {
@@ -132,7 +143,7 @@ pub struct World<'a> {
     pub mount_namespaces: BTreeMap<Id, MountNamespace>,
     /// Which of them processes are in, and open files' paths lead through, by their ids.
     pub in_namespace: BTreeMap<Id, Id>,
-    /// UTS and user namespaces beside the first process's.
+    /// UTS, IPC, network and user namespaces beside the first process's.
     pub namespaces: BTreeMap<Id, Namespace>,
     /// Which of them processes are in.
     pub in_namespaces: BTreeMap<u32, Vec<Id>>,
@@ -202,18 +213,20 @@ pub struct World<'a> {
     pub rules: &'a [u8],
     /// Sockets.
     pub sockets: BTreeMap<Id, SocketContent<'a>>,
+    /// The networks of those that are not of the first process's.
+    pub network_of: BTreeMap<Id, Id>,
     /// Pseudo terminals.
     pub terminals: BTreeMap<Id, PseudoTerminal>,
     /// Session keyrings.
     pub keyrings: BTreeMap<Id, Keyring>,
-    /// System V semaphores.
-    pub semaphores: Vec<SemaphoreSet>,
+    /// System V objects of the first process's IPC namespace.
+    pub ipc: SystemV,
+    /// Those of others, by namespace.
+    pub ipc_of: BTreeMap<Id, SystemV>,
     /// POSIX message queues.
     pub queues: BTreeMap<Id, PosixQueue>,
-    /// System V shared memory.
-    pub segments: Vec<SharedSegment>,
-    /// System V message queues.
-    pub message_queues: Vec<MessageQueue>,
+    /// IPC namespaces of those that are not the first process's.
+    pub namespace_of_queue: BTreeMap<Id, Id>,
     /// Locks on files, by the open files through which they are held.
     pub locks: BTreeMap<Id, Vec<FileLocks>>,
     /// What the salvager could not save, with the process it costs.
@@ -285,6 +298,18 @@ impl<'a> World<'a> {
             }
         }
         Ok(None)
+    }
+
+    fn take_ipc(&mut self, namespace: Id, object: IpcObject) {
+        let all = self.ipc_of.entry(namespace).or_default();
+        match object {
+            IpcObject::Semaphores(set) => all.semaphores.push(set),
+            IpcObject::Messages(queue) => all.message_queues.push(queue),
+            IpcObject::Segment(segment) => all.segments.push(segment),
+            IpcObject::PosixQueue(queue) => {
+                self.namespace_of_queue.insert(queue, namespace);
+            }
+        }
     }
 
     fn take(&mut self, record: &Record<'a>) -> Result<(), String> {
@@ -392,12 +417,17 @@ impl<'a> World<'a> {
             Kind::PseudoTerminal => {
                 self.terminals.insert(owner, record.decode().map_err(text)?);
             }
-            Kind::SemaphoreSet => self.semaphores.push(record.decode().map_err(text)?),
+            Kind::SemaphoreSet => self.ipc.semaphores.push(record.decode().map_err(text)?),
             Kind::PosixQueue => {
                 self.queues.insert(owner, record.decode().map_err(text)?);
             }
-            Kind::SharedSegment => self.segments.push(record.decode().map_err(text)?),
-            Kind::MessageQueue => self.message_queues.push(record.decode().map_err(text)?),
+            Kind::SharedSegment => self.ipc.segments.push(record.decode().map_err(text)?),
+            Kind::MessageQueue => self.ipc.message_queues.push(record.decode().map_err(text)?),
+            Kind::SocketInNamespace => {
+                let InNamespace { namespace } = record.decode().map_err(text)?;
+                self.network_of.insert(owner, namespace);
+            }
+            Kind::IpcObject => self.take_ipc(owner, record.decode().map_err(text)?),
             Kind::Network => self.network = record.decode().map_err(text)?,
             Kind::Network6 => self.network6 = record.decode().map_err(text)?,
             Kind::LinkSetups => self.link_setups = record.decode().map_err(text)?,

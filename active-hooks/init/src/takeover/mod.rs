@@ -424,7 +424,9 @@ impl Inner {
         network::let_in();
         let held = netfilter::put_back(world).then(|| network::bring_back(world)).flatten();
 
-        put_back.remarks.extend(restore::sysv_ipc::make(world, device));
+        put_back
+            .remarks
+            .extend(restore::sysv_ipc::make(&world.ipc, world, device));
         let setting = Setting {
             rewritten: put_back.rewritten,
             held: put_back.held,

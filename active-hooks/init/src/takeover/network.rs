@@ -28,6 +28,7 @@ use std::{
 
 /// Requests (include/uapi/linux/rtnetlink.h).
 const NEW_ADDRESS: u16 = 20;
+const DELETE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const NEW_RULE: u16 = 32;
 const DELETE_RULE: u16 = 33;
@@ -231,7 +232,16 @@ fn rule(netlink: &Netlink, kind: u16, family: u8, priority: u32, table: u8, from
     }
 }
 
-fn add_address(netlink: &Netlink, address: &NetworkAddress, life: Option<&AddressLife>, index: u32) -> io::Result<()> {
+/// Gives an address to a link.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn add_address(
+    netlink: &Netlink,
+    address: &NetworkAddress,
+    life: Option<&AddressLife>,
+    index: u32,
+) -> io::Result<()> {
     let six = address.local.len() == 16;
     let family = FAMILIES[usize::from(six)];
     let flags = if six { NO_DAD } else { 0 };
@@ -263,6 +273,20 @@ fn add_address(netlink: &Netlink, address: &NetworkAddress, life: Option<&Addres
             .with(IFA_FLAGS, &flags.to_ne_bytes());
     }
     netlink.ask(NEW_ADDRESS, CREATE, payload)
+}
+
+/// Takes an address from a link.
+///
+/// # Errors
+/// What the kernel answers; an address that is not there is none.
+pub fn remove_address(netlink: &Netlink, address: &[u8], prefix: u8, index: u32) -> io::Result<()> {
+    let family = FAMILIES[usize::from(address.len() == 16)];
+    // struct ifaddrmsg, as above.
+    let head = [&[family, prefix, 0, 0][..], &index.to_ne_bytes()].concat();
+    match netlink.ask(DELETE_ADDRESS, 0, Payload::new(&head).with(IFA_LOCAL, address)) {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+        removed => removed,
+    }
 }
 
 /// The link by which packets leave, none for a route that refuses them; `None` if that link is not there any more.

@@ -17,13 +17,14 @@ use crate::context::Context;
 use crate::files;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
 use alloc::vec::Vec;
 use hashbrown::HashSet;
-use shared_region::context::{Socket as Record, SocketOption, SocketState};
+use shared_region::context::{InNamespace, Socket as Record, SocketOption, SocketState};
 use shared_region::reasons;
-use shared_region::record::{flags, Kind, Writer};
+use shared_region::record::{flags, Kind, RecordError, Writer};
 
 /// Families (`include/linux/socket.h`).
 const AF_UNIX: u64 = 1;
@@ -303,11 +304,17 @@ fn one<M: PhysMem + ?Sized>(
     sk: Kva,
     related: &mut Related,
 ) -> Result<()> {
-    let (record, queues) = if context.sockets.contains(&sk) {
+    let net = net_of(context, sk)?;
+    let is_held = context.sockets.contains(&sk);
+    if is_held && net != context.namespaces.net {
+        namespaces::write_network(context, writer, net)?;
+    }
+    let (record, queues) = if is_held {
         read(context, sk, related)?
     } else {
         unix::of_others(context, sk)?
     };
+    write_membership(context, writer, sk, net)?;
     writer.push(Kind::Socket, 1, flags::MUST_UNDERSTAND, sk.0, &record)?;
     for (kind, bytes) in [
         (Kind::ReceiveQueue, &queues.received),
@@ -321,6 +328,34 @@ fn one<M: PhysMem + ?Sized>(
         SocketState::Unix(unix) if unix.file.is_some() => unix::write_above(context, writer, sk),
         _ => Ok(()),
     }
+}
+
+/// The network namespace of a socket.
+///
+/// # Errors
+/// It cannot be read.
+pub fn net_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Result<Kva> {
+    Ok(context.kernel.mem.ptr(sk, context.kernel.types.layouts.sock.net)?)
+}
+
+/// Whether what is of a network namespace is kept: it is the first process's, or recorded.
+pub fn is_kept<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> bool {
+    net == context.namespaces.net || context.is_written(Kind::Namespace, net.0)
+}
+
+/// Records the network namespace that a socket is of, if it is recorded itself.
+fn write_membership<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    sk: Kva,
+    net: Kva,
+) -> core::result::Result<(), RecordError> {
+    // What others have of a namespace that is not, has nothing of it but its name.
+    if net == context.namespaces.net || !is_kept(context, net) {
+        return Ok(());
+    }
+    let record = InNamespace { namespace: net.0 };
+    writer.push(Kind::SocketInNamespace, 1, flags::MUST_UNDERSTAND, sk.0, &record)
 }
 
 /// The bytes in the queues of a socket.
@@ -344,7 +379,7 @@ fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva, related: &mu
     if owned || reading.field(layout.slock)? != 0 {
         return Err(refuse("in use at the instant the kernel died"));
     }
-    if reading.field(layout.net)? != context.namespaces.net.0 {
+    if !is_kept(context, net_of(context, sk)?) {
         return Err(Refusal::new(reasons::NS_NET, "a socket of another one"));
     }
     options::read(&mut reading)?;

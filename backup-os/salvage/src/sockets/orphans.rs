@@ -58,7 +58,8 @@ pub fn write<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Wri
 fn write_all<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Writer<'_>, all: Vec<Kva>) {
     let (mut count, mut bytes) = (0usize, 0usize);
     for sk in all {
-        let Ok((mut record, queues)) = super::read(context, sk, &mut Related::default()) else {
+        let read = super::read(context, sk, &mut Related::default());
+        let (Ok((mut record, queues)), Ok(net)) = (read, super::net_of(context, sk)) else {
             continue;
         };
         record
@@ -71,13 +72,12 @@ fn write_all<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, writer: &mut Wri
         }
         let mark = writer.mark();
         let must = flags::MUST_UNDERSTAND;
-        let written =
-            writer
-                .push(Kind::Socket, 1, must, sk.0, &record)
-                .and_then(|()| match queues.to_send.is_empty() {
-                    true => Ok(()),
-                    false => writer.push_bytes(Kind::SendQueue, 1, must, sk.0, &queues.to_send),
-                });
+        let written = super::write_membership(context, writer, sk, net)
+            .and_then(|()| writer.push(Kind::Socket, 1, must, sk.0, &record))
+            .and_then(|()| match queues.to_send.is_empty() {
+                true => Ok(()),
+                false => writer.push_bytes(Kind::SendQueue, 1, must, sk.0, &queues.to_send),
+            });
         if written.is_err() {
             writer.rewind(mark);
             return;

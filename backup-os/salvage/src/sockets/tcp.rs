@@ -245,9 +245,9 @@ pub fn orphan<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, sk: Kva) -> Res
         FIN_WAIT1 | LAST_ACK | CLOSING => Orphan::Unfinished,
         _ => return Ok(None),
     };
-    let same_net = mem.ptr(sk, layout.net)? == context.namespaces.net;
+    let is_kept = super::is_kept(context, super::net_of(context, sk)?);
     // One in TIME_WAIT is so small that it has no place for a socket.
-    let is_orphan = same_net && (orphan == Orphan::Over || mem.ptr(sk, layout.sk_socket)?.is_null());
+    let is_orphan = is_kept && (orphan == Orphan::Over || mem.ptr(sk, layout.sk_socket)?.is_null());
     Ok(is_orphan.then_some(orphan))
 }
 

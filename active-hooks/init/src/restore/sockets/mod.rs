@@ -15,6 +15,7 @@ pub mod unix;
 use super::{
     clock::Elapsed,
     host::Host,
+    namespaces::Namespaces,
     world::{Member, World},
     OrRefuse, Refusal, Restored,
 };
@@ -77,13 +78,14 @@ pub struct Sockets {
 impl Sockets {
     /// Makes those that listen with the connections that wait, and all of AF_UNIX, with descriptors at `base` or above. What
     /// goes wrong with one is told when it is asked for.
-    pub fn make(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed, base: u32) {
-        self.unix = unix::Unix::make(world, base, &mut self.peers);
+    pub fn make(&mut self, world: &World<'_>, networks: &Namespaces, host: &dyn Host, elapsed: &Elapsed, base: u32) {
+        self.unix = unix::Unix::make(world, networks, base, &mut self.peers);
         self.links = links::Links::of(world);
         for (&id, content) in &world.sockets {
             if let SocketState::Listening { local, backlog, .. } = &content.record.state {
                 let record = self.links.renumbered(&content.record);
-                let made = record.and_then(|record| listening(&record, local, *backlog));
+                let listen = |record| networks.in_network_of(world, id, || listening(&record, local, *backlog));
+                let made = record.and_then(listen);
                 self.listening.insert(id, made);
             }
         }
@@ -91,19 +93,22 @@ impl Sockets {
             let SocketState::Listening { waiting, .. } = &content.record.state else {
                 continue;
             };
-            let made = (waiting.iter()).try_for_each(|&waiting| self.wait(world, host, elapsed, id, waiting));
+            let mut wait = |waiting| self.wait(world, host, elapsed, id, waiting);
+            let made = waiting
+                .iter()
+                .try_for_each(|&waiting| networks.in_network_of(world, waiting, || wait(waiting)));
             if let Err(refusal) = made {
                 self.listening.insert(id, Err(refusal));
             }
         }
-        self.make_orphans(world, host, elapsed);
+        self.make_orphans(world, networks, host, elapsed);
     }
 
     /// Makes the connections that their processes had closed: they go on without anybody.
-    fn make_orphans(&mut self, world: &World<'_>, host: &dyn Host, elapsed: &Elapsed) {
-        for (content, connection) in orphans(world) {
-            let content = self.content(content);
-            match content.and_then(|content| tcp::connect(&content, connection, host, elapsed)) {
+    fn make_orphans(&mut self, world: &World<'_>, networks: &Namespaces, host: &dyn Host, elapsed: &Elapsed) {
+        for (id, content, connection) in orphans(world) {
+            let connect = || tcp::connect(&self.content(content)?, connection, host, elapsed);
+            match networks.in_network_of(world, id, connect) {
                 Ok((_, standing)) => self.standing.push(standing),
                 Err(refusal) => crate::boot::log::warning(format_args!("connection that nobody has: {refusal}")),
             }
@@ -212,7 +217,7 @@ impl Connections {
 }
 
 /// The connections that belong to no file and wait for nobody.
-fn orphans<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = (&'w SocketContent<'a>, &'w TcpConnection)> {
+fn orphans<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = (Id, &'w SocketContent<'a>, &'w TcpConnection)> {
     let mut known = BTreeSet::new();
     for file in world.files.values() {
         if let OpenFileKind::Socket { socket } = file.what {
@@ -225,8 +230,8 @@ fn orphans<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = (&'w SocketCont
         }
     }
     let all = world.sockets.iter();
-    all.filter_map(move |(id, content)| match &content.record.state {
-        SocketState::Connected(connection) if !known.contains(id) => Some((content, connection)),
+    all.filter_map(move |(&id, content)| match &content.record.state {
+        SocketState::Connected(connection) if !known.contains(&id) => Some((id, content, connection)),
         _ => None,
     })
 }
@@ -462,7 +467,7 @@ mod tests {
             ..OpenFile::default()
         };
         world.files.insert(77, of_file);
-        let found: Vec<u32> = orphans(&world).map(|(_, connection)| connection.send_seq).collect();
+        let found: Vec<u32> = orphans(&world).map(|(_, _, connection)| connection.send_seq).collect();
         assert_eq!(found, [4]);
     }
 }

@@ -81,7 +81,7 @@ fn take(listener: &TcpListener, first: &TcpStream, from: Option<SocketAddr>) -> 
     Ok(server)
 }
 
-fn asked(context: &mut Context) -> Result<()> {
+pub(super) fn asked(context: &mut Context) -> Result<()> {
     let (listener, first) = full()?;
     let fd: OwnedFd = socket::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?;
     let asked = socket::connect(&fd, &of(listener.local_addr()?));

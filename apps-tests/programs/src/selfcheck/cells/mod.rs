@@ -11,6 +11,7 @@ mod fork_memory;
 mod identity;
 mod inotify;
 mod io_uring;
+mod ipc_namespaces;
 mod keyrings;
 mod late_memory;
 mod limits;
@@ -21,6 +22,7 @@ mod mounts;
 mod mqueue;
 mod namespaces;
 mod netlink;
+mod network_namespaces;
 mod packets;
 mod pipes;
 mod places;
@@ -43,7 +45,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 38] = [
+    let lists: [&'static [Cell]; 40] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -59,6 +61,8 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         restrictions::CELLS,
         mounts::CELLS,
         namespaces::CELLS,
+        ipc_namespaces::CELLS,
+        network_namespaces::CELLS,
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,

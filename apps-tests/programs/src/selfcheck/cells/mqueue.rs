@@ -50,7 +50,7 @@ impl Drop for Name {
 
 const NEW: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
 
-fn messages(context: &mut Context) -> Result<()> {
+pub(super) fn messages(context: &mut Context) -> Result<()> {
     let name = Name::new("messages")?;
     let queue = mqueue::open(&name.0, NEW | libc::O_NONBLOCK, (7, 8192))?;
     let unnamed = Name::new("unnamed")?;
@@ -104,7 +104,7 @@ fn messages(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn receive(context: &mut Context) -> Result<()> {
+pub(super) fn receive(context: &mut Context) -> Result<()> {
     let name = Name::new("receive")?;
     let queue = mqueue::open(&name.0, NEW, (3, 8192))?;
     let child = fork(|| {

@@ -59,7 +59,7 @@ fn names() -> Result<[String; 2]> {
 }
 
 /// A namespace of its own, if that is possible here.
-fn new(kind: i32) -> Result<()> {
+pub(super) fn new(kind: i32) -> Result<()> {
     unshare(kind.into()).map_err(|error| Skip(format!("no namespace: {error:#}")))?;
     Ok(())
 }

@@ -76,7 +76,7 @@ fn first(fd: &OwnedFd) -> Result<(Vec<u8>, Vec<u8>), i32> {
     socket::receive_from(fd, libc::MSG_PEEK | libc::MSG_DONTWAIT)
 }
 
-fn answer(context: &mut Context) -> Result<()> {
+pub(super) fn answer(context: &mut Context) -> Result<()> {
     let fd = make(libc::NETLINK_ROUTE)?;
     for name in OPTIONS {
         socket::set_option(&fd, libc::SOL_NETLINK, name, 1)?;

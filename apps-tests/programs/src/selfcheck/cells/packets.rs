@@ -87,7 +87,7 @@ fn receive(fd: &OwnedFd) -> Result<Vec<u8>> {
         .map_err(|errno| anyhow::anyhow!("nothing comes: {errno}"))
 }
 
-fn raw(context: &mut Context) -> Result<()> {
+pub(super) fn raw(context: &mut Context) -> Result<()> {
     context.need_root()?;
     let icmp = socket::socket_of(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)?;
     patient(&icmp)?;

@@ -186,11 +186,11 @@ fn listening(context: &mut Context) -> Result<()> {
     same("data of a new connection", &data, b"new")
 }
 
-fn connected4(context: &mut Context) -> Result<()> {
+pub(super) fn connected4(context: &mut Context) -> Result<()> {
     connected(context, (Ipv4Addr::LOCALHOST, 0).into())
 }
 
-fn connected6(context: &mut Context) -> Result<()> {
+pub(super) fn connected6(context: &mut Context) -> Result<()> {
     connected(context, (Ipv6Addr::LOCALHOST, 0).into())
 }
 
@@ -255,7 +255,7 @@ fn connected(context: &mut Context, address: SocketAddr) -> Result<()> {
     same("bytes at its end", server.read(&mut more)?, 0)
 }
 
-fn waiting(context: &mut Context) -> Result<()> {
+pub(super) fn waiting(context: &mut Context) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let mut first = TcpStream::connect(address)?;
@@ -316,7 +316,7 @@ fn half_closed(context: &mut Context) -> Result<()> {
     same("bytes at its end", client.read(&mut data)?, 0)
 }
 
-fn closing(context: &mut Context) -> Result<()> {
+pub(super) fn closing(context: &mut Context) -> Result<()> {
     let (mut client, mut server) = pair(context, (Ipv4Addr::LOCALHOST, 0).into())?;
     let data: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
     let mut sent = Vec::new();
@@ -394,7 +394,7 @@ fn in_send(context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-fn udp(context: &mut Context) -> Result<()> {
+pub(super) fn udp(context: &mut Context) -> Result<()> {
     let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let connected = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     connected.connect(bound.local_addr()?)?;

@@ -63,9 +63,9 @@ pub const CELLS: &[Cell] = &[
 ];
 
 /// A set or queue that goes with the cell.
-struct Made {
-    id: i64,
-    queue: bool,
+pub(super) struct Made {
+    pub(super) id: i64,
+    pub(super) queue: bool,
 }
 
 impl Drop for Made {
@@ -75,11 +75,11 @@ impl Drop for Made {
 }
 
 /// A key that no other cell has.
-fn key(cell: i32) -> Result<i32> {
+pub(super) fn key(cell: i32) -> Result<i32> {
     Ok((process::getpid()? as i32) << 4 | cell)
 }
 
-fn semaphores(context: &mut Context) -> Result<()> {
+pub(super) fn semaphores(context: &mut Context) -> Result<()> {
     context.need_root()?;
     process::setresgid(-1, 1235, -1)?;
     process::setresuid(-1, 1234, -1)?;
@@ -98,7 +98,7 @@ fn semaphores(context: &mut Context) -> Result<()> {
     same("values", values, [7, 0, 32767])
 }
 
-fn semop(context: &mut Context) -> Result<()> {
+pub(super) fn semop(context: &mut Context) -> Result<()> {
     let set = Made {
         id: sysv::semget(libc::IPC_PRIVATE, 2)?,
         queue: false,
@@ -122,7 +122,7 @@ fn semop(context: &mut Context) -> Result<()> {
     same("what is left", sysv::semctl(set.id, 1, libc::GETVAL, 0)?, 1)
 }
 
-fn messages(context: &mut Context) -> Result<()> {
+pub(super) fn messages(context: &mut Context) -> Result<()> {
     let queue = Made {
         id: sysv::msgget(key(2)?)?,
         queue: true,
@@ -152,7 +152,7 @@ fn messages(context: &mut Context) -> Result<()> {
     )
 }
 
-fn msgrcv(context: &mut Context) -> Result<()> {
+pub(super) fn msgrcv(context: &mut Context) -> Result<()> {
     let queue = Made {
         id: sysv::msgget(libc::IPC_PRIVATE)?,
         queue: true,
@@ -187,7 +187,7 @@ impl Drop for Segment {
     }
 }
 
-fn shared_memory(context: &mut Context) -> Result<()> {
+pub(super) fn shared_memory(context: &mut Context) -> Result<()> {
     let key = key(3)?;
     let segment = Segment(sysv::shmget(key, 50 * PAGE - 100)?);
     let memory = Region::attach(segment.0, 0)?;
@@ -224,7 +224,7 @@ fn shared_memory(context: &mut Context) -> Result<()> {
     same("attached", sysv::segment(segment.0)?[4], 1)
 }
 
-fn removed_segment(context: &mut Context) -> Result<()> {
+pub(super) fn removed_segment(context: &mut Context) -> Result<()> {
     let kept = Segment(sysv::shmget(libc::IPC_PRIVATE, 10 * PAGE)?);
     Region::attach(kept.0, 0)?.fill(71, 0..10);
     same("attached by nobody", sysv::segment(kept.0)?[4], 0)?;

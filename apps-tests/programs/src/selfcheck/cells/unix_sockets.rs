@@ -306,7 +306,7 @@ fn listening(context: &mut Context, listener: UnixListener, address: SocketAddr)
     same("data of a new one", &exactly::<3>(&new)?, b"new")
 }
 
-fn datagrams(context: &mut Context) -> Result<()> {
+pub(super) fn datagrams(context: &mut Context) -> Result<()> {
     let path = context.path("server");
     let server = UnixDatagram::bind(&path)?;
     let name = SocketAddr::from_abstract_name(format!("selfcheck-d-{}", own_id()?))?;

@@ -2,7 +2,7 @@
 
 use super::check;
 use anyhow::Result;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -14,6 +14,11 @@ pub fn new_namespace() -> Result<()> {
 
 /// `mount(2)` with the type `tmpfs`, which binds and changes do not look at.
 pub fn mount(source: &Path, target: &Path, flags: u64, options: &str) -> Result<()> {
+    mount_as(c"tmpfs", source, target, flags, options)
+}
+
+/// As [`mount`], of a file system of another type.
+pub fn mount_as(fstype: &CStr, source: &Path, target: &Path, flags: u64, options: &str) -> Result<()> {
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
     let (source, target, options) = (text(source)?, text(target)?, CString::new(options)?);
     // SAFETY: all texts are live and end with a NUL.
@@ -21,7 +26,7 @@ pub fn mount(source: &Path, target: &Path, flags: u64, options: &str) -> Result<
         libc::mount(
             source.as_ptr(),
             target.as_ptr(),
-            c"tmpfs".as_ptr(),
+            fstype.as_ptr(),
             flags,
             options.as_ptr().cast(),
         )

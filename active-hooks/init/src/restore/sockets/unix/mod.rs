@@ -10,7 +10,13 @@ pub mod names;
 
 use self::names::{Bound, Scratch};
 use super::{buffers, options, peers, peers::Peers, raw, SocketContent};
-use crate::restore::{high::High, host::Host, world::World, OrRefuse, Refusal, Restored};
+use crate::restore::{
+    high::High,
+    host::Host,
+    namespaces::{Namespaces, Visited},
+    world::World,
+    OrRefuse, Refusal, Restored,
+};
 use rustix::fs::Uid;
 use shared_region::context::{Id, OpenFileKind, SocketState, UnixPeer, UnixSocket};
 use std::{
@@ -78,7 +84,7 @@ fn is_datagram(content: &SocketContent<'_>) -> bool {
 
 impl Unix {
     /// Makes all of them. What goes wrong with one is told when it is asked for.
-    pub fn make(world: &World<'_>, base: u32, peers: &mut Peers) -> Self {
+    pub fn make(world: &World<'_>, networks: &Namespaces, base: u32, peers: &mut Peers) -> Self {
         let mut unix = Self::default();
         for file in world.files.values() {
             if let OpenFileKind::Socket { socket } = file.what {
@@ -92,17 +98,25 @@ impl Unix {
                 }
             }
         }
-        let limit = fs::read_to_string(DATAGRAMS).unwrap_or_default();
+        let places =
+            std::iter::once(None).chain(world.network_of.values().collect::<BTreeSet<_>>().into_iter().map(Some));
+        let limit = |place: Option<&Id>| {
+            let read = || fs::read_to_string(DATAGRAMS).or_refuse(|| DATAGRAMS);
+            Some((place.copied(), networks.inside(Visited::Network, place, read).ok()?))
+        };
+        let limits: Vec<(Option<Id>, String)> = places.filter_map(limit).collect();
         let mut maker = Maker {
             world,
+            networks,
             base,
             scratch: Scratch::default(),
             unix,
         };
         maker.make(peers);
-        if !limit.is_empty() {
+        for (place, limit) in limits {
             // What was there a moment ago is taken again.
-            let _ = fs::write(DATAGRAMS, limit.trim());
+            let write = || fs::write(DATAGRAMS, limit.trim()).or_refuse(|| DATAGRAMS);
+            let _ = networks.inside(Visited::Network, place.as_ref(), write);
         }
         maker.unix
     }
@@ -260,6 +274,7 @@ fn is_stream(content: &SocketContent<'_>) -> bool {
 /// The first step.
 struct Maker<'w, 'a> {
     world: &'w World<'a>,
+    networks: &'w Namespaces,
     base: u32,
     scratch: Scratch,
     unix: Unix,
@@ -325,22 +340,25 @@ impl<'w, 'a> Maker<'w, 'a> {
 
     fn pair(&mut self, one: Id, other: Id) -> Restored<()> {
         let ((first, first_unix), (second, second_unix)) = (find(self.world, one)?, find(self.world, other)?);
+        if self.world.network_of.get(&one) != self.world.network_of.get(&other) {
+            return Err(Refusal::new(name(&first_unix.name), "its peer is of another network"));
+        }
         let kind = first.record.kind;
-        set_limit(first_unix.limit.max(second_unix.limit), kind);
-        let made = match (first_unix.inherited, second_unix.inherited) {
-            (false, false) => raw::pair(libc::AF_UNIX as u32, kind).or_refuse(|| "pair of sockets")?,
-            (true, false) => {
-                let (client, server) = accepted(kind, &first_unix.name)?;
-                (server, client)
-            }
-            (false, true) => accepted(kind, &second_unix.name)?,
-            (true, true) => {
-                return Err(Refusal::new(
+        let made = self.networks.in_network_of(self.world, one, || {
+            set_limit(first_unix.limit.max(second_unix.limit), kind);
+            match (first_unix.inherited, second_unix.inherited) {
+                (false, false) => raw::pair(libc::AF_UNIX as u32, kind).or_refuse(|| "pair of sockets"),
+                (true, false) => {
+                    let (client, server) = accepted(kind, &first_unix.name)?;
+                    Ok((server, client))
+                }
+                (false, true) => accepted(kind, &second_unix.name),
+                (true, true) => Err(Refusal::new(
                     name(&first_unix.name),
                     "both ends have the name of another",
-                ))
+                )),
             }
-        };
+        })?;
         let first_end = self.end(made.0, first, first_unix)?;
         let second_end = self.end(made.1, second, second_unix)?;
         self.unix.ends.insert(one, Ok(first_end));
@@ -351,8 +369,10 @@ impl<'w, 'a> Maker<'w, 'a> {
     /// One that is not connected, or not yet, or to a service of the system.
     fn single(&mut self, id: Id, (content, unix): Content<'w, 'a>, peers: &mut Peers) -> Restored<End> {
         let record = &content.record;
-        set_limit(unix.limit, record.kind);
-        let fd = raw::socket(libc::AF_UNIX as u32, record.kind, 0).or_refuse(|| "socket")?;
+        let fd = self.networks.in_network_of(self.world, id, || {
+            set_limit(unix.limit, record.kind);
+            raw::socket(libc::AF_UNIX as u32, record.kind, 0).or_refuse(|| "socket")
+        })?;
         let end = self.end(fd, content, unix)?;
         if unix.listening.is_some() {
             raw::listen(&end.fd, unix.limit).or_refuse(|| name(&unix.name))?;

@@ -45,7 +45,7 @@ impl Records {
         // Names that nobody looks at are given under another root directory, which threads would share.
         // SAFETY: takes a number.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
-        let mut unix = Unix::make(&self.world, 200, &mut Peers::default());
+        let mut unix = Unix::make(&self.world, &Namespaces::default(), 200, &mut Peers::default());
         let fds = wanted.map(|id| unix.open(id).expect("made"));
         assert_eq!(unix.finish(&self.world, &Nobody, files), Vec::new());
         for fd in &fds {
@@ -273,7 +273,7 @@ fn what_another_file_has_taken_the_name_of_is_refused() {
         ..UnixSocket::default()
     };
     records.add(1, libc::SOCK_DGRAM, socket, b"");
-    let mut unix = Unix::make(&records.world, 200, &mut Peers::default());
+    let mut unix = Unix::make(&records.world, &Namespaces::default(), 200, &mut Peers::default());
     let refusal = unix.open(1).expect_err("refused").to_string();
     assert!(refusal.contains("another one"), "{refusal}");
     assert_eq!(fs::read(&path).expect("still there"), b"something");
@@ -333,7 +333,7 @@ fn a_failure_concerns_both_ends() {
     let odd = connected(2, vec![message(9, 2)]);
     records.add(1, libc::SOCK_STREAM, odd, b"short");
     records.add(2, libc::SOCK_STREAM, connected(1, Vec::new()), b"");
-    let unix = Unix::make(&records.world, 200, &mut Peers::default());
+    let unix = Unix::make(&records.world, &Namespaces::default(), 200, &mut Peers::default());
     let wrong = unix.finish(&records.world, &Nobody, &BTreeMap::new());
     assert_eq!(wrong.len(), 1);
     assert_eq!(wrong[0].0, 1);
