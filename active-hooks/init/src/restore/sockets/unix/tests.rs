@@ -204,7 +204,7 @@ fn connections_wait_to_be_accepted_in_their_order_with_what_they_have_sent() {
 
 #[test]
 fn datagrams_come_from_whom_they_came() {
-    let directory = std::env::temp_dir().join("orthros-unix-datagrams");
+    let directory = std::env::temp_dir().join(format!("orthros-unix-datagrams-{}", std::process::id()));
     fs::create_dir_all(&directory).expect("directory");
     let path = directory.join("server");
     // What was there when the kernel died.
@@ -260,7 +260,7 @@ fn datagrams_come_from_whom_they_came() {
 
 #[test]
 fn what_another_file_has_taken_the_name_of_is_refused() {
-    let path = std::env::temp_dir().join("orthros-unix-taken");
+    let path = std::env::temp_dir().join(format!("orthros-unix-taken-{}", std::process::id()));
     fs::write(&path, "something").expect("file");
     let bytes = path.as_os_str().as_encoded_bytes().to_vec();
     let mut records = Records::default();
