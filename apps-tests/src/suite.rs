@@ -262,10 +262,11 @@ fn label(name: &str, report: &Report, sweep: bool, number: usize) -> String {
 fn failure(report: &Report) -> Option<String> {
     let failure = report.failure.as_ref()?;
     let logs = &report.logs;
-    Some(format!(
-        "{failure}\nlogs: {logs}\n{report}{}",
-        last_lines(Path::new(logs))
-    ))
+    let report = report.to_string();
+    // Of hundreds of processes those count that are lost.
+    let told: Vec<_> = report.lines().filter(|line| !line.contains(": runs again, ")).collect();
+    let (told, ends) = (told.join("\n"), last_lines(Path::new(logs)));
+    Some(format!("{failure}\nlogs: {logs}\n{told}\n{ends}"))
 }
 
 /// The ends of the logs of a run: consoles and clients.

@@ -373,6 +373,8 @@ fn read(context: &mut Context) -> Result<()> {
 fn read_several(context: &mut Context) -> Result<()> {
     /// What VTIME says below, in tenths of a second.
     const LONGEST: Duration = Duration::from_secs(25);
+    /// How long a reader may take to see what there is.
+    const PATIENCE: Duration = Duration::from_secs(10);
     /// Settings are those of a raw terminal.
     fn several(minimum: u8, time: u8) -> Result<(File, File)> {
         let (master, slave) = pair(0)?;
@@ -417,8 +419,13 @@ fn read_several(context: &mut Context) -> Result<()> {
     write_all(&four.0, b"abcd")?;
     write_all(&later.0, b"ABCD")?;
     // They have them when the line discipline has none.
-    std::thread::sleep(Duration::from_millis(300));
-    same("left", file::readable_bytes(&four.1)?, 0)?;
+    let begun = Instant::now();
+    for reads in [&four.1, &later.1] {
+        while file::readable_bytes(reads)? != 0 {
+            ensure!(begun.elapsed() < PATIENCE, "nobody has read them");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
     context.failover(|| write_all(&four.0, b"-"))?;
     write_all(&none.0, b"0123456789")?;
     write_all(&four.0, b"efghij")?;
