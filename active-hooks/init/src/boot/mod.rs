@@ -1,6 +1,5 @@
 //! What any first program of an initramfs does.
 
-pub mod btrfs;
 pub mod cmdline;
 pub mod emergency;
 pub mod ext4;
@@ -10,8 +9,8 @@ pub mod mounts;
 pub mod pids;
 pub mod quiet;
 pub mod root;
+pub mod superblock;
 pub mod switch;
-pub mod xfs;
 
 use crate::{
     restore::meter::{self, Part},

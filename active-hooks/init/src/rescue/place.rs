@@ -5,6 +5,7 @@ use super::{
     mounted_at,
     partition::{number, sysfs, Disk},
 };
+use crate::boot::ext4::all_devices;
 use anyhow::{bail, ensure, Context, Result};
 use rustix::fs::OFlags;
 use shared_region::{
@@ -48,13 +49,8 @@ pub fn head(path: &Path) -> Result<Head, AreaError> {
 
 /// Every area that was prepared: all partitions, and the usual file.
 pub fn prepared() -> Vec<PathBuf> {
-    let all = fs::read_dir("/sys/class/block")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
-    let all = all.map(|entry| Path::new("/dev").join(entry.file_name()));
     let usual = Some(PathBuf::from(USUAL)).filter(|usual| is_file(usual));
-    let mut found: Vec<PathBuf> = all.chain(usual).filter(|path| head(path).is_ok()).collect();
+    let mut found: Vec<PathBuf> = all_devices().chain(usual).filter(|path| head(path).is_ok()).collect();
     found.sort();
     found
 }
@@ -112,12 +108,7 @@ fn of_disk(disk: &Disk, head: &Head) -> RescueArea {
 
 /// The area that is named, if that is there.
 pub fn named(words: &RescueArea) -> Option<PathBuf> {
-    let all = fs::read_dir("/sys/class/block")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok);
-    let mut all = all.map(|entry| Path::new("/dev").join(entry.file_name()));
-    all.find_map(|device| {
+    all_devices().find_map(|device| {
         let at = sysfs(&device).ok()?;
         let disk = Disk::of(&at).ok()?;
         if (disk.function, disk.start, disk.sectors) != (words.function, words.within[0], words.within[1]) {

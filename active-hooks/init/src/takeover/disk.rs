@@ -6,7 +6,7 @@
 //! them for free ones.
 
 use crate::{
-    boot::{btrfs, ext4, log, xfs},
+    boot::{ext4, log, superblock},
     restore::{
         inodes::Piece,
         world::{Content, World},
@@ -256,8 +256,7 @@ pub fn locate(uuid: [u8; 16], patience: Duration) -> Result<PathBuf, String> {
     let deadline = Instant::now() + patience;
     let found: Vec<PathBuf> = loop {
         let mut found = ext4::find_all(|names| names.uuid == name);
-        found.extend(xfs::find_all(&uuid));
-        found.extend(btrfs::find_all(&uuid));
+        found.extend(superblock::find_all(&uuid));
         if !found.is_empty() || Instant::now() >= deadline {
             break found;
         }
