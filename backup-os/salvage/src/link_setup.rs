@@ -182,7 +182,10 @@ pub fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kinds: &Kinds, d
         _ => Err(unknown("links of its kind are not made again")),
     };
     if let Err(refusal) = made {
-        setup.not_made = alloc::format!("{refusal}").into_bytes();
+        setup.not_made = match refusal.detail.is_empty() {
+            true => alloc::format!("{refusal}").into_bytes(),
+            false => refusal.detail.into_bytes(),
+        };
     }
     Ok(setup)
 }
