@@ -112,6 +112,16 @@ fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> S
     alloc::format!("file system on {}", String::from_utf8_lossy(&name.unwrap_or_default()))
 }
 
+/// Records which XFS or btrfs it is.
+fn write_logged<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    superblock: Kva,
+) -> Result<()> {
+    let it = jbd2::logged(context, superblock)?;
+    Ok(writer.push(Kind::LoggedFileSystem, 1, 0, superblock.0, &it)?)
+}
+
 fn file_system<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -183,6 +193,7 @@ fn of_xfs<M: PhysMem + ?Sized>(
     if is_read_only(context, superblock)? {
         return Ok(());
     }
+    write_logged(context, writer, superblock)?;
     let file_system = name(context, superblock);
     let inodes = xfs.inodes(context)?;
     let paths = xfs.write_names(context, writer, &inodes, &file_system, lost)?;
@@ -270,6 +281,7 @@ fn of_btrfs<M: PhysMem + ?Sized>(
     if is_read_only(context, superblock)? {
         return Ok(());
     }
+    write_logged(context, writer, superblock)?;
     let file_system = name(context, superblock);
     let mut inodes = BTreeMap::new();
     let mut others = BTreeMap::<u64, u64>::new();
