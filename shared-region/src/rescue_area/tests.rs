@@ -2,8 +2,7 @@ use super::*;
 use crate::{
     context::{
         frame_kind, ChangedInodes, Checkpoint, DirtyFile, FrameRun, FreeNumbers, IdleJournal, Inode, Journal,
-        JournalBlock, LeftAt, LoggedFileSystem, Machine, Mount,
-        Names, PagePart, Process, SwappedPages,
+        JournalBlock, LeftAt, LoggedFileSystem, Machine, Mount, Names, PagePart, Process, SwappedPages,
     },
     record::{Kind, Stream, Writer},
 };
@@ -440,7 +439,7 @@ fn files_that_were_not_taken_are_saved() {
         !ahead(2) && ahead(9),
         "what is committed is not ahead of its disk any more"
     );
-    let journal: Journal = kept[3].decode().unwrap();
+    let journal: Journal = kept[4].decode().unwrap();
     assert!(journal.blocks.is_empty() && !journal.refused.is_empty());
 }
 
