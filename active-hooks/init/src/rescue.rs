@@ -2,7 +2,7 @@
 //!
 //! What we know on entry: records that the backup OS has written as it gave the machine up, and frames with digests. File
 //! systems may be mounted or not, and somebody may have changed on them what he liked since. What we are responsible for: only
-//! ext4, XFS and btrfs that is mounted for writing, or an ext4 that nobody has used, is touched, and nothing on it that was changed after the failure;
+//! ext4 and XFS that is mounted for writing, or an ext4 that nobody has used, is touched, and nothing on it that was changed after the failure;
 //! a file is put back whole or named with the reason.
 //!
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
@@ -24,7 +24,7 @@ use crate::{
         world::{Content, World},
         OrRefuse, Refusal, Restored,
     },
-    sys::{self, magic_path},
+    sys::magic_path,
     takeover::{
         dirty_files,
         disk::{self, FromDisk, Since},
@@ -45,7 +45,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::OwnedFd,
         unix::{
             ffi::OsStrExt,
             fs::{FileExt, MetadataExt},
@@ -88,8 +88,6 @@ impl Host for Frames {
     }
 }
 
-/// Type of a file system.
-const BTRFS: &[u8] = b"btrfs";
 const NO_PROCESS: &str = "no process is restored from a rescue area";
 const CHANGED: &str = "was changed after the failure";
 
@@ -237,7 +235,7 @@ fn places(world: &World<'_>) -> BTreeMap<u64, System> {
     let one = |(device, uuid, _): (u64, [u8; 16], &str)| {
         let mount = world.mounts.iter().find(|mount| mount.device == device);
         let fstype = mount.map_or_else(|| b"ext4".to_vec(), |mount| mount.fstype.clone());
-        let here = here(uuid, &fstype, &text);
+        let here = here(uuid, &text);
         let place = System {
             device,
             name: ext4::uuid_text(&uuid),
@@ -250,62 +248,33 @@ fn places(world: &World<'_>) -> BTreeMap<u64, System> {
     world.file_systems().map(one).collect()
 }
 
-fn here(uuid: [u8; 16], fstype: &[u8], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
+fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
     let disk = disk::locate(uuid, Duration::ZERO)?;
     let number = fs::metadata(&disk).map_err(|error| error.to_string())?.rdev();
-    let is_btrfs = fstype == BTRFS;
-    let device = format!("{}:{}", libc::major(number), libc::minor(number));
-    let all = writable(mounts).filter(|mount| match is_btrfs {
-        // It has a device number of its own.
-        true => mount.fstype.as_bytes() == BTRFS,
-        false => mount.device == device,
-    });
+    let at = mounted_at(mounts, libc::major(number), libc::minor(number));
+    let at = at.ok_or_else(|| format!("{} is not mounted for writing", disk.display()))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut why = format!("{} is not mounted for writing", disk.display());
-    for mount in all {
-        let root = open(mount.at, flags, Mode::empty()).map_err(|error| error.to_string())?;
-        let is_it = match is_btrfs {
-            true => sys::btrfs_uuid(root.as_fd()).is_ok_and(|found| found == uuid),
-            false => fstat(&root).is_ok_and(|found| found.st_dev == number),
-        };
-        if is_it {
-            return Ok((mount.at.into(), root));
-        }
-        if !is_btrfs {
-            why = format!("{} is covered by another file system", mount.at);
-        }
+    let root = open(&at, flags, Mode::empty()).map_err(|error| error.to_string())?;
+    match fstat(&root) {
+        Ok(found) if found.st_dev == number => Ok((at, root)),
+        _ => Err(format!("{} is covered by another file system", at.display())),
     }
-    Err(why)
-}
-
-/// A line of `/proc/self/mountinfo`.
-#[derive(Debug)]
-struct Line<'t> {
-    device: &'t str,
-    at: &'t str,
-    fstype: &'t str,
 }
 
 /// Where the whole of a file system is mounted for writing, by lines of `/proc/self/mountinfo`.
-fn writable(mounts: &str) -> impl Iterator<Item = Line<'_>> {
-    mounts.lines().filter_map(|line| {
+fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
+    let number = format!("{major}:{minor}");
+    mounts.lines().find_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
         let writable = |options: &str| options.split(',').any(|option| option == "rw");
         let [_, _, device, root, at, options, ..] = words[..] else {
             return None;
         };
-        let fstype = words.iter().skip_while(|word| **word != "-").nth(1)?;
         // Blanks and the like stand as \040: such a path is left alone.
-        let is_it = root == "/" && writable(options) && words.last().is_some_and(|all| writable(all));
-        (is_it && !at.contains('\\')).then_some(Line { device, at, fstype })
+        let is_it =
+            device == number && root == "/" && writable(options) && words.last().is_some_and(|all| writable(all));
+        (is_it && !at.contains('\\')).then(|| at.into())
     })
-}
-
-/// Where the whole of the file system with a device number is mounted for writing.
-fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
-    let number = format!("{major}:{minor}");
-    let found = writable(mounts).find(|mount| mount.device == number);
-    found.map(|mount| mount.at.into())
 }
 
 struct Work<'h> {
@@ -333,7 +302,7 @@ impl Work<'_> {
         let place = self
             .places
             .get(&device)
-            .ok_or("its file system is no ext4, XFS or btrfs, or is not known")?;
+            .ok_or("its file system is no ext4 or XFS, or is not known")?;
         let why = |why| format!("its file system {}: {why}", place.name);
         let (_, root) = place.here.as_ref().map_err(why)?;
         let found = handles::on_mount(root, number, generation, flags | OFlags::NONBLOCK);

@@ -18,9 +18,10 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, Tid};
+use crate::takeover::netlink::Netlink;
 use rustix::fs::{fstat, open, stat, Mode, OFlags};
 use shared_region::context::{Id, Namespace, NamespaceKind, UserNamespace};
-use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs, os::fd::AsFd};
 
 /// Limits of all processes in a user namespace, as they stand in [`UserNamespace::limits`].
 const LIMITS: [u32; 4] = [
@@ -110,7 +111,12 @@ impl Namespaces {
                 }
             })?,
             NamespaceKind::Network(network) => {
-                self.inside_of(Visited::Network, &made, || private_network::set_up(network))?;
+                let more = world.inside.get(&id);
+                let first = Netlink::open().or_refuse(|| "the machine's network")?;
+                let inside = (&first, made.as_fd());
+                self.inside_of(Visited::Network, &made, || {
+                    private_network::set_up(network, more, inside)
+                })?;
             }
             NamespaceKind::Uts { .. } | NamespaceKind::User(_) => {}
         }

@@ -8,9 +8,9 @@ use shared_region::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
         FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
         Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, LoggedFileSystem, Lost, Machine,
-        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network,
-        Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory,
-        SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, NamespaceNetwork,
+        Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet,
+        SharedMemory, SharedSegment, Subvolume, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -171,7 +171,7 @@ pub struct World<'a> {
     pub journals: Vec<Journal>,
     /// Journals that had committed everything.
     pub idle_journals: Vec<IdleJournal>,
-    /// XFS and btrfs.
+    /// XFS.
     pub logged: Vec<LoggedFileSystem>,
     /// The kernel that has saved this, if it runs and this is what a rescue area holds.
     pub saved_by: Option<SavedBy>,
@@ -191,6 +191,8 @@ pub struct World<'a> {
     pub nodes: Vec<Node>,
     /// Everything that has changed, for file systems that tell it in this way.
     pub changed: Vec<ChangedInodes>,
+    /// Subvolumes of btrfs of which something was in memory.
+    pub subvolumes: Vec<Subvolume>,
     /// Numbers that no inode has, for file systems of which that is known.
     pub free: Vec<FreeNumbers>,
     /// Files with pages that their disks have as well, the most wanted first.
@@ -209,6 +211,10 @@ pub struct World<'a> {
     pub network6: Network6,
     /// What there is to its links beside.
     pub link_setups: Vec<LinkSetup>,
+    /// Settings of the machine's network, by their names below `/proc/sys`.
+    pub network_settings: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What network namespaces have beside loopback, by their ids.
+    pub inside: BTreeMap<Id, NamespaceNetwork>,
     /// Its firewall.
     pub netfilter: Netfilter,
     /// The firewall's rules.
@@ -412,6 +418,7 @@ impl<'a> World<'a> {
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
             Kind::FreeNumbers => self.free.push(record.decode().map_err(text)?),
+            Kind::Subvolume => self.subvolumes.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::SwapArea => {
                 self.swap_areas.insert(owner, record.decode().map_err(text)?);
@@ -439,6 +446,10 @@ impl<'a> World<'a> {
                 self.network_of.insert(owner, namespace);
             }
             Kind::IpcObject => self.take_ipc(owner, record.decode().map_err(text)?),
+            Kind::NamespaceNetwork => {
+                self.inside.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::NetworkSettings => self.network_settings = record.decode().map_err(text)?,
             Kind::Network => self.network = record.decode().map_err(text)?,
             Kind::Network6 => self.network6 = record.decode().map_err(text)?,
             Kind::LinkSetups => self.link_setups = record.decode().map_err(text)?,

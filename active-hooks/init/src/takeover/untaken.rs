@@ -29,8 +29,8 @@ pub struct Untaken {
 
 impl Untaken {
     /// `failed` are the files, `names` the file systems on which no name was put back; of those in `committed` the journal is
-    /// complete, and those in `unmounted` are others' business. Only an ext4 with a journal, an XFS or a
-    /// btrfs is known well enough to be found again.
+    /// complete, and those in `unmounted` are others' business. Only an ext4 with a journal, or an XFS,
+    /// is known well enough to be found again.
     pub fn of(
         world: &World<'_>,
         failed: &BTreeSet<Id>,

@@ -11,6 +11,7 @@ const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
 const VOLUMES: &str = "of no process: seen by the scenario `lvm`";
 const BTRFS: &str = "of no process: seen by the scenario `acknowledged-btrfs`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
+const CONTAINER: &str = "of a container; seen by the scenario `container-network`";
 const LINKS: &str = "of no process: seen by the scenario `links`";
 const RESCUE_OTHERS: &str = "of no process: seen by the scenario `rescue-others`";
 const RESCUE: &str = "of no process: seen by the scenario `rescue-unmounted`";
@@ -81,6 +82,10 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("ChangedInodes.is_complete", XFS),
     ("FreeNumbers.device", BTRFS),
     ("FreeNumbers.ranges", BTRFS),
+    ("Subvolume.device", BTRFS),
+    ("Subvolume.file_system", BTRFS),
+    ("Subvolume.number", BTRFS),
+    ("Subvolume.uuid", BTRFS),
     ("CachedFile.device", WARM_CACHE),
     ("CachedFile.generation", WARM_CACHE),
     ("CachedFile.number", WARM_CACHE),
@@ -221,6 +226,10 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "PeerFin.Crossed",
         "both ends under way at once: no cell can hold a segment back",
     ),
+    ("NamespaceNetwork.network", CONTAINER),
+    ("NamespaceNetwork.network6", CONTAINER),
+    ("NamespaceNetwork.setups", CONTAINER),
+    ("NamespaceNetwork.down", CONTAINER),
     ("Network.links", "a property of the machine; seen by the scenario `tcp`"),
     (
         "Network.addresses",
