@@ -160,6 +160,8 @@ impl Kind {
     pub const SavedBy: Self = Self(60);
     /// [`crate::context::IdleJournal`]; owner is the superblock's id.
     pub const IdleJournal: Self = Self(61);
+    /// [`crate::context::LoggedFileSystem`]; owner is the superblock's id.
+    pub const LoggedFileSystem: Self = Self(68);
     /// [`crate::context::LeftAt`], in a rescue area; owner is the inode id.
     pub const LeftAt: Self = Self(67);
     /// [`crate::context::IpcObject`]; owner is the id of the IPC namespace.

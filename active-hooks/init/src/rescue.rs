@@ -2,7 +2,7 @@
 //!
 //! What we know on entry: records that the backup OS has written as it gave the machine up, and frames with digests. File
 //! systems may be mounted or not, and somebody may have changed on them what he liked since. What we are responsible for: only
-//! ext4 that is mounted for writing, or that nobody has used, is touched, and nothing on it that was changed after the failure;
+//! ext4 and XFS that is mounted for writing, or an ext4 that nobody has used, is touched, and nothing on it that was changed after the failure;
 //! a file is put back whole or named with the reason.
 //!
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
@@ -34,7 +34,7 @@ use crate::{
 use orthros_device::Adopted;
 use rustix::fs::{fstat, open, Mode, OFlags, Stat};
 use shared_region::{
-    context::{DirtyFile, FrameRun, Id, Inode, LeftAt, Mount, Names, Node},
+    context::{ChangedInodes, DirtyFile, FrameRun, Id, Inode, LeftAt, Mount, Names, Node},
     device::{ResumeCall, TaskState},
     rescue_area::{Area, Source},
     PAGE_SIZE,
@@ -126,8 +126,10 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private, area: &Pa
         private,
         plan: Plan::default(),
         settled: BTreeSet::new(),
+        has: BTreeSet::new(),
         area: fs::metadata(area).ok().map(|found| (found.dev(), found.ino())),
         left: std::mem::take(&mut world.left),
+        changed: std::mem::take(&mut world.changed),
     };
     let lost = std::mem::take(&mut world.lost);
     work.plan
@@ -144,11 +146,15 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private, area: &Pa
     world.dirty_files = dirty;
     world.inodes = inodes;
     let names = world.names.len();
-    world.names.retain(|names| work.keeps_names(names));
+    world.names.retain_mut(|names| work.keeps_names(names));
     let incomplete = names != world.names.len();
     for names in &mut world.names {
         // What has gone from one directory may be in another that is left alone.
         names.is_complete &= !incomplete;
+    }
+    world.changed = std::mem::take(&mut work.changed);
+    for changed in &mut world.changed {
+        changed.is_complete &= !incomplete;
     }
     world.nodes.retain(|node| work.keeps_node(node));
     world.names_gone.clear();
@@ -203,6 +209,8 @@ fn booted() -> i64 {
 struct System {
     device: u64,
     name: String,
+    /// Its type.
+    fstype: Vec<u8>,
     /// Its root directory and where that is, or why it is not there.
     here: Result<(PathBuf, OwnedFd), String>,
     /// Bytes that it can still take.
@@ -214,7 +222,7 @@ impl System {
         let (at, _) = self.here.as_ref().ok()?;
         Some(Mount {
             device: self.device,
-            fstype: b"ext4".to_vec(),
+            fstype: self.fstype.clone(),
             root: b"/".to_vec(),
             mountpoint: at.as_os_str().as_bytes().to_vec(),
             ..Mount::default()
@@ -224,21 +232,20 @@ impl System {
 
 fn places(world: &World<'_>) -> BTreeMap<u64, System> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let one = |device: u64, uuid: [u8; 16]| {
+    let one = |(device, uuid, _): (u64, [u8; 16], &str)| {
+        let mount = world.mounts.iter().find(|mount| mount.device == device);
+        let fstype = mount.map_or_else(|| b"ext4".to_vec(), |mount| mount.fstype.clone());
         let here = here(uuid, &text);
-        System {
+        let place = System {
             device,
             name: ext4::uuid_text(&uuid),
             room: here.as_ref().map_or(0, |(_, root)| room::of(root)),
+            fstype,
             here,
-        }
+        };
+        (device, place)
     };
-    let journals = world.journals.iter().map(|it| (it.device, it.uuid));
-    let idle = world.idle_journals.iter().map(|it| (it.device, it.uuid));
-    journals
-        .chain(idle)
-        .map(|(device, uuid)| (device, one(device, uuid)))
-        .collect()
+    world.file_systems().map(one).collect()
 }
 
 fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
@@ -279,10 +286,14 @@ struct Work<'h> {
     plan: Plan,
     /// By device and number: what was refused, or needs nothing.
     settled: BTreeSet<(u64, u64)>,
+    /// What has its content already.
+    has: BTreeSet<(u64, u64)>,
     /// Device and number of the area, which may be a file that was being written to when the kernel failed.
     area: Option<(u64, u64)>,
     /// See [`World::left`].
     left: BTreeMap<Id, LeftAt>,
+    /// See [`World::changed`].
+    changed: Vec<ChangedInodes>,
 }
 
 impl Work<'_> {
@@ -291,11 +302,13 @@ impl Work<'_> {
         let place = self
             .places
             .get(&device)
-            .ok_or("its file system is no ext4, or is not known")?;
+            .ok_or("its file system is no ext4 or XFS, or is not known")?;
         let why = |why| format!("its file system {}: {why}", place.name);
         let (_, root) = place.here.as_ref().map_err(why)?;
         let found = handles::on_mount(root, number, generation, flags | OFlags::NONBLOCK);
-        Ok(found.filter(|fd| fstat(fd).is_ok_and(|found| found.st_nlink != 0)))
+        let is_there = |fd: &OwnedFd| fstat(fd).is_ok_and(|found| found.st_nlink != 0);
+        // Its number may have been given out again, and its generation, too.
+        Ok(found.filter(|fd| is_there(fd) && !handles::is_made_since(fd, self.failure)))
     }
 
     fn is_old(&self, fd: &OwnedFd) -> bool {
@@ -322,7 +335,7 @@ impl Work<'_> {
     fn has_it(&mut self, key: (u64, u64), fd: &OwnedFd, size: u64, parts: impl Iterator<Item = Part>) -> bool {
         let has = already::has(fd, size, parts, self.host);
         if has {
-            self.settled.insert(key);
+            self.has.insert(key);
             self.plan.already += 1;
         }
         has
@@ -370,7 +383,10 @@ impl Work<'_> {
             Err(why) => return self.refuse(key, &name, &why),
         };
         match moved(&self.places, old, record) {
-            Some(path) => inode.record.path = path,
+            Some(path) => {
+                inode.record.last_path.clone_from(&path);
+                inode.record.path = path;
+            }
             None => return self.refuse(key, &name, "where it was is not known"),
         }
         let record = &inode.record;
@@ -390,7 +406,13 @@ impl Work<'_> {
                 return !self.has_it(key, found, record.size, inode.runs().map(Part::from))
                     && self.refuse(key, &name, CHANGED)
             }
-            _ if late => return self.refuse(key, &name, "what has its name now was changed after the failure"),
+            // It may have been made anew by a rescue that could not do all.
+            _ if late => {
+                let has_it = record.fully_cached
+                    && dirty_files::by_name(&record.path)
+                        .is_some_and(|there| self.has_it(key, &there, record.size, inode.runs().map(Part::from)));
+                return !has_it && self.refuse(key, &name, "what has its name now was changed after the failure");
+            }
             _ => {}
         }
         let bytes = self.whole(inode.runs(), record.size);
@@ -412,7 +434,7 @@ impl Work<'_> {
     fn keeps_dirty(&mut self, inode: Option<&Content<'_, Inode>>, id: Id, file: &Content<'_, DirtyFile>) -> bool {
         let record = &file.record;
         let key = (record.device, record.number);
-        if self.settled.contains(&key) {
+        if self.settled.contains(&key) || self.has.contains(&key) {
             return false;
         }
         let parts = record
@@ -455,7 +477,13 @@ impl Work<'_> {
         self.takes(key, name, room)
     }
 
-    fn keeps_names(&mut self, names: &Names) -> bool {
+    /// Whether names are those of a directory that is recorded to find its file system by.
+    fn is_only_root(&self, names: &Names) -> bool {
+        let changed = self.changed.iter().find(|changed| changed.device == names.device);
+        changed.is_some_and(|changed| changed.of(names.number).is_none())
+    }
+
+    fn keeps_names(&mut self, names: &mut Names) -> bool {
         let key = (names.device, names.number);
         let name = match names.path.is_empty() {
             true => format!("directory {} of {}", names.number, self.name(names.device)),
@@ -465,6 +493,11 @@ impl Work<'_> {
             return true;
         }
         match self.find(key.0, key.1, names.generation, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(Some(found)) if !self.is_old(&found) && self.is_only_root(names) => {
+                names.entries.clear();
+                names.gone.clear();
+                true
+            }
             Ok(Some(found)) if !self.is_old(&found) => {
                 self.refuse(key, &format!("names that were changed last in {name}"), CHANGED)
             }
@@ -479,6 +512,7 @@ impl Work<'_> {
         // Whatever has changed was named if there was more to it than attributes.
         match found {
             Ok(Some(found)) if self.is_area(key, &found) => false,
+            Ok(Some(found)) if !self.is_old(&found) && has_attributes(&found, node) => false,
             Ok(Some(found)) if !self.is_old(&found) => {
                 let number = || format!("inode {} of {}", node.number, self.name(node.device));
                 let attributes = format!("attributes of {}", path_of(&found).unwrap_or_else(number));
@@ -515,6 +549,12 @@ impl Work<'_> {
 fn path_of(file: &OwnedFd) -> Option<String> {
     let path = fs::read_link(magic_path(file)).ok()?;
     (path != Path::new("/")).then(|| path.display().to_string())
+}
+
+/// Whether a file has this owner and these permissions.
+fn has_attributes(file: &OwnedFd, node: &Node) -> bool {
+    let is_it = |found: Stat| (found.st_mode, found.st_uid, found.st_gid) == (node.mode, node.uid, node.gid);
+    fstat(file).is_ok_and(is_it)
 }
 
 fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {

@@ -1,18 +1,26 @@
 #!/bin/sh
-# /dev/vdb is a file system on which nothing is committed by itself; the rescue area is a file on it.
+# /dev/vdb is an ext4, or an XFS if that is named, on which nothing is committed by itself; the rescue area is a file on it.
 set -eu
 
 . /opt/says.sh
 area=/data/orthros/rescue
+kind=${2:-ext4}
+options="-o commit=900"
+size=48
+if test $kind = xfs; then
+	# More than one of its allocation groups has.
+	options="" size=100
+fi
 # gone: what an ordinary crash has lost.
 lost() { echo "$1 is there without a rescue" >&2; exit 1; }
 
 case $1 in
 prepare)
 	sysctl -qw vm.dirty_expire_centisecs=100000 vm.dirty_writeback_centisecs=100000
-	mkfs.ext4 -q /dev/vdb
+	! test $kind = xfs || sysctl -qw fs.xfs.xfssyncd_centisecs=720000
+	mkfs.$kind -q /dev/vdb
 	mkdir /data
-	mount -o commit=900 /dev/vdb /data
+	mount $options /dev/vdb /data
 	# The file lies in pieces.
 	for number in 1 2 3 4 5 6; do head -c 8000000 /dev/urandom >/data/part$number; done
 	sync
@@ -32,23 +40,23 @@ prepare)
 	says "there is a file" orthros-ctl rescue-area --prepare /data/changed --size 16M
 	says "setting its blocks aside" orthros-ctl rescue-area --prepare $area --size 1G
 	fails test -e $area
-	orthros-ctl rescue-area --prepare $area --size 48M
-	test "$(stat -c %s $area)" = 50331648
+	orthros-ctl rescue-area --prepare $area --size ${size}M
+	test "$(stat -c %s $area)" = $((size << 20))
 	fails rm $area
 	fails truncate -s 0 $area
 	fails mv $area /data/other
 	lsattr $area
 	filefrag $area | grep -E " ([2-9]|[0-9]{2,}) extents found"
-	orthros-ctl status | grep "rescue area: *48 MB on $area"
+	orthros-ctl status | grep "rescue area: *$size MB on $area"
 	orthros-ctl rescue-area off
 	orthros-ctl status | grep "rescue area: *none"
 	orthros-ctl rescue-area $area
-	orthros-ctl rescue-area --json | grep '"bytes": 50331648'
+	orthros-ctl rescue-area --json | grep "\"bytes\": $((size << 20))"
 	orthros-ctl rescue $area | grep "nothing to put back"
 	orthros-ctl rescue-area --remove $area
 	fails test -e $area
 	orthros-ctl status | grep "rescue area: *none"
-	orthros-ctl rescue-area --prepare $area --size 48M
+	orthros-ctl rescue-area --prepare $area --size ${size}M
 	;;
 write)
 	cd /data
@@ -95,6 +103,9 @@ check)
 	fails test -e $area
 	cd /
 	umount /data
-	e2fsck -fn /dev/vdb
+	case $kind in
+	xfs) xfs_repair -n /dev/vdb ;;
+	*) e2fsck -fn /dev/vdb ;;
+	esac
 	;;
 esac

@@ -49,6 +49,18 @@ pub fn write<M: PhysMem + ?Sized>(
 ) -> (Vec<Lost>, Vec<Kva>) {
     let (mut lost, mut whole) = (Vec::new(), Vec::new());
     for superblock in inodes::file_systems(context) {
+        match is_read_only(context, superblock) {
+            Ok(false) => {}
+            Ok(true) => {
+                let why = is_as_on_disk(context, superblock, "read-only, as after an error").err();
+                lost.extend(why.map(|why| why.lost_of(name(context, superblock))));
+                continue;
+            }
+            Err(why) => {
+                lost.push(why.lost_of(name(context, superblock)));
+                continue;
+            }
+        }
         if let Ok(Some(xfs)) = Xfs::of(context, superblock) {
             if let Err(why) = of_xfs(context, writer, retained, (superblock, &xfs), &mut lost) {
                 lost.push(why.lost_of(name(context, superblock)));
@@ -84,24 +96,47 @@ pub fn write<M: PhysMem + ?Sized>(
     (lost, whole)
 }
 
-/// Refuses a file system on a disk that is of another kind, if it can be written to: which of its names and attributes its disk has
-/// not got is not known here, and its data goes back for protected processes alone.
+/// Refuses a file system on a disk that is of another kind: which of its names and attributes its disk has not got is not known here,
+/// and its data goes back for protected processes alone.
 fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<()> {
+    match is_on_disk(context, superblock)? {
+        true => Err(behind(context, superblock, "")?),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a file system on a disk that nobody writes to, if its disk is behind: the kernel has given up what was not written.
+fn is_as_on_disk<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, why: &str) -> Result<()> {
+    match is_on_disk(context, superblock)? && count_behind(context, superblock)? != 0 {
+        true => Err(behind(context, superblock, why)?),
+        false => Ok(()),
+    }
+}
+
+fn is_on_disk<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<bool> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let kind = mem.ptr(superblock, layouts.super_block.s_type)?;
-    let on_disk = mem.uint(kind, layouts.file_system_type.fs_flags)? & REQUIRES_DEV != 0;
-    if !on_disk || is_read_only(context, superblock)? {
-        return Ok(());
-    }
-    let kind = inodes::fs_type(context, superblock)?;
-    let kind = String::from_utf8_lossy(&kind).into_owned();
+    Ok(mem.uint(kind, layouts.file_system_type.fs_flags)? & REQUIRES_DEV != 0)
+}
+
+/// In how many files a disk is behind.
+fn count_behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<u64> {
     let mut behind = 0u64;
     for inode in inodes::in_memory(context, superblock) {
         behind = behind.saturating_add(u64::from(inodes::is_behind(context, inode?)?));
     }
-    let detail = alloc::format!("{kind}; its disk is behind in {behind} files");
-    Err(Refusal::new(reasons::OTHER_FILE_SYSTEM, detail))
+    Ok(behind)
+}
+
+/// The refusal of a file system, with its kind and what else is to be said.
+fn behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, also: &str) -> Result<Refusal> {
+    let kind = inodes::fs_type(context, superblock)?;
+    let kind = String::from_utf8_lossy(&kind);
+    let comma = if also.is_empty() { "" } else { ", " };
+    let behind = count_behind(context, superblock)?;
+    let detail = alloc::format!("{kind}{comma}{also}; its disk is behind in {behind} files");
+    Ok(Refusal::new(reasons::OTHER_FILE_SYSTEM, detail))
 }
 
 fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> String {
@@ -112,6 +147,16 @@ fn name<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> S
     alloc::format!("file system on {}", String::from_utf8_lossy(&name.unwrap_or_default()))
 }
 
+/// Records which XFS it is.
+fn write_logged<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    superblock: Kva,
+) -> Result<()> {
+    let it = jbd2::logged(context, superblock)?;
+    Ok(writer.push(Kind::LoggedFileSystem, 1, 0, superblock.0, &it)?)
+}
+
 fn file_system<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -119,9 +164,6 @@ fn file_system<M: PhysMem + ?Sized>(
     superblock: Kva,
     lost: &mut Vec<Lost>,
 ) -> Result<bool> {
-    if is_read_only(context, superblock)? {
-        return Ok(false);
-    }
     if ext4::has_inline_data(context, superblock)? {
         lost.push(Refusal::new(reasons::INLINE_DATA, "").lost_of(name(context, superblock)));
     }
@@ -180,9 +222,7 @@ fn of_xfs<M: PhysMem + ?Sized>(
     (superblock, xfs): (Kva, &Xfs),
     lost: &mut Vec<Lost>,
 ) -> Result<()> {
-    if is_read_only(context, superblock)? {
-        return Ok(());
-    }
+    write_logged(context, writer, superblock)?;
     let file_system = name(context, superblock);
     let inodes = xfs.inodes(context)?;
     let paths = xfs.write_names(context, writer, &inodes, &file_system, lost)?;
@@ -239,9 +279,6 @@ fn of_vfat<M: PhysMem + ?Sized>(
     retained: &mut [u8],
     (superblock, vfat): (Kva, &Vfat),
 ) -> Result<()> {
-    if is_read_only(context, superblock)? {
-        return Ok(());
-    }
     let (record, files) = vfat.read(context)?;
     let mark = writer.mark();
     writer.push(Kind::FatFileSystem, 1, 0, superblock.0, &record)?;
@@ -265,9 +302,6 @@ fn of_btrfs<M: PhysMem + ?Sized>(
     (superblock, btrfs): (Kva, &Btrfs),
     lost: &mut Vec<Lost>,
 ) -> Result<()> {
-    if is_read_only(context, superblock)? {
-        return Ok(());
-    }
     let file_system = name(context, superblock);
     let layouts = &context.kernel.types.layouts;
     let mut inodes = BTreeMap::<u64, InMemory>::new();

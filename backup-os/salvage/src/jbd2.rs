@@ -31,7 +31,9 @@ use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use shared_region::context::{Checkpoint, IdleJournal, Journal as Record, JournalBlock, RevokedBlock};
+use shared_region::context::{
+    Checkpoint, IdleJournal, Journal as Record, JournalBlock, LoggedFileSystem, RevokedBlock,
+};
 use shared_region::reasons;
 use shared_region::rescue_area::NOBODY;
 
@@ -262,6 +264,15 @@ pub fn left_alone<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock:
 pub fn idle<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<IdleJournal> {
     let Record { uuid, device, name, .. } = named(context, superblock)?;
     Ok(IdleJournal { uuid, device, name })
+}
+
+/// A mounted XFS.
+///
+/// # Errors
+/// The superblock cannot be read.
+pub fn logged<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<LoggedFileSystem> {
+    let Record { uuid, device, name, .. } = named(context, superblock)?;
+    Ok(LoggedFileSystem { uuid, device, name })
 }
 
 /// Which file system it is.

@@ -46,6 +46,18 @@ pub struct IdleJournal {
     pub name: String,
 }
 
+/// A mounted XFS that can be written to ([`crate::record::Kind::LoggedFileSystem`]): nobody completes its log, and
+/// names and files come back one by one. It tells which file system they are of that have this device number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedFileSystem {
+    /// UUID of the file system.
+    pub uuid: [u8; 16],
+    /// Device number of the file system.
+    pub device: u64,
+    /// As [`Journal::name`].
+    pub name: String,
+}
+
 /// A block of a transaction that is not committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalBlock {
@@ -137,5 +149,12 @@ mod tests {
         };
         let bytes = postcard::to_allocvec(&idle).unwrap();
         assert_eq!(bytes, [&[7; 16][..], &[3, 3, b'v', b'd', b'a']].concat());
+        let logged = LoggedFileSystem {
+            uuid: [8; 16],
+            device: 4,
+            name: "sda".into(),
+        };
+        let bytes = postcard::to_allocvec(&logged).unwrap();
+        assert_eq!(bytes, [&[8; 16][..], &[4, 3, b's', b'd', b'a']].concat());
     }
 }

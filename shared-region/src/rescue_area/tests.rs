@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
     context::{
-        frame_kind, Checkpoint, DirtyFile, FrameRun, IdleJournal, Inode, Journal, JournalBlock, LeftAt, Machine, Mount,
-        Names, PagePart, Process, SwappedPages,
+        frame_kind, ChangedInodes, Checkpoint, DirtyFile, FrameRun, FreeNumbers, IdleJournal, Inode, Journal,
+        JournalBlock, LeftAt, LoggedFileSystem, Machine, Mount, Names, PagePart, Process, SwappedPages,
     },
     record::{Kind, Stream, Writer},
 };
@@ -372,12 +372,27 @@ fn files_that_were_not_taken_are_saved() {
                 blocks: vec![JournalBlock::default()],
                 ..Journal::default()
             };
+            let logged = LoggedFileSystem {
+                device,
+                ..LoggedFileSystem::default()
+            };
             writer.push(Kind::Journal, 1, 0, device, &journal).unwrap();
+            writer.push(Kind::LoggedFileSystem, 1, 0, device, &logged).unwrap();
             let names = Names {
                 device,
                 ..Names::default()
             };
+            let changed = ChangedInodes {
+                device,
+                ..ChangedInodes::default()
+            };
+            let free = FreeNumbers {
+                device,
+                ..FreeNumbers::default()
+            };
             writer.push(Kind::Names, 1, 0, 0, &names).unwrap();
+            writer.push(Kind::ChangedInodes, 1, 0, device, &changed).unwrap();
+            writer.push(Kind::FreeNumbers, 1, 0, device, &free).unwrap();
             for owner in [10 * device, 10 * device + 1] {
                 let file = DirtyFile {
                     device,
@@ -405,10 +420,14 @@ fn files_that_were_not_taken_are_saved() {
     let list: Vec<_> = kept.iter().map(|record| (record.kind, record.owner)).collect();
     let want = [
         (Kind::IdleJournal, 1),
+        (Kind::LoggedFileSystem, 1),
         (Kind::DirtyFile, 10),
         (Kind::Frames, 10),
         (Kind::Journal, 3),
+        (Kind::LoggedFileSystem, 3),
         (Kind::Names, 0),
+        (Kind::ChangedInodes, 3),
+        (Kind::FreeNumbers, 3),
         (Kind::DirtyFile, 31),
         (Kind::Frames, 31),
         (Kind::LeftAt, 10),
@@ -417,10 +436,10 @@ fn files_that_were_not_taken_are_saved() {
     assert_eq!(list, want);
     let ahead = |index: usize| kept[index].decode::<DirtyFile>().unwrap().ahead;
     assert!(
-        !ahead(1) && ahead(5),
+        !ahead(2) && ahead(9),
         "what is committed is not ahead of its disk any more"
     );
-    let journal: Journal = kept[3].decode().unwrap();
+    let journal: Journal = kept[4].decode().unwrap();
     assert!(journal.blocks.is_empty() && !journal.refused.is_empty());
 }
 

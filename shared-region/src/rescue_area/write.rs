@@ -3,7 +3,8 @@
 use super::{state, Contents, Head, Places, Span, BLOCK, CHUNK, CONTENTS_AT, START};
 use crate::{
     context::{
-        Checkpoint, DirtyFile, FrameRun, Id, IdleJournal, Inode, Journal, JournalBlock, LeftAt, Mount, Names, Node,
+        ChangedInodes, Checkpoint, DirtyFile, FrameRun, FreeNumbers, Id, IdleJournal, Inode, Journal, JournalBlock,
+        LeftAt, LoggedFileSystem, Mount, Names, Node,
     },
     record::{Kind, Record, RecordError, Stream, Writer},
     stage::digest,
@@ -343,6 +344,17 @@ pub const NOBODY: &str = "no kernel could be booted that would have completed it
 /// Why the journal of a mounted file system has nothing any more.
 const MOUNTED: &str = "the kernel that took over has mounted it without completing its journal";
 
+/// Kinds of records about file systems that are copied as they are, if all are wanted.
+const COPIED: [Kind; 7] = [
+    Kind::Mount,
+    Kind::Names,
+    Kind::Node,
+    Kind::IdleJournal,
+    Kind::LoggedFileSystem,
+    Kind::ChangedInodes,
+    Kind::FreeNumbers,
+];
+
 /// Which file systems are wanted of a stream.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
@@ -396,15 +408,17 @@ impl Wanted<'_> {
     /// Whether a record is about a file system that is wanted, of kinds that are copied as they are.
     fn has_record(&self, record: &Record<'_>) -> Result<bool, RecordError> {
         let Self::Left(left) = self else {
-            let kinds = [Kind::Mount, Kind::Names, Kind::Node, Kind::IdleJournal];
-            return Ok(kinds.contains(&record.kind));
+            return Ok(COPIED.contains(&record.kind));
         };
         let is_mounted = |device| left.mounted.contains_key(&device);
         let has_names = |device| left.mounted.get(&device).is_some_and(|it| it.names);
         let (device, also) = match record.kind {
             Kind::Mount => also(record.decode::<Mount>()?.device, is_mounted),
             Kind::IdleJournal => also(record.decode::<IdleJournal>()?.device, is_mounted),
+            Kind::LoggedFileSystem => also(record.decode::<LoggedFileSystem>()?.device, is_mounted),
             Kind::Names => also(record.decode::<Names>()?.device, has_names),
+            Kind::ChangedInodes => also(record.decode::<ChangedInodes>()?.device, has_names),
+            Kind::FreeNumbers => also(record.decode::<FreeNumbers>()?.device, has_names),
             Kind::Node => also(record.decode::<Node>()?.device, has_names),
             Kind::Checkpoint => also(record.decode::<Checkpoint>()?.device, |_| false),
             _ => return Ok(false),

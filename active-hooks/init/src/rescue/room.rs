@@ -2,7 +2,7 @@
 //! changed, and could not be told from one that somebody has changed.
 
 use crate::{sys, takeover::disk::gaps};
-use rustix::fs::{fstat, fstatvfs};
+use rustix::fs::{fstat, fstatfs, fstatvfs};
 use shared_region::{context::FrameRun, PAGE_SIZE};
 use std::{
     fs,
@@ -16,13 +16,25 @@ const PER_EXTENT: u64 = 256;
 /// `EXT4_MAX_RESERVED_CLUSTERS`, as far as it is known: blocks that nobody gets (`reserved_clusters` in sysfs).
 const RESERVED: u64 = 4096;
 
+/// `EXT4_SUPER_MAGIC` (include/uapi/linux/magic.h).
+const EXT4: u64 = 0xEF53;
+/// `FIEMAP_EXTENT_SHARED`: who writes to it is given another.
+const SHARED: u32 = 0x2000;
+
+/// Which file system an open file lies on.
+fn kind(file: &OwnedFd) -> u64 {
+    fstatfs(file).map_or(0, |found| found.f_type as u64)
+}
+
 /// Bytes that the file system of an open file can still take.
 pub fn of(file: &OwnedFd) -> u64 {
     let Ok(found) = fstatvfs(file) else { return 0 };
-    found
-        .f_bfree
-        .saturating_sub(reserved(file))
-        .saturating_mul(found.f_frsize)
+    let blocks = match kind(file) {
+        EXT4 => found.f_bfree.saturating_sub(reserved(file)),
+        // XFS has taken out already what nobody gets.
+        _ => found.f_bfree,
+    };
+    blocks.saturating_mul(found.f_frsize)
 }
 
 fn reserved(file: &OwnedFd) -> u64 {
@@ -43,7 +55,8 @@ fn reserved(file: &OwnedFd) -> u64 {
 /// Bytes of blocks that a file needs which it has not, if these pages are written to it; it may not be there at all.
 pub fn needed(file: Option<&OwnedFd>, runs: impl Iterator<Item = FrameRun>) -> u64 {
     let extents = file.map_or_else(Vec::new, |file| sys::extents(file.as_fd()).unwrap_or_default());
-    let mut has: Vec<(u64, u64)> = (extents.iter())
+    let own = extents.iter().filter(|extent| extent.flags & SHARED == 0);
+    let mut has: Vec<(u64, u64)> = own
         .map(|extent| (extent.offset, extent.offset.saturating_add(extent.bytes)))
         .collect();
     has.sort_unstable();

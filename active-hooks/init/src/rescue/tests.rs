@@ -21,6 +21,7 @@ fn paths_follow_their_file_system() {
     let place = |device, here| System {
         device,
         name: String::new(),
+        fstype: b"xfs".to_vec(),
         here,
         room: 0,
     };

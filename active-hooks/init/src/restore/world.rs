@@ -7,10 +7,10 @@ use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
         FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
-        Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, Lost, Machine, MappedDevice,
-        Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, NamespaceNetwork, Netfilter, Network,
-        Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory,
-        SharedSegment, Subvolume, Summary, SwapArea, SwappedPages, Thread,
+        Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, LoggedFileSystem, Lost, Machine,
+        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, NamespaceNetwork,
+        Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet,
+        SharedMemory, SharedSegment, Subvolume, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -171,6 +171,8 @@ pub struct World<'a> {
     pub journals: Vec<Journal>,
     /// Journals that had committed everything.
     pub idle_journals: Vec<IdleJournal>,
+    /// XFS.
+    pub logged: Vec<LoggedFileSystem>,
     /// The kernel that has saved this, if it runs and this is what a rescue area holds.
     pub saved_by: Option<SavedBy>,
     /// How that kernel has left files that it could not put back whole.
@@ -244,6 +246,14 @@ pub struct World<'a> {
 }
 
 impl<'a> World<'a> {
+    /// File systems on disks of which all that their disks have not is recorded: device number, UUID and name.
+    pub fn file_systems(&self) -> impl Iterator<Item = (u64, [u8; 16], &str)> {
+        let journals = self.journals.iter().map(|it| (it.device, it.uuid, &*it.name));
+        let idle = self.idle_journals.iter().map(|it| (it.device, it.uuid, &*it.name));
+        let logged = self.logged.iter().map(|it| (it.device, it.uuid, &*it.name));
+        journals.chain(idle).chain(logged)
+    }
+
     /// Reads a stream. A torn or unknown record is remembered with its owner; it never ends the reading of others.
     pub fn read(stream: &Stream<'a>) -> Self {
         let mut world = Self::default();
@@ -387,6 +397,7 @@ impl<'a> World<'a> {
             }
             Kind::Journal => self.journals.push(record.decode().map_err(text)?),
             Kind::IdleJournal => self.idle_journals.push(record.decode().map_err(text)?),
+            Kind::LoggedFileSystem => self.logged.push(record.decode().map_err(text)?),
             Kind::LeftAt => {
                 self.left.insert(owner, record.decode().map_err(text)?);
             }

@@ -111,7 +111,8 @@ fn name(device: u64) -> String {
     format!("device {}:{}", device >> 20, device & 0xF_FFFF)
 }
 
-fn by_name(path: &[u8]) -> Option<OwnedFd> {
+/// Opens what is under a name.
+pub fn by_name(path: &[u8]) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     open(OsStr::from_bytes(path), flags, Mode::empty()).ok()
 }

@@ -127,7 +127,6 @@ impl<'w> Work<'w, '_> {
     fn find(&mut self) -> Trees<'w> {
         // What is mounted is there, and what is not keeps nobody waiting.
         let mut reader = Reader::within_memory(Duration::ZERO);
-        let again = self.since == Since::Attempt;
         let mut of_files = match self.since {
             Since::Boot => Reader::of_nothing(),
             Since::Nothing | Since::Attempt => Reader::within_memory(Duration::ZERO),
@@ -139,10 +138,10 @@ impl<'w> Work<'w, '_> {
                     _ => Blocks::Device(&mut of_files),
                 };
                 self.found
-                    .insert(id, find_one(self.world, id, inode, again, &mut blocks));
+                    .insert(id, find_one(self.world, id, inode, self.since, &mut blocks));
             }
         }
-        let trees = names::place(self.world, &mut reader, again);
+        let trees = names::place(self.world, &mut reader, self.since);
         if !self.world.names.is_empty() {
             for (id, found) in &mut self.found {
                 let inode = self.world.inodes.get(id).filter(|inode| !inode.record.path.is_empty());
@@ -225,6 +224,22 @@ impl<'w> Work<'w, '_> {
     }
 
     fn named(&mut self, id: Id, inode: &'w Content<'w, Inode>) -> Restored<()> {
+        let in_place = self.name_and_content(id, inode);
+        let is_file = FileType::from_raw_mode(inode.record.mode) == FileType::RegularFile;
+        let in_place = in_place.inspect_err(|why| {
+            if is_file {
+                self.done.failed.insert(id, why.clone());
+            }
+        })?;
+        // What has all it needs may lie where nothing can be written.
+        match in_place.filter(|_| is_file && inode.record.dirty) {
+            Some(file) => attributes(&file, &inode.record),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the file, if it was on the disk.
+    fn name_and_content(&mut self, id: Id, inode: &'w Content<'w, Inode>) -> Restored<Option<OwnedFd>> {
         let record = &inode.record;
         let path = path_of(record);
         let (file, named, plan) = match self.found.remove(&id) {
@@ -240,11 +255,9 @@ impl<'w> Work<'w, '_> {
         match (FileType::from_raw_mode(record.mode), file) {
             (FileType::RegularFile, Some(file)) => {
                 if record.dirty {
-                    let filled = content(&file, inode, plan, self.host);
-                    filled.inspect_err(|why| drop(self.done.failed.insert(id, why.clone())))?;
-                    attributes(&file, record)?;
+                    content(&file, inode, plan, self.host)?;
                 }
-                return Ok(());
+                return Ok(Some(file));
             }
             (FileType::RegularFile, None) => {
                 let pieces = self
@@ -258,11 +271,9 @@ impl<'w> Work<'w, '_> {
                     Some(pieces) => Some(pieces.as_slice()),
                     None => self.read_from_swap(id)?,
                 };
-                let made = make(inode, pieces, path, self.host).and_then(|beside| {
-                    self.make_way(record, path)?;
-                    rename(&beside, path).or_refuse(|| "its name")
-                });
-                made.inspect_err(|why| drop(self.done.failed.insert(id, why.clone())))?;
+                let beside = make(inode, pieces, path, self.host)?;
+                self.make_way(record, path)?;
+                rename(&beside, path).or_refuse(|| "its name")?;
             }
             (FileType::Fifo, None) if fs::symlink_metadata(path).is_err() => {
                 mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(record.mode & 0o7777), 0)
@@ -270,10 +281,10 @@ impl<'w> Work<'w, '_> {
                 ownership(record, path)?;
                 set_times(record, path)?;
             }
-            _ => return Ok(()),
+            (_, file) => return Ok(file),
         }
         self.done.rewritten.insert(id);
-        Ok(())
+        Ok(None)
     }
 
     /// What a file in memory had on swap.
@@ -384,13 +395,17 @@ impl<'w> Work<'w, '_> {
     }
 }
 
-fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, again: bool, blocks: &mut Blocks<'_>) -> Found {
+fn find_one(world: &World<'_>, id: Id, inode: &Content<'_, Inode>, since: Since, blocks: &mut Blocks<'_>) -> Found {
     let record = &inode.record;
+    let again = since == Since::Attempt;
+    // Whoever has made a file after an ordinary boot may have been given the number.
+    let is_it = |file: &OwnedFd| since != Since::Boot || !handles::is_made_since(file, world.machine.clock.realtime);
     let by_name = (!record.path.is_empty())
         .then(|| handles::by_name(record, &record.path))
-        .flatten();
+        .flatten()
+        .filter(is_it);
     let named = by_name.is_some();
-    let file = by_name.or_else(|| handles::by_number(world, record));
+    let file = by_name.or_else(|| handles::by_number(world, record).filter(is_it));
     let disk = world.disk.get(&id);
     let plan = match (&file, disk) {
         (Some(_), Some(disk)) if again => Plan::again(inode, disk),

@@ -3,7 +3,7 @@
 
 use super::subvolumes;
 use crate::{restore::world::World, sys};
-use rustix::fs::{open, Mode, OFlags};
+use rustix::fs::{open, statx, AtFlags, Mode, OFlags, Statx, StatxFlags};
 use shared_region::context::{Inode, Mount};
 use std::{
     ffi::OsStr,
@@ -31,6 +31,20 @@ pub fn is_same(fd: &impl AsFd, record: &Inode) -> bool {
         // Not every file system has any, and it cannot be asked of what is open by path only.
         Err(_) => true,
     }
+}
+
+/// When something was made, in nanoseconds since 1970, if its file system says.
+pub fn birth(found: &Statx) -> Option<i64> {
+    let seconds = found.stx_btime.tv_sec.saturating_mul(1_000_000_000);
+    let born = seconds.saturating_add(found.stx_btime.tv_nsec.into());
+    (found.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(born)
+}
+
+/// Whether an open file was made since a time, in nanoseconds since 1970. XFS counts generations up where it gives a number out again,
+/// and btrfs counts transactions, so that two kernels come to the same ones.
+pub fn is_made_since(file: &impl AsFd, time: i64) -> bool {
+    let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
+    found.and_then(|found| birth(&found)).is_some_and(|born| born >= time)
 }
 
 /// Opens what is under the recorded name if it is the recorded file.

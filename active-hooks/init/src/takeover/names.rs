@@ -13,7 +13,7 @@
 mod attributes;
 
 use super::{
-    disk::{self, Reader},
+    disk::{self, Reader, Since},
     handles, subvolumes,
 };
 use crate::{
@@ -24,9 +24,10 @@ use crate::{
 use rustix::{
     fs::{
         fstat, linkat, mkdirat, mknodat, open, openat, renameat, statat, statx, symlinkat, AtFlags, FileType, Mode,
-        OFlags, Statx, StatxFlags, CWD,
+        OFlags, StatxFlags, CWD,
     },
     io::Errno,
+    time::{clock_gettime, ClockId},
 };
 use shared_region::{
     context::{ChangedInodes, FreeNumbers, Names, Node},
@@ -96,18 +97,25 @@ struct Tree<'w> {
     count: u64,
     /// Of what was put aside last.
     next: u64,
+    /// What may have become of the disk since the failure.
+    since: Since,
+    /// When the work on names has begun, as the clock of file systems was, in nanoseconds since 1970.
+    begun: i64,
+    /// Names of what was put aside although somebody had changed it since the failure.
+    late: BTreeSet<Vec<u8>>,
     remarks: Vec<String>,
 }
 
-/// Moves, removes and makes names. If an earlier successor has begun with it (`again`), what it has made anew stays.
-pub fn place<'w>(world: &'w World<'_>, reader: &mut Reader, again: bool) -> Trees<'w> {
+/// Moves, removes and makes names. What an earlier successor has made anew stays, and nothing is deleted that somebody has changed
+/// after an ordinary boot.
+pub fn place<'w>(world: &'w World<'_>, reader: &mut Reader, since: Since) -> Trees<'w> {
     let devices: BTreeSet<u64> = world.names.iter().map(|names| names.device).collect();
     let mut all = Trees::default();
     for device in devices {
         let names: Vec<&Names> = world.names.iter().filter(|names| names.device == device).collect();
-        match Tree::open(world, device, &names) {
+        match Tree::open(world, device, &names, since) {
             Ok(mut tree) => {
-                tree.place(world, &names, reader, again);
+                tree.place(world, &names, reader, since == Since::Attempt);
                 all.trees.push(tree);
             }
             Err(why) => {
@@ -152,7 +160,7 @@ impl Trees<'_> {
 }
 
 impl<'w> Tree<'w> {
-    fn open(world: &'w World<'_>, device: u64, names: &[&Names]) -> Result<Self, String> {
+    fn open(world: &'w World<'_>, device: u64, names: &[&Names], since: Since) -> Result<Self, String> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let changed = world.changed.iter().find(|changed| changed.device == device);
         let (at, name, root) = match subvolumes::with_device(world, device) {
@@ -192,6 +200,9 @@ impl<'w> Tree<'w> {
             is_complete: true,
             count: 0,
             next: 0,
+            since,
+            begun: now(),
+            late: BTreeSet::new(),
             remarks: Vec::new(),
         })
     }
@@ -277,11 +288,49 @@ impl<'w> Tree<'w> {
         (fstat(&fd).ok()?.st_nlink != 0 && !self.is_of_another(&fd)).then_some(fd)
     }
 
-    /// Whether something was made here since the failure. XFS counts generations up where it gives a number out again, so that both
-    /// kernels come to the same ones.
+    /// Whether something was made here since the failure.
     fn is_of_another(&self, fd: &OwnedFd) -> bool {
-        let born = statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok();
-        self.changed.is_some() && born.and_then(birth).is_some_and(|born| born >= self.failed)
+        self.changed.is_some() && handles::is_made_since(fd, self.failed)
+    }
+
+    /// Whether what has a name was changed by somebody between the failure and an ordinary boot's rescue.
+    fn is_late(&self, directory: &OwnedFd, name: &[u8]) -> bool {
+        let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        self.since == Since::Boot && found.is_ok_and(|found| self.is_between(&found))
+    }
+
+    /// Whether a status-change time lies between the failure and when this has begun: what it does itself comes later.
+    fn is_between(&self, found: &rustix::fs::Stat) -> bool {
+        let seconds = found.st_ctime.saturating_mul(1_000_000_000);
+        let changed = seconds.saturating_add_unsigned(found.st_ctime_nsec);
+        changed > self.failed && changed < self.begun
+    }
+
+    /// Whether there is anything in what was put aside that somebody has changed since the failure.
+    fn has_late(&self) -> bool {
+        let mut below = vec![(magic_path(&self.aside).into(), true)];
+        while let Some((directory, is_top)) = below.pop() {
+            let directory: PathBuf = directory;
+            // What cannot be looked at may be.
+            let Ok(all) = fs::read_dir(&directory) else { return true };
+            for entry in all {
+                let Ok(entry) = entry else { return true };
+                let Ok(found) = rustix::fs::lstat(entry.path()) else {
+                    return true;
+                };
+                let is_late = match is_top {
+                    true => self.late.contains(entry.file_name().as_bytes()),
+                    false => self.is_between(&found),
+                };
+                if is_late {
+                    return true;
+                }
+                if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                    below.push((entry.path(), false));
+                }
+            }
+        }
+        false
     }
 
     /// A name that nothing put aside has.
@@ -316,11 +365,16 @@ impl<'w> Tree<'w> {
             }
             let done = self.free().and_then(|free| {
                 let directory = self.directories.get(&key).ok_or("it is not there")?;
+                let is_late = self.is_late(directory, &name);
                 let done = renameat(directory, &*name, &self.aside, free.as_c_str());
-                done.map_err(|error| error.to_string())
+                done.map_err(|error| error.to_string())?;
+                Ok(is_late.then(|| free.into_bytes()))
             });
             match done {
-                Ok(()) => self.count += 1,
+                Ok(late) => {
+                    self.count += 1;
+                    self.late.extend(late);
+                }
                 Err(why) => {
                     let name = String::from_utf8_lossy(&name).into_owned();
                     self.remarks
@@ -335,6 +389,10 @@ impl<'w> Tree<'w> {
         let Some((changed, directory)) = self.changed.zip(self.directories.get(&key)) else {
             return false;
         };
+        // Its number may have been given out again.
+        if self.is_late(directory, name) {
+            return false;
+        }
         let found = CString::new(name)
             .ok()
             .and_then(|name| sys::handle_of(directory.as_fd(), &name).ok());
@@ -457,7 +515,7 @@ impl<'w> Tree<'w> {
     /// Deletes what was put aside and has no name, or keeps it all.
     fn clear(&mut self) {
         let aside = self.at.join(ASIDE);
-        if self.is_complete && self.remarks.is_empty() {
+        if self.is_complete && self.remarks.is_empty() && !(self.since == Since::Boot && self.has_late()) {
             if let Err(error) = fs::remove_dir_all(&aside) {
                 self.remarks.push(format!("{}: {error}", aside.display()));
             }
@@ -530,6 +588,12 @@ impl<'w> Tree<'w> {
     }
 }
 
+/// As the clock of file systems is, in nanoseconds since 1970: it goes on tick by tick, and nothing gets a time before this one any more.
+fn now() -> i64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
 /// Where a file system is mounted whole, and its root directory. Of ext4, whose inodes are not `told`, that has a number of its own.
 fn whole(world: &World<'_>, device: u64, uuid: [u8; 16], told: bool) -> Result<(PathBuf, OwnedFd), String> {
     let disk = disk::locate(uuid, Duration::ZERO);
@@ -560,15 +624,8 @@ fn is_file_since(directory: &OwnedFd, name: &[u8], since: i64) -> bool {
     found.is_ok_and(|found| {
         let kind = FileType::from_raw_mode(found.stx_mode.into());
         let is_known = found.stx_mask & StatxFlags::TYPE.bits() != 0;
-        is_known && kind != FileType::Directory && birth(found).is_some_and(|born| born >= since)
+        is_known && kind != FileType::Directory && handles::birth(&found).is_some_and(|born| born >= since)
     })
-}
-
-/// When something was made, in nanoseconds since 1970, if its file system says.
-fn birth(found: Statx) -> Option<i64> {
-    let seconds = found.stx_btime.tv_sec.saturating_mul(1_000_000_000);
-    let born = seconds.saturating_add(found.stx_btime.tv_nsec.into());
-    (found.stx_mask & StatxFlags::BTIME.bits() != 0).then_some(born)
 }
 
 /// The names that are recorded.

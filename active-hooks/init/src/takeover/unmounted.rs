@@ -26,20 +26,18 @@ struct System {
 }
 
 impl Unmounted {
-    /// Looks for ext4 file systems that are not mounted where they were, and that have lost something by that.
+    /// Looks for file systems that are not mounted where they were, and that have lost something by that.
     pub fn of(world: &World<'_>) -> Self {
-        let known = world.journals.iter().map(|it| (it.device, &it.name));
-        let known = known.chain(world.idle_journals.iter().map(|it| (it.device, &it.name)));
-        let systems = known.filter(|&(device, _)| !is_mounted(world, device));
-        let systems = systems.filter_map(|(device, name)| {
+        let systems = world.file_systems().filter(|&(device, ..)| !is_mounted(world, device));
+        let systems = systems.filter_map(|(device, _, name)| {
             let dirty = world.dirty_files.values().filter(|file| file.record.device == device);
             let is_held = |record: &shared_region::context::Inode| record.device == device && record.dirty;
             let held = world.inodes.values().filter(|inode| is_held(&inode.record));
             let files = (dirty.count() + held.count()) as u64;
-            let name = name.clone();
+            let name = name.to_owned();
             let journal = world.journals.iter().find(|it| it.device == device);
             let has_blocks = journal.is_some_and(|it| !it.blocks.is_empty() || !it.revoked.is_empty());
-            let has_names = world.names.iter().any(|names| names.device == device);
+            let has_names = has_names(world, device);
             (files != 0 || has_blocks || has_names).then_some((device, System { name, files }))
         });
         Self {
@@ -71,6 +69,14 @@ impl Unmounted {
             )
         };
         self.systems.values().map(line).collect()
+    }
+}
+
+/// Whether names have changed. Some of an XFS are recorded in any case.
+fn has_names(world: &World<'_>, device: u64) -> bool {
+    match world.changed.iter().find(|changed| changed.device == device) {
+        Some(changed) => !changed.inodes.is_empty(),
+        None => world.names.iter().any(|names| names.device == device),
     }
 }
 

@@ -29,17 +29,16 @@ pub struct Untaken {
 
 impl Untaken {
     /// `failed` are the files, `names` the file systems on which no name was put back; of those in `committed` the journal is
-    /// complete, and those in `unmounted` are others' business. Only an ext4 with a journal is known well enough to be found again.
+    /// complete, and those in `unmounted` are others' business. Only an ext4 with a journal, or an XFS,
+    /// is known well enough to be found again.
     pub fn of(
         world: &World<'_>,
         failed: &BTreeSet<Id>,
         names: &BTreeSet<u64>,
         (committed, unmounted): (&BTreeSet<u64>, &BTreeSet<u64>),
     ) -> Self {
-        let known = world.journals.iter().map(|it| (it.device, &it.name));
-        let known = known.chain(world.idle_journals.iter().map(|it| (it.device, &it.name)));
         let mut systems = BTreeMap::new();
-        for (device, name) in known.filter(|(device, _)| !unmounted.contains(device)) {
+        for (device, _, name) in world.file_systems().filter(|(device, ..)| !unmounted.contains(device)) {
             let files = failed.iter().filter_map(|&id| Some((id, file_of(world, id)?)));
             let files = files.filter(|(_, key)| key.0 == device);
             let untaken = rescue_area::Untaken {
@@ -48,7 +47,7 @@ impl Untaken {
                 files: files.map(|(id, key)| (id, left_at(world, key))).collect(),
             };
             if untaken.names || !untaken.files.is_empty() {
-                systems.insert(device, (name.clone(), untaken));
+                systems.insert(device, (name.to_owned(), untaken));
             }
         }
         if !systems.is_empty() {

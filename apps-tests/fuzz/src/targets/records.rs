@@ -30,6 +30,7 @@ fn decode(record: &Record<'_>) {
         Kind::Costs => drop(record.decode::<Vec<context::Cost>>()),
         Kind::Journal => drop(record.decode::<context::Journal>()),
         Kind::IdleJournal => drop(record.decode::<context::IdleJournal>()),
+        Kind::LoggedFileSystem => drop(record.decode::<context::LoggedFileSystem>()),
         Kind::LeftAt => drop(record.decode::<context::LeftAt>()),
         Kind::SavedBy => drop(record.decode::<context::SavedBy>()),
         Kind::DirtyFile => drop(record.decode::<context::DirtyFile>()),

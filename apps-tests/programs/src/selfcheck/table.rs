@@ -13,6 +13,7 @@ const BTRFS: &str = "of no process: seen by the scenario `acknowledged-btrfs`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
 const CONTAINER: &str = "of a container; seen by the scenario `container-network`";
 const LINKS: &str = "of no process: seen by the scenario `links`";
+const RESCUE_OTHERS: &str = "of no process: seen by the scenario `rescue-others`";
 const RESCUE: &str = "of no process: seen by the scenario `rescue-unmounted`";
 const VFAT: &str = "of no process: seen by the scenario `acknowledged-vfat`";
 
@@ -115,6 +116,9 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
     ("IdleJournal.device", RESCUE),
     ("IdleJournal.name", RESCUE),
     ("IdleJournal.uuid", RESCUE),
+    ("LoggedFileSystem.device", RESCUE_OTHERS),
+    ("LoggedFileSystem.name", RESCUE_OTHERS),
+    ("LoggedFileSystem.uuid", RESCUE_OTHERS),
     ("LeftAt.changed", "of no process: seen by the scenario `rescue-full`"),
     ("SavedBy.boot_id", RESCUE),
     ("FatBlock.at", VFAT),

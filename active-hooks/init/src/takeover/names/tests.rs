@@ -52,6 +52,9 @@ impl Folder {
             is_complete: true,
             count: 0,
             next: 0,
+            since: Since::Nothing,
+            begun: i64::MAX,
+            late: BTreeSet::new(),
             remarks: Vec::new(),
         }
     }
@@ -463,4 +466,30 @@ fn what_was_made_since_the_failure_is_not_what_a_record_means() {
     assert!(tree.by_handle(new, OFlags::PATH).is_none());
     tree.changed = None;
     assert!(tree.by_handle(new, OFlags::PATH).is_some());
+}
+
+/// What was removed, is back after an ordinary boot, and was changed by somebody since is not deleted.
+#[test]
+fn what_somebody_has_changed_is_kept() {
+    let Some(folder) = Folder::new("changed") else {
+        return eprintln!("this file system has no handles that can be opened: nothing was tried");
+    };
+    let at = |name: &str| folder.0.join(name);
+    let run = |since, failed| {
+        fs::create_dir_all(at("one/inner")).unwrap();
+        fs::write(at("one/inner/file"), "changed").unwrap();
+        let tree = folder.tree(&[]);
+        let mut tree = Tree { since, failed, ..tree };
+        put_back(&mut tree, &[names(folder.key("one"), &[])]);
+        let kept = at(&format!("{KEPT}-0"));
+        let remarks = finish(tree);
+        assert!(!at("one/inner").exists());
+        assert_eq!(remarks.is_empty(), !kept.exists());
+        let is_kept = kept.exists();
+        let _ = fs::remove_dir_all(kept);
+        is_kept
+    };
+    assert!(run(Since::Boot, 1), "it was made after the failure");
+    assert!(!run(Since::Boot, i64::MAX), "nobody has changed it");
+    assert!(!run(Since::Nothing, 1), "nobody was there to change it");
 }
