@@ -2,7 +2,7 @@
 //!
 //! What we know on entry: records that the backup OS has written as it gave the machine up, and frames with digests. File
 //! systems may be mounted or not, and somebody may have changed on them what he liked since. What we are responsible for: only
-//! ext4 and XFS that is mounted for writing, or an ext4 that nobody has used, is touched, and nothing on it that was changed after the failure;
+//! ext4, XFS and btrfs that is mounted for writing, or an ext4 that nobody has used, is touched, and nothing on it that was changed after the failure;
 //! a file is put back whole or named with the reason.
 //!
 //! That something has not changed is told by its status-change time (ctime), which every change sets, and which nobody can set.
@@ -24,17 +24,19 @@ use crate::{
         world::{Content, World},
         OrRefuse, Refusal, Restored,
     },
-    sys::magic_path,
+    sys::{self, magic_path},
     takeover::{
         dirty_files,
         disk::{self, FromDisk, Since},
-        files, handles, to_rescue,
+        files,
+        handles::{self, BTRFS},
+        subvolumes, to_rescue,
     },
 };
 use orthros_device::Adopted;
 use rustix::fs::{fstat, open, Mode, OFlags, Stat};
 use shared_region::{
-    context::{ChangedInodes, DirtyFile, FrameRun, Id, Inode, LeftAt, Mount, Names, Node},
+    context::{ChangedInodes, DirtyFile, FrameRun, Id, Inode, LeftAt, Mount, Name, Names, Node, Subvolume},
     device::{ResumeCall, TaskState},
     rescue_area::{Area, Source},
     PAGE_SIZE,
@@ -42,10 +44,10 @@ use shared_region::{
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    ffi::OsStr,
+    ffi::{CString, OsStr},
     fs::{self, File},
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{FileExt, MetadataExt},
@@ -119,8 +121,11 @@ pub struct Plan {
 /// come from.
 pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private, area: &Path) -> Plan {
     let failure = world.machine.clock.realtime;
+    let places = places(world);
     let mut work = Work {
-        places: places(world),
+        rooms: rooms(&places),
+        places,
+        nodes: world.nodes.iter().map(|node| (node.device, node.number)).collect(),
         failure,
         host,
         private,
@@ -137,10 +142,9 @@ pub fn plan(world: &mut World<'_>, host: &dyn Host, private: &Private, area: &Pa
         .extend(lost.iter().map(|(_, lost)| format!("{}: {}", lost.object, lost.reason)));
     let unreadable = world.unreadable.iter().map(|(_, why)| format!("a record: {why}"));
     work.plan.refused.extend(unreadable);
-    let old = std::mem::take(&mut world.mounts);
     world.mounts = work.places.values().filter_map(System::mount).collect();
     let mut inodes = std::mem::take(&mut world.inodes);
-    inodes.retain(|id, inode| work.keeps_inode(&old, *id, inode));
+    inodes.retain(|id, inode| work.keeps_inode(*id, inode));
     let mut dirty = std::mem::take(&mut world.dirty_files);
     dirty.retain(|id, file| work.keeps_dirty(inodes.get(id), *id, file));
     world.dirty_files = dirty;
@@ -191,8 +195,8 @@ pub fn put_back(world: &World<'_>, host: &dyn Host, private: &Private, alive: &d
     let done = files::put_back(world, &FromDisk::new(), Since::Boot, host);
     let which = (&private.committed, &BTreeSet::new());
     let of_others = dirty_files::put_back(world, which, &done.rewritten, host, alive);
-    let mut remarks = done.remarks;
-    remarks.extend(of_others.remarks);
+    let remarks = done.remarks.iter().chain(&of_others.remarks);
+    let remarks = remarks.map(|remark| private.as_it_was(remark)).collect();
     (remarks, !done.failed.is_empty() || !of_others.failed.is_empty())
 }
 
@@ -213,39 +217,98 @@ struct System {
     fstype: Vec<u8>,
     /// Its root directory and where that is, or why it is not there.
     here: Result<(PathBuf, OwnedFd), String>,
-    /// Bytes that it can still take.
-    room: u64,
+    /// What its paths began with.
+    was_at: Vec<PathBuf>,
+    /// Device number of the whole file system in the dead kernel: subvolumes share their room.
+    file_system: u64,
+    /// What says how it is mounted, of a subvolume.
+    options: Vec<u8>,
 }
 
 impl System {
     fn mount(&self) -> Option<Mount> {
         let (at, _) = self.here.as_ref().ok()?;
+        // A subvolume is mounted where nobody sees it, and called by where it was.
+        let at = match self.options.is_empty() {
+            true => Some(at),
+            false => self.was_at.first(),
+        };
         Some(Mount {
-            device: self.device,
+            device: self.file_system,
             fstype: self.fstype.clone(),
             root: b"/".to_vec(),
-            mountpoint: at.as_os_str().as_bytes().to_vec(),
+            mountpoint: at?.as_os_str().as_bytes().to_vec(),
+            options: self.options.clone(),
             ..Mount::default()
         })
     }
 }
 
+/// Bytes that file systems can still take.
+fn rooms(places: &BTreeMap<u64, System>) -> BTreeMap<u64, u64> {
+    let here = places
+        .values()
+        .filter_map(|place| Some((place.file_system, &place.here.as_ref().ok()?.1)));
+    here.map(|(file_system, root)| (file_system, room::of(root))).collect()
+}
+
 fn places(world: &World<'_>) -> BTreeMap<u64, System> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let one = |(device, uuid, _): (u64, [u8; 16], &str)| {
-        let mount = world.mounts.iter().find(|mount| mount.device == device);
-        let fstype = mount.map_or_else(|| b"ext4".to_vec(), |mount| mount.fstype.clone());
-        let here = here(uuid, &text);
+        let mounts = || world.mounts.iter().filter(|mount| mount.device == device);
+        let fstype = mounts()
+            .next()
+            .map_or_else(|| b"ext4".to_vec(), |mount| mount.fstype.clone());
         let place = System {
             device,
             name: ext4::uuid_text(&uuid),
-            room: here.as_ref().map_or(0, |(_, root)| room::of(root)),
+            was_at: mounts().filter(|mount| mount.root == b"/").map(point).collect(),
+            file_system: device,
+            options: Vec::new(),
             fstype,
-            here,
+            here: here(uuid, &text),
         };
         (device, place)
     };
-    world.file_systems().map(one).collect()
+    let subvolume = |it: &Subvolume| (it.device, of_subvolume(world, it, &text));
+    let subvolumes = world.subvolumes.iter().map(subvolume);
+    world.file_systems().map(one).chain(subvolumes).collect()
+}
+
+fn point(mount: &Mount) -> PathBuf {
+    OsStr::from_bytes(&mount.mountpoint).into()
+}
+
+/// A subvolume, which is mounted where nobody else sees it if somebody has mounted its file system for writing.
+fn of_subvolume(world: &World<'_>, subvolume: &Subvolume, mounts: &str) -> System {
+    let absent = || match disk::locate(subvolume.uuid, Duration::ZERO) {
+        Ok(disk) if !is_writable_btrfs(subvolume.uuid, mounts) => {
+            format!("{} is not mounted for writing", disk.display())
+        }
+        Ok(_) => format!("subvolume {} cannot be mounted", subvolume.number),
+        Err(why) => why,
+    };
+    System {
+        device: subvolume.device,
+        name: format!("{}, subvolume {}", ext4::uuid_text(&subvolume.uuid), subvolume.number),
+        fstype: BTRFS.to_vec(),
+        here: subvolumes::root_of(subvolume).ok_or_else(absent),
+        was_at: vec![subvolumes::was_at(world, subvolume)],
+        file_system: subvolume.file_system,
+        options: subvolume.option().into_bytes(),
+    }
+}
+
+/// Whether a btrfs is mounted somewhere for writing, by whichever of its subvolumes.
+fn is_writable_btrfs(uuid: [u8; 16], mounts: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let is_it = |at: &Path| {
+        let root = open(at, flags, Mode::empty());
+        root.is_ok_and(|root| sys::btrfs_uuid(root.as_fd()).is_ok_and(|found| found == uuid))
+    };
+    let all = mounts.lines().filter_map(Line::parse);
+    all.filter(|line| line.is_writable && line.fstype.as_bytes() == BTRFS)
+        .any(|line| is_it(Path::new(line.at)))
 }
 
 fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
@@ -261,24 +324,50 @@ fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
     }
 }
 
-/// Where the whole of a file system is mounted for writing, by lines of `/proc/self/mountinfo`.
-fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
-    let number = format!("{major}:{minor}");
-    mounts.lines().find_map(|line| {
+/// A line of `/proc/self/mountinfo`.
+#[derive(Debug)]
+struct Line<'t> {
+    device: &'t str,
+    root: &'t str,
+    at: &'t str,
+    fstype: &'t str,
+    /// The mount and its file system are.
+    is_writable: bool,
+}
+
+impl<'t> Line<'t> {
+    fn parse(line: &'t str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
         let writable = |options: &str| options.split(',').any(|option| option == "rw");
         let [_, _, device, root, at, options, ..] = words[..] else {
             return None;
         };
+        let fstype = words.iter().skip_while(|word| **word != "-").nth(1)?;
         // Blanks and the like stand as \040: such a path is left alone.
-        let is_it =
-            device == number && root == "/" && writable(options) && words.last().is_some_and(|all| writable(all));
-        (is_it && !at.contains('\\')).then(|| at.into())
-    })
+        (!at.contains('\\')).then_some(Self {
+            device,
+            root,
+            at,
+            fstype,
+            is_writable: writable(options) && words.last().is_some_and(|all| writable(all)),
+        })
+    }
+}
+
+/// Where the whole of a file system is mounted for writing, by lines of `/proc/self/mountinfo`.
+fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
+    let number = format!("{major}:{minor}");
+    let mut all = mounts.lines().filter_map(Line::parse);
+    let found = all.find(|line| line.is_writable && line.device == number && line.root == "/")?;
+    Some(found.at.into())
 }
 
 struct Work<'h> {
     places: BTreeMap<u64, System>,
+    /// Bytes that file systems can still take, by [`System::file_system`].
+    rooms: BTreeMap<u64, u64>,
+    /// Device and number of what has a record of its attributes.
+    nodes: BTreeSet<(u64, u64)>,
     /// In nanoseconds since 1970.
     failure: i64,
     host: &'h dyn Host,
@@ -302,7 +391,7 @@ impl Work<'_> {
         let place = self
             .places
             .get(&device)
-            .ok_or("its file system is no ext4 or XFS, or is not known")?;
+            .ok_or("its file system is no ext4, XFS or btrfs, or is not known")?;
         let why = |why| format!("its file system {}: {why}", place.name);
         let (_, root) = place.here.as_ref().map_err(why)?;
         let found = handles::on_mount(root, number, generation, flags | OFlags::NONBLOCK);
@@ -348,12 +437,13 @@ impl Work<'_> {
         found: Option<&OwnedFd>,
         runs: impl Iterator<Item = FrameRun>,
     ) -> Result<(), String> {
-        let Some(place) = self.places.get_mut(&device) else {
+        let Some(place) = self.places.get(&device) else {
             return Ok(());
         };
         let needed = room::needed(found, runs);
-        match place.room.checked_sub(needed) {
-            Some(left) => place.room = left,
+        let room = self.rooms.entry(place.file_system).or_default();
+        match room.checked_sub(needed) {
+            Some(left) => *room = left,
             None => {
                 self.plan.is_kept = true;
                 return Err(format!(
@@ -371,7 +461,7 @@ impl Work<'_> {
         false
     }
 
-    fn keeps_inode(&mut self, old: &[Mount], id: Id, inode: &mut Content<'_, Inode>) -> bool {
+    fn keeps_inode(&mut self, id: Id, inode: &mut Content<'_, Inode>) -> bool {
         let record = &inode.record;
         let key = (record.device, record.number);
         let name = String::from_utf8_lossy(&record.path).into_owned();
@@ -382,7 +472,7 @@ impl Work<'_> {
             Ok(found) => found,
             Err(why) => return self.refuse(key, &name, &why),
         };
-        match moved(&self.places, old, record) {
+        match moved(&self.places, record) {
             Some(path) => {
                 inode.record.last_path.clone_from(&path);
                 inode.record.path = path;
@@ -477,10 +567,19 @@ impl Work<'_> {
         self.takes(key, name, room)
     }
 
-    /// Whether names are those of a directory that is recorded to find its file system by.
-    fn is_only_root(&self, names: &Names) -> bool {
-        let changed = self.changed.iter().find(|changed| changed.device == names.device);
-        changed.is_some_and(|changed| changed.of(names.number).is_none())
+    /// Whether names are those of a root directory that has not changed, and is recorded to find its file system by.
+    fn is_only_root(&self, names: &Names, found: &OwnedFd) -> bool {
+        let here = self
+            .places
+            .get(&names.device)
+            .and_then(|place| place.here.as_ref().ok());
+        let is_root = here.is_some_and(|(_, root)| {
+            let key = |fd: &OwnedFd| fstat(fd).ok().map(|found| (found.st_dev, found.st_ino));
+            key(root).is_some() && key(root) == key(found)
+        });
+        is_root
+            && self.changed.iter().any(|changed| changed.device == names.device)
+            && !self.nodes.contains(&(names.device, names.number))
     }
 
     fn keeps_names(&mut self, names: &mut Names) -> bool {
@@ -493,10 +592,19 @@ impl Work<'_> {
             return true;
         }
         match self.find(key.0, key.1, names.generation, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(Some(found)) if !self.is_old(&found) && self.is_only_root(names) => {
-                names.entries.clear();
+            Ok(Some(found)) if !self.is_old(&found) && self.is_only_root(names, &found) => {
                 names.gone.clear();
-                true
+                match as_it_is(&found) {
+                    Ok(entries) => {
+                        names.entries = entries;
+                        true
+                    }
+                    Err(error) => self.refuse(
+                        key,
+                        &format!("names that were changed last in {name}"),
+                        &error.to_string(),
+                    ),
+                }
             }
             Ok(Some(found)) if !self.is_old(&found) => {
                 self.refuse(key, &format!("names that were changed last in {name}"), CHANGED)
@@ -515,7 +623,8 @@ impl Work<'_> {
             Ok(Some(found)) if !self.is_old(&found) && has_attributes(&found, node) => false,
             Ok(Some(found)) if !self.is_old(&found) => {
                 let number = || format!("inode {} of {}", node.number, self.name(node.device));
-                let attributes = format!("attributes of {}", path_of(&found).unwrap_or_else(number));
+                let path = path_of(&found).map_or_else(number, |path| self.private.as_it_was(&path));
+                let attributes = format!("attributes of {path}");
                 !self.settled.contains(&key) && self.refuse(key, &attributes, CHANGED)
             }
             Ok(_) => true,
@@ -563,16 +672,32 @@ fn nanoseconds(seconds: i64, nanoseconds: u64) -> i64 {
         .saturating_add_unsigned(nanoseconds)
 }
 
+/// What a directory has in it now. Nothing is looked for there, and nothing that is known of a file makes a name in it one that was
+/// taken away.
+fn as_it_is(directory: &OwnedFd) -> std::io::Result<Vec<Name>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(magic_path(directory))? {
+        let name = entry?.file_name().into_encoded_bytes();
+        let text = CString::new(name.as_slice())?;
+        // What has none is let be by whoever compares.
+        if let Ok((number, generation)) = sys::handle_of(directory.as_fd(), &text) {
+            entries.push(Name {
+                name,
+                number,
+                generation: Some(generation),
+            });
+        }
+    }
+    Ok(entries)
+}
+
 /// The path that a file has here.
-fn moved(places: &BTreeMap<u64, System>, old: &[Mount], record: &Inode) -> Option<Vec<u8>> {
+fn moved(places: &BTreeMap<u64, System>, record: &Inode) -> Option<Vec<u8>> {
     let path = Path::new(OsStr::from_bytes(&record.path));
-    let points = old
-        .iter()
-        .filter(|mount| mount.device == record.device && mount.root == b"/");
-    let points = points.map(|mount| Path::new(OsStr::from_bytes(&mount.mountpoint)));
-    let above = points.filter_map(|at| path.strip_prefix(at).ok());
+    let place = places.get(&record.device)?;
+    let above = place.was_at.iter().filter_map(|at| path.strip_prefix(at).ok());
     let inside = above.min_by_key(|inside| inside.as_os_str().len())?;
-    let (at, _) = places.get(&record.device)?.here.as_ref().ok()?;
+    let (at, _) = place.here.as_ref().ok()?;
     Some(at.join(inside).into_os_string().as_bytes().to_vec())
 }
 

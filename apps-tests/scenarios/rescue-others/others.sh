@@ -1,16 +1,17 @@
 #!/bin/sh
-# /dev/vdb is an XFS, /dev/vdc a btrfs, /dev/vdd a vfat, on all of which nothing is committed by itself; /dev/vde is the rescue area.
+# /dev/vdb is an XFS, /dev/vdc a btrfs with a subvolume that is mounted and one below it, /dev/vdd a vfat, on all of which nothing is
+# committed by itself; /dev/vde is the rescue area.
 set -eu
 
 . /opt/says.sh
 sums=/var/sums
 # Where files are changed.
-all="/srv/xfs/d"
+all="/srv/xfs/d /srv/btrfs/d /srv/btrfs/below/d"
 
 mount_all() {
 	mkdir -p /srv/xfs /srv/btrfs /srv/vfat
 	mount /dev/vdb /srv/xfs
-	mount -o commit=900 /dev/vdc /srv/btrfs
+	mount -o commit=900,subvol=@ /dev/vdc /srv/btrfs
 	mount /dev/vdd /srv/vfat
 }
 
@@ -24,6 +25,8 @@ tell() {
 		find . -type f ! -name 'touched*' -printf '%p %s %T@\n' | LC_ALL=C sort
 		find . -type f ! -name 'touched*' -exec sha256sum {} + | LC_ALL=C sort -k 2
 		find . -type f | LC_ALL=C sort | xargs getfattr -d 2>/dev/null
+		stat -c '%a %s %Y' ../beside
+		sha256sum ../beside
 	)
 }
 
@@ -35,9 +38,14 @@ prepare)
 	sysctl -qw vm.dirty_expire_centisecs=100000 vm.dirty_writeback_centisecs=100000 fs.xfs.xfssyncd_centisecs=720000
 	mkfs.xfs -q /dev/vdb
 	mkfs.btrfs -q /dev/vdc
+	mkdir -p /srv/top
+	mount /dev/vdc /srv/top
+	btrfs -q subvolume create /srv/top/@
+	umount /srv/top
 	mkfs.vfat /dev/vdd
 	orthros-ctl rescue-area --prepare /dev/vde
 	mount_all
+	btrfs -q subvolume create /srv/btrfs/below
 	mkdir $all
 	for at in $all; do
 		cd $at
@@ -53,12 +61,12 @@ prepare)
 		echo linked >linked
 		for name in touched touched-mode; do yes page | head -c 5000 >$name; done
 		ln -s nowhere link
+		echo before >../beside
 		sync
 		# What was written last is read back from the disk and not in memory.
 		echo 1 >/proc/sys/vm/drop_caches
 	done
 	echo before >/srv/vfat/file
-	echo before >/srv/btrfs/file
 	sync
 	;;
 write)
@@ -85,10 +93,13 @@ write)
 		mkfifo to/fifo
 		yes other | head -c 5000 >touched
 		chmod 600 touched-mode
+		# In a directory that does not change.
+		yes beside | head -c 5001 >../beside
+		chmod 600 ../beside
 		tell $at >/var/told-$(name $at)
 	done
-	yes other | head -c 5000 | tee /srv/vfat/file >/srv/btrfs/file
-	sync /var/told-xfs /var
+	yes other | head -c 5000 >/srv/vfat/file
+	sync /var/told-xfs /var/told-btrfs /var/told-below /var
 	;;
 check)
 	mount_all
@@ -98,6 +109,7 @@ check)
 		! test -e deep || lost deep
 		! grep -q second appended || lost appended
 		! grep -q new changed || lost changed
+		! grep -q beside ../beside || lost beside
 		test -e removed || lost removed
 		# Somebody changes a file, one that had been removed, and a mode.
 		echo later >touched
@@ -116,9 +128,12 @@ check)
 	for at in $all; do
 		grep "refused: $at/touched: was changed after the failure" /run/said
 		grep "refused: attributes of $at/touched-mode: was changed after the failure" /run/said
+		grep "refused: $(dirname $at)/.orthros-displaced-0: has what was removed or moved last" /run/said
 	done
-	test "$(grep -c "^refused: " /run/said)" = 5
-	grep "refused: file system on vdc: .*btrfs; its disk is behind in [1-9][0-9]* files" /run/said
+	test "$(grep -c "^refused: " /run/said)" = 10
+	# Nothing that was mounted for it stays.
+	fails test -e /run/orthros-subvolumes
+	fails grep orthros-subvolumes /proc/mounts
 	grep "refused: file system on vdd: .*vfat; its disk is behind in [1-9][0-9]* files" /run/said
 	orthros-ctl rescue | grep "nothing to put back"
 	for at in $all; do
@@ -134,9 +149,9 @@ check)
 		rm -r ../.orthros-displaced-0
 		tell $at >/run/told
 		diff /var/told-$(name $at) /run/told
-		cd /
-		umount $(dirname $at)
 	done
+	cd /
+	umount /srv/xfs /srv/btrfs
 	xfs_repair -n /dev/vdb
 	btrfs check /dev/vdc
 	;;

@@ -1,6 +1,6 @@
 //! The dead kernel, its clocks and its mounts.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// The dead kernel and its clocks ([`crate::record::Kind::Machine`]).
@@ -105,6 +105,13 @@ pub struct Subvolume {
     pub uuid: [u8; 16],
     /// Number of the subvolume.
     pub number: u64,
+}
+
+impl Subvolume {
+    /// The option with which it is mounted, whatever its name is on the disk.
+    pub fn option(&self) -> String {
+        format!("subvolid={}", self.number)
+    }
 }
 
 #[cfg(test)]

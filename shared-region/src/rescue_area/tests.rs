@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     context::{
         frame_kind, ChangedInodes, Checkpoint, DirtyFile, FrameRun, FreeNumbers, IdleJournal, Inode, Journal,
-        JournalBlock, LeftAt, LoggedFileSystem, Machine, Mount, Names, PagePart, Process, SwappedPages,
+        JournalBlock, LeftAt, LoggedFileSystem, Machine, Mount, Names, PagePart, Process, Subvolume, SwappedPages,
     },
     record::{Kind, Stream, Writer},
 };
@@ -269,6 +269,7 @@ fn nothing_but_files_is_taken_out_of_a_stream() {
         writer.push(Kind::SwappedPages, 1, 1, 8, &pages).unwrap();
         writer.push(Kind::DirtyFile, 1, 0, 4, &dirty(&[])).unwrap();
         writer.push_bytes(Kind::Frames, 1, 0, 4, &run(0, 202, 1)).unwrap();
+        writer.push(Kind::Subvolume, 1, 0, 6, &Subvolume::default()).unwrap();
         writer.push(Kind::Names, 1, 0, 6, &Names::default()).unwrap();
         let journal = Journal {
             blocks: vec![Default::default(); 4],
@@ -286,6 +287,7 @@ fn nothing_but_files_is_taken_out_of_a_stream() {
         (Kind::Frames, 1),
         (Kind::DirtyFile, 4),
         (Kind::Frames, 4),
+        (Kind::Subvolume, 6),
         (Kind::Names, 6),
         (Kind::Journal, 9),
     ];

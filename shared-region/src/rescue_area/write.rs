@@ -345,12 +345,13 @@ pub const NOBODY: &str = "no kernel could be booted that would have completed it
 const MOUNTED: &str = "the kernel that took over has mounted it without completing its journal";
 
 /// Kinds of records about file systems that are copied as they are, if all are wanted.
-const COPIED: [Kind; 7] = [
+const COPIED: [Kind; 8] = [
     Kind::Mount,
     Kind::Names,
     Kind::Node,
     Kind::IdleJournal,
     Kind::LoggedFileSystem,
+    Kind::Subvolume,
     Kind::ChangedInodes,
     Kind::FreeNumbers,
 ];

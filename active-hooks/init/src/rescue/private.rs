@@ -1,15 +1,16 @@
 //! File systems that nobody has mounted since the failure: their journals are completed, as a successor would have done, and they
-//! are mounted where nobody else sees them until files are put back.
+//! are mounted where nobody else sees them until files are put back. So are subvolumes of a btrfs that somebody has mounted for
+//! writing, each whole, wherever he sees which.
 //!
 //! What we know on entry: a kernel took over that could not mount them, and nothing more. What we are responsible for: one that was
 //! mounted, checked or changed since is left alone, which its superblock tells, and one that somebody uses.
 
-use super::Mount;
+use super::{is_writable_btrfs, Mount};
 use crate::{
     boot::ext4,
     restore::{host::Host, world::World},
     sys,
-    takeover::{disk, journal},
+    takeover::{disk, journal, subvolumes},
 };
 use rustix::{
     fs::OFlags,
@@ -38,16 +39,23 @@ pub struct Private {
     pub refused: Vec<String>,
     /// Where, and where they were.
     mounted: Vec<(PathBuf, PathBuf)>,
+    /// Subvolumes that are mounted until this ends.
+    subvolumes: subvolumes::Mounted,
+    /// Where those are, and where they were.
+    subvolumes_at: Vec<(PathBuf, PathBuf)>,
+    is_hidden: bool,
 }
 
 impl Private {
     /// Completes and mounts them. With `only_look` nothing is changed.
     ///
     /// # Errors
-    /// The clock of this system is behind that of the dead kernel, so that nothing can be told of any file system.
+    /// The clock of this system is behind that of the dead kernel, so that nothing can be told of any file system; or what is mounted
+    /// cannot be hidden.
     pub fn make(world: &World<'_>, host: &dyn Host, only_look: bool) -> Result<Self, String> {
         super::check_clock(world)?;
         let mut done = Self::default();
+        done.mount_subvolumes(world)?;
         if world.saved_by.is_none() {
             return Ok(done);
         }
@@ -90,9 +98,7 @@ impl Private {
             Some(Err(why)) if record.is_some_and(|record| !record.refused.is_empty()) => (false, why),
             Some(Err(why)) => return Err(why),
         };
-        if self.mounted.is_empty() {
-            hide()?;
-        }
+        self.hide()?;
         let was = world.mounts.iter().find(|it| it.device == device && it.root == b"/");
         let at = PathBuf::from(format!(
             "/run/orthros-rescue-{}-{}",
@@ -118,11 +124,39 @@ impl Private {
             let inside = Path::new(path).strip_prefix(at).ok()?;
             Some(before.join(inside).display().to_string())
         };
-        self.mounted.iter().find_map(inside).unwrap_or_else(|| path.to_owned())
+        let mut all = self.mounted.iter().chain(&self.subvolumes_at);
+        all.find_map(inside).unwrap_or_else(|| path.to_owned())
+    }
+
+    /// Mounts subvolumes. That changes nothing on the disk: their file systems are mounted already.
+    fn mount_subvolumes(&mut self, world: &World<'_>) -> Result<(), String> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+        let may_be = |uuid| is_writable_btrfs(uuid, &mounts);
+        if !world.subvolumes.iter().any(|it| may_be(it.uuid)) {
+            return Ok(());
+        }
+        self.hide()?;
+        self.subvolumes = subvolumes::Mounted::of(world, |it| may_be(it.uuid));
+        let at = |it| Some((subvolumes::root_of(it)?.0, subvolumes::was_at(world, it)));
+        self.subvolumes_at = world.subvolumes.iter().filter_map(at).collect();
+        Ok(())
+    }
+
+    /// From here on nobody else sees what this process mounts.
+    fn hide(&mut self) -> Result<(), String> {
+        if self.is_hidden {
+            return Ok(());
+        }
+        sys::unshare(libc::CLONE_NEWNS).map_err(|error| error.to_string())?;
+        let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", flags).map_err(|error| error.to_string())?;
+        self.is_hidden = true;
+        Ok(())
     }
 
     /// Unmounts them. Returns what could not be.
     pub fn end(&mut self) -> Vec<String> {
+        self.subvolumes = subvolumes::Mounted::default();
         let end = |(at, _): (PathBuf, PathBuf)| {
             let done = unmount(&at, UnmountFlags::empty()).map_err(|error| format!("{}: {error}", at.display()));
             // Nothing but an empty directory stays.
@@ -149,13 +183,6 @@ fn usable(uuid: [u8; 16], failure: i64) -> Result<PathBuf, String> {
         return Err(format!("{} was mounted or checked after the failure", disk.display()));
     }
     Ok(disk)
-}
-
-/// From here on nobody else sees what this process mounts.
-fn hide() -> Result<(), String> {
-    sys::unshare(libc::CLONE_NEWNS).map_err(|error| error.to_string())?;
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", flags).map_err(|error| error.to_string())
 }
 
 fn mount_at(disk: &Path, at: &Path, was: Option<&Mount>) -> Result<(), String> {

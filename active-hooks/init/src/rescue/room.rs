@@ -16,8 +16,9 @@ const PER_EXTENT: u64 = 256;
 /// `EXT4_MAX_RESERVED_CLUSTERS`, as far as it is known: blocks that nobody gets (`reserved_clusters` in sysfs).
 const RESERVED: u64 = 4096;
 
-/// `EXT4_SUPER_MAGIC` (include/uapi/linux/magic.h).
+/// `EXT4_SUPER_MAGIC` and `BTRFS_SUPER_MAGIC` (include/uapi/linux/magic.h).
 const EXT4: u64 = 0xEF53;
+const BTRFS: u64 = 0x9123_683E;
 /// `FIEMAP_EXTENT_SHARED`: who writes to it is given another.
 const SHARED: u32 = 0x2000;
 
@@ -31,6 +32,8 @@ pub fn of(file: &OwnedFd) -> u64 {
     let Ok(found) = fstatvfs(file) else { return 0 };
     let blocks = match kind(file) {
         EXT4 => found.f_bfree.saturating_sub(reserved(file)),
+        // What is free may be wanted by its trees.
+        BTRFS => found.f_bavail,
         // XFS has taken out already what nobody gets.
         _ => found.f_bfree,
     };
@@ -54,7 +57,9 @@ fn reserved(file: &OwnedFd) -> u64 {
 
 /// Bytes of blocks that a file needs which it has not, if these pages are written to it; it may not be there at all.
 pub fn needed(file: Option<&OwnedFd>, runs: impl Iterator<Item = FrameRun>) -> u64 {
-    let extents = file.map_or_else(Vec::new, |file| sys::extents(file.as_fd()).unwrap_or_default());
+    // btrfs writes to other blocks than those that it has.
+    let in_place = file.filter(|file| kind(file) != BTRFS);
+    let extents = in_place.map_or_else(Vec::new, |file| sys::extents(file.as_fd()).unwrap_or_default());
     let own = extents.iter().filter(|extent| extent.flags & SHARED == 0);
     let mut has: Vec<(u64, u64)> = own
         .map(|extent| (extent.offset, extent.offset.saturating_add(extent.bytes)))

@@ -18,32 +18,27 @@ fn a_file_system_is_found_where_it_can_be_written_to() {
 #[test]
 fn paths_follow_their_file_system() {
     let root = open("/", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let place = |device, here| System {
+    let place = |device, was_at: &str, here| System {
         device,
         name: String::new(),
         fstype: b"xfs".to_vec(),
         here,
-        room: 0,
+        was_at: vec![was_at.into()],
+        file_system: device,
+        options: Vec::new(),
     };
     let places = BTreeMap::from([
-        (1, place(1, Ok(("/".into(), root.try_clone().unwrap())))),
-        (2, place(2, Ok(("/mnt".into(), root)))),
-        (3, place(3, Err("gone".into()))),
+        (1, place(1, "/", Ok(("/".into(), root.try_clone().unwrap())))),
+        (2, place(2, "/data", Ok(("/mnt".into(), root)))),
+        (3, place(3, "/other", Err("gone".into()))),
     ]);
-    let mount = |device, at: &str| Mount {
-        device,
-        root: b"/".to_vec(),
-        mountpoint: at.into(),
-        ..Mount::default()
-    };
-    let old = [mount(1, "/"), mount(2, "/data"), mount(3, "/other")];
     let of = |device, path: &str| {
         let record = Inode {
             device,
             path: path.into(),
             ..Inode::default()
         };
-        moved(&places, &old, &record).map(|path| String::from_utf8(path).unwrap())
+        moved(&places, &record).map(|path| String::from_utf8(path).unwrap())
     };
     assert_eq!(of(1, "/var/x"), Some("/var/x".into()));
     assert_eq!(of(2, "/data/a/b"), Some("/mnt/a/b".into()));
@@ -51,4 +46,23 @@ fn paths_follow_their_file_system() {
         (of(2, "/elsewhere"), of(3, "/other/x"), of(4, "/x")),
         (None, None, None)
     );
+}
+
+#[test]
+fn what_a_directory_has_now_is_told() {
+    let at = std::env::temp_dir().join(format!("orthros-as-it-is-{}", std::process::id()));
+    fs::create_dir_all(at.join("below")).unwrap();
+    fs::write(at.join("file"), "x").unwrap();
+    let directory = open(&at, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    // Not every file system has handles.
+    let has_handles = sys::handle_of(directory.as_fd(), c"").is_ok();
+    let mut found = as_it_is(&directory).unwrap();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    let names: Vec<&[u8]> = found.iter().map(|entry| &*entry.name).collect();
+    let number = fs::metadata(at.join("file")).unwrap().ino();
+    fs::remove_dir_all(&at).unwrap();
+    match has_handles {
+        true => assert_eq!((names, found[1].number), (vec![&b"below"[..], b"file"], number)),
+        false => assert_eq!(names, Vec::<&[u8]>::new()),
+    }
 }

@@ -389,7 +389,7 @@ impl Inner {
             mounts::bring_back(world);
             self.mapped.tell_udev();
         });
-        let subvolumes = meter::at(Part::Mounts, || subvolumes::Mounted::of(world));
+        let subvolumes = meter::at(Part::Mounts, || subvolumes::Mounted::of(world, |_| true));
         let again = self.earlier.wrote_to_disks;
         let since = match again {
             true => disk::Since::Attempt,

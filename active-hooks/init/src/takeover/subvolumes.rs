@@ -10,7 +10,7 @@ use rustix::{
     fs::{open, Mode, OFlags},
     mount::{mount, unmount, MountFlags, UnmountFlags},
 };
-use shared_region::context::{Mount, Subvolume};
+use shared_region::context::{Mount, Names, Subvolume};
 use std::{
     collections::BTreeSet,
     ffi::{CString, OsStr},
@@ -23,6 +23,8 @@ use std::{
     time::Duration,
 };
 
+/// Number of the root directory of each (`BTRFS_FIRST_FREE_OBJECTID`).
+const ROOT: u64 = 256;
 /// Where they are mounted.
 const AT: &str = "/run/orthros-subvolumes";
 
@@ -33,11 +35,13 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts those of which records say that the disk is behind. On one that cannot be mounted nothing is put back.
-    pub fn of(world: &World<'_>) -> Self {
+    /// Mounts those of which records say that the disk is behind, if `may_be` says that they may be mounted. On one that cannot be
+    /// mounted nothing is put back.
+    pub fn of(world: &World<'_>, may_be: impl Fn(&Subvolume) -> bool) -> Self {
         let behind = behind(world);
         let mut mounted = Self::default();
-        for subvolume in world.subvolumes.iter().filter(|it| behind.contains(&it.device)) {
+        let wanted = |it: &&Subvolume| behind.contains(&it.device) && may_be(it);
+        for subvolume in world.subvolumes.iter().filter(wanted) {
             match mount_one(subvolume) {
                 Ok(at) => mounted.at.push(at),
                 Err(why) => log::warning(format_args!("subvolume {}: {why}", subvolume.number)),
@@ -73,12 +77,12 @@ fn mount_one(subvolume: &Subvolume) -> Result<PathBuf, String> {
     let device = disk::locate(subvolume.uuid, Duration::ZERO)?;
     let at = place(subvolume);
     fs::create_dir_all(&at).map_err(|error| error.to_string())?;
-    let options = CString::new(format!("subvolid={}", subvolume.number)).map_err(|error| error.to_string())?;
+    let options = CString::new(subvolume.option()).map_err(|error| error.to_string())?;
     mount(
         &device,
         &at,
         OsStr::from_bytes(BTRFS),
-        MountFlags::empty(),
+        MountFlags::NOATIME,
         options.as_c_str(),
     )
     .map_err(|error| error.to_string())?;
@@ -115,6 +119,14 @@ fn directory(at: &Path) -> Option<OwnedFd> {
 fn is_on(file: &OwnedFd, subvolume: &Subvolume) -> bool {
     sys::btrfs_uuid(file.as_fd()).is_ok_and(|uuid| uuid == subvolume.uuid)
         && sys::subvolume_of(file.as_fd()).is_ok_and(|number| number == subvolume.number)
+}
+
+/// Where the dead kernel had a subvolume, or what it is called if that is not known: its root directory's own path, if names were recorded,
+/// which may be one below a mount of another.
+pub fn was_at(world: &World<'_>, subvolume: &Subvolume) -> PathBuf {
+    let is_root = |names: &&Names| names.device == subvolume.device && names.number == ROOT;
+    let root = world.names.iter().find(is_root).filter(|names| !names.path.is_empty());
+    root.map_or_else(|| name(world, subvolume), |names| OsStr::from_bytes(&names.path).into())
 }
 
 /// What a subvolume is called in messages: by a place where the dead kernel had it mounted.
@@ -160,6 +172,37 @@ mod tests {
             name(&world, &subvolume).display().to_string()
         };
         assert_eq!([name(257), name(258)], ["/srv", "subvolume 258 of /all"]);
+    }
+
+    #[test]
+    fn a_subvolume_was_where_its_root_directory_was() {
+        let names = |device, number, path: &str| Names {
+            device,
+            number,
+            path: path.into(),
+            ..Names::default()
+        };
+        let world = World {
+            mounts: vec![Mount {
+                device: 2,
+                fstype: BTRFS.into(),
+                mountpoint: b"/srv".to_vec(),
+                options: b"subvolid=257".to_vec(),
+                ..Mount::default()
+            }],
+            names: vec![names(8, 300, "/no"), names(8, ROOT, "/all/@"), names(9, ROOT, "")],
+            ..World::default()
+        };
+        let was_at = |device| {
+            let subvolume = Subvolume {
+                device,
+                file_system: 2,
+                number: 257,
+                ..Subvolume::default()
+            };
+            was_at(&world, &subvolume).display().to_string()
+        };
+        assert_eq!([was_at(8), was_at(9)], ["/all/@", "/srv"]);
     }
 
     #[test]

@@ -46,13 +46,12 @@ pub fn of_inode<M: PhysMem + ?Sized>(
 }
 
 impl Btrfs {
-    /// That of a superblock; `None` if it is none, or its structures are not known, or an ordinary boot is to put files back,
-    /// which does not work on one.
+    /// That of a superblock; `None` if it is none, or its structures are not known.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Option<Rc<Self>>> {
-        if context.input.by_file || inodes::fs_type(context, superblock)? != NAME.as_bytes() {
+        if inodes::fs_type(context, superblock)? != NAME.as_bytes() {
             return Ok(None);
         }
         context.btrfs(superblock, |layouts| Self::read(context, superblock, layouts))
