@@ -1,4 +1,4 @@
-//! UTS, IPC, network and user namespaces of processes.
+//! UTS, IPC, network and user namespaces of processes; those of pids are [`super::pid_namespaces`].
 //!
 //! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
 //! which it enters it for a moment: all of it is there, or none of the processes in it is right. It does the same in networks, for
@@ -20,7 +20,7 @@ use super::{
 use crate::sys::{self, Tid};
 use rustix::fs::{fstat, open, stat, Mode, OFlags};
 use shared_region::context::{Id, Namespace, NamespaceKind, UserNamespace};
-use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs};
+use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs, os::fd::AsFd};
 
 /// Limits of all processes in a user namespace, as they stand in [`UserNamespace::limits`].
 const LIMITS: [u32; 4] = [
@@ -48,6 +48,7 @@ struct First {
     uts: High,
     ipc: High,
     net: High,
+    pid: High,
 }
 
 /// Namespaces that the agent enters for a moment.
@@ -57,6 +58,8 @@ pub enum Visited {
     Ipc,
     /// Networks.
     Network,
+    /// Numbers of processes: children are born there.
+    Processes,
 }
 
 impl Visited {
@@ -64,6 +67,7 @@ impl Visited {
         match self {
             Self::Ipc => libc::CLONE_NEWIPC,
             Self::Network => libc::CLONE_NEWNET,
+            Self::Processes => libc::CLONE_NEWPID,
         }
     }
 
@@ -71,6 +75,7 @@ impl Visited {
         match self {
             Self::Ipc => "IPC namespace",
             Self::Network => "network namespace",
+            Self::Processes => "pid namespace",
         }
     }
 }
@@ -86,10 +91,16 @@ impl Namespaces {
             uts: entrance("self", "uts", base)?,
             ipc: entrance("self", "ipc", base)?,
             net: entrance("self", "net", base)?,
+            pid: entrance("self", "pid", base)?,
         });
         let is_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
         // What belongs to a user namespace is made in it.
-        let (users, others): (Vec<_>, Vec<_>) = world.namespaces.iter().partition(|(_, record)| is_user(record));
+        let (users, others): (Vec<_>, Vec<_>) = world
+            .namespaces
+            .iter()
+            // Those begin with their first processes.
+            .filter(|(_, record)| !matches!(record.what, NamespaceKind::Pid { .. }))
+            .partition(|(_, record)| is_user(record));
         for (&id, record) in users.into_iter().chain(others) {
             let made = all.make_one(record, base);
             let made = made.and_then(|made| all.fill(world, host, (id, record), made));
@@ -112,16 +123,18 @@ impl Namespaces {
             NamespaceKind::Network(network) => {
                 self.inside_of(Visited::Network, &made, || private_network::set_up(network))?;
             }
-            NamespaceKind::Uts { .. } | NamespaceKind::User(_) => {}
+            NamespaceKind::Uts { .. } | NamespaceKind::User(_) | NamespaceKind::Pid { .. } => {}
         }
         Ok(made)
     }
 
-    fn inside_of<T>(&self, kind: Visited, entrance: &High, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+    /// Does something in a namespace.
+    pub fn inside_of<T>(&self, kind: Visited, entrance: impl AsFd, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
         let what = || kind.name();
         let first = match (&self.first, kind) {
             (Some(first), Visited::Ipc) => &first.ipc,
             (Some(first), Visited::Network) => &first.net,
+            (Some(first), Visited::Processes) => &first.pid,
             (None, _) => return Err(Refusal::new(what(), "there is none to come back to")),
         };
         sys::enter_namespace(entrance, kind.flag()).or_refuse(what)?;
@@ -194,6 +207,7 @@ impl Namespaces {
                 || unshare_in(owner, libc::CLONE_NEWNET),
                 |helper| entrance(&helper.to_string(), "net", base),
             ),
+            NamespaceKind::Pid { .. } => Err(Refusal::new("pid namespace", "it begins with its first process")),
             NamespaceKind::Uts { host, domain } => helped(
                 "UTS namespace",
                 || {
@@ -215,7 +229,7 @@ impl Namespaces {
 
     /// Lets a process that has one thread enter the UTS, IPC and network namespaces it belongs to, if it was born in others.
     pub fn enter_first(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
-        let Some(First { uts, ipc, net }) = &self.first else {
+        let Some(First { uts, ipc, net, .. }) = &self.first else {
             return Ok(());
         };
         let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
