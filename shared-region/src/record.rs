@@ -129,6 +129,10 @@ impl Kind {
     pub const Network6: Self = Self(48);
     /// A list of [`crate::context::LinkSetup`]s; owner 0. Follows [`Self::Network`].
     pub const LinkSetups: Self = Self(74);
+    /// [`crate::context::NamespaceNetwork`]; owner is the id of the namespace. Stands before its [`Self::Namespace`].
+    pub const NamespaceNetwork: Self = Self(78);
+    /// A list of settings of the first network namespace: the name of each below `/proc/sys`, and what is written there; owner 0.
+    pub const NetworkSettings: Self = Self(79);
     /// [`crate::context::MountNamespace`]; owner is the id of the namespace.
     pub const MountNamespace: Self = Self(49);
     /// [`crate::context::InMountNamespace`]; owner is the tgid or the open-file id.

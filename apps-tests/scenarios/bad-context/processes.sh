@@ -46,7 +46,7 @@ judge_whole() {
 		runs $pid || { echo "$pid is lost"; exit 1; }
 	done <$list.plain
 	read -r pid <$list.gone
-	! runs $pid
+	! runs $pid || { echo "$pid is not lost"; exit 1; }
 	is_named $pid | grep /mnt/held
 	lost=0
 	while read -r pid; do

@@ -33,7 +33,8 @@ verdict)
     facts >/tmp/links
     diff /var/lib/links /tmp/links && [ "$(wc -l </tmp/links)" -ge 12 ] && cat /tmp/links &&
         for address in 10.99.7.1 10.99.0.1; do
-            echo hello | socat -t 5 - TCP:$address:7100 | grep hello || exit 1
+            # A server that is told of the end waits for half a second alone.
+            { echo hello; sleep 5; } | socat - TCP:$address:7100 | grep hello || exit 1
         done
     ;;
 esac

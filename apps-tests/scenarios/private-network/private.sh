@@ -48,7 +48,7 @@ verdict)
 	[ "$(cat $count)" -gt $then ]
 	# Whoever comes new finds the server in there, and nobody outside.
 	[ "$(inside redis-cli ping)" = PONG ]
-	! redis-cli ping
+	! redis-cli ping || { echo "the server is not alone"; exit 1; }
 	failed=$(systemctl list-units --plain --no-legend --failed)
 	echo "$failed"
 	[ -z "$failed" ]

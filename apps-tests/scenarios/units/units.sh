@@ -46,7 +46,7 @@ verdict)
 	for service in $services; do
 		systemctl is-active $service
 		shown $service
-		! [ -e /tmp/private ]
+		[ ! -e /tmp/private ] || { echo "/tmp/private is not $service's alone"; exit 1; }
 	done >$before.now || { cat $before.now; exit 1; }
 	{ for service in $services; do echo active; done; cat $before; } | sort >$before.a
 	sort $before.now >$before.b

@@ -139,18 +139,18 @@ fn file_system<M: PhysMem + ?Sized>(
             writer.push(Kind::IdleJournal, 1, 0, superblock.0, &idle)?;
         }
     }
-    if let Ok(Some(journal)) = read {
+    if let Ok(Some(journal)) = &read {
         whole = journal.refused.is_empty() && journal.running_refused.is_empty();
-        writer.push(Kind::Journal, 1, 0, superblock.0, &journal)?;
+        writer.push(Kind::Journal, 1, 0, superblock.0, journal)?;
         for block in &journal.blocks {
             for at in [Some(block.at), block.before].into_iter().flatten() {
                 context.retain(retained, Pfn(at >> PAGE_SHIFT), 1);
             }
         }
     }
-    if let Some(checkpoint) = jbd2::waiting(context, superblock) {
+    if let Some(checkpoint) = jbd2::waiting(context, superblock, read.ok().flatten().as_ref()) {
         writer.push(Kind::Checkpoint, 1, 0, superblock.0, &checkpoint)?;
-        for block in &checkpoint.blocks {
+        for block in checkpoint.blocks.iter().filter(|block| block.at != 0) {
             context.retain(retained, Pfn(block.at >> PAGE_SHIFT), 1);
         }
     }

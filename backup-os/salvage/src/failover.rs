@@ -22,6 +22,7 @@ use crate::namespaces::Namespaces;
 use crate::netfilter;
 use crate::network;
 use crate::network6;
+use crate::network_namespaces;
 use crate::process::{self, Written};
 use crate::protected;
 use crate::refusal::Refusal;
@@ -132,6 +133,8 @@ pub fn run<M: PhysMem + ?Sized>(
     let _ = writer.push(Kind::Network, 1, 0, 0, &links);
     let _ = writer.push(Kind::Network6, 1, 0, 0, &six);
     let _ = writer.push(Kind::LinkSetups, 1, 0, 0, &link_setup::read(&context));
+    let settings = network_namespaces::settings(&context, context.namespaces.net);
+    let _ = settings.map(|settings| writer.push(Kind::NetworkSettings, 1, 0, 0, &settings));
     write_netfilter(&context, &mut writer);
     let choice = protected::choose(input.protected, &processes);
     let chosen = || choice.processes.iter().filter_map(|&i| processes.get(i));

@@ -223,11 +223,19 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
 }
 
 /// Blocks of committed transactions that were not written to their places yet, as they are in memory, of a file system whose data
-/// goes through the journal. `None` if it does not, or not all of them are known.
-pub fn waiting<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Option<Checkpoint> {
+/// goes through the journal; where the running transaction will not be brought into the log (`journal`), those of both transactions
+/// as well. `None` if its data does not go there, or not all of them are known.
+pub fn waiting<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    superblock: Kva,
+    journal: Option<&Record>,
+) -> Option<Checkpoint> {
     journals_data(context, superblock).ok()?.then_some(())?;
     let walk = Walk::of(context, superblock).ok()??;
-    let blocks = walk.checkpoint().ok()?;
+    let mut blocks = walk.checkpoint().ok()?;
+    if journal.is_some_and(|journal| !journal.running_refused.is_empty()) {
+        blocks.extend(walk.uncommitted().ok()?);
+    }
     let device = named(context, superblock).ok()?.device;
     Some(Checkpoint { device, blocks })
 }
@@ -459,12 +467,7 @@ impl<'c, 'k, 'm, M: PhysMem + ?Sized> Walk<'c, 'k, 'm, M> {
         let mem = &self.context.kernel.mem;
         let mut blocks = BTreeMap::new();
         if !committing.is_null() {
-            let lists = [
-                (self.transaction.t_buffers, METADATA),
-                (self.transaction.t_shadow_list, SHADOW),
-                (self.transaction.t_forget, FORGET),
-            ];
-            for (list, kind) in lists {
+            for (list, kind) in self.lists() {
                 self.list(committing, list, kind, |jh| {
                     self.of_committing(jh, kind, running, &mut blocks)
                 })?;
@@ -536,6 +539,47 @@ impl<'c, 'k, 'm, M: PhysMem + ?Sized> Walk<'c, 'k, 'm, M> {
             }
         }
         Ok(blocks)
+    }
+
+    /// Blocks of both transactions: data of files as it is now, all others without a place. As those were committed they are
+    /// nowhere in memory.
+    fn uncommitted(&self) -> Result<Vec<JournalBlock>> {
+        let layouts = &self.context.kernel.types.layouts;
+        let mem = &self.context.kernel.mem;
+        let device = ext4::device_mapping(self.context, self.superblock)?;
+        let mut blocks = Vec::new();
+        for of in [self.own.j_running_transaction, self.own.j_committing_transaction] {
+            let transaction = mem.ptr(self.journal, of)?;
+            if transaction.is_null() {
+                continue;
+            }
+            for (list, kind) in self.lists() {
+                self.list(transaction, list, kind, |jh| {
+                    let found = self.block(jh).and_then(|(block, ..)| {
+                        // What is no data is in pages of the device. A page without a mapping was cut off its file.
+                        let is_data = self.mapping(block.at)? != Some(device);
+                        Ok(if is_data { block.at } else { 0 })
+                    });
+                    let bh = mem.ptr(jh, self.head.b_bh)?;
+                    blocks.push(JournalBlock {
+                        number: mem.uint(bh, layouts.buffer_head.b_blocknr)?,
+                        at: found.unwrap_or(0),
+                        ..JournalBlock::default()
+                    });
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// The lists of a transaction whose blocks matter, with what they are called in a block.
+    const fn lists(&self) -> [(Field, u64); 3] {
+        [
+            (self.transaction.t_buffers, METADATA),
+            (self.transaction.t_shadow_list, SHADOW),
+            (self.transaction.t_forget, FORGET),
+        ]
     }
 
     fn of_running(&self, jh: Kva, blocks: &mut BTreeMap<u64, JournalBlock>) -> Result<()> {
@@ -654,6 +698,14 @@ impl<'c, 'k, 'm, M: PhysMem + ?Sized> Walk<'c, 'k, 'm, M> {
         Ok(blocks
             .and_then(|blocks| blocks.place(offset))
             .is_none_or(|found| Some(found) == place))
+    }
+
+    /// Whose page cache the page of a block is in (`page->mapping`).
+    fn mapping(&self, at: u64) -> Result<Option<Kva>> {
+        let kernel = self.context.kernel;
+        let page = self.context.pages.whole_of(PhysAddr(at));
+        let mapping = page.map(|(page, _)| kernel.mem.ptr(page, kernel.types.page.mapping));
+        Ok(mapping.transpose()?)
     }
 
     /// An inode in the block whose checksum is wrong, where inodes have checksums.

@@ -11,7 +11,7 @@ use crate::module_types::Module;
 use crate::network::links_that_run;
 use crate::refusal::{Refusal, Result};
 use alloc::vec::Vec;
-use shared_region::context::{LinkAttribute, LinkSetup};
+use shared_region::context::{waiting_end, LinkAttribute, LinkSetup};
 use shared_region::reasons;
 
 /// What lies behind a `struct net_device` begins at a multiple of so many bytes (`NETDEV_ALIGN`).
@@ -36,6 +36,10 @@ const VLAN_FLAGS: u16 = 2;
 const VLAN_PROTOCOL: u16 = 5;
 /// `VLAN_FLAG_REORDER_HDR` to `VLAN_FLAG_BRIDGE_BINDING` (include/uapi/linux/if_vlan.h).
 const VLAN_SETTABLE: u32 = 0b1_1111;
+/// `VETH_INFO_PEER` (include/uapi/linux/veth.h), and what stands in it: `IFLA_IFNAME` behind a `struct ifinfomsg`.
+const VETH_PEER: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFINFOMSG: usize = 16;
 /// `IFLA_BOND_MODE` ….
 const BOND_MODE: u16 = 1;
 const BOND_MIIMON: u16 = 3;
@@ -100,21 +104,38 @@ crate::mirrors! {
     }
 }
 
+crate::mirrors! {
+    /// An end of a pair (`drivers/net/veth.c`).
+    #[allow(missing_docs)]
+    pub struct VethPriv = "veth_priv" {
+        peer: Field,
+    }
+}
+
 /// The modules of links that are made again.
-struct Kinds {
+#[derive(Debug)]
+pub struct Kinds {
+    veth: Module<VethPriv>,
     bridge: Module<NetBridge>,
     vlan: Module<VlanDevPriv>,
     bond: Module<Bonding>,
 }
 
+impl Default for Kinds {
+    fn default() -> Self {
+        Self {
+            veth: Module::new("veth"),
+            bridge: Module::new("bridge"),
+            vlan: Module::new("8021q"),
+            bond: Module::new("bonding"),
+        }
+    }
+}
+
 /// What there is to say of the links that run. One that cannot be read is left out, and then not there.
 pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<LinkSetup> {
     let links = links_that_run(context).unwrap_or_default();
-    let kinds = Kinds {
-        bridge: Module::new("bridge"),
-        vlan: Module::new("8021q"),
-        bond: Module::new("bonding"),
-    };
+    let kinds = Kinds::default();
     let setups = links
         .into_iter()
         .filter_map(|device| setup(context, &kinds, device).ok());
@@ -126,7 +147,11 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Vec<LinkSetup>
         .collect()
 }
 
-fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kinds: &Kinds, device: Kva) -> Result<LinkSetup> {
+/// What there is to say of a link.
+///
+/// # Errors
+/// It cannot be read.
+pub fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kinds: &Kinds, device: Kva) -> Result<LinkSetup> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.net_device;
     let mem = &context.kernel.mem;
@@ -150,13 +175,17 @@ fn setup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, kinds: &Kinds, devic
     let private = device.offset(u64::from(layout.struct_size).next_multiple_of(ALIGN));
     let made = match setup.kind.as_slice() {
         b"" | b"dummy" => Ok(()),
+        b"veth" => veth(context, &kinds.veth, (device, private), &mut setup),
         b"bridge" => bridge(context, &kinds.bridge, private, &mut setup),
-        b"vlan" => vlan(context, &kinds.vlan, private, &mut setup),
+        b"vlan" => vlan(context, &kinds.vlan, (device, private), &mut setup),
         b"bond" => bond(context, &kinds.bond, private, &mut setup),
         _ => Err(unknown("links of its kind are not made again")),
     };
     if let Err(refusal) = made {
-        setup.not_made = alloc::format!("{refusal}").into_bytes();
+        setup.not_made = match refusal.detail.is_empty() {
+            true => alloc::format!("{refusal}").into_bytes(),
+            false => refusal.detail.into_bytes(),
+        };
     }
     Ok(setup)
 }
@@ -224,10 +253,44 @@ fn bridge<M: PhysMem + ?Sized>(
     Ok(())
 }
 
+/// One end of a pair, of which the other is in the first namespace or belongs to another.
+fn veth<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    module: &Module<VethPriv>,
+    (device, at): (Kva, Kva),
+    setup: &mut LinkSetup,
+) -> Result<()> {
+    let layout = module.structures(context.kernel).ok_or_else(|| unknown("veth"))?;
+    let mem = &context.kernel.mem;
+    let of = &context.kernel.types.layouts.net_device;
+    let peer = mem.ptr(at, layout.peer)?;
+    if peer.is_null() {
+        return Err(unknown("a pair without its other end"));
+    }
+    let first = context.namespaces.net;
+    match (mem.ptr(device, of.net)? == first, mem.ptr(peer, of.net)? == first) {
+        (true, false) => {
+            let name = [waiting_end(setup.index).as_bytes(), &[0]].concat();
+            let length = 4usize.saturating_add(name.len()) as u16;
+            let mut value = alloc::vec![0; IFINFOMSG];
+            value.extend([length, IFLA_IFNAME].map(u16::to_ne_bytes).concat());
+            value.extend(name);
+            setup.first = alloc::vec![attribute(VETH_PEER, &value)];
+            Ok(())
+        }
+        (false, true) => {
+            setup.lower = mem.uint(peer, of.ifindex)? as u32;
+            Ok(())
+        }
+        (true, true) => Err(unknown("a pair in one namespace")),
+        (false, false) => Err(unknown("a pair without an end in the first namespace")),
+    }
+}
+
 fn vlan<M: PhysMem + ?Sized>(
     context: &Context<'_, '_, M>,
     module: &Module<VlanDevPriv>,
-    at: Kva,
+    (device, at): (Kva, Kva),
     setup: &mut LinkSetup,
 ) -> Result<()> {
     let layout = module.structures(context.kernel).ok_or_else(|| unknown("vlan"))?;
@@ -238,7 +301,11 @@ fn vlan<M: PhysMem + ?Sized>(
         }
     }
     let below = mem.ptr(at, layout.real_dev)?;
-    setup.lower = mem.uint(below, context.kernel.types.layouts.net_device.ifindex)? as u32;
+    let of = &context.kernel.types.layouts.net_device;
+    if mem.ptr(below, of.net)? != mem.ptr(device, of.net)? {
+        return Err(unknown("a VLAN of a link in another namespace"));
+    }
+    setup.lower = mem.uint(below, of.ifindex)? as u32;
     let flags = mem.uint(at, layout.flags)? as u32;
     setup.first = alloc::vec![
         attribute(VLAN_ID, &(mem.uint(at, layout.vlan_id)? as u16).to_ne_bytes()),

@@ -231,9 +231,13 @@ pub fn write_network<M: PhysMem + ?Sized>(
     if context.is_written(Kind::Namespace, net.0) {
         return Ok(());
     }
-    let (record, owner) = network_namespaces::read(context, net)?;
-    let owned_by = write_owner(context, writer, owner)?;
-    let what = NamespaceKind::Network(record);
+    let found = network_namespaces::read(context, net)?;
+    let owned_by = write_owner(context, writer, found.owner)?;
+    let what = NamespaceKind::Network(found.record);
+    // Nobody takes one for all there is if there is no room for this.
+    if let Some(more) = found.more {
+        writer.push(Kind::NamespaceNetwork, 1, flags::MUST_UNDERSTAND, net.0, &more)?;
+    }
     write(context, writer, net, &Namespace { owned_by, what })
 }
 

@@ -59,6 +59,7 @@ crate::mirrors! {
         rtnl_link_ops: Field,
         upper: Field = "adj_list.upper",
         addr_len: Field,
+        net: Field = "nd_net.net",
     }
 
     /// Its part of IPv4.
@@ -200,21 +201,35 @@ fn links<M: PhysMem + ?Sized>(
     network: &mut Network,
     lives: &mut Vec<AddressLife>,
 ) -> Result<()> {
-    let layout = &context.kernel.types.layouts.net_device;
-    let mem = &context.kernel.mem;
     for device in links_that_run(context)? {
-        let index = mem.uint(device, layout.ifindex)? as u32;
-        let length = mem.uint(device, layout.addr_len)?.min(32);
-        network.links.push(NetworkLink {
-            index,
-            name: mem.text(device, layout.name)?,
-            hardware: mem.bytes(mem.ptr(device, layout.dev_addr)?, length as usize)?,
-            mtu: mem.uint(device, layout.mtu)? as u32,
-        });
-        addresses(context, device, index, network)?;
-        addresses6(context, device, index, network, lives)?;
+        link(context, device, network, lives)?;
     }
     Ok(())
+}
+
+/// Adds a link with its addresses; its number.
+///
+/// # Errors
+/// It cannot be read.
+pub fn link<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    device: Kva,
+    network: &mut Network,
+    lives: &mut Vec<AddressLife>,
+) -> Result<u32> {
+    let layout = &context.kernel.types.layouts.net_device;
+    let mem = &context.kernel.mem;
+    let index = mem.uint(device, layout.ifindex)? as u32;
+    let length = mem.uint(device, layout.addr_len)?.min(32);
+    network.links.push(NetworkLink {
+        index,
+        name: mem.text(device, layout.name)?,
+        hardware: mem.bytes(mem.ptr(device, layout.dev_addr)?, length as usize)?,
+        mtu: mem.uint(device, layout.mtu)? as u32,
+    });
+    addresses(context, device, index, network)?;
+    addresses6(context, device, index, network, lives)?;
+    Ok(index)
 }
 
 /// Adds the addresses of IPv4 of a device, whose number is `link`.

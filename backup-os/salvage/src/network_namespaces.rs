@@ -1,9 +1,11 @@
 //! Network namespaces of processes (`net/core/net_namespace.c`), as a service manager makes them for services that need no
-//! network: with the loopback link alone. Any with something else that packets meet is refused.
+//! network, with the loopback link alone, and as containers have them, with links that can be made again, above all the end of a pair.
+//! Any with something else that packets meet is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::inodes;
+use crate::link_setup::{self, Kinds};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::mounts;
@@ -14,7 +16,7 @@ use crate::sysctls;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use shared_region::context::{Network, NetworkNamespace};
+use shared_region::context::{NamespaceNetwork, Network, NetworkNamespace};
 use shared_region::reasons;
 
 /// Bytes of a packet of loopback, unless somebody has changed it (`loopback_setup`).
@@ -64,11 +66,22 @@ fn refuse(what: impl Into<String>) -> Refusal {
     Refusal::new(reasons::NS_NET, what)
 }
 
-/// Translates one; with the user namespace it belongs to.
+/// What there is to one.
+#[derive(Debug)]
+pub struct Found {
+    /// What every one has.
+    pub record: NetworkNamespace,
+    /// What it has beside, if that is anything.
+    pub more: Option<NamespaceNetwork>,
+    /// The user namespace it belongs to.
+    pub owner: Kva,
+}
+
+/// Translates one.
 ///
 /// # Errors
 /// It is none, it cannot be made anew, or it cannot be read.
-pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Result<(NetworkNamespace, Kva)> {
+pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Result<Found> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.network_of_namespace;
     let mem = &context.kernel.mem;
@@ -77,26 +90,80 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Resu
         return Err(Refusal::new(reasons::UNREADABLE, "not a network namespace"));
     }
     let mut record = NetworkNamespace::default();
-    let mut network = Network::default();
+    let mut more = NamespaceNetwork::default();
+    let mut kinds = None;
     for device in network::all_links(context, net)? {
-        loopback(context, device, &mut record)?;
-        network::addresses(context, device, network::LOOPBACK, &mut network)?;
-        network::addresses6(context, device, network::LOOPBACK, &mut network, &mut record.lives)?;
+        if mem.uint(device, layouts.net_device.flags)? & IFF_LOOPBACK != 0 {
+            let mut of_loopback = Network::default();
+            loopback(context, device, &mut record)?;
+            network::addresses(context, device, network::LOOPBACK, &mut of_loopback)?;
+            network::addresses6(context, device, network::LOOPBACK, &mut of_loopback, &mut record.lives)?;
+            record.addresses = of_loopback.addresses;
+        } else {
+            link(context, device, kinds.get_or_insert_default(), &mut more)?;
+        }
     }
-    record.addresses = core::mem::take(&mut network.addresses);
-    nothing_else(context, net, &mut network)?;
+    routes(context, net, &mut more)?;
+    nothing_else(context, net)?;
     unnamed(context, net)?;
-    let unknown = || refuse("whose settings cannot be read");
-    let set = net.offset(u64::from(layout.sysctls.ok_or_else(unknown)?.offset));
-    record.settings = sysctls::read(context, set)?;
-    record
-        .settings
-        .push((b"net/ipv4/ip_local_port_range".to_vec(), ports(context, net)?));
-    record.settings.push((
-        b"net/ipv4/tcp_congestion_control".to_vec(),
-        congestion_control(context, net)?,
-    ));
-    Ok((record, mem.ptr(net, layout.user_ns)?))
+    record.settings = settings(context, net)?;
+    let owner = mem.ptr(net, layout.user_ns)?;
+    let more = (more != NamespaceNetwork::default()).then_some(more);
+    Ok(Found { record, more, owner })
+}
+
+/// What is set in one: the name of each setting below `/proc/sys`, and what is written there.
+///
+/// # Errors
+/// They cannot be read.
+pub fn settings<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let field = context.kernel.types.layouts.network_of_namespace.sysctls;
+    let field = field.ok_or_else(|| refuse("whose settings cannot be read"))?;
+    let mut settings = sysctls::read(context, net.offset(u64::from(field.offset)))?;
+    settings.extend([
+        (b"net/ipv4/ip_local_port_range".to_vec(), ports(context, net)?),
+        (
+            b"net/ipv4/tcp_congestion_control".to_vec(),
+            congestion_control(context, net)?,
+        ),
+    ]);
+    Ok(settings)
+}
+
+/// Notes what there is to another link, which must be one that can be made again.
+fn link<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    device: Kva,
+    kinds: &Kinds,
+    more: &mut NamespaceNetwork,
+) -> Result<()> {
+    let layout = &context.kernel.types.layouts.net_device;
+    let mem = &context.kernel.mem;
+    let name = mem.text(device, layout.name)?;
+    let with = |why: &str| refuse(format!("with the link {}{why}", String::from_utf8_lossy(&name)));
+    let setup = link_setup::setup(context, kinds, device)?;
+    if setup.kind.is_empty() {
+        return Err(with(", which is hardware"));
+    }
+    if !setup.not_made.is_empty() {
+        return Err(with(&format!(": {}", String::from_utf8_lossy(&setup.not_made))));
+    }
+    let index = network::link(context, device, &mut more.network, &mut more.network6.lives)?;
+    more.setups.push(setup);
+    if mem.uint(device, layout.flags)? & IFF_UP == 0 {
+        more.down.push(index);
+    }
+    Ok(())
+}
+
+/// Notes routes.
+fn routes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, more: &mut NamespaceNetwork) -> Result<()> {
+    network::routes(context, net, &mut more.network)?;
+    more.network6.routes = network6::routes_of(context, net, &mut more.network)?;
+    match more.network.left_out.first() {
+        Some(what) => Err(refuse(format!("with a {}", String::from_utf8_lossy(what)))),
+        None => Ok(()),
+    }
 }
 
 /// Notes what there is to the loopback link.
@@ -108,28 +175,19 @@ fn loopback<M: PhysMem + ?Sized>(
     let layout = &context.kernel.types.layouts.net_device;
     let mem = &context.kernel.mem;
     let flags = mem.uint(device, layout.flags)?;
-    let name = mem.text(device, layout.name)?;
-    let is_loopback = flags & IFF_LOOPBACK != 0 && mem.uint(device, layout.ifindex)? == u64::from(network::LOOPBACK);
-    if !is_loopback {
-        return Err(refuse(format!("with the link {}", String::from_utf8_lossy(&name))));
-    }
-    if name != b"lo" || mem.uint(device, layout.mtu)? != LOOPBACK_MTU {
+    let is_first = mem.uint(device, layout.ifindex)? == u64::from(network::LOOPBACK);
+    if !is_first || mem.text(device, layout.name)? != b"lo" || mem.uint(device, layout.mtu)? != LOOPBACK_MTU {
         return Err(refuse("with a loopback link that was changed"));
     }
     record.up = flags & IFF_UP != 0;
     Ok(())
 }
 
-/// Refuses one with routes, rules or a firewall.
-fn nothing_else<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva, network: &mut Network) -> Result<()> {
+/// Refuses one with rules or a firewall.
+fn nothing_else<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> Result<()> {
     let layouts = &context.kernel.types.layouts;
     let layout = &layouts.network_of_namespace;
     let mem = &context.kernel.mem;
-    network::routes(context, net, network)?;
-    let six = network6::routes_of(context, net, network)?;
-    if !network.routes.is_empty() || !six.is_empty() || !network.left_out.is_empty() {
-        return Err(refuse("with routes of its own"));
-    }
     for (field, what) in [
         (layout.custom_rules, "with rules for routes"),
         (layout.custom_rules6, "with rules for routes"),

@@ -72,12 +72,13 @@ pub struct RevokedBlock {
 
 /// Blocks of committed transactions that were not written to their places yet ([`crate::record::Kind::Checkpoint`]), as they
 /// are in memory, of a file system whose data goes through the journal. What is in none of the transactions, nor here, is in
-/// its place.
+/// its place. Where the running transaction is refused, those of both transactions are here as well, with an address if they are
+/// data of files, for of that any state is better than none: the rest is put back file by file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Device number of the file system.
     pub device: u64,
-    /// The blocks, of neither transaction.
+    /// The blocks.
     pub blocks: Vec<JournalBlock>,
 }
 

@@ -179,7 +179,7 @@ pub struct UserNamespace {
     pub limits: [u64; 4],
 }
 
-/// A network with the loopback link alone.
+/// A network: settings, and its loopback link. What else it has is in [`super::NamespaceNetwork`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkNamespace {
     /// Whether the link is up.

@@ -1,5 +1,6 @@
 //! The network of the machine, as far as connections need it.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +152,26 @@ pub struct NetworkRoute6 {
     pub expires: Option<u32>,
 }
 
+/// What a network namespace has beside its loopback link ([`crate::record::Kind::NamespaceNetwork`]). Numbers of links are those of the
+/// namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceNetwork {
+    /// All links but loopback, their addresses, and routes.
+    pub network: Network,
+    /// The same of IPv6.
+    pub network6: Network6,
+    /// What each link is. One end of a pair lies on ([`LinkSetup::lower`]) the other, a link of the first namespace.
+    pub setups: Vec<LinkSetup>,
+    /// Links that are not up.
+    pub down: Vec<u32>,
+}
+
+/// The name by which the other end of a pair (`veth`) waits in the first namespace for the one that it belongs to; `index` is the
+/// [`LinkSetup::index`] of the end that stays.
+pub fn waiting_end(index: u32) -> String {
+    alloc::format!("orthros{index}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +199,21 @@ mod tests {
             &[1, b'x', 2, 200, 1, 1, 1, 2, 9, 8, 0],
         ];
         assert_eq!(postcard::to_allocvec(&setup).unwrap(), expected.concat());
+        let inside = NamespaceNetwork {
+            network: Network {
+                links: [NetworkLink {
+                    index: 2,
+                    name: b"a".to_vec(),
+                    hardware: Vec::new(),
+                    mtu: 9,
+                }]
+                .to_vec(),
+                ..Network::default()
+            },
+            down: [2].to_vec(),
+            ..NamespaceNetwork::default()
+        };
+        let expected = [1, 2, 1, b'a', 0, 9, 0, 0, 0, 0, 0, 0, 1, 2];
+        assert_eq!(postcard::to_allocvec(&inside).unwrap(), expected);
     }
 }

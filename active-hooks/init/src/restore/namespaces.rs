@@ -18,6 +18,7 @@ use super::{
     OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, Tid};
+use crate::takeover::netlink::Netlink;
 use rustix::fs::{fstat, open, stat, Mode, OFlags};
 use shared_region::context::{Id, Namespace, NamespaceKind, UserNamespace};
 use std::{cell::Cell, collections::BTreeMap, fmt::Write as _, fs, os::fd::AsFd};
@@ -121,7 +122,12 @@ impl Namespaces {
                 }
             })?,
             NamespaceKind::Network(network) => {
-                self.inside_of(Visited::Network, &made, || private_network::set_up(network))?;
+                let more = world.inside.get(&id);
+                let first = Netlink::open().or_refuse(|| "the machine's network")?;
+                let inside = (&first, made.as_fd());
+                self.inside_of(Visited::Network, &made, || {
+                    private_network::set_up(network, more, inside)
+                })?;
             }
             NamespaceKind::Uts { .. } | NamespaceKind::User(_) | NamespaceKind::Pid { .. } => {}
         }

@@ -1,33 +1,54 @@
-//! What is in a network with the loopback link alone: settings, the link, its addresses.
+//! What is in a network namespace: links, settings, addresses, routes.
 
 use super::{OrRefuse, Refusal, Restored};
 use crate::takeover::{
-    links::{self, LOOPBACK},
+    links::{self, Links, LOOPBACK},
     netlink::Netlink,
-    network,
+    network, network_settings,
 };
-use shared_region::context::{NetworkAddress, NetworkNamespace};
-use std::{fs, io::ErrorKind, path::Path};
+use shared_region::context::{NamespaceNetwork, NetworkAddress, NetworkNamespace};
+use std::{io::ErrorKind, os::fd::BorrowedFd};
 
-/// One setting may allow another: so often are all gone through.
-const ROUNDS: usize = 3;
 /// What the link has as soon as it is up: address, and bits of the network's part.
 const BY_ITSELF: [(&[u8], u8); 2] = [
     (&[127, 0, 0, 1], 8),
     (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 128),
 ];
 
-/// Sets up the network that the agent is in.
-pub fn set_up(record: &NetworkNamespace) -> Restored<()> {
-    let what = || "network namespace";
-    settings(&record.settings)?;
-    let netlink = Netlink::open().or_refuse(what)?;
+/// Sets up the network that the agent is in. `inside` is how to ask the first one, and this one's namespace.
+pub fn set_up(
+    record: &NetworkNamespace,
+    more: Option<&NamespaceNetwork>,
+    inside: (&Netlink, BorrowedFd<'_>),
+) -> Restored<()> {
+    let network = links::Network::own(Some(inside)).or_refuse(|| "network namespace")?;
+    let links = more.map(|more| {
+        let mut links = Links::of_namespace(more);
+        links.make(&network);
+        links
+    });
+    // Some are about links, and count from when these run.
+    network_settings::set(&record.settings).map_err(|why| Refusal::new("a setting of the network", why))?;
+    loopback(&network.netlink, record)?;
+    if let (Some(more), Some(links)) = (more, links) {
+        links.set_up(&network, &more.down);
+        let mut numbers = links.numbers();
+        numbers.insert(LOOPBACK, LOOPBACK);
+        network::set(&network, &more.network, &more.network6, &numbers);
+    }
+    match network.failed().first() {
+        Some(failed) => Err(Refusal::new("network namespace", failed)),
+        None => Ok(()),
+    }
+}
+
+fn loopback(netlink: &Netlink, record: &NetworkNamespace) -> Restored<()> {
     if record.up {
-        links::run(&netlink, LOOPBACK).or_refuse(|| "its loopback link")?;
+        links::run(netlink, LOOPBACK).or_refuse(|| "its loopback link")?;
     }
     for address in &record.addresses {
         let life = record.lives.iter().find(|life| life.address == address.local[..]);
-        match network::add_address(&netlink, address, life, LOOPBACK) {
+        match network::add_address(netlink, address, life, LOOPBACK) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             added => added.or_refuse(|| "an address of its loopback link")?,
         }
@@ -35,47 +56,18 @@ pub fn set_up(record: &NetworkNamespace) -> Restored<()> {
     for (address, prefix) in BY_ITSELF {
         let is_it = |known: &NetworkAddress| known.local == address && known.prefix == prefix;
         if record.up && !record.addresses.iter().any(is_it) {
-            network::remove_address(&netlink, address, prefix, LOOPBACK)
+            network::remove_address(netlink, address, prefix, LOOPBACK)
                 .or_refuse(|| "an address that was taken away")?;
         }
     }
     Ok(())
 }
 
-/// Sets everything that is otherwise. A setting that this kernel does not have is left out.
-fn settings(settings: &[(Vec<u8>, Vec<u8>)]) -> Restored<()> {
-    let mut left: Vec<(String, &[u8])> = settings
-        .iter()
-        .map(|(name, value)| (format!("/proc/sys/{}", String::from_utf8_lossy(name)), &value[..]))
-        .filter(|(path, _)| Path::new(path).exists())
-        .collect();
-    let mut why = String::new();
-    for _ in 0..=ROUNDS {
-        // Setting one may set another: all are looked at again.
-        let different = left.iter().filter(|(path, value)| !is_set(path, value));
-        let different: Vec<_> = different.cloned().collect();
-        if different.is_empty() {
-            return Ok(());
-        }
-        for (path, value) in different {
-            if let Err(error) = fs::write(&path, value) {
-                why = format!("{path}: {error}");
-            }
-        }
-        left.sort();
-    }
-    Err(Refusal::new("a setting of the network", why))
-}
-
-fn is_set(path: &str, value: &[u8]) -> bool {
-    fs::read(path).is_ok_and(|now| now.trim_ascii() == value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sys;
-    use std::net::TcpListener;
+    use std::{fs, net::TcpListener, os::fd::AsFd};
 
     /// Does something in a thread with a network of its own, if that is possible here.
     fn apart(act: fn()) {
@@ -84,6 +76,13 @@ mod tests {
             Err(error) => eprintln!("skipped: {error}"),
         };
         std::thread::spawn(inside).join().expect("as it should be");
+    }
+
+    /// Of a namespace that no other belongs to.
+    fn of_own(record: &NetworkNamespace) -> Restored<()> {
+        let first = Netlink::open().expect("netlink");
+        let namespace = fs::File::open("/proc/thread-self/ns/net").expect("namespace");
+        set_up(record, None, (&first, namespace.as_fd()))
     }
 
     fn setting(name: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
@@ -112,7 +111,7 @@ mod tests {
                     setting("net/ipv4/of_another_kernel", "1"),
                 ],
             };
-            set_up(&record).expect("set up");
+            of_own(&record).expect("set up");
             for (path, value) in [("ip_default_ttl", "77"), ("ip_local_port_range", "500\t600")] {
                 let now = fs::read_to_string(format!("/proc/sys/net/ipv4/{path}")).expect("setting");
                 assert_eq!(now.trim(), value, "{path}");
@@ -129,7 +128,7 @@ mod tests {
                 settings: vec![setting("net/ipv4/ip_default_ttl", "0")],
                 ..NetworkNamespace::default()
             };
-            let words = set_up(&record).expect_err("no packet would arrive").to_string();
+            let words = of_own(&record).expect_err("no packet would arrive").to_string();
             assert!(words.contains("/proc/sys/net/ipv4/ip_default_ttl: Invalid"), "{words}");
         });
     }

@@ -8,9 +8,9 @@ use shared_region::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
         FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
         InnerIds, Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, Lost, Machine,
-        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, Netfilter, Network,
-        Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet, SharedMemory,
-        SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, NamespaceNetwork,
+        Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet,
+        SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -209,6 +209,10 @@ pub struct World<'a> {
     pub network6: Network6,
     /// What there is to its links beside.
     pub link_setups: Vec<LinkSetup>,
+    /// Settings of the machine's network, by their names below `/proc/sys`.
+    pub network_settings: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What network namespaces have beside loopback, by their ids.
+    pub inside: BTreeMap<Id, NamespaceNetwork>,
     /// Its firewall.
     pub netfilter: Netfilter,
     /// The firewall's rules.
@@ -433,6 +437,10 @@ impl<'a> World<'a> {
                 self.network_of.insert(owner, namespace);
             }
             Kind::IpcObject => self.take_ipc(owner, record.decode().map_err(text)?),
+            Kind::NamespaceNetwork => {
+                self.inside.insert(owner, record.decode().map_err(text)?);
+            }
+            Kind::NetworkSettings => self.network_settings = record.decode().map_err(text)?,
             Kind::Network => self.network = record.decode().map_err(text)?,
             Kind::Network6 => self.network6 = record.decode().map_err(text)?,
             Kind::LinkSetups => self.link_setups = record.decode().map_err(text)?,

@@ -1,11 +1,16 @@
 //! Links as they were: those of hardware are found, and others made again, with what they lie on and belong to.
+//!
+//! Of a pair (`veth`) with an end in a network namespace both ends are made in the first one, and the other waits there until its
+//! namespace is made.
 
 use super::netlink::{Netlink, Payload, CREATE, EXCL};
 use crate::{boot::log, restore::world::World};
-use shared_region::context::{LinkAttribute, LinkSetup, NetworkLink};
+use shared_region::context::{waiting_end, LinkAttribute, LinkSetup, NamespaceNetwork, NetworkLink};
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
+    os::fd::{AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -13,12 +18,15 @@ use std::{
 pub const LOOPBACK: u32 = 1;
 /// `RTM_NEWLINK` and its attributes (include/uapi/linux/rtnetlink.h, if_link.h).
 const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NEW_IFINDEX: u16 = 49;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 /// How long hardware may take to be there.
@@ -61,10 +69,59 @@ impl Link<'_> {
         }
     }
 
-    fn tell(&self, what: &str, done: io::Result<()>) {
+    /// Whether it is an end of a pair.
+    fn is_of_pair(&self) -> bool {
+        self.setup.is_some_and(|setup| setup.kind == VETH)
+    }
+
+    /// Says what could not be done.
+    fn tell(&self, network: &Network<'_>, what: &str, done: io::Result<()>) {
         if let Err(error) = done {
-            log::warning(format_args!("network: link {}: {what}: {error}", self.name()));
+            network.tell(format_args!("link {}: {what}: {error}", self.name()));
         }
+    }
+}
+
+/// A kind of link: both ends of a pair.
+const VETH: &[u8] = b"veth";
+
+/// The network in which links are made.
+#[derive(Debug)]
+pub struct Network<'n> {
+    /// To ask it.
+    pub netlink: Netlink,
+    /// Of a namespace: where the ends of pairs wait, and the namespace.
+    pub inside: Option<(&'n Netlink, BorrowedFd<'n>)>,
+    /// What could not be done there; in the first one it is told at once.
+    failed: RefCell<Vec<String>>,
+}
+
+impl<'n> Network<'n> {
+    /// The one that this process is in.
+    ///
+    /// # Errors
+    /// The kernel has none.
+    pub fn own(inside: Option<(&'n Netlink, BorrowedFd<'n>)>) -> io::Result<Self> {
+        let netlink = Netlink::open()?;
+        let failed = RefCell::default();
+        Ok(Self {
+            netlink,
+            inside,
+            failed,
+        })
+    }
+
+    /// Says what could not be done.
+    pub fn tell(&self, what: fmt::Arguments<'_>) {
+        match self.inside {
+            None => log::warning(format_args!("network: {what}")),
+            Some(_) => self.failed.borrow_mut().push(what.to_string()),
+        }
+    }
+
+    /// What could not be done.
+    pub fn failed(&self) -> Vec<String> {
+        self.failed.take()
     }
 }
 
@@ -73,10 +130,10 @@ impl Link<'_> {
 pub struct Links<'w>(Vec<Link<'w>>);
 
 impl<'w> Links<'w> {
-    fn of(world: &'w World<'_>) -> Self {
-        let links = world.network.links.iter().map(|was| Link {
+    fn of(links: &'w [NetworkLink], setups: &'w [LinkSetup]) -> Self {
+        let links = links.iter().map(|was| Link {
             was,
-            setup: world.link_setups.iter().find(|setup| setup.index == was.index),
+            setup: setups.iter().find(|setup| setup.index == was.index),
             now: None,
         });
         let mut links: Vec<Link<'_>> = links.collect();
@@ -84,10 +141,26 @@ impl<'w> Links<'w> {
         Self(links)
     }
 
+    /// Those of the first namespace, but for ends of pairs whose other end nobody needs.
+    fn of_first(world: &'w World<'_>) -> Self {
+        let mut links = Self::of(&world.network.links, &world.link_setups);
+        let ends = world.inside.values().flat_map(|inside| &inside.setups);
+        let needed: Vec<u32> = ends.filter(|it| it.kind == VETH).map(|it| it.lower).collect();
+        links
+            .0
+            .retain(|link| !link.is_of_pair() || needed.contains(&link.was.index));
+        links
+    }
+
+    /// Those of a namespace.
+    pub fn of_namespace(inside: &'w NamespaceNetwork) -> Self {
+        Self::of(&inside.network.links, &inside.setups)
+    }
+
     /// Finds those of hardware.
     pub fn find(world: &'w World<'_>) -> Self {
         let deadline = Instant::now() + PATIENCE;
-        let mut links = Self::of(world);
+        let mut links = Self::of_first(world);
         for link in links.0.iter_mut().filter(|link| link.made().is_none()) {
             link.now = wait_for(link.permanent(), deadline);
             if link.now.is_none() {
@@ -99,7 +172,7 @@ impl<'w> Links<'w> {
 
     /// All that are there, once they run as they did.
     pub fn there(world: &'w World<'_>) -> Self {
-        let mut links = Self::of(world);
+        let mut links = Self::of_first(world);
         // A port and what it belongs to may have one address.
         let made = links.0.iter().filter(|link| link.made().is_some());
         let made: Vec<String> = made.map(Link::name).collect();
@@ -125,7 +198,7 @@ impl<'w> Links<'w> {
     }
 
     /// Makes those that are no hardware, as far as what they lie on is there, and lets ports belong to them.
-    pub fn make(&mut self, netlink: &Netlink) {
+    pub fn make(&mut self, network: &Network<'_>) {
         let mut order: Vec<Link<'w>> = Vec::new();
         let mut left = std::mem::take(&mut self.0);
         loop {
@@ -134,7 +207,7 @@ impl<'w> Links<'w> {
             order = known.0;
             let ready = |link: &Link<'_>| {
                 let lower = link.made().map_or(0, |setup| setup.lower);
-                lower == 0 || numbers.contains_key(&lower)
+                lower == 0 || link.is_of_pair() || numbers.contains_key(&lower)
             };
             let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(ready);
             left = later;
@@ -143,16 +216,16 @@ impl<'w> Links<'w> {
             }
             order.extend(now.into_iter().map(|mut link| {
                 if let Some(setup) = link.made() {
-                    link.now = made(netlink, &link, setup, numbers.get(&setup.lower).copied());
+                    link.now = match (&network.inside, link.is_of_pair()) {
+                        (Some(inside), true) => came(network, inside, &link, setup),
+                        _ => made(network, &link, setup, numbers.get(&setup.lower).copied()),
+                    };
                 }
                 link
             }));
         }
         for link in &left {
-            log::warning(format_args!(
-                "network: link {}: what it lies on is not there",
-                link.name()
-            ));
+            network.tell(format_args!("link {}: what it lies on is not there", link.name()));
         }
         self.0 = order;
         let numbers = self.numbers();
@@ -160,49 +233,117 @@ impl<'w> Links<'w> {
             let master = link.setup.and_then(|setup| numbers.get(&setup.master));
             if let (Some((_, index)), Some(master)) = (&link.now, master) {
                 let payload = of(*index).with(IFLA_MASTER, &master.to_ne_bytes());
-                link.tell("as a port", netlink.ask(NEW_LINK, 0, payload));
+                link.tell(network, "as a port", network.netlink.ask(NEW_LINK, 0, payload));
             }
         }
     }
 
-    /// Lets them run.
-    pub fn set_up(&self, netlink: &Netlink) {
+    /// Lets them run, but for some of the numbers that they had.
+    pub fn set_up(&self, network: &Network<'_>, but: &[u32]) {
+        let netlink = &network.netlink;
         for link in &self.0 {
             let Some((_, index)) = &link.now else { continue };
-            if link.made().is_none() && link.permanent() != link.was.hardware {
+            let has_other = link.made().is_none() && link.permanent() != link.was.hardware;
+            if has_other || network.inside.is_some() && link.is_of_pair() {
                 let payload = of(*index).with(IFLA_ADDRESS, &link.was.hardware);
-                link.tell("its address", netlink.ask(NEW_LINK, 0, payload));
+                link.tell(network, "its address", netlink.ask(NEW_LINK, 0, payload));
             }
-            let payload = up(*index).with(IFLA_MTU, &link.was.mtu.to_ne_bytes());
-            link.tell("running", netlink.ask(NEW_LINK, 0, payload));
+            let head = match but.contains(&link.was.index) {
+                true => of(*index),
+                false => up(*index),
+            };
+            let payload = head.with(IFLA_MTU, &link.was.mtu.to_ne_bytes());
+            link.tell(network, "running", netlink.ask(NEW_LINK, 0, payload));
         }
         for link in &self.0 {
             let later = link.made().filter(|setup| !setup.later.is_empty());
             if let (Some((_, index)), Some(setup)) = (&link.now, later) {
                 let payload = of(*index).with(IFLA_LINKINFO, information(setup, &setup.later).bytes());
-                link.tell("as it was set", netlink.ask(NEW_LINK, 0, payload));
+                link.tell(network, "as it was set", netlink.ask(NEW_LINK, 0, payload));
+            }
+        }
+    }
+
+    /// Lets those run that [`Self::ports_of_pairs`] has.
+    pub fn let_ports_run(&self, network: &Network<'_>) {
+        let ports = self.ports_of_pairs();
+        for link in self.0.iter().filter(|link| ports.contains(&link.was.index)) {
+            // One whose other end is gone is not there either.
+            if let Some((_, index)) = link.by_name() {
+                link.tell(network, "running", run(&network.netlink, index));
+            }
+        }
+    }
+
+    /// Ends of pairs that are ports, by the numbers that they had: what comes to the bridge from the wire goes on through them, past
+    /// the rules of this machine.
+    pub fn ports_of_pairs(&self) -> Vec<u32> {
+        let is_port = |link: &&Link<'_>| link.is_of_pair() && link.setup.is_some_and(|setup| setup.master != 0);
+        self.0.iter().filter(is_port).map(|link| link.was.index).collect()
+    }
+
+    /// Takes away what waits for a namespace that could not be made, with the end that stays.
+    pub fn forget_waiting(&self, netlink: &Netlink) {
+        for link in self.0.iter().filter(|link| link.is_of_pair()) {
+            let waiting = attribute_of(&waiting_end(link.was.index), "ifindex");
+            if let Some(index) = waiting.and_then(|index| index.parse().ok()) {
+                let gone = netlink.ask(DELETE_LINK, 0, of(index));
+                log::info(format_args!(
+                    "network: link {} has no other end any more: {gone:?}",
+                    link.name()
+                ));
             }
         }
     }
 }
 
 /// Makes a link; returns its name and number. One of that name that is there already was made as its module was loaded.
-fn made(netlink: &Netlink, link: &Link<'_>, setup: &LinkSetup, lower: Option<u32>) -> Option<(String, u32)> {
+fn made(network: &Network<'_>, link: &Link<'_>, setup: &LinkSetup, lower: Option<u32>) -> Option<(String, u32)> {
     let name = link.name();
     if !setup.not_made.is_empty() {
         let why = String::from_utf8_lossy(&setup.not_made);
-        log::warning(format_args!("network: link {name} is not made again: {why}"));
+        network.tell(format_args!("link {name} is not made again: {why}"));
         return None;
     }
-    let mut payload = of(0)
+    // Where nobody else makes any, it has the number that it had.
+    let number = network.inside.map_or(0, |_| link.was.index);
+    let mut payload = of(number)
         .with(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat())
         .with(IFLA_ADDRESS, &link.was.hardware)
         .with(IFLA_LINKINFO, information(setup, &setup.first).bytes());
     if let Some(lower) = lower {
         payload = payload.with(IFLA_LINK, &lower.to_ne_bytes());
     }
-    link.tell("making it", netlink.ask(NEW_LINK, CREATE | EXCL, payload));
-    link.by_name()
+    let asked = network.netlink.ask(NEW_LINK, CREATE | EXCL, payload);
+    let is_made = asked.is_ok();
+    link.tell(network, "making it", asked);
+    match network.inside {
+        Some(_) => is_made.then_some((name, number)),
+        None => link.by_name(),
+    }
+}
+
+/// Lets the end of a pair that waits in the first namespace come; returns its name and number.
+fn came(
+    network: &Network<'_>,
+    (first, namespace): &(&Netlink, BorrowedFd<'_>),
+    link: &Link<'_>,
+    setup: &LinkSetup,
+) -> Option<(String, u32)> {
+    let (name, number) = (link.name(), link.was.index);
+    let waiting = attribute_of(&waiting_end(setup.lower), "ifindex");
+    let Some(waiting) = waiting.and_then(|index| index.parse().ok()) else {
+        network.tell(format_args!("link {name}: its other end could not be made"));
+        return None;
+    };
+    let payload = of(waiting)
+        .with(IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes())
+        .with(IFLA_NEW_IFINDEX, &number.to_ne_bytes())
+        .with(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat());
+    let asked = first.ask(NEW_LINK, 0, payload);
+    let has_come = asked.is_ok();
+    link.tell(network, "coming into its namespace", asked);
+    has_come.then_some((name, number))
 }
 
 /// `IFLA_LINKINFO`: a kind with attributes of its own.

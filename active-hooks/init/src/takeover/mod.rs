@@ -27,6 +27,7 @@ pub mod names;
 pub mod netfilter;
 pub mod netlink;
 pub mod network;
+pub mod network_settings;
 pub mod plan;
 pub mod report;
 pub mod swap;

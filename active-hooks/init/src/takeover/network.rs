@@ -4,6 +4,7 @@
 use super::{
     links::{self, Links},
     netlink::{Netlink, Payload, CREATE, EXCL},
+    network_settings,
 };
 use crate::{
     boot::{log, modules},
@@ -14,7 +15,7 @@ use crate::{
 };
 use orthros_device::{Device, DeviceError, Region};
 use shared_region::{
-    context::{AddressLife, NetworkAddress, NetworkRoute, NetworkRoute6},
+    context::{AddressLife, Network as NetworkSettings, Network6, NetworkAddress, NetworkRoute, NetworkRoute6},
     control::{ControlWords, NetworkHold},
     timeline::Event,
 };
@@ -103,89 +104,93 @@ fn released() -> Result<bool, DeviceError> {
 
 /// The wire is cut until this is let go.
 #[derive(Debug)]
-pub struct Held {
-    netlink: Netlink,
-    links: Vec<String>,
+pub struct Held<'w> {
+    network: links::Network<'static>,
+    links: Links<'w>,
 }
 
 /// Brings the network back, cut off from the wire. What does not work is told; whoever needs it is refused by it.
-pub fn bring_back(world: &World<'_>) -> Option<Held> {
-    let network = &world.network;
-    for left_out in &network.left_out {
+pub fn bring_back<'w>(world: &'w World<'_>) -> Option<Held<'w>> {
+    for left_out in &world.network.left_out {
         log::warning(format_args!("network: {}", String::from_utf8_lossy(left_out)));
     }
-    // Without sockets nobody needs it before the new system brings it.
-    if world.sockets.is_empty() {
+    // Without sockets and namespaces nobody needs it before the new system brings it.
+    if world.sockets.is_empty() && world.inside.is_empty() {
         return None;
     }
-    let netlink = match Netlink::open() {
-        Ok(netlink) => netlink,
+    let network = match links::Network::own(None) {
+        Ok(network) => network,
         Err(error) => {
             log::error(format_args!("network: {error}; it is not brought back"));
             return None;
         }
     };
-    let tell = |what: &str, result: io::Result<()>| {
-        if let Err(error) = result {
-            log::warning(format_args!("network: {what}: {error}"));
-        }
-    };
-    tell("loopback", links::run(&netlink, links::LOOPBACK));
-    let mut held = Held {
-        netlink,
-        links: Vec::new(),
-    };
+    tell(&network, "loopback", links::run(&network.netlink, links::LOOPBACK));
     let mut links = Links::find(world);
-    links.make(&held.netlink);
-    held.links = links.names();
-    tell("holding the wire", held.cut());
-    links.set_up(&held.netlink);
-    let (netlink, numbers) = (&held.netlink, links.numbers());
-    for address in &network.addresses {
-        if let Some(&index) = numbers.get(&address.link) {
-            let life = world
-                .network6
-                .lives
-                .iter()
-                .find(|life| life.address == address.local[..]);
-            tell("address", add_address(netlink, address, life, index));
-        }
+    links.make(&network);
+    let held = Held { network, links };
+    tell(&held.network, "holding the wire", held.cut());
+    if let Err(why) = network_settings::set(&world.network_settings) {
+        held.network.tell(format_args!("{why}"));
     }
-    // Those to a link come before those to a neighbour on it: the wider the scope, the smaller its number.
-    let mut routes: Vec<&NetworkRoute> = network.routes.iter().collect();
-    routes.sort_by_key(|route| std::cmp::Reverse(route.scope));
-    for route in routes {
-        if let Some(index) = way_out(&numbers, route.link, route.kind) {
-            tell("route", add_route(netlink, route, index));
-        }
-    }
-    // Here too, those that lead to neighbours come last.
-    let mut routes: Vec<&NetworkRoute6> = world.network6.routes.iter().collect();
-    routes.sort_by_key(|route| route.gateway.is_some());
-    for route in routes {
-        if let Some(index) = way_out(&numbers, route.link, route.kind) {
-            tell("route of IPv6", add_route6(netlink, route, index));
-        }
-    }
+    held.links.set_up(&held.network, &held.links.ports_of_pairs());
+    let numbers = held.links.numbers();
+    set(&held.network, &world.network, &world.network6, &numbers);
     Some(held)
 }
 
-impl Held {
+fn tell(network: &links::Network<'_>, what: &str, done: io::Result<()>) {
+    if let Err(error) = done {
+        network.tell(format_args!("{what}: {error}"));
+    }
+}
+
+/// Sets addresses and routes of links that run; `numbers` are those that they have, by those that they had.
+pub fn set(network: &links::Network<'_>, four: &NetworkSettings, six: &Network6, numbers: &BTreeMap<u32, u32>) {
+    let netlink = &network.netlink;
+    for address in &four.addresses {
+        if let Some(&index) = numbers.get(&address.link) {
+            let is_its = |life: &&AddressLife| life.link == address.link && life.address == address.local[..];
+            let life = six.lives.iter().find(is_its);
+            tell(network, "address", add_address(netlink, address, life, index));
+        }
+    }
+    // Those to a link come before those to a neighbour on it: the wider the scope, the smaller its number.
+    let mut routes: Vec<&NetworkRoute> = four.routes.iter().collect();
+    routes.sort_by_key(|route| std::cmp::Reverse(route.scope));
+    for route in routes {
+        if let Some(index) = way_out(numbers, route.link, route.kind) {
+            tell(network, "route", add_route(netlink, route, index));
+        }
+    }
+    // Here too, those that lead to neighbours come last.
+    let mut routes: Vec<&NetworkRoute6> = six.routes.iter().collect();
+    routes.sort_by_key(|route| route.gateway.is_some());
+    for route in routes {
+        if let Some(index) = way_out(numbers, route.link, route.kind) {
+            tell(network, "route of IPv6", add_route6(netlink, route, index));
+        }
+    }
+}
+
+impl Held<'_> {
     /// Lets the wire in.
     pub fn let_go(self) {
         if let Err(error) = self.mend() {
             log::error(format_args!("network: nothing comes in from the wire: {error}"));
         }
+        self.links.forget_waiting(&self.network.netlink);
+        self.links.let_ports_run(&self.network);
     }
 
     /// Packets from outside are looked up in a rule that drops them without an answer. It has to come before the one that
     /// finds the own addresses, which is the first: that one gives way for the time.
     fn cut(&self) -> io::Result<()> {
         for family in FAMILIES {
-            rule(&self.netlink, NEW_RULE, family, 1, LOCAL, None)?;
-            rule(&self.netlink, DELETE_RULE, family, 0, LOCAL, None)?;
-            for link in &self.links {
-                rule(&self.netlink, NEW_RULE, family, 0, 0, Some(link))?;
+            rule(&self.network.netlink, NEW_RULE, family, 1, LOCAL, None)?;
+            rule(&self.network.netlink, DELETE_RULE, family, 0, LOCAL, None)?;
+            for link in &self.links.names() {
+                rule(&self.network.netlink, NEW_RULE, family, 0, 0, Some(link))?;
             }
         }
         Ok(())
@@ -200,10 +205,10 @@ impl Held {
             done => result = std::mem::replace(&mut result, Ok(())).and(done),
         };
         for family in FAMILIES {
-            step(rule(&self.netlink, NEW_RULE, family, 0, LOCAL, None));
-            step(rule(&self.netlink, DELETE_RULE, family, 1, LOCAL, None));
-            for link in &self.links {
-                step(rule(&self.netlink, DELETE_RULE, family, 0, 0, Some(link)));
+            step(rule(&self.network.netlink, NEW_RULE, family, 0, LOCAL, None));
+            step(rule(&self.network.netlink, DELETE_RULE, family, 1, LOCAL, None));
+            for link in &self.links.names() {
+                step(rule(&self.network.netlink, DELETE_RULE, family, 0, 0, Some(link)));
             }
         }
         result

@@ -11,6 +11,7 @@ const WARM_CACHE: &str = "of no process: seen by the scenario `warm-cache`";
 const VOLUMES: &str = "of no process: seen by the scenario `lvm`";
 const BTRFS: &str = "of no process: seen by the scenario `acknowledged-btrfs`";
 const XFS: &str = "of no process: seen by the scenario `acknowledged-xfs`";
+const CONTAINER: &str = "of a container; seen by the scenario `container-network`";
 const LINKS: &str = "of no process: seen by the scenario `links`";
 const RESCUE: &str = "of no process: seen by the scenario `rescue-unmounted`";
 const VFAT: &str = "of no process: seen by the scenario `acknowledged-vfat`";
@@ -217,6 +218,10 @@ pub const NOT_OBSERVED: &[(&str, &str)] = &[
         "PeerFin.Crossed",
         "both ends under way at once: no cell can hold a segment back",
     ),
+    ("NamespaceNetwork.network", CONTAINER),
+    ("NamespaceNetwork.network6", CONTAINER),
+    ("NamespaceNetwork.setups", CONTAINER),
+    ("NamespaceNetwork.down", CONTAINER),
     ("Network.links", "a property of the machine; seen by the scenario `tcp`"),
     (
         "Network.addresses",

@@ -2,8 +2,8 @@
 
 use crate::restore::{world::World, Refusal, Restored};
 use crate::takeover::links;
-use shared_region::context::{Socket, SocketOption, SocketState};
-use std::collections::BTreeMap;
+use shared_region::context::{Id, Socket, SocketOption, SocketState};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The number of the loopback link, in every kernel (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -26,25 +26,35 @@ const IPV6_UNICAST_IF: i32 = 76;
 
 /// What numbers links have now, by those that they had.
 #[derive(Debug, Default)]
-pub struct Links(BTreeMap<u32, u32>);
+pub struct Links {
+    numbers: BTreeMap<u32, u32>,
+    /// Sockets of other network namespaces, whose links are made with the numbers that they had.
+    others: BTreeSet<Id>,
+}
 
 impl Links {
     /// Looks for all links of the records.
     pub fn of(world: &World<'_>) -> Self {
-        Self(links::Links::there(world).numbers())
+        Self {
+            numbers: links::Links::there(world).numbers(),
+            others: world.network_of.keys().copied().collect(),
+        }
     }
 
     fn now(&self, link: u32) -> Restored<u32> {
         match link {
             0 | LOOPBACK => Ok(link),
-            _ => (self.0.get(&link).copied())
+            _ => (self.numbers.get(&link).copied())
                 .ok_or_else(|| Refusal::new("socket", format!("its link, number {link} before, is not there"))),
         }
     }
 
     /// A record with the numbers that links have now.
-    pub fn renumbered(&self, record: &Socket) -> Restored<Socket> {
+    pub fn renumbered(&self, id: Id, record: &Socket) -> Restored<Socket> {
         let mut record = record.clone();
+        if self.others.contains(&id) {
+            return Ok(record);
+        }
         for option in &mut record.options {
             self.renumber(option)?;
         }
@@ -83,7 +93,10 @@ mod tests {
 
     #[test]
     fn links_get_the_numbers_that_they_have_now() {
-        let links = Links(BTreeMap::from([(2, 3), (3, 2)]));
+        let links = Links {
+            numbers: BTreeMap::from([(2, 3), (3, 2)]),
+            others: BTreeSet::from([9]),
+        };
         let record = Socket {
             options: vec![
                 option(libc::SOL_SOCKET, SO_BINDTOIFINDEX, &2u32.to_ne_bytes()),
@@ -98,18 +111,19 @@ mod tests {
             state: SocketState::Packet { protocol: 3, link: 1 },
             ..Socket::default()
         };
-        let now = links.renumbered(&record).expect("all are there");
+        assert_eq!(links.renumbered(9, &record).expect("as it was"), record);
+        let now = links.renumbered(8, &record).expect("all are there");
         let values: Vec<&[u8]> = now.options.iter().map(|option| &option.value[..]).collect();
         assert_eq!(values[0], 3u32.to_ne_bytes());
         assert_eq!(values[1], 2u32.to_be_bytes());
         assert_eq!(values[2], [224, 0, 0, 9, 10, 0, 0, 2, 3, 0, 0, 0]);
         assert_eq!(values[3], 2u32.to_ne_bytes());
         assert_eq!(now.state, record.state);
-        assert!(Links::default().renumbered(&record).is_err());
+        assert!(Links::default().renumbered(8, &record).is_err());
         let short = Socket {
             options: vec![option(libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &[0; 8])],
             ..Socket::default()
         };
-        assert!(links.renumbered(&short).is_err());
+        assert!(links.renumbered(8, &short).is_err());
     }
 }

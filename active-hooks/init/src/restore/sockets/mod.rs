@@ -83,7 +83,7 @@ impl Sockets {
         self.links = links::Links::of(world);
         for (&id, content) in &world.sockets {
             if let SocketState::Listening { local, backlog, .. } = &content.record.state {
-                let record = self.links.renumbered(&content.record);
+                let record = self.links.renumbered(id, &content.record);
                 let listen = |record| networks.in_network_of(world, id, || listening(&record, local, *backlog));
                 let made = record.and_then(listen);
                 self.listening.insert(id, made);
@@ -107,7 +107,7 @@ impl Sockets {
     /// Makes the connections that their processes had closed: they go on without anybody.
     fn make_orphans(&mut self, world: &World<'_>, networks: &Namespaces, host: &dyn Host, elapsed: &Elapsed) {
         for (id, content, connection) in orphans(world) {
-            let connect = || tcp::connect(&self.content(content)?, connection, host, elapsed);
+            let connect = || tcp::connect(&self.content(id, content)?, connection, host, elapsed);
             match networks.in_network_of(world, id, connect) {
                 Ok((_, standing)) => self.standing.push(standing),
                 Err(refusal) => crate::boot::log::warning(format_args!("connection that nobody has: {refusal}")),
@@ -128,15 +128,15 @@ impl Sockets {
             _ => None,
         });
         let (content, connection) = found.ok_or_else(|| Refusal::new("a connection that waits", "no record of it"))?;
-        let content = self.content(content)?;
+        let content = self.content(waiting, content)?;
         let (_, standing) = tcp::connect(&content, connection, host, elapsed)?;
         self.standing.push(standing.that_waits(listener));
         Ok(())
     }
 
     /// What is to be made, with the links that there are now.
-    fn content<'w>(&self, content: &SocketContent<'w>) -> Restored<SocketContent<'w>> {
-        let record = self.links.renumbered(&content.record)?;
+    fn content<'w>(&self, id: Id, content: &SocketContent<'w>) -> Restored<SocketContent<'w>> {
+        let record = self.links.renumbered(id, &content.record)?;
         Ok(SocketContent {
             record,
             ..content.clone()
@@ -156,7 +156,7 @@ impl Sockets {
             .sockets
             .get(&id)
             .ok_or_else(|| Refusal::new("socket", "there is no record of it"))?;
-        let content = self.content(content)?;
+        let content = self.content(id, content)?;
         let record = &content.record;
         let fd = match &record.state {
             SocketState::Listening { .. } => self

@@ -143,16 +143,24 @@ fn complete(
         text: String::from("its log has all of its transactions"),
         is_whole: record.running_refused.is_empty(),
     };
-    let choice = match (Choice::make(record, end, word(&log.superblock, 24))?, end.next) {
-        (Some(choice), _) => choice,
-        (None, Some(tid)) if waiting.is_some() => Choice::of_nothing(tid),
-        (None, _) => return Ok(all_there()),
+    let made = Choice::make(record, end, word(&log.superblock, 24));
+    let (choice, refused) = match (made, end.next.filter(|_| waiting.is_some())) {
+        (Ok(Some(choice)), _) => (choice, None),
+        (Ok(None), Some(tid)) => (Choice::of_nothing(tid), None),
+        (Ok(None), None) => return Ok(all_there()),
+        // What the log has may have to be mended nevertheless.
+        (Err(Not::Whole(why)), Some(tid)) => (Choice::of_nothing(tid).alone(), Some(why)),
+        (Err(Not::Whole(why) | Not::Next(why)), _) => return Err(why),
     };
     choice.check(&log)?;
     let now_in_memory = |block: &JournalBlock| content(&log, record, block, false, host);
     let (unsound, nowhere) = superseded(&log, &choice, waiting, &now_in_memory)?;
+    let needs_check = match nowhere.as_slice() {
+        [] => String::new(),
+        numbers => format!(", where blocks {numbers:?} of the dead kernel's have wrong checksums: it needs e2fsck"),
+    };
     if choice.is_empty() && unsound.is_empty() {
-        return Ok(all_there());
+        return refused.map_or_else(|| Ok(all_there()), |why| Err(why + &needs_check));
     }
     let superseded: Vec<u64> = unsound.keys().copied().collect();
     let again: Vec<Logged> = unsound.into_values().flatten().collect();
@@ -227,13 +235,9 @@ fn complete(
         0 => String::new(),
         count => format!(", supersedes {count} with wrong checksums"),
     };
-    let unsound = match nowhere.as_slice() {
-        [] => String::new(),
-        numbers => format!(", where blocks {numbers:?} of the dead kernel's have wrong checksums: it needs e2fsck"),
-    };
     Ok(Done {
         text: format!(
-            "transaction {tid} with {blocks} blocks, {} revoked, is in its log{superseding}{unsound}",
+            "transaction {tid} with {blocks} blocks, {} revoked, is in its log{superseding}{needs_check}",
             revoked.len()
         ),
         is_whole: !choice.alone || record.running.is_none(),
@@ -264,12 +268,25 @@ fn superseded(
         match (find(&choice.blocks), waiting) {
             (Some(_), _) => *copy = None,
             (None, _) if copy.is_some() => {}
-            (None, Some(waiting)) => *copy = find(&waiting.blocks).map(|block| now_in_memory(&block)).transpose()?,
+            (None, Some(waiting)) => match find(&waiting.blocks) {
+                Some(block) if block.at == 0 => nowhere.push(*number),
+                Some(block) => *copy = Some(now_in_memory(&block)?),
+                None => {}
+            },
             (None, None) => nowhere.push(*number),
         }
     }
     unsound.retain(|number, _| !nowhere.contains(number));
     Ok((unsound, nowhere))
+}
+
+/// Why nothing of the dead kernel's transactions is written.
+#[derive(Debug, PartialEq, Eq)]
+enum Not {
+    /// What is left of them must not be.
+    Whole(String),
+    /// The log is not the one before them.
+    Next(String),
 }
 
 /// What is written.
@@ -285,7 +302,7 @@ struct Choice {
 impl Choice {
     /// Decides by what the log has: the committing transaction is in it or not. `sequence` is what an empty log says to
     /// be the number of a transaction. `None` if there is nothing to write.
-    fn make(record: &Journal, end: End, sequence: u32) -> Result<Option<Self>, String> {
+    fn make(record: &Journal, end: End, sequence: u32) -> Result<Option<Self>, Not> {
         let running = record.running.filter(|_| record.running_refused.is_empty());
         let may_be_next = |tid: u32| match end.next {
             Some(next) => next == tid,
@@ -308,11 +325,11 @@ impl Choice {
                 return if is_idle {
                     Ok(None)
                 } else {
-                    Err(record.running_refused.clone())
+                    Err(Not::Whole(record.running_refused.clone()))
                 };
             };
             if !may_be_next(tid) {
-                return Err(format!("its log does not end before transaction {tid}"));
+                return Err(Not::Next(format!("its log does not end before transaction {tid}")));
             }
             return Ok(Some(both(|block| block.running, tid, false, numbers(false))).filter(|it| !it.is_empty()));
         };
@@ -321,19 +338,26 @@ impl Choice {
                 // Nothing of the running one may be among it.
                 if let Some(lost) = record.blocks.iter().find(|it| it.committing && it.before.is_none()) {
                     let why = &record.running_refused;
-                    return Err(format!("block {} was changed since, and {why}", lost.number));
+                    return Err(Not::Whole(format!(
+                        "block {} was changed since, and {why}",
+                        lost.number
+                    )));
                 }
                 return Ok(Some(both(|block| block.committing, tid, true, numbers(true))));
             }
             return Ok(Some(Self::merged(record, tid, numbers(true), numbers(false))));
         }
         if end.next != Some(tid.wrapping_add(1)) {
-            return Err(format!("its log ends neither before nor after transaction {tid}"));
+            return Err(Not::Next(format!(
+                "its log ends neither before nor after transaction {tid}"
+            )));
         }
         match (record.running, running) {
             (None, _) => Ok(None),
-            (Some(_), None) => Err(record.running_refused.clone()),
-            (Some(_), Some((next, _))) if next != tid.wrapping_add(1) => Err("its transactions do not follow".into()),
+            (Some(_), None) => Err(Not::Whole(record.running_refused.clone())),
+            (Some(_), Some((next, _))) if next != tid.wrapping_add(1) => {
+                Err(Not::Next("its transactions do not follow".into()))
+            }
             (Some(_), Some((next, _))) => {
                 Ok(Some(both(|block| block.running, next, false, numbers(false))).filter(|it| !it.is_empty()))
             }
@@ -348,6 +372,11 @@ impl Choice {
             revoked: BTreeSet::new(),
             alone: false,
         }
+    }
+
+    /// The same, of a journal whose running transaction is not written.
+    fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// Both transactions as one: every block as it was last.

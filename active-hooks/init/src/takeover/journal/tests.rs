@@ -376,6 +376,48 @@ fn a_block_with_a_wrong_checksum_in_the_log_is_superseded() {
     }
 }
 
+/// The same, where an operation was under way.
+#[test]
+fn what_must_not_be_completed_can_be_mounted_nevertheless() {
+    for &(form, options) in &FORMS[..3] {
+        for is_data in [true, false] {
+            let mut case = Case::new(&format!("open-{form}-{is_data}"), options);
+            with_features(&mut case, form);
+            let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
+            let broken = all[all.len() - 2];
+            case.record.blocks = vec![broken];
+            case.complete().unwrap();
+            let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+            let log = Log::open(&device, &case.record).unwrap();
+            log.write(2, &vec![0; log.format.block_size]).unwrap();
+            case.record.blocks = all;
+            case.record.running = Some((tid + 1, 0));
+            case.record.running_refused = "a handle".into();
+            let at = if is_data { broken.at } else { 0 };
+            let blocks = vec![JournalBlock { at, ..broken }];
+            case.waiting = Some(Checkpoint { device: 0, blocks });
+            let before = std::fs::read(&case.disk).unwrap();
+            let done = case.complete();
+            if !is_data {
+                assert!(
+                    done.map(|it| it.text).unwrap_err().contains("it needs e2fsck"),
+                    "{form}"
+                );
+                assert!(std::fs::read(&case.disk).unwrap() == before, "{form}");
+                continue;
+            }
+            let done = done.unwrap();
+            assert!(done.text.contains("supersedes 1 ") && !done.is_whole, "{form}");
+            // The rest of the running transaction is not there.
+            assert_eq!(case.judge(), (true, false), "{form}");
+            let disk = std::fs::read(&case.disk).unwrap();
+            let size = case.record.block_size as usize;
+            let found = &disk[broken.number as usize * size..][..size];
+            assert!(found == &case.memory.0[broken.at as usize..][..size], "{form}");
+        }
+    }
+}
+
 /// A block that is metadata in a transaction of the log, and was freed and given to a file's data since.
 #[test]
 fn a_block_that_became_data_is_not_taken_back() {
