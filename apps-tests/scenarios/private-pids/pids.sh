@@ -18,13 +18,9 @@ say() {
     mv "$D/$1.new" "$D/$1"
 }
 
-# The numbers of all that are in the namespace of the first process, from outside in.
+# The numbers of all that have one in a namespace, from outside in.
 seen() {
-    inside=$(readlink /proc/$(cat $D/outer)/ns/pid)
-    for status in /proc/[0-9]*/status; do
-        own=${status%/status}
-        [ "$(readlink $own/ns/pid)" = "$inside" ] && sed -n 's/^NSpid:[[:space:]]*//p' $status
-    done 2>/dev/null
+    grep -h '^NSpid:[[:space:]]*[0-9]*[[:space:]][0-9]' /proc/[0-9]*/status 2>/dev/null | sed 's/^NSpid:[[:space:]]*//'
 }
 
 # Those that do not come and go.
@@ -100,10 +96,7 @@ ready)
     done
     grep -q phase=steady $D/checksum || exit 1
     # The child of `unshare`.
-    for status in /proc/[0-9]*/status; do
-        set -- $(sed -n 's/^NSpid:[[:space:]]*//p' $status 2>/dev/null)
-        [ "$2" = 1 ] && echo $1 >$D/outer
-    done
+    seen | $AWK '$2 == 1 { print $1 }' >$D/outer
     outside >$D/outside.before
     [ $(wc -l <$D/outside.before) -ge 7 ] || exit 1
     cat $D/first $D/session $D/grandchild >$D/inside.before

@@ -122,6 +122,7 @@ fn ids(context: &mut Context) -> Result<()> {
                     process::setpgid(0, process::getppid()?)?;
                 }
                 context.wait()?;
+                wait_until(|| ready.get(2) == 1);
                 same("the grandchild's numbers", all_ids()?, before)
             })?;
             wait_until(|| ready.get(0) == 1);
@@ -131,6 +132,7 @@ fn ids(context: &mut Context) -> Result<()> {
             wait_until(|| fs::read_dir("/proc/thread-self/../").is_ok_and(|tasks| tasks.count() > 1));
             ready.set(0, 2);
             context.wait()?;
+            wait_until(|| ready.get(2) == 1);
             same("the leader's numbers", all_ids()?, before)?;
             same("a thread's number", join(thread)??, 4)?;
             grandchild.join("grandchild")
@@ -145,18 +147,24 @@ fn ids(context: &mut Context) -> Result<()> {
         same("the first process's numbers", all_ids()?, before)?;
         same("the last number", fs::read_to_string(LAST)?.trim(), "300")?;
         ready.set(1, 1);
-        leader.join("leader")
+        let joined = leader.join("leader");
+        wait_until(|| ready.get(3) == 1);
+        joined
     })?;
     wait_until(|| ready.get(0) == 3);
     let outside = || [1, 2, 3].map(|number| find(number).and_then(numbers_of).map_err(|error| error.to_string()));
     let before = (outside(), namespace_of_children()?);
     ensure!(before.0.iter().all(Result::is_ok), "{:?}", before.0);
     context.failover(|| Ok(()))?;
-    same("what is seen from outside", outside(), before.0)?;
+    let found = outside();
+    ready.set(2, 1);
+    same("what is seen from outside", found, before.0)?;
     wait_until(|| ready.get(1) == 1);
     let next = fork(|| same("the next number", process::getpid()?, 301))?;
-    next.join("next")?;
-    child.join("first process")
+    let joined = next.join("next");
+    ready.set(3, 1);
+    child.join("first process")?;
+    joined
 }
 
 fn first(context: &mut Context) -> Result<()> {
@@ -258,7 +266,6 @@ fn nested(context: &mut Context) -> Result<()> {
 fn entered(context: &mut Context) -> Result<()> {
     context.need_root()?;
     let ready = Region::shared(1)?;
-    let own = File::open("/proc/self/ns/pid")?;
     new(context)?;
     let first = fork(|| {
         context.wait()?;
@@ -266,13 +273,13 @@ fn entered(context: &mut Context) -> Result<()> {
         Ok(())
     })?;
     let second = fork(|| context.wait())?;
-    let inside = File::open(format!("/proc/{}/ns/pid", first.pid))?;
-    enter(&own, libc::CLONE_NEWPID)?;
+    // No child may have such a file.
+    let enter_that_of = |process: &str| enter(&File::open(format!("/proc/{process}/ns/pid"))?, libc::CLONE_NEWPID);
+    enter_that_of("self")?;
     let outside = fork(|| context.wait())?;
     // Not the first, and of a parent who is not in it.
-    enter(&inside, libc::CLONE_NEWPID)?;
+    enter_that_of(&first.pid.to_string())?;
     let mutate = context.mutate();
-    drop((own, inside));
     let third = fork(|| {
         let before = all_ids()?;
         same("pid, tid, ppid, pgid, sid", before, [3, 3, 0, 0, 0])?;
@@ -383,7 +390,16 @@ fn proc(context: &mut Context) -> Result<()> {
         })?;
         wait_until(|| ready.get(0) == 1);
         same("who is shown", shown(at)?, [1, 2].to_vec())?;
-        let mounts = || Ok::<_, anyhow::Error>(fs::read_to_string("/proc/self/mounts")?);
+        let mounts = || -> Result<Vec<String>> {
+            let all = fs::read_to_string("/proc/self/mounts")?;
+            let mut of_proc: Vec<String> = all
+                .lines()
+                .filter(|line| line.contains(" /proc"))
+                .map(str::to_owned)
+                .collect();
+            of_proc.sort();
+            Ok(of_proc)
+        };
         let before = mounts()?;
         ready.set(0, 2);
         context.wait()?;
