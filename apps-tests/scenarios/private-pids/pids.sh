@@ -20,7 +20,7 @@ say() {
 
 # The numbers of all that have one in a namespace, from outside in.
 seen() {
-    grep -h '^NSpid:[[:space:]]*[0-9]*[[:space:]][0-9]' /proc/[0-9]*/status 2>/dev/null | sed 's/^NSpid:[[:space:]]*//'
+    grep -h '^NSpid:[[:space:]]*[0-9][0-9]*[[:space:]][[:space:]]*[0-9]' /proc/[0-9]*/status 2>/dev/null | sed 's/^NSpid:[[:space:]]*//'
 }
 
 # Those that do not come and go.
