@@ -174,6 +174,8 @@ impl Kind {
     pub const MappedDevice: Self = Self(64);
     /// [`crate::context::FreeNumbers`]; owner is the superblock's id. Follows its [`Self::ChangedInodes`].
     pub const FreeNumbers: Self = Self(66);
+    /// [`crate::context::Subvolume`]; owner is the superblock's id.
+    pub const Subvolume: Self = Self(71);
 }
 
 /// Head of the stream, at the start of the area.

@@ -662,6 +662,17 @@ pub fn handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) 
     }
 }
 
+/// The number of the subvolume of btrfs that an open file lies on.
+///
+/// # Errors
+/// `Unsupported` if its file system has other handles.
+pub fn subvolume_of(fd: std::os::fd::BorrowedFd<'_>) -> io::Result<u64> {
+    match whole_handle_of(fd, c"")? {
+        [20, BTRFS, _, _, low, high, ..] => Ok(u64::from(high) << 32 | u64::from(low)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
 fn whole_handle_of(directory: std::os::fd::BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<FileHandle> {
     use std::os::fd::AsRawFd;
     let mut handle: FileHandle = [0; 2 + HANDLE_WORDS];

@@ -44,7 +44,7 @@ vdd|-F 32 -S 4096 -s 1|rw
 END
         ;;
     btrfs) cat <<END
-vdb|-n 16384|commit=3
+vdb|-n 16384|commit=3,subvol=@data
 vdc|-M -n 4096|nodatacow
 END
         ;;
@@ -68,6 +68,17 @@ make() {
     esac
 }
 
+# Makes the subvolumes of one. Each has a second place for a worker, `below`: the mount of another subvolume, or one that nothing mounts.
+divide() {
+    mount -t btrfs -o subvolid=5 /dev/$1 /srv/$1 || return 1
+    case $2 in
+    *subvol=*)
+        btrfs -q subvolume create /srv/$1/@data && btrfs -q subvolume create /srv/$1/@other && mkdir /srv/$1/@data/below
+        ;;
+    *) btrfs -q subvolume create /srv/$1/below ;;
+    esac && umount /srv/$1
+}
+
 # Looks at one that is not mounted, and changes nothing.
 is_sound() {
     case $fstype in
@@ -81,6 +92,9 @@ is_sound() {
 mount_all() {
     while IFS='|' read -r disk _ options; do
         mountpoint -q /srv/$disk || mount -t $fstype -o "$options" /dev/$disk /srv/$disk || return 1
+        case $options in
+        *subvol=*) mountpoint -q /srv/$disk/below || mount -t $fstype -o subvol=@other /dev/$disk /srv/$disk/below || return 1 ;;
+        esac
     done <$state/disks
 }
 
@@ -93,12 +107,16 @@ each_worker() {
         test $fstype != vfat || plain=--plain
         test $disk != vda || dir=$state plain=
         "$@" "$dir/work" "$disk-$round-" "$seed$round" $((seed - 11)) $disk
+        if test -d $dir/below; then
+            seed=$((seed + 1))
+            "$@" "$dir/below/work" "$disk-below-$round-" "$seed$round" $((seed - 11)) $disk
+        fi
     done
 }
 
 start_one() {
     rm -rf "$1" && mkdir -p "$1"
-    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" $plain >"/run/churn-$5.log" 2>&1 </dev/null &
+    setsid $churn run --dir "$1" --name "$2" --seed "$3" --port "$4" $plain >"/run/churn-$2.log" 2>&1 </dev/null &
 }
 
 run() {
@@ -113,7 +131,7 @@ run() {
 }
 
 runs() {
-    pgrep -f -- "--name $2" >/dev/null || { cat "/run/churn-$5.log"; exit 1; }
+    pgrep -f -- "--name $2" >/dev/null || { cat "/run/churn-$2.log"; exit 1; }
 }
 
 ready() {
@@ -153,7 +171,7 @@ lost_one() {
 # Whether the disks are sound, each by its checker.
 sound() {
     for disk in $(cut -d'|' -f1 $state/disks); do
-        umount /srv/$disk && is_sound $disk || status=1
+        umount -R /srv/$disk && is_sound $disk || status=1
     done
 }
 
@@ -169,9 +187,10 @@ start)
     echo $fstype >$state/fstype
     echo "$2" >$state/kind
     echo 1 >$state/round
-    while IFS='|' read -r disk options _; do
+    while IFS='|' read -r disk options of_mount; do
         # shellcheck disable=SC2086
         make $disk $options && mkdir -p /srv/$disk || exit 1
+        test $fstype != btrfs || divide $disk "$of_mount" || exit 1
     done <$state/disks
     mount_all || exit 1
     run

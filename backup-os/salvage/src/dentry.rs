@@ -161,14 +161,14 @@ pub fn in_first<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, path: &Path) 
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
     let inode = mem.ptr(path.dentry, layouts.dentry.d_inode)?;
-    let Some(vfsmount) = mounts::of_whole(context, mem.ptr(inode, layouts.inode.i_sb)?) else {
+    let Some(vfsmount) = mounts::showing(context, mem.ptr(inode, layouts.inode.i_sb)?, path.dentry)? else {
         return Ok(None);
     };
     let found = of(context, vfsmount, path.dentry)?;
     Ok(Some(found).filter(|found| !found.detached))
 }
 
-/// A path of an inode of a file system that is mounted in the first process's namespace as a whole; `None` if no name of it
+/// A path of an inode of a file system that is mounted in the first process's namespace as a whole, or the subvolume of btrfs that has it; `None` if no name of it
 /// is in memory.
 ///
 /// # Errors
@@ -179,12 +179,13 @@ pub fn of_inode<M: PhysMem + ?Sized>(
     inode: Kva,
 ) -> Result<Option<Path>> {
     let layouts = &context.kernel.types.layouts;
-    let Some(vfsmount) = mounts::of_whole(context, superblock) else {
-        return Ok(None);
-    };
     let names = inode.offset(u64::from(layouts.inode.i_dentry.offset));
     for dentry in context.kernel.hlist(names, layouts.dentry.d_alias).bounded(MAX_ALIASES) {
-        let path = of(context, vfsmount, dentry?)?;
+        let dentry = dentry?;
+        let Some(vfsmount) = mounts::showing(context, superblock, dentry)? else {
+            return Ok(None);
+        };
+        let path = of(context, vfsmount, dentry)?;
         if !path.deleted && !path.detached {
             return Ok(Some(path));
         }

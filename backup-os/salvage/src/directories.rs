@@ -2,7 +2,7 @@
 //! disk yet, and what lies in it could not be found again.
 
 use crate::addr::Kva;
-use crate::btrfs::Btrfs;
+use crate::btrfs;
 use crate::context::Context;
 use crate::dentry::{self, Path};
 use crate::ext4;
@@ -85,9 +85,12 @@ fn from<M: PhysMem + ?Sized>(
         if !kept || !context.first(Kind::Inode, inode.0) {
             return Ok(());
         }
-        let ahead = match (Xfs::of(context, superblock)?, Btrfs::of(context, superblock)?) {
+        let ahead = match (
+            Xfs::of(context, superblock)?,
+            btrfs::of_inode(context, superblock, inode)?,
+        ) {
             (Some(xfs), _) => xfs.is_ahead(context, inode)?,
-            (_, Some(btrfs)) => btrfs.behind(context, inode)?.inode,
+            (_, Some(subvolume)) => subvolume.behind(context, inode)?.inode,
             _ => ext4::is_ext4(context, superblock)? && ext4::ahead_of_inode(context, inode, superblock)?,
         };
         let mut record = inodes::record(context, inode, superblock, fstype)?;

@@ -8,7 +8,7 @@
 //! were changed since are recorded then ([`names`]), and files whole, with a name, as those of protected processes are.
 
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
-use crate::btrfs::{Behind, Btrfs};
+use crate::btrfs::{self, Behind, Btrfs, InMemory, Subvolume};
 use crate::containers::xarray::Entry;
 use crate::context::Context;
 use crate::dentry::{self, Path};
@@ -257,8 +257,7 @@ fn of_vfat<M: PhysMem + ?Sized>(
     Ok(())
 }
 
-/// What the disk of a btrfs does not have: of its first subvolume, inodes that its last commit has not got, and data of others.
-/// What was changed on other subvolumes is told.
+/// What the disk of a btrfs does not have: of its subvolumes, inodes that its last commit has not got, and data of others.
 fn of_btrfs<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
@@ -266,36 +265,62 @@ fn of_btrfs<M: PhysMem + ?Sized>(
     (superblock, btrfs): (Kva, &Btrfs),
     lost: &mut Vec<Lost>,
 ) -> Result<()> {
-    let layouts = &context.kernel.types.layouts;
     if is_read_only(context, superblock)? {
         return Ok(());
     }
     let file_system = name(context, superblock);
-    let mut inodes = BTreeMap::new();
-    let mut others = BTreeMap::<u64, u64>::new();
+    let layouts = &context.kernel.types.layouts;
+    let mut inodes = BTreeMap::<u64, InMemory>::new();
     for inode in inodes::in_memory(context, superblock) {
         let inode = inode?;
-        let Some(subvolume) = btrfs.subvolume(context, inode)? else {
-            continue;
-        };
-        if btrfs.has(context, inode)? {
-            inodes.insert(context.kernel.mem.uint(inode, layouts.inode.i_ino)?, inode);
-        } else if btrfs.behind(context, inode)?.inode || inodes::has_new_pages(context, inode)? {
-            let count = others.entry(subvolume).or_default();
-            *count = count.saturating_add(1);
+        if let Some(subvolume) = btrfs.number_of(context, inode)? {
+            let number = context.kernel.mem.uint(inode, layouts.inode.i_ino)?;
+            inodes.entry(subvolume).or_default().insert(number, inode);
         }
     }
-    for (subvolume, count) in others {
-        let detail = alloc::format!("{}; its disk is behind in {count} files", crate::btrfs::NAME);
-        let why = Refusal::new(reasons::OTHER_FILE_SYSTEM, detail).of(|| alloc::format!("subvolume {subvolume}"));
-        lost.push(why.lost_of(file_system.clone()));
+    for &number in &btrfs.deleted {
+        let why = Refusal::new(reasons::OTHER_FILE_SYSTEM, "it was deleted last and is there again");
+        lost.push(why.lost_of(of_subvolume(&file_system, number)));
     }
-    let paths = btrfs.write_names(context, writer, &inodes, &file_system, lost)?;
-    for (&number, &inode) in &inodes {
+    for (number, subvolume) in btrfs.subvolumes() {
+        let (all, name) = (
+            inodes.remove(&number).unwrap_or_default(),
+            of_subvolume(&file_system, number),
+        );
+        let done = subvolume.clone().and_then(|subvolume| {
+            of_one_subvolume(context, writer, retained, (superblock, &subvolume), (&all, &name), lost)
+        });
+        lost.extend(done.err().map(|why| why.lost_of(name)));
+    }
+    Ok(())
+}
+
+/// How a subvolume is named in the report.
+fn of_subvolume(file_system: &str, number: u64) -> String {
+    alloc::format!("{file_system}, subvolume {number}")
+}
+
+fn of_one_subvolume<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    retained: &mut [u8],
+    (superblock, subvolume): (Kva, &Subvolume),
+    (inodes, name): (&InMemory, &str),
+    lost: &mut Vec<Lost>,
+) -> Result<()> {
+    writer.push(Kind::Subvolume, 1, 0, superblock.0, &subvolume.record(context)?)?;
+    let paths = subvolume.write_names(context, writer, inodes, name, lost)?;
+    for (&number, &inode) in inodes {
         let path = paths.get(&number);
-        if let Err(why) = one_of_btrfs(context, writer, retained, (superblock, btrfs), ((number, inode), path)) {
+        if let Err(why) = one_of_btrfs(
+            context,
+            writer,
+            retained,
+            (superblock, subvolume),
+            ((number, inode), path),
+        ) {
             let why = why.of(|| alloc::format!("inode {number}"));
-            lost.push(why.lost_of(file_system.clone()));
+            lost.push(why.lost_of(name.into()));
         }
     }
     Ok(())
@@ -336,7 +361,7 @@ fn one_of_btrfs<M: PhysMem + ?Sized>(
     context: &mut Context<'_, '_, M>,
     writer: &mut Writer<'_>,
     retained: &mut [u8],
-    (superblock, btrfs): (Kva, &Btrfs),
+    (superblock, subvolume): (Kva, &Subvolume),
     ((number, inode), path): ((u64, Kva), Option<&Vec<u8>>),
 ) -> Result<()> {
     let at = (superblock, inode);
@@ -344,14 +369,14 @@ fn one_of_btrfs<M: PhysMem + ?Sized>(
         return Ok(());
     }
     check(context, at)?;
-    match btrfs.behind(context, inode)? {
+    match subvolume.behind(context, inode)? {
         // It is being made, and nobody was told of it.
-        Behind { content: true, .. } if path.is_none() && btrfs.is_nameless(number) => Ok(()),
+        Behind { content: true, .. } if path.is_none() && subvolume.is_nameless(number) => Ok(()),
         Behind { content: true, .. } => with_name(context, writer, retained, at, path),
         // Making a file longer or shorter need not change anything about its blocks.
         Behind { inode: true, .. } => newer(context, writer, retained, at, (u64::MAX, false)),
         Behind { .. } => {
-            let disk_size = btrfs.disk_size(context, inode)?;
+            let disk_size = subvolume.disk_size(context, inode)?;
             newer(context, writer, retained, at, (disk_size, false))
         }
     }
@@ -527,8 +552,8 @@ fn parts_of<M: PhysMem + ?Sized>(
         true => Newer::in_parts(context, mapping, size)?,
         false => Newer::of(context, mapping, size)?.parts,
     };
-    if let Some(btrfs) = Btrfs::of(context, superblock)? {
-        parts.extend(btrfs.parts(context, inode)?);
+    if let Some(subvolume) = btrfs::of_inode(context, superblock, inode)? {
+        parts.extend(subvolume.parts(context, inode)?);
     }
     if parts.is_empty() {
         return Ok(());

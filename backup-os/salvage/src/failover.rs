@@ -133,7 +133,7 @@ pub fn run<M: PhysMem + ?Sized>(
     let _ = writer.push(Kind::Network, 1, 0, 0, &links);
     let _ = writer.push(Kind::Network6, 1, 0, 0, &six);
     let _ = writer.push(Kind::LinkSetups, 1, 0, 0, &link_setup::read(&context));
-    let settings = network_namespaces::settings(&context, context.namespaces.net);
+    let settings = network_namespaces::of_machine(&context);
     let _ = settings.map(|settings| writer.push(Kind::NetworkSettings, 1, 0, 0, &settings));
     write_netfilter(&context, &mut writer);
     let choice = protected::choose(input.protected, &processes);

@@ -4,7 +4,7 @@
 //! read from its disk again.
 
 use crate::addr::{Kva, Pfn};
-use crate::btrfs::Btrfs;
+use crate::btrfs;
 use crate::containers::list::List;
 use crate::context::Context;
 use crate::dentry::{self, Path};
@@ -310,10 +310,7 @@ pub fn write_as<M: PhysMem + ?Sized>(
         mem.int(inode, layout.i_writecount)? > 0 || mem.int(mapping, layouts.address_space.i_mmap_writable)? > 0;
     let is_ext4 = ext4::is_ext4(context, superblock)?;
     let xfs = Xfs::of(context, superblock)?;
-    let btrfs = match Btrfs::of(context, superblock)? {
-        Some(btrfs) if btrfs.has(context, inode)? => Some(btrfs),
-        _ => None,
-    };
+    let btrfs = btrfs::of_inode(context, superblock, inode)?;
     // The file system tells what its disk has.
     let tells = is_ext4 || xfs.is_some() || btrfs.is_some();
     let ahead = if is_ext4 {
@@ -410,6 +407,20 @@ fn write_name<M: PhysMem + ?Sized>(
     write(context, writer, retained, successor, &path)
 }
 
+/// The device number by which records tell an inode from those of other file systems: on btrfs each subvolume has its own.
+///
+/// # Errors
+/// It cannot be read.
+pub fn device<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, inode: Kva) -> Result<u64> {
+    match btrfs::of_inode(context, superblock, inode)? {
+        Some(subvolume) => Ok(subvolume.device()),
+        None => {
+            let field = context.kernel.types.layouts.super_block.s_dev;
+            Ok(context.kernel.mem.uint(superblock, field)?)
+        }
+    }
+}
+
 /// What every kind of file has. Names, and what depends on cached pages, are left to the caller.
 ///
 /// # Errors
@@ -434,7 +445,7 @@ pub fn record<M: PhysMem + ?Sized>(
         last_path: Vec::new(),
         number: field(layout.i_ino)?,
         generation: field(layout.i_generation)? as u32,
-        device: mem.uint(superblock, layouts.super_block.s_dev)?,
+        device: device(context, superblock, inode)?,
         fstype,
         mode: field(layout.i_mode)? as u32,
         uid: field(layout.i_uid)? as u32,

@@ -1,7 +1,7 @@
 //! The mounts of the first process's namespace (`fs/mount.h`).
 
 use crate::addr::Kva;
-use crate::btrfs::Btrfs;
+use crate::btrfs::{self, Btrfs};
 use crate::context::Context;
 use crate::dentry;
 use crate::ext4;
@@ -12,6 +12,8 @@ use shared_region::context::Mount;
 
 /// More mounts than `fs.mount-max` allows.
 const MAX_MOUNTS: u64 = 1 << 20;
+/// Names in a path; `PATH_MAX` is 4096 bytes.
+const MAX_DEPTH: usize = 4096;
 /// Longest name of a device or file system type.
 const MAX_NAME: usize = 4096;
 /// `MNT_*` flags that have an `MS_*` counterpart (`include/linux/mount.h`, `include/uapi/linux/mount.h`).
@@ -48,6 +50,58 @@ pub fn of_whole<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: K
         .into_iter()
         .find(|at| is_whole(at) == Ok(true))?;
     Some(found.offset(u64::from(layouts.mount.mnt.offset)))
+}
+
+/// The number of the subvolume that has a dentry for its root directory, if one has.
+fn subvolume_at<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, btrfs: &Btrfs, root: Kva) -> Result<Option<u64>> {
+    let layouts = &context.kernel.types.layouts;
+    let inode = context.kernel.mem.ptr(root, layouts.dentry.d_inode)?;
+    match context.kernel.mem.uint(inode, layouts.inode.i_ino)? {
+        btrfs::ROOT => btrfs.number_of(context, inode),
+        _ => Ok(None),
+    }
+}
+
+/// The `vfsmount` of a mount in the first process's namespace, of a whole file system or a whole subvolume of btrfs, that shows a dentry.
+///
+/// # Errors
+/// The file system cannot be read.
+pub fn showing<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, dentry: Kva) -> Result<Option<Kva>> {
+    if let Some(whole) = of_whole(context, superblock) {
+        return Ok(Some(whole));
+    }
+    let Some(btrfs) = Btrfs::of(context, superblock)? else {
+        return Ok(None);
+    };
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    for mount in all(context, context.namespaces.mount) {
+        let root = mem.ptr(mount, layouts.mount.mnt_root)?;
+        let is_of_it = mem.ptr(mount, layouts.mount.mnt_sb)? == superblock;
+        if is_of_it && subvolume_at(context, &btrfs, root)?.is_some() && is_below(context, dentry, root)? {
+            return Ok(Some(mount.offset(u64::from(layouts.mount.mnt.offset))));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether one dentry is another or lies below it.
+fn is_below<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva, root: Kva) -> Result<bool> {
+    let mut at = dentry;
+    for _ in 0..MAX_DEPTH {
+        if at == root {
+            return Ok(true);
+        }
+        let parent = context
+            .kernel
+            .mem
+            .ptr(at, context.kernel.types.layouts.dentry.d_parent)?;
+        if parent == at {
+            break;
+        }
+        at = parent;
+    }
+    Ok(false)
 }
 
 /// The mounts of a namespace (`struct mount`), as far as its list is whole.
@@ -88,6 +142,9 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
     let vfsmount = at.offset(u64::from(layout.mnt.offset));
     let parent = mem.ptr(at, layout.mnt_parent)?;
     let btrfs = Btrfs::of(context, superblock).ok().flatten();
+    let subvolume = btrfs
+        .as_ref()
+        .map_or(Ok(None), |btrfs| subvolume_at(context, btrfs, root))?;
     let of_btrfs = btrfs.and_then(|btrfs| btrfs.device_name(context).ok());
     let of_mount = || mem.cstr(mem.ptr(at, layout.mnt_devname).ok()?, MAX_NAME).ok();
     Ok(Mount {
@@ -99,9 +156,11 @@ fn mount<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, at: Kva) -> Result<M
         mountpoint: dentry::of(context, vfsmount, root)?.bytes,
         flags: flags(context, at)? | flags_of_file_system(context, superblock)?,
         device: mem.uint(superblock, layouts.super_block.s_dev)?,
-        options: match ext4::is_ext4(context, superblock)? {
-            true => ext4::data_options(context, superblock)?.into(),
-            false => Vec::new(),
+        options: match subvolume {
+            // By number, whatever its name is on the disk.
+            Some(number) => alloc::format!("subvolid={number}").into_bytes(),
+            None if ext4::is_ext4(context, superblock)? => ext4::data_options(context, superblock)?.into(),
+            None => Vec::new(),
         },
     })
 }
@@ -136,7 +195,7 @@ pub fn within<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, dentry: Kva) ->
     let layout = &context.kernel.types.layouts.dentry;
     let mut names = Vec::new();
     let mut at = dentry;
-    for _ in 0..4096 {
+    for _ in 0..MAX_DEPTH {
         let parent = context.kernel.mem.ptr(at, layout.d_parent)?;
         if parent == at {
             break;

@@ -336,7 +336,7 @@ pub fn of_directory<M: PhysMem + ?Sized>(
         return Ok(None);
     }
     Ok(Some(Names {
-        device: mem.uint(superblock, layouts.super_block.s_dev)?,
+        device: inodes::device(context, superblock, inode)?,
         number: mem.uint(inode, layouts.inode.i_ino)?,
         generation: mem.uint(inode, layouts.inode.i_generation)? as u32,
         path: path.map(|path| path.bytes).unwrap_or_default(),

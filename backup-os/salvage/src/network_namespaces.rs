@@ -26,6 +26,19 @@ const MAX_HOOKS: u64 = 64;
 /// Beginnings of names of functions that security modules have in every namespace, and that do nothing to a packet which
 /// nobody has marked.
 const OF_SECURITY: [&str; 3] = ["apparmor_", "selinux_", "smack_"];
+/// Settings of links that decide where packets go.
+const OF_LINKS: [&[u8]; 10] = [
+    b"accept_local",
+    b"arp_announce",
+    b"arp_ignore",
+    b"disable_ipv6",
+    b"forwarding",
+    b"proxy_arp",
+    b"proxy_ndp",
+    b"route_localnet",
+    b"rp_filter",
+    b"src_valid_mark",
+];
 /// Bytes of the name of a congestion control (`TCP_CA_NAME_MAX`).
 const MAX_NAME: usize = 64;
 
@@ -128,6 +141,23 @@ pub fn settings<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kva) -> 
         ),
     ]);
     Ok(settings)
+}
+
+/// Of them, those of the machine's network that the next kernel is given before it brings its network itself: all that are not of a link, and
+/// of links what decides where packets go.
+///
+/// # Errors
+/// See [`settings`].
+pub fn of_machine<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut settings = settings(context, context.namespaces.net)?;
+    settings.retain(|(name, _)| matters(name));
+    Ok(settings)
+}
+
+fn matters(name: &[u8]) -> bool {
+    let mut parts = name.split(|&byte| byte == b'/').skip(2);
+    let is_of_link = parts.next() == Some(b"conf");
+    !is_of_link || parts.nth(1).is_some_and(|last| OF_LINKS.contains(&last))
 }
 
 /// Notes what there is to another link, which must be one that can be made again.
@@ -288,5 +318,24 @@ fn congestion_control<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, net: Kv
     match name.is_empty() || name.len() > MAX_NAME {
         true => Err(Refusal::new(reasons::UNREADABLE, "the name of a congestion control")),
         false => Ok(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_links_only_what_decides_where_packets_go_is_set_for_the_machine() {
+        for (name, wanted) in [
+            (&b"net/ipv4/ip_forward"[..], true),
+            (b"net/core/somaxconn", true),
+            (b"net/ipv4/conf/eth0/rp_filter", true),
+            (b"net/ipv6/conf/all/forwarding", true),
+            (b"net/ipv6/conf/eth0/hop_limit", false),
+            (b"net/ipv4/conf", false),
+        ] {
+            assert_eq!(matters(name), wanted, "{}", String::from_utf8_lossy(name));
+        }
     }
 }

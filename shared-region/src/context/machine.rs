@@ -80,6 +80,33 @@ pub struct Mount {
     pub options: Vec<u8>,
 }
 
+impl Mount {
+    /// The number of the subvolume of btrfs that is mounted, whole, if one is.
+    pub fn subvolume(&self) -> Option<u64> {
+        let options = core::str::from_utf8(&self.options).ok()?;
+        let mut options = options.split(',').filter(|_| self.fstype == b"btrfs");
+        options.find_map(|option| option.strip_prefix("subvolid=")?.parse().ok())
+    }
+
+    /// Whether a file system or a subvolume is mounted whole, and not a part of one.
+    pub fn is_whole(&self) -> bool {
+        self.root == b"/" || self.subvolume().is_some()
+    }
+}
+
+/// A subvolume of btrfs of which something is in memory ([`crate::record::Kind::Subvolume`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subvolume {
+    /// Device number of its files in other records; no other file system's have it.
+    pub device: u64,
+    /// Device number of the file system's mounts.
+    pub file_system: u64,
+    /// UUID of the file system.
+    pub uuid: [u8; 16],
+    /// Number of the subvolume.
+    pub number: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +116,27 @@ mod tests {
     fn golden_bytes() {
         let by = SavedBy { boot_id: "ab".into() };
         assert_eq!(postcard::to_allocvec(&by).unwrap(), [2, b'a', b'b']);
+        let subvolume = Subvolume {
+            device: 41,
+            file_system: 40,
+            uuid: [7; 16],
+            number: 257,
+        };
+        let want = [&[41, 40][..], &[7; 16], &[0x81, 2]].concat();
+        assert_eq!(postcard::to_allocvec(&subvolume).unwrap(), want);
+    }
+
+    #[test]
+    fn a_part_of_a_file_system_is_not_mounted_whole() {
+        let mount = |fstype: &str, root: &str, options: &str| Mount {
+            fstype: fstype.into(),
+            root: root.into(),
+            options: options.into(),
+            ..Mount::default()
+        };
+        assert!(mount("ext4", "/", "").is_whole() && !mount("ext4", "/part", "subvolid=257").is_whole());
+        assert!(mount("btrfs", "/@data", "subvolid=257").is_whole() && !mount("btrfs", "/@data/part", "").is_whole());
+        assert_eq!(mount("btrfs", "/@data", "subvolid=257").subvolume(), Some(257));
+        assert_eq!(mount("btrfs", "/@data", "subvolid=").subvolume(), None);
     }
 }

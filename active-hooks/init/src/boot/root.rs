@@ -1,6 +1,6 @@
 //! The root file system: `root=`, `rootfstype=`, `rootflags=`, `ro`, `rw`.
 
-use super::{cmdline::Cmdline, ext4, log};
+use super::{cmdline::Cmdline, ext4, log, superblock};
 use anyhow::{bail, ensure, Context, Result};
 use rustix::{
     io::Errno,
@@ -98,7 +98,9 @@ fn locate(root: &str) -> Option<PathBuf> {
         return ext4::find(|names| names.label == label);
     }
     if let Some(uuid) = root.strip_prefix("UUID=") {
-        return ext4::find(|names| names.uuid.eq_ignore_ascii_case(uuid));
+        let others = || superblock::find_all(|found| ext4::uuid_text(found).eq_ignore_ascii_case(uuid));
+        let ext4 = ext4::find(|names| names.uuid.eq_ignore_ascii_case(uuid));
+        return ext4.or_else(|| others().into_iter().next());
     }
     if let Some(uuid) = root.strip_prefix("PARTUUID=") {
         return by_partition(uuid);

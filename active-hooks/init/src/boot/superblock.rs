@@ -51,11 +51,11 @@ impl Kind {
     }
 }
 
-/// Every block device that holds the XFS or btrfs with a UUID.
-pub fn find_all(wanted: &[u8; 16]) -> Vec<PathBuf> {
+/// Every block device that holds the XFS or btrfs whose UUID `wanted` picks.
+pub fn find_all(wanted: impl Fn(&[u8; 16]) -> bool) -> Vec<PathBuf> {
     let is_it = |device: &PathBuf| {
         let mut kinds = [XFS, BTRFS].into_iter();
-        kinds.any(|kind| kind.uuid(device).is_ok_and(|uuid| uuid == *wanted))
+        kinds.any(|kind| kind.uuid(device).is_ok_and(|uuid| wanted(&uuid)))
     };
     devices().filter(is_it).collect()
 }

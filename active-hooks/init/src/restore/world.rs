@@ -10,7 +10,7 @@ use shared_region::{
         InnerIds, Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, Lost, Machine,
         MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, NamespaceNetwork,
         Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet,
-        SharedMemory, SharedSegment, Summary, SwapArea, SwappedPages, Thread,
+        SharedMemory, SharedSegment, Subvolume, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -191,6 +191,8 @@ pub struct World<'a> {
     pub nodes: Vec<Node>,
     /// Everything that has changed, for file systems that tell it in this way.
     pub changed: Vec<ChangedInodes>,
+    /// Subvolumes of btrfs of which something was in memory.
+    pub subvolumes: Vec<Subvolume>,
     /// Numbers that no inode has, for file systems of which that is known.
     pub free: Vec<FreeNumbers>,
     /// Files with pages that their disks have as well, the most wanted first.
@@ -410,6 +412,7 @@ impl<'a> World<'a> {
             Kind::Node => self.nodes.push(record.decode().map_err(text)?),
             Kind::ChangedInodes => self.changed.push(record.decode().map_err(text)?),
             Kind::FreeNumbers => self.free.push(record.decode().map_err(text)?),
+            Kind::Subvolume => self.subvolumes.push(record.decode().map_err(text)?),
             Kind::SharedMemory => self.shared.entry(owner).or_default().record = record.decode().map_err(text)?,
             Kind::SwapArea => {
                 self.swap_areas.insert(owner, record.decode().map_err(text)?);

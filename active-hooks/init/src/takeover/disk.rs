@@ -256,7 +256,7 @@ pub fn locate(uuid: [u8; 16], patience: Duration) -> Result<PathBuf, String> {
     let deadline = Instant::now() + patience;
     let found: Vec<PathBuf> = loop {
         let mut found = ext4::find_all(|names| names.uuid == name);
-        found.extend(superblock::find_all(&uuid));
+        found.extend(superblock::find_all(|found| *found == uuid));
         if !found.is_empty() || Instant::now() >= deadline {
             break found;
         }

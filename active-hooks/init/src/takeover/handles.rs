@@ -1,6 +1,7 @@
 //! Files by inode number and generation: what a name is believed to lead to is checked, and a file that is on the disk
 //! under another name, or under none that is known, is found.
 
+use super::subvolumes;
 use crate::{restore::world::World, sys};
 use rustix::fs::{open, Mode, OFlags};
 use shared_region::context::{Inode, Mount};
@@ -46,21 +47,20 @@ pub fn by_number(world: &World<'_>, record: &Inode) -> Option<OwnedFd> {
         return None;
     }
     let (device, number, generation) = (record.device, record.number, record.generation);
-    by_handle(world, device, number, generation, to_look(record), |fd| {
-        is_same(fd, record)
-            && (record.fstype != BTRFS || is_of_subvolume(fd, Path::new(OsStr::from_bytes(&record.last_path))))
+    // What is to be linked has to be found by the mount where it gets its name.
+    let path = Path::new(OsStr::from_bytes(&record.last_path));
+    let above = subvolumes::with_device(world, device).and_then(|subvolume| subvolumes::above(subvolume, path));
+    let found = above.and_then(|above| on_mount(&above, number, generation, to_look(record)));
+    let found = found.filter(|fd| is_same(fd, record));
+    found.or_else(|| {
+        by_handle(world, device, number, generation, to_look(record), |fd| {
+            is_same(fd, record)
+        })
     })
 }
 
-/// A btrfs has the same numbers in each of its subvolumes, and a device number for each.
-const BTRFS: &[u8] = b"btrfs";
-
-/// Whether an open file lies on the subvolume that has a path, as far as there is one.
-fn is_of_subvolume(fd: &OwnedFd, path: &Path) -> bool {
-    let device = |found: rustix::fs::Stat| found.st_dev;
-    let above = path.ancestors().skip(1).find_map(|path| rustix::fs::stat(path).ok());
-    above.map(device) == rustix::fs::fstat(fd).ok().map(device)
-}
+/// Type of a file system that has the same numbers in each of its subvolumes.
+pub const BTRFS: &[u8] = b"btrfs";
 
 /// How a file is opened to be looked at.
 fn to_look(record: &Inode) -> OFlags {
@@ -71,7 +71,7 @@ fn to_look(record: &Inode) -> OFlags {
     }
 }
 
-/// Opens a file by its handle, below whichever of its mounts has one that is the file.
+/// Opens a file by its handle, below whichever of its mounts has one that is the file; one of btrfs on its subvolume.
 fn by_handle(
     world: &World<'_>,
     device: u64,
@@ -80,8 +80,12 @@ fn by_handle(
     access: OFlags,
     is_it: impl Fn(&OwnedFd) -> bool,
 ) -> Option<OwnedFd> {
-    let is_it_whole = |mount: &&Mount| mount.device == device && (mount.fstype != BTRFS || mount.root == b"/");
-    let mut mounts = world.mounts.iter().filter(is_it_whole);
+    if let Some(subvolume) = subvolumes::with_device(world, device) {
+        let (_, root) = subvolumes::root_of(subvolume)?;
+        return on_mount(&root, number, generation, access).filter(|fd| is_it(fd));
+    }
+    let is_of_it = |mount: &&Mount| mount.device == device && mount.fstype != BTRFS;
+    let mut mounts = world.mounts.iter().filter(is_of_it);
     mounts.find_map(|mount| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let at = open(OsStr::from_bytes(&mount.mountpoint), flags, Mode::empty()).ok()?;
@@ -121,17 +125,4 @@ pub fn neighbour(record: &Inode, path: &Path) -> Option<std::path::PathBuf> {
 /// Gives an open file a name that nobody has.
 pub fn link(fd: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
     rustix::fs::linkat(fd, c"", rustix::fs::CWD, path, rustix::fs::AtFlags::EMPTY_PATH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_of_the_subvolume_that_its_path_lies_on() {
-        let file = open("/proc/self/stat", OFlags::RDONLY, Mode::empty()).unwrap();
-        let is_of = |path: &str| is_of_subvolume(&file, Path::new(path));
-        assert!(is_of("/proc/nowhere") && is_of("/proc/nowhere/below"));
-        assert!(!is_of("/nowhere") && !is_of("/"));
-    }
 }

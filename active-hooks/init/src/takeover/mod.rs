@@ -30,6 +30,7 @@ pub mod network;
 pub mod network_settings;
 pub mod plan;
 pub mod report;
+pub mod subvolumes;
 pub mod swap;
 pub mod to_rescue;
 pub mod units;
@@ -388,6 +389,7 @@ impl Inner {
             mounts::bring_back(world);
             self.mapped.tell_udev();
         });
+        let subvolumes = meter::at(Part::Mounts, || subvolumes::Mounted::of(world));
         let again = self.earlier.wrote_to_disks;
         let since = match again {
             true => disk::Since::Attempt,
@@ -420,6 +422,7 @@ impl Inner {
                 ..of_others.done
             };
         }
+        drop(subvolumes);
         self.versions = warm_cache::versions(world, device);
         phase(device, Some(Event::FilesReady), SuccessorPhase::Files, 0);
         network::let_in();

@@ -41,7 +41,7 @@ pub fn bring_back(world: &World<'_>) {
 }
 
 fn bring_back_one(record: &Mount, at: &Path) -> Result<(), String> {
-    if record.root != b"/" && !record.root.is_empty() {
+    if !record.is_whole() && !record.root.is_empty() {
         return Err("only a part of its file system was mounted there".into());
     }
     fs::create_dir_all(at).map_err(|error| error.to_string())?;
@@ -73,9 +73,9 @@ pub struct Missing<'w> {
 }
 
 impl<'w> Missing<'w> {
-    /// Looks for mounts of whole file systems.
+    /// Looks for mounts of whole file systems and subvolumes.
     pub fn of(world: &'w World<'_>) -> Self {
-        let is_whole = |mount: &&Mount| mount.root == b"/" && mount.mountpoint != b"/";
+        let is_whole = |mount: &&Mount| mount.is_whole() && mount.mountpoint != b"/";
         let points = world.mounts.iter().filter(is_whole).map(|mount| &*mount.mountpoint);
         Self {
             all: &world.mounts,

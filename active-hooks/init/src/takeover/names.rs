@@ -14,7 +14,7 @@ mod attributes;
 
 use super::{
     disk::{self, Reader},
-    handles,
+    handles, subvolumes,
 };
 use crate::{
     boot::log,
@@ -73,6 +73,8 @@ struct Tree<'w> {
     top: u64,
     /// Where it is mounted.
     at: PathBuf,
+    /// What it is called in messages: where it was mounted.
+    name: PathBuf,
     root: OwnedFd,
     aside: OwnedFd,
     /// Directories in which names have changed.
@@ -137,7 +139,7 @@ impl Trees<'_> {
             tree.tell_further_names();
             log::info(format_args!(
                 "{}: {} names are put back in {} directories",
-                tree.at.display(),
+                tree.name.display(),
                 tree.count,
                 tree.directories.len()
             ));
@@ -151,25 +153,21 @@ impl Trees<'_> {
 
 impl<'w> Tree<'w> {
     fn open(world: &'w World<'_>, device: u64, names: &[&Names]) -> Result<Self, String> {
-        let uuid = names.first().map(|names| names.uuid).unwrap_or_default();
-        let disk = disk::locate(uuid, Duration::ZERO);
-        let number = disk.and_then(|disk| Ok(fs::metadata(disk).map_err(|error| error.to_string())?.rdev()));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let changed = world.changed.iter().find(|changed| changed.device == device);
-        let mut whole = world.mounts.iter().filter(|it| it.device == device && it.root == b"/");
-        let (at, root, top) = whole
-            .find_map(|mount| {
-                let at = Path::new(OsStr::from_bytes(&mount.mountpoint));
-                let root = open(at, flags, Mode::empty()).ok()?;
-                let found = fstat(&root).ok()?;
-                // A btrfs has a device number of its own, and the root directory of another file system need not have that number.
-                let is_it = match sys::btrfs_uuid(root.as_fd()) {
-                    Ok(there) => there == uuid,
-                    Err(_) => number == Ok(found.st_dev) && (changed.is_some() || found.st_ino == ROOT),
-                };
-                is_it.then(|| (at.to_owned(), root, found))
-            })
-            .ok_or_else(|| number.err().unwrap_or_else(|| "it is not mounted".into()))?;
+        let (at, name, root) = match subvolumes::with_device(world, device) {
+            Some(subvolume) => {
+                let (at, root) = subvolumes::root_of(subvolume)
+                    .ok_or_else(|| format!("subvolume {} is not there", subvolume.number))?;
+                (at, subvolumes::name(world, subvolume), root)
+            }
+            None => {
+                let uuid = names.first().map(|names| names.uuid).unwrap_or_default();
+                let (at, root) = whole(world, device, uuid, changed.is_some())?;
+                (at.clone(), at, root)
+            }
+        };
+        let top = fstat(&root).map_err(|error| error.to_string())?;
         let (number, top) = (top.st_dev, top.st_ino);
         match mkdirat(&root, ASIDE, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -181,6 +179,7 @@ impl<'w> Tree<'w> {
             number,
             top,
             at,
+            name,
             root,
             aside,
             directories: BTreeMap::new(),
@@ -199,7 +198,10 @@ impl<'w> Tree<'w> {
 
     fn place(&mut self, world: &World<'_>, all: &[&Names], reader: &mut Reader, again: bool) {
         let mut wanted: BTreeMap<Key, (Wanted, &Names, bool)> = BTreeMap::new();
-        let lists: Vec<_> = all.iter().map(|names| (*names, whole(names, reader))).collect();
+        let lists: Vec<_> = all
+            .iter()
+            .map(|names| (*names, listed_or_read(names, reader)))
+            .collect();
         let named: BTreeSet<u64> = lists.iter().flat_map(|(names, whole)| leads_to(names, whole)).collect();
         for (names, whole) in lists {
             let key = (names.number, names.generation);
@@ -210,14 +212,14 @@ impl<'w> Tree<'w> {
             let others_are_known = self.changed.is_some_and(|changed| changed.is_complete) && whole.is_ok();
             self.is_complete &= is_complete || others_are_known;
             let list = whole.unwrap_or_else(|why| {
-                self.remarks.push(format!("{}: {why}", self.name(names)));
+                self.remarks.push(format!("{}: {why}", self.name_of(names)));
                 listed(names)
             });
             match self.directory(key) {
                 Ok(fd) => drop(self.directories.insert(key, fd)),
                 Err(error) => {
                     self.is_complete = false;
-                    self.remarks.push(format!("{}: {error}", self.name(names)));
+                    self.remarks.push(format!("{}: {error}", self.name_of(names)));
                     continue;
                 }
             }
@@ -231,7 +233,7 @@ impl<'w> Tree<'w> {
             for (name, &of) in list {
                 if let Err(why) = self.give(key, name, of, since) {
                     let name = String::from_utf8_lossy(name);
-                    self.remarks.push(format!("{}/{name}: {why}", self.name(names)));
+                    self.remarks.push(format!("{}/{name}: {why}", self.name_of(names)));
                 }
             }
         }
@@ -248,9 +250,9 @@ impl<'w> Tree<'w> {
             && self.by_handle((names.number, names.generation), flags).is_none()
     }
 
-    fn name(&self, names: &Names) -> String {
+    fn name_of(&self, names: &Names) -> String {
         match names.path.is_empty() {
-            true => format!("{}, directory {}", self.at.display(), names.number),
+            true => format!("{}, directory {}", self.name.display(), names.number),
             false => String::from_utf8_lossy(&names.path).into_owned(),
         }
     }
@@ -300,7 +302,7 @@ impl<'w> Tree<'w> {
             Some(Ok(there)) => there,
             Some(Err(error)) => {
                 self.is_complete = false;
-                return self.remarks.push(format!("{}: {error}", self.name(names)));
+                return self.remarks.push(format!("{}: {error}", self.name_of(names)));
             }
             None => return,
         };
@@ -322,7 +324,7 @@ impl<'w> Tree<'w> {
                 Err(why) => {
                     let name = String::from_utf8_lossy(&name).into_owned();
                     self.remarks
-                        .push(format!("{}/{name}: is back: {why}", self.name(names)));
+                        .push(format!("{}/{name}: is back: {why}", self.name_of(names)));
                 }
             }
         }
@@ -442,7 +444,7 @@ impl<'w> Tree<'w> {
                     Ok(()) => self.count += 1,
                     Err(why) => {
                         let name = String::from_utf8_lossy(name).into_owned();
-                        self.remarks.push(format!("{}, {name}: {why}", self.at.display()));
+                        self.remarks.push(format!("{}, {name}: {why}", self.name.display()));
                     }
                 }
             }
@@ -465,14 +467,12 @@ impl<'w> Tree<'w> {
         if fs::remove_dir(&aside).is_ok() {
             return;
         }
-        let free = (0..).map(|number| self.at.join(format!("{KEPT}-{number}")));
-        let kept = free
-            .into_iter()
-            .find(|kept| kept.symlink_metadata().is_err())
-            .unwrap_or_default();
-        let done = fs::rename(&aside, &kept);
+        let mut free = (0..).map(|number| format!("{KEPT}-{number}"));
+        let kept = free.find(|kept| self.at.join(kept).symlink_metadata().is_err());
+        let kept = kept.unwrap_or_default();
+        let done = fs::rename(&aside, self.at.join(&kept));
         self.remarks.push(match done {
-            Ok(()) => format!("{}: has what was removed or moved last", kept.display()),
+            Ok(()) => format!("{}: has what was removed or moved last", self.name.join(kept).display()),
             Err(error) => format!("{}: {error}", aside.display()),
         });
     }
@@ -487,7 +487,7 @@ impl<'w> Tree<'w> {
         for (key, node) in others.into_iter().chain(directories) {
             if let Err(why) = self.attributes_of(key, node) {
                 self.remarks
-                    .push(format!("{}, inode {}: {why}", self.at.display(), node.number));
+                    .push(format!("{}, inode {}: {why}", self.name.display(), node.number));
             }
         }
     }
@@ -502,7 +502,7 @@ impl<'w> Tree<'w> {
             if !is_directory && found.st_nlink > it.nlink.into() {
                 self.remarks.push(format!(
                     "{}, inode {}: has a name that it had lost",
-                    self.at.display(),
+                    self.name.display(),
                     it.number
                 ));
             }
@@ -528,6 +528,22 @@ impl<'w> Tree<'w> {
         let Some(fd) = found else { return Ok(()) };
         attributes::set(&fd, node, readable)
     }
+}
+
+/// Where a file system is mounted whole, and its root directory. Of ext4, whose inodes are not `told`, that has a number of its own.
+fn whole(world: &World<'_>, device: u64, uuid: [u8; 16], told: bool) -> Result<(PathBuf, OwnedFd), String> {
+    let disk = disk::locate(uuid, Duration::ZERO);
+    let number = disk.and_then(|disk| Ok(fs::metadata(disk).map_err(|error| error.to_string())?.rdev()));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut mounts = world.mounts.iter().filter(|it| it.device == device && it.root == b"/");
+    let found = mounts.find_map(|mount| {
+        let at = Path::new(OsStr::from_bytes(&mount.mountpoint));
+        let root = open(at, flags, Mode::empty()).ok()?;
+        let top = fstat(&root).ok()?;
+        let is_it = number == Ok(top.st_dev) && (told || top.st_ino == ROOT);
+        is_it.then(|| (at.to_owned(), root))
+    });
+    found.ok_or_else(|| number.err().unwrap_or_else(|| "it is not mounted".into()))
 }
 
 /// Names in a directory.
@@ -572,7 +588,7 @@ fn leads_to(names: &Names, whole: &Result<Wanted, String>) -> Vec<u64> {
 }
 
 /// All names of a directory: those that are recorded, and those in blocks that have not changed.
-fn whole(names: &Names, reader: &mut Reader) -> Result<Wanted, String> {
+fn listed_or_read(names: &Names, reader: &mut Reader) -> Result<Wanted, String> {
     let mut all = listed(names);
     if names.rest.is_empty() {
         return Ok(all);

@@ -38,6 +38,7 @@ fn decode(record: &Record<'_>) {
         Kind::Names => drop(record.decode::<context::Names>()),
         Kind::ChangedInodes => drop(record.decode::<context::ChangedInodes>()),
         Kind::FreeNumbers => drop(record.decode::<context::FreeNumbers>()),
+        Kind::Subvolume => drop(record.decode::<context::Subvolume>()),
         Kind::Node => drop(record.decode::<context::Node>()),
         Kind::FileCache => drop(record.decode::<context::FileCache>()),
         Kind::Frames => {

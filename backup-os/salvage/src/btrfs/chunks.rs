@@ -1,6 +1,6 @@
 //! Where on the device lies what the file system counts on its own (`struct btrfs_chunk_map`, `struct map_lookup` up to Linux 6.8).
 
-use super::{Btrfs, Layouts};
+use super::{FileSystem, Layouts};
 use crate::context::Context;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
@@ -72,7 +72,7 @@ impl Layout {
     }
 }
 
-impl Btrfs {
+impl FileSystem {
     /// The chunks of a file system on one device; none if it has several.
     pub(super) fn chunks<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<Vec<Chunk>> {
         let mem = &context.kernel.mem;

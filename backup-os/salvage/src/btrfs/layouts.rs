@@ -75,6 +75,8 @@ crate::mirrors! {
     pub struct Root = "btrfs_root" {
         node: Field,
         objectid: Field = "root_key.objectid",
+        anon_dev: Field,
+        last_trans: Field,
         refs: Field = "root_item.refs",
         // A radix tree up to Linux 6.7 (6140ba8a0a14), then an array; both are read alike.
         delayed_nodes: Field = "delayed_nodes" | "delayed_nodes_tree",

@@ -7,34 +7,34 @@
 //! (`BTRFS_INODE_REF_KEY`), so that these are all names that were given, and say which were taken away; entries of directories, which
 //! are delayed, are not needed.
 //!
-//! Only the first subvolume is read, the one that a file system has from the start. btrfs is a module, as XFS is.
+//! All of that is each subvolume's own: a file is known by its subvolume and its number. btrfs is a module, as XFS is.
 
 mod block;
 mod chunks;
 mod layouts;
 mod record;
+mod subvolumes;
 mod tree;
 
 use self::block::{Block, InodeItem, Key};
 pub use self::layouts::Layouts;
+pub use self::record::InMemory;
+pub use self::subvolumes::{of_inode, Btrfs, ROOT};
 use self::tree::{Part, Taken, Tree};
 use crate::addr::{Kva, PhysAddr, PAGE_SIZE};
 use crate::context::Context;
 use crate::ext4::{self, Ahead};
-use crate::inodes;
 use crate::memory::PhysMem;
 use crate::page_cache::cached;
 use crate::refusal::{Refusal, Result};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use shared_region::context::{DiskContent, DiskRun, FrameRun, PagePart};
+use shared_region::context::{self, DiskContent, DiskRun, FrameRun, PagePart};
 use shared_region::reasons;
 
 /// Type of the file system, and name of the module.
 pub const NAME: &str = "btrfs";
-/// Number of the tree of the first subvolume (`BTRFS_FS_TREE_OBJECTID`).
-const FIRST_SUBVOLUME: u64 = 5;
 /// Sizes of blocks (`BTRFS_MAX_METADATA_BLOCKSIZE`).
 const NODE_SIZES: core::ops::RangeInclusive<u64> = 4096..=65536;
 /// Extents of one file on their way to the disk.
@@ -47,16 +47,24 @@ const MAX_DEPTH: u32 = 4096;
 const ITEM_IS_DELAYED: u64 = 1 << 1;
 const NAMES_ARE_GONE: u64 = 1 << 2;
 
-/// A mounted btrfs.
+/// A mounted btrfs, without what its subvolumes have.
 #[derive(Clone, Debug)]
-pub struct Btrfs {
+struct FileSystem {
     layouts: Rc<Layouts>,
     superblock: Kva,
     info: Kva,
-    /// The first subvolume.
-    root: Kva,
     /// The last transaction that the disk has.
     committed: u64,
+}
+
+/// A subvolume.
+#[derive(Clone, Debug)]
+pub struct Subvolume {
+    of: FileSystem,
+    root: Kva,
+    number: u64,
+    /// Device number by which records tell its files from those of others.
+    device: u64,
     tree: Tree,
     /// Names by the directory that has them, as far as the tree says: the name, and the number that it leads to.
     by_directory: BTreeMap<u64, Vec<(Vec<u8>, u64)>>,
@@ -71,52 +79,7 @@ pub struct Behind {
     pub content: bool,
 }
 
-impl Btrfs {
-    /// That of a superblock; `None` if it is none, or its structures are not known, or an ordinary boot is to put files back,
-    /// which does not work on one.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<Option<Rc<Self>>> {
-        if context.input.by_file || inodes::fs_type(context, superblock)? != NAME.as_bytes() {
-            return Ok(None);
-        }
-        context.btrfs(superblock, |layouts| Self::read(context, superblock, layouts))
-    }
-
-    fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, layouts: Rc<Layouts>) -> Result<Self> {
-        let mem = &context.kernel.mem;
-        let info = mem.ptr(superblock, context.kernel.types.layouts.super_block.s_fs_info)?;
-        let roots = info.offset(u64::from(layouts.info.fs_roots_radix.offset));
-        let mut first = context.kernel.xarray(roots)?.within(FIRST_SUBVOLUME, FIRST_SUBVOLUME);
-        let root = first.next().transpose()?.map(|entry| Kva(entry.value));
-        let unknown = || Refusal::new(reasons::UNREADABLE, "its first subvolume");
-        let mut found = Self {
-            superblock,
-            info,
-            root: root.ok_or_else(unknown)?,
-            committed: mem.uint(info, layouts.info.last_trans_committed)?,
-            tree: Tree::default(),
-            by_directory: BTreeMap::new(),
-            layouts,
-        };
-        let top = mem.ptr(found.root, found.layouts.root.node)?;
-        let top = found.block(context, top)?;
-        found.tree = Tree::walk(top, found.committed, |at| {
-            found.block_at(context, at).unwrap_or(Taken::Busy)
-        });
-        if found.delayed(context).is_err() {
-            found.tree.tear();
-        }
-        for (&number, inode) in &found.tree.inodes {
-            for (directory, name) in &inode.names {
-                let names = found.by_directory.entry(*directory).or_default();
-                names.push((name.clone(), number));
-            }
-        }
-        Ok(found)
-    }
-
+impl FileSystem {
     /// The name of the device, as it was given when the file system was mounted. What a mount says need not be one: up to Linux 6.7 it
     /// is; that of 6.12 is `none`.
     ///
@@ -179,11 +142,87 @@ impl Btrfs {
         Ok(context.kernel.page_to_pfn(page)?.phys())
     }
 
+    /// The `struct btrfs_inode` around an inode.
+    fn own(&self, inode: Kva) -> Kva {
+        inode.back(u64::from(self.layouts.inode.vfs_inode.offset))
+    }
+
+    /// The extents of a file that the tree is not told of yet.
+    fn ordered<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<Vec<Kva>> {
+        let tree = self
+            .own(inode)
+            .offset(u64::from(self.layouts.inode.ordered_tree.offset));
+        let all = context.kernel.rbtree(tree, self.layouts.ordered.rb_node)?;
+        let all: core::result::Result<_, _> = all.bounded(MAX_ORDERED).collect();
+        Ok(all?)
+    }
+
+    fn uuid<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<[u8; 16]> {
+        let uuid = u64::from(context.kernel.types.layouts.super_block.s_uuid.offset);
+        Ok(context.kernel.mem.array::<16>(self.superblock.offset(uuid))?)
+    }
+
+    /// Where an extent is written to that the tree is not told of yet.
+    fn on_its_way<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, extent: Kva) -> Result<Way> {
+        let (layout, bits) = (&self.layouts.ordered, &self.layouts.ordered_bits);
+        let field = |field| context.kernel.mem.uint(extent, field);
+        let flags = field(layout.flags)?;
+        let is = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
+        // Without the page cache nobody is told before all of it is written.
+        if is(bits.nocow) || is(bits.ioerr) || (is(bits.direct) && !is(bits.io_done)) {
+            return Ok(Way::Nothing);
+        }
+        if is(bits.compressed) || is(bits.encoded) {
+            return Ok(Way::Unknown);
+        }
+        let bytes = match is(bits.truncated) {
+            true => field(layout.truncated_len)?,
+            false => field(layout.num_bytes)?,
+        };
+        Ok(Way::To(DiskRun {
+            offset: field(layout.file_offset)?,
+            at: field(layout.disk_bytenr)?.saturating_add(field(layout.offset)?),
+            bytes,
+        }))
+    }
+}
+
+impl Subvolume {
+    /// Reads one.
+    fn read<M: PhysMem + ?Sized>(
+        context: &Context<'_, '_, M>,
+        of: FileSystem,
+        (number, root): (u64, Kva),
+        device: u64,
+    ) -> Result<Self> {
+        let top = context.kernel.mem.ptr(root, of.layouts.root.node)?;
+        let top = of.block(context, top)?;
+        let tree = Tree::walk(top, of.committed, |at| of.block_at(context, at).unwrap_or(Taken::Busy));
+        let mut found = Self {
+            of,
+            root,
+            number,
+            device,
+            tree,
+            by_directory: BTreeMap::new(),
+        };
+        if found.delayed(context).is_err() {
+            found.tree.tear();
+        }
+        for (&number, inode) in &found.tree.inodes {
+            for (directory, name) in &inode.names {
+                let names = found.by_directory.entry(*directory).or_default();
+                names.push((name.clone(), number));
+            }
+        }
+        Ok(found)
+    }
+
     /// Adds what is to be done to inodes' items yet.
     fn delayed<M: PhysMem + ?Sized>(&mut self, context: &Context<'_, '_, M>) -> Result<()> {
         let mem = &context.kernel.mem;
-        let layout = &self.layouts.delayed;
-        let nodes = self.root.offset(u64::from(self.layouts.root.delayed_nodes.offset));
+        let layout = &self.of.layouts.delayed;
+        let nodes = self.root.offset(u64::from(self.of.layouts.root.delayed_nodes.offset));
         for entry in context.kernel.xarray(nodes)? {
             let entry = entry?;
             let node = Kva(entry.value);
@@ -202,32 +241,32 @@ impl Btrfs {
         Ok(())
     }
 
-    /// The `struct btrfs_inode` around an inode.
-    fn own(&self, inode: Kva) -> Kva {
-        inode.back(u64::from(self.layouts.inode.vfs_inode.offset))
-    }
-
-    /// Whether an inode is of the subvolume that is read.
+    /// Whether an inode is of this subvolume.
     ///
     /// # Errors
     /// It cannot be read.
     pub fn has<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
-        let root = context.kernel.mem.ptr(self.own(inode), self.layouts.inode.root)?;
+        let root = context.kernel.mem.ptr(self.of.own(inode), self.of.layouts.inode.root)?;
         Ok(root == self.root)
     }
 
-    /// The number of the subvolume that an inode is of; `None` if it is not a file of one, or was being made and is not one yet.
+    /// Device number by which records tell its files from those of others.
+    pub const fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// What records tell of it.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn subvolume<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<Option<u64>> {
-        let mem = &context.kernel.mem;
-        let root = mem.ptr(self.own(inode), self.layouts.inode.root)?;
-        if root.is_null() {
-            return Ok(None);
-        }
-        let number = mem.uint(root, self.layouts.root.objectid)?;
-        Ok((number == FIRST_SUBVOLUME || (tree::FIRST..1 << 63).contains(&number)).then_some(number))
+    pub fn record<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<context::Subvolume> {
+        let device = context.kernel.types.layouts.super_block.s_dev;
+        Ok(context::Subvolume {
+            device: self.device,
+            file_system: context.kernel.mem.uint(self.of.superblock, device)?,
+            uuid: self.of.uuid(context)?,
+            number: self.number,
+        })
     }
 
     /// How far the disk is behind of a file.
@@ -238,9 +277,9 @@ impl Btrfs {
         let mem = &context.kernel.mem;
         let layouts = &context.kernel.types.layouts.inode;
         let number = mem.uint(inode, layouts.i_ino)?;
-        let ordered = self.ordered(context, inode)?;
-        let is_changed = mem.uint(self.own(inode), self.layouts.inode.last_trans)? > self.committed;
-        let is_new = mem.uint(inode, layouts.i_generation)? > self.committed & u64::from(u32::MAX);
+        let ordered = self.of.ordered(context, inode)?;
+        let is_changed = mem.uint(self.of.own(inode), self.of.layouts.inode.last_trans)? > self.of.committed;
+        let is_new = mem.uint(inode, layouts.i_generation)? > self.of.committed & u64::from(u32::MAX);
         let data = self.tree.data(number);
         let content = !ordered.is_empty() || (is_changed && (is_new || !data.is_as_on_disk()));
         Ok(Behind {
@@ -266,17 +305,7 @@ impl Btrfs {
         Ok(context
             .kernel
             .mem
-            .uint(self.own(inode), self.layouts.inode.disk_i_size)?)
-    }
-
-    /// The extents of a file that the tree is not told of yet.
-    fn ordered<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, inode: Kva) -> Result<Vec<Kva>> {
-        let tree = self
-            .own(inode)
-            .offset(u64::from(self.layouts.inode.ordered_tree.offset));
-        let all = context.kernel.rbtree(tree, self.layouts.ordered.rb_node)?;
-        let all: core::result::Result<_, _> = all.bounded(MAX_ORDERED).collect();
-        Ok(all?)
+            .uint(self.of.own(inode), self.of.layouts.inode.disk_i_size)?)
     }
 
     /// Where the written blocks of a file lie, for a record, as the file system counts them; what the tree itself has of it
@@ -308,14 +337,14 @@ impl Btrfs {
                 Part::Encoded => return Ok(None),
             }
         }
-        for extent in self.ordered(context, inode)? {
-            match self.on_its_way(context, extent)? {
+        for extent in self.of.ordered(context, inode)? {
+            match self.of.on_its_way(context, extent)? {
                 Way::To(run) => over(&mut runs, run),
                 Way::Nothing => {}
                 Way::Unknown => return Ok(None),
             }
         }
-        let uuid = self.uuid(context)?;
+        let uuid = self.of.uuid(context)?;
         Ok(Some(DiskContent { uuid, runs }))
     }
 
@@ -338,7 +367,7 @@ impl Btrfs {
         let mut runs = Vec::new();
         for (offset, part) in found.iter().flat_map(|found| &found.parts) {
             if let Part::At(at, bytes, generation) = *part {
-                if generation > self.committed {
+                if generation > self.of.committed {
                     runs.extend(without(
                         cached,
                         DiskRun {
@@ -354,44 +383,15 @@ impl Btrfs {
         if runs.is_empty() {
             return Ok(None);
         }
-        let chunks = self.chunks(context)?;
+        let chunks = self.of.chunks(context)?;
         for run in &mut runs {
             let Some(at) = chunks::place(&chunks, run.at, run.bytes) else {
                 return Ok(None);
             };
             run.at = at;
         }
-        let uuid = self.uuid(context)?;
+        let uuid = self.of.uuid(context)?;
         Ok(Some(DiskContent { uuid, runs }))
-    }
-
-    fn uuid<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>) -> Result<[u8; 16]> {
-        let uuid = u64::from(context.kernel.types.layouts.super_block.s_uuid.offset);
-        Ok(context.kernel.mem.array::<16>(self.superblock.offset(uuid))?)
-    }
-
-    /// Where an extent is written to that the tree is not told of yet.
-    fn on_its_way<M: PhysMem + ?Sized>(&self, context: &Context<'_, '_, M>, extent: Kva) -> Result<Way> {
-        let (layout, bits) = (&self.layouts.ordered, &self.layouts.ordered_bits);
-        let field = |field| context.kernel.mem.uint(extent, field);
-        let flags = field(layout.flags)?;
-        let is = |bit: u32| flags & 1u64.wrapping_shl(bit) != 0;
-        // Without the page cache nobody is told before all of it is written.
-        if is(bits.nocow) || is(bits.ioerr) || (is(bits.direct) && !is(bits.io_done)) {
-            return Ok(Way::Nothing);
-        }
-        if is(bits.compressed) || is(bits.encoded) {
-            return Ok(Way::Unknown);
-        }
-        let bytes = match is(bits.truncated) {
-            true => field(layout.truncated_len)?,
-            false => field(layout.num_bytes)?,
-        };
-        Ok(Way::To(DiskRun {
-            offset: field(layout.file_offset)?,
-            at: field(layout.disk_bytenr)?.saturating_add(field(layout.offset)?),
-            bytes,
-        }))
     }
 
     /// Whether the tree itself has the beginning of a file: it has no blocks there, as if there were nothing, and does not tell
@@ -423,13 +423,13 @@ impl Btrfs {
             return Ok(Vec::new());
         }
         let unknown = || Refusal::new(reasons::UNREADABLE, "a block of its tree");
-        let buffer = self.buffer(context, at)?.ok_or_else(unknown)?;
+        let buffer = self.of.buffer(context, at)?.ok_or_else(unknown)?;
         let end = from.saturating_add(bytes.min(size));
         let (mut parts, mut start) = (Vec::new(), from);
         while start < end {
             let within = start % PAGE_SIZE;
             let length = (PAGE_SIZE.saturating_sub(within)).min(end.saturating_sub(start));
-            let page = self.page(context, buffer, start / PAGE_SIZE)?;
+            let page = self.of.page(context, buffer, start / PAGE_SIZE)?;
             parts.push(PagePart {
                 offset: start.saturating_sub(from),
                 at: page.0.saturating_add(within),

@@ -1,8 +1,8 @@
 //! Names and attributes that the last commit of a btrfs does not have.
 
 use super::block::{InodeItem, Key};
-use super::tree::{Found, Part, Taken, FIRST as ROOT};
-use super::{Btrfs, MAX_DEPTH};
+use super::tree::{Found, Part, Taken};
+use super::{Subvolume, MAX_DEPTH, ROOT};
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::dentry;
@@ -21,14 +21,14 @@ pub type InMemory = BTreeMap<u64, Kva>;
 
 /// What is recorded of names, and where what goes wrong is told.
 struct Work<'a, 'c, 'k, 'm, M: PhysMem + ?Sized> {
-    btrfs: &'a Btrfs,
+    subvolume: &'a Subvolume,
     context: &'c Context<'k, 'm, M>,
     inodes: &'a InMemory,
     /// Inodes that the disk does not have as they are.
     changed: Vec<u64>,
 }
 
-impl Btrfs {
+impl Subvolume {
     /// Records names and attributes that the disk may not know, and tells what is not recorded. Returns a path of each inode
     /// that has one in a directory that has changed.
     ///
@@ -44,7 +44,7 @@ impl Btrfs {
     ) -> Result<Paths> {
         let mut tell = |why: Refusal| lost.push(why.lost_of(file_system.into()));
         let mut work = Work {
-            btrfs: self,
+            subvolume: self,
             context,
             inodes,
             changed: Vec::new(),
@@ -54,7 +54,7 @@ impl Btrfs {
                 work.changed.push(number);
             }
         }
-        let is_newer = |found: &Found| found.item.is_some_and(|item| item.transid > self.committed);
+        let is_newer = |found: &Found| found.item.is_some_and(|item| item.transid > self.of.committed);
         let gone = self
             .tree
             .inodes
@@ -99,12 +99,12 @@ impl Btrfs {
                 paths.extend(work.path_of(number).map(|path| (number, path)));
             }
         }
-        writer.push(Kind::ChangedInodes, 1, 0, self.superblock.0, &all)?;
+        writer.push(Kind::ChangedInodes, 1, 0, self.of.superblock.0, &all)?;
         let free = FreeNumbers {
             device: all.device,
             ranges: self.tree.numbers(),
         };
-        writer.push(Kind::FreeNumbers, 1, 0, self.superblock.0, &free)?;
+        writer.push(Kind::FreeNumbers, 1, 0, self.of.superblock.0, &free)?;
         for &number in &work.changed {
             if all.of(number).is_none_or(|it| it.nlink == 0) && !paths.contains_key(&number) {
                 continue;
@@ -129,24 +129,15 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
         self.inodes.get(&number).map_or(number, |inode| inode.0)
     }
 
-    fn device(&self) -> Result<u64> {
-        let layouts = &self.context.kernel.types.layouts;
-        Ok(self
-            .context
-            .kernel
-            .mem
-            .uint(self.btrfs.superblock, layouts.super_block.s_dev)?)
-    }
-
     /// Every inode that has changed or of which the tree knows more than the disk may.
     fn all(&self) -> Result<ChangedInodes> {
-        let tree = &self.btrfs.tree;
+        let tree = &self.subvolume.tree;
         let mut numbers: Vec<u64> = tree.inodes.keys().chain(&self.changed).copied().collect();
         numbers.sort_unstable();
         numbers.dedup();
         let all: Result<Vec<_>> = numbers.iter().map(|&number| self.changed_inode(number)).collect();
         Ok(ChangedInodes {
-            device: self.device()?,
+            device: self.subvolume.device,
             is_complete: !tree.is_torn(),
             inodes: all?.into_iter().flatten().collect(),
         })
@@ -155,7 +146,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
     fn changed_inode(&self, number: u64) -> Result<Option<ChangedInode>> {
         let layouts = &self.context.kernel.types.layouts.inode;
         let field = |inode, field| self.context.kernel.mem.uint(inode, field);
-        let by_tree = self.btrfs.names_are_known(number);
+        let by_tree = self.subvolume.names_are_known(number);
         if let Some(&inode) = self.inodes.get(&number) {
             let nlink = match field(inode, layouts.i_mode)? {
                 0 => 0,
@@ -169,7 +160,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
                 names_are_known: by_tree || known >= u64::from(nlink),
             }));
         }
-        let item = self.btrfs.tree.item(number);
+        let item = self.subvolume.tree.item(number);
         Ok(item.map(|item| ChangedInode {
             number,
             generation: item.generation as u32,
@@ -180,12 +171,12 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
 
     /// What is known of the names in a directory; `None` if it is none, or deleted.
     fn names(&self, number: u64) -> Result<Option<Names>> {
-        let btrfs = self.btrfs;
-        let of_tree = btrfs.by_directory.get(&number).into_iter().flatten();
+        let subvolume = self.subvolume;
+        let of_tree = subvolume.by_directory.get(&number).into_iter().flatten();
         let mut found: BTreeMap<Vec<u8>, u64> = of_tree.cloned().collect();
         let mut names = match self.inodes.get(&number) {
             Some(&inode) => {
-                let at = (btrfs.superblock, inode);
+                let at = (subvolume.of.superblock, inode);
                 let Some(mut names) = names::of_directory(self.context, at)? else {
                     return Ok(None);
                 };
@@ -196,7 +187,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
                 }
                 for (name, (number, inode)) in known {
                     // The root directory of another subvolume is the disk's.
-                    if btrfs.has(self.context, inode)? {
+                    if subvolume.has(self.context, inode)? {
                         found.insert(name, number);
                     }
                 }
@@ -220,16 +211,16 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
 
     /// The record of the names in a directory whose inode is not in memory, without any.
     fn without_inode(&self, number: u64) -> Result<Option<Names>> {
-        let item = self.btrfs.tree.item(number);
+        let item = self.subvolume.tree.item(number);
         let is_directory = |item: &InodeItem| u64::from(item.mode) & S_IFMT == S_IFDIR && item.nlink != 0;
         let Some(item) = item.filter(is_directory) else {
             return Ok(None);
         };
         Ok(Some(Names {
-            device: self.device()?,
+            device: self.subvolume.device,
             number,
             generation: item.generation as u32,
-            uuid: self.btrfs.uuid(self.context)?,
+            uuid: self.subvolume.of.uuid(self.context)?,
             ..Names::default()
         }))
     }
@@ -240,7 +231,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
         if let Some(&inode) = self.inodes.get(&number) {
             return Ok(Some(self.context.kernel.mem.uint(inode, layout)? as u32));
         }
-        let item = self.btrfs.tree.item(number);
+        let item = self.subvolume.tree.item(number);
         Ok(item.map(|item| item.generation as u32))
     }
 
@@ -249,7 +240,8 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
         let (mut number, mut above) = (number, Vec::<Vec<u8>>::new());
         for _ in 0..MAX_DEPTH {
             let inode = self.inodes.get(&number).copied();
-            let path = inode.and_then(|inode| dentry::of_inode(self.context, self.btrfs.superblock, inode).ok()?);
+            let path =
+                inode.and_then(|inode| dentry::of_inode(self.context, self.subvolume.of.superblock, inode).ok()?);
             if let Some(path) = path {
                 return Some(
                     above
@@ -258,7 +250,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
                         .fold(path.bytes, |path, name| names::join(&path, name)),
                 );
             }
-            let (directory, name) = self.btrfs.tree.inodes.get(&number)?.names.first()?;
+            let (directory, name) = self.subvolume.tree.inodes.get(&number)?.names.first()?;
             above.push(name.clone());
             number = *directory;
         }
@@ -270,13 +262,13 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
         let (attributes, mut why) = self.attributes(number);
         let target = self.target(number)?;
         if let Some(&inode) = self.inodes.get(&number) {
-            let at = (self.btrfs.superblock, inode);
+            let at = (self.subvolume.of.superblock, inode);
             return Ok((names::node(self.context, at, target, attributes)?, why));
         }
-        let item = self.btrfs.tree.item(number);
+        let item = self.subvolume.tree.item(number);
         let item = item.ok_or_else(|| Refusal::new(reasons::UNREADABLE, ""))?;
-        let data = self.btrfs.tree.data(number);
-        let is_new = item.generation > self.btrfs.committed || !data.is_as_on_disk();
+        let data = self.subvolume.tree.data(number);
+        let is_new = item.generation > self.subvolume.of.committed || !data.is_as_on_disk();
         if u64::from(item.mode) & S_IFMT == S_IFREG && is_new {
             why = Some(Refusal::new(
                 reasons::UNREADABLE,
@@ -284,7 +276,7 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
             ));
         }
         let node = Node {
-            device: self.device()?,
+            device: self.subvolume.device,
             number,
             generation: item.generation as u32,
             mode: item.mode,
@@ -302,10 +294,10 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
     fn attributes(&self, number: u64) -> (Option<Vec<Attribute>>, Option<Refusal>) {
         let unknown = || Some(Refusal::new(reasons::UNREADABLE, "extended attributes"));
         let coverage = self
-            .btrfs
+            .subvolume
             .tree
             .coverage(Key::range(number, Key::ATTRIBUTE, Key::ATTRIBUTE));
-        let found = self.btrfs.tree.inodes.get(&number);
+        let found = self.subvolume.tree.inodes.get(&number);
         match found {
             Some(found) if found.is_torn => (None, unknown()),
             _ if coverage.is_as_on_disk() => (None, None),
@@ -318,11 +310,11 @@ impl<M: PhysMem + ?Sized> Work<'_, '_, '_, '_, M> {
     /// What stands in the tree itself of an inode's content: where a symbolic link leads.
     fn target(&self, number: u64) -> Result<Vec<u8>> {
         const MAX_TARGET: u64 = 4096;
-        let parts = self.btrfs.tree.inodes.get(&number).map(|found| &*found.parts);
+        let parts = self.subvolume.tree.inodes.get(&number).map(|found| &*found.parts);
         let Some(&[(0, Part::Inline(at, from, bytes))]) = parts else {
             return Ok(Vec::new());
         };
-        let Taken::Is(block) = self.btrfs.block_at(self.context, at)? else {
+        let Taken::Is(block) = self.subvolume.of.block_at(self.context, at)? else {
             return Ok(Vec::new());
         };
         Ok(block.part(from, bytes.min(MAX_TARGET)).unwrap_or_default().to_vec())

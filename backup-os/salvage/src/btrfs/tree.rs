@@ -275,6 +275,8 @@ impl Found {
     fn add(&mut self, key: Key, body: &[u8], leaf: &Block) -> Option<()> {
         match key.kind {
             Key::INODE => self.item = Some(InodeItem::parse(body)?),
+            // The root directory has its own `..`, which is no name.
+            Key::NAMES if key.offset == key.objectid => {}
             Key::NAMES | Key::FURTHER_NAMES => self.names.extend(block::names(key, body)?),
             Key::ATTRIBUTE => self.attributes.extend(block::attributes(body)?),
             Key::DATA => {

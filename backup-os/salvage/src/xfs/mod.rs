@@ -7,10 +7,13 @@
 //!
 //! XFS is a module: its BTF continues that of its kernel, and is read when a failure finds one mounted.
 
+mod attribute_fork;
 mod attributes;
 mod extents;
 mod layouts;
 
+use self::attribute_fork::AttributeFork;
+use self::attributes::Block;
 use self::extents::{Extent, Geometry};
 use self::layouts::Fork;
 pub use self::layouts::Layouts;
@@ -41,6 +44,8 @@ const MAX_HEIGHT: u64 = 16;
 const MAX_BUFFERS: u64 = 1 << 22;
 /// What places on the device are counted in, in bytes.
 const SECTOR: u64 = 512;
+/// Blocks that attributes of one inode are looked for in.
+const MAX_ATTRIBUTE_BLOCKS: u32 = 1 << 16;
 /// Bytes of what stands in an inode.
 const MAX_LOCAL: u64 = 4096;
 /// `XFS_DINODE_FMT_LOCAL` and `XFS_DINODE_FMT_BTREE` (`fs/xfs/libxfs/xfs_format.h`).
@@ -266,34 +271,44 @@ impl Xfs {
         Ok(())
     }
 
-    /// Extended attributes in the one block that an inode has for them; `None` if there are several, or it is not in memory.
-    fn attributes_in_block<M: PhysMem + ?Sized>(
+    /// Extended attributes in blocks of their own; `None` if one is not in memory, or makes no sense.
+    fn attributes_in_blocks<M: PhysMem + ?Sized>(
         &self,
         context: &Context<'_, '_, M>,
         own: Kva,
         buffers: &Buffers,
     ) -> Result<Option<Vec<Attribute>>> {
-        let mem = &context.kernel.mem;
-        let extents = self.extents(context, own, &self.layouts.inode.attributes())?;
-        let geometry = self.geometry(context)?;
-        let runs = extents.and_then(|it| geometry.runs(&it)).unwrap_or_default();
-        let [run] = runs.as_slice() else {
+        let Some(fork) = AttributeFork::of(self, context, own, buffers)? else {
             return Ok(None);
         };
-        let block = 1u64.wrapping_shl(geometry.block_bits);
-        let Some(&buffer) = buffers.get(&(run.at / SECTOR)).filter(|_| run.bytes == block) else {
-            return Ok(None);
-        };
-        let layout = &self.layouts.buffer;
-        if mem.uint(buffer, layout.b_length)?.wrapping_mul(SECTOR) != block {
-            return Ok(None);
+        let (mut at, mut found) = (0, Vec::new());
+        for _ in 0..MAX_ATTRIBUTE_BLOCKS {
+            let Some((place, bytes)) = fork.block(at)? else {
+                return Ok(None);
+            };
+            let (entries, next) = match attributes::block(&bytes, fork.inode, place) {
+                Some(Block::Leaf(entries, next)) => (entries, next),
+                Some(Block::Node(first)) if found.is_empty() => {
+                    at = first;
+                    continue;
+                }
+                _ => return Ok(None),
+            };
+            for entry in entries {
+                let Some(attribute) = fork.whole(entry)? else {
+                    return Ok(None);
+                };
+                found.push(attribute);
+            }
+            match next {
+                0 => return Ok(Some(found)),
+                next => at = next,
+            }
         }
-        Ok(attributes::leaf(
-            &mem.bytes(mem.ptr(buffer, layout.b_addr)?, block as usize)?,
-        ))
+        Ok(None)
     }
 
-    /// Extended attributes; `None` if they are neither in the inode nor in one block in memory.
+    /// Extended attributes; `None` if they are not all in memory, or somebody was changing them.
     fn attributes<M: PhysMem + ?Sized>(
         &self,
         context: &Context<'_, '_, M>,
@@ -307,7 +322,10 @@ impl Xfs {
             return Ok(Some(Vec::new()));
         }
         if mem.uint(own, layout.af_format)? != LOCAL {
-            return self.attributes_in_block(context, own, buffers);
+            return match ext4::is_write_locked(mem.uint(own, layout.i_lock)?) {
+                true => Ok(None),
+                false => self.attributes_in_blocks(context, own, buffers),
+            };
         }
         if bytes > MAX_LOCAL {
             return Ok(None);

@@ -36,6 +36,7 @@ impl Folder {
             number: fs::metadata(&self.0).unwrap().dev(),
             top: self.key(".").0,
             at: self.0.clone(),
+            name: self.0.clone(),
             root: self.open("."),
             aside: self.open(ASIDE),
             directories: BTreeMap::new(),
