@@ -60,7 +60,7 @@ reasons! {
     POSIX_MQUEUE "mqueue" "uses a POSIX message queue in a way that cannot be restored";
 
     NS_USER "user-namespace" "is in a user namespace that cannot be made anew";
-    NS_PID "pid-namespace" "is in a pid namespace";
+    NS_PID "pid-namespace" "is in a pid namespace that cannot be made anew";
     NS_MOUNT "mount-namespace" "is in a mount namespace that cannot be made anew";
     NS_NET "net-namespace" "is in a network namespace that cannot be made anew";
     NS_UTS "uts-namespace" "is in a UTS namespace that cannot be made anew";

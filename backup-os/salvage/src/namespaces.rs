@@ -1,6 +1,6 @@
 //! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
 //! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), System V and message queues
-//! ([`crate::ipc_namespaces`]), and networks without links ([`crate::network_namespaces`]); any other is refused.
+//! ([`crate::ipc_namespaces`]), numbers of processes ([`crate::pid_namespaces`]), and networks without links ([`crate::network_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -9,6 +9,7 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::network_namespaces;
+use crate::pid_namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
 use crate::user_namespaces;
@@ -69,6 +70,11 @@ impl Namespaces {
         }
     }
 
+    /// Numbers of processes.
+    pub const fn pid(&self) -> Kva {
+        self.pid
+    }
+
     fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, proxy: Kva) -> Result<Self> {
         let layout = &kernel.types.layouts.nsproxy;
         let mem = &kernel.mem;
@@ -93,8 +99,7 @@ impl Namespaces {
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 4] = [
-            (self.pid, own.pid, reasons::NS_PID),
+        let pairs: [(Kva, Kva, Reason); 3] = [
             (self.time, own.time, reasons::NS_TIME),
             (self.time_for_children, own.time_for_children, reasons::NS_TIME),
             (self.cgroup, own.cgroup, reasons::NS_CGROUP),
@@ -143,6 +148,9 @@ pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: K
     if net_of(context, leader)? != net_of(context, task)? {
         return differs(reasons::NS_NET);
     }
+    if pid_namespaces::of_children(context, leader)? != pid_namespaces::of_children(context, task)? {
+        return differs(reasons::NS_PID);
+    }
     if user_namespaces::of_task(context, leader)? != user_namespaces::of_task(context, task)? {
         return differs(reasons::NS_USER);
     }
@@ -178,6 +186,30 @@ pub fn write_of_process<M: PhysMem + ?Sized>(
     if net != context.namespaces.net {
         write_network(context, writer, net)?;
         write_membership(writer, tgid, net)?;
+    }
+    let pid = pid_namespaces::of_children(context, leader)?;
+    if pid != context.namespaces.pid {
+        write_pid(context, writer, pid)?;
+        write_membership(writer, tgid, pid)?;
+    }
+    Ok(())
+}
+
+/// Records a pid namespace that is not the first, and those it is in, unless it is recorded.
+///
+/// # Errors
+/// It cannot be made anew, or there is no room.
+pub fn write_pid<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    let mut at = namespace;
+    // What is recorded is so with those around it.
+    while at != context.namespaces.pid && !context.is_written(Kind::Namespace, at.0) {
+        let (what, parent) = pid_namespaces::read(context, at)?;
+        write(context, writer, at, &Namespace { owned_by: 0, what })?;
+        at = parent;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::mirror::Field;
 use crate::mm::{self, Space};
 use crate::mount_namespaces;
 use crate::namespaces;
+use crate::pid_namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::signals;
 use crate::tasks::{self, ProcessEntry, EXIT_DEAD, PF_DUMPCORE, PF_EXITING, PF_WORKER, TASK_NEW};
@@ -109,6 +110,7 @@ pub fn write<M: PhysMem + ?Sized>(
         return Ok(Written::Gone);
     }
     if entry.exit_state != 0 || group & GROUP_EXIT != 0 || mem.ptr(leader, layouts.task.mm)?.is_null() {
+        pid_namespaces::write_of_process(context, writer, signal, &[leader])?;
         let record = ended(context, entry, signal, group)?;
         writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, u64::from(entry.tgid), &record)?;
         return Ok(Written::Ended);
@@ -136,6 +138,7 @@ pub fn write<M: PhysMem + ?Sized>(
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     mount_namespaces::write_of_process(context, writer, leader, entry.tgid)?;
     namespaces::write_of_process(context, writer, retained, leader, entry.tgid)?;
+    pid_namespaces::write_of_process(context, writer, signal, &tasks)?;
     keyrings::write(context, writer, Kva(record.session_keyring))?;
     terminals::write_controlling(context, writer, signal)?;
     let fs = mem.ptr(leader, layouts.task.fs)?;

@@ -1,4 +1,4 @@
-//! UTS, IPC, network and user namespaces of processes.
+//! UTS, IPC, network and user namespaces of processes; those of pids are [`super::pid_namespaces`].
 //!
 //! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
 //! which it enters it for a moment: all of it is there, or none of the processes in it is right. It does the same in networks, for
@@ -49,6 +49,7 @@ struct First {
     uts: High,
     ipc: High,
     net: High,
+    pid: High,
 }
 
 /// Namespaces that the agent enters for a moment.
@@ -58,6 +59,8 @@ pub enum Visited {
     Ipc,
     /// Networks.
     Network,
+    /// Numbers of processes: children are born there.
+    Processes,
 }
 
 impl Visited {
@@ -65,6 +68,7 @@ impl Visited {
         match self {
             Self::Ipc => libc::CLONE_NEWIPC,
             Self::Network => libc::CLONE_NEWNET,
+            Self::Processes => libc::CLONE_NEWPID,
         }
     }
 
@@ -72,6 +76,7 @@ impl Visited {
         match self {
             Self::Ipc => "IPC namespace",
             Self::Network => "network namespace",
+            Self::Processes => "pid namespace",
         }
     }
 }
@@ -87,10 +92,16 @@ impl Namespaces {
             uts: entrance("self", "uts", base)?,
             ipc: entrance("self", "ipc", base)?,
             net: entrance("self", "net", base)?,
+            pid: entrance("self", "pid", base)?,
         });
         let is_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
         // What belongs to a user namespace is made in it.
-        let (users, others): (Vec<_>, Vec<_>) = world.namespaces.iter().partition(|(_, record)| is_user(record));
+        let (users, others): (Vec<_>, Vec<_>) = world
+            .namespaces
+            .iter()
+            // Those begin with their first processes.
+            .filter(|(_, record)| !matches!(record.what, NamespaceKind::Pid { .. }))
+            .partition(|(_, record)| is_user(record));
         for (&id, record) in users.into_iter().chain(others) {
             let made = all.make_one(record, base);
             let made = made.and_then(|made| all.fill(world, host, (id, record), made));
@@ -118,16 +129,18 @@ impl Namespaces {
                     private_network::set_up(network, more, inside)
                 })?;
             }
-            NamespaceKind::Uts { .. } | NamespaceKind::User(_) => {}
+            NamespaceKind::Uts { .. } | NamespaceKind::User(_) | NamespaceKind::Pid { .. } => {}
         }
         Ok(made)
     }
 
-    fn inside_of<T>(&self, kind: Visited, entrance: &High, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+    /// Does something in a namespace.
+    pub fn inside_of<T>(&self, kind: Visited, entrance: impl AsFd, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
         let what = || kind.name();
         let first = match (&self.first, kind) {
             (Some(first), Visited::Ipc) => &first.ipc,
             (Some(first), Visited::Network) => &first.net,
+            (Some(first), Visited::Processes) => &first.pid,
             (None, _) => return Err(Refusal::new(what(), "there is none to come back to")),
         };
         sys::enter_namespace(entrance, kind.flag()).or_refuse(what)?;
@@ -200,6 +213,7 @@ impl Namespaces {
                 || unshare_in(owner, libc::CLONE_NEWNET),
                 |helper| entrance(&helper.to_string(), "net", base),
             ),
+            NamespaceKind::Pid { .. } => Err(Refusal::new("pid namespace", "it begins with its first process")),
             NamespaceKind::Uts { host, domain } => helped(
                 "UTS namespace",
                 || {
@@ -221,7 +235,7 @@ impl Namespaces {
 
     /// Lets a process that has one thread enter the UTS, IPC and network namespaces it belongs to, if it was born in others.
     pub fn enter_first(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
-        let Some(First { uts, ipc, net }) = &self.first else {
+        let Some(First { uts, ipc, net, .. }) = &self.first else {
             return Ok(());
         };
         let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
