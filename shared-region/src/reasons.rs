@@ -65,7 +65,7 @@ reasons! {
     NS_NET "net-namespace" "is in a network namespace that cannot be made anew";
     NS_UTS "uts-namespace" "is in a UTS namespace that cannot be made anew";
     NS_IPC "ipc-namespace" "is in an IPC namespace that cannot be made anew";
-    NS_CGROUP "cgroup-namespace" "is in a cgroup namespace";
+    NS_CGROUP "cgroup-namespace" "is in a cgroup namespace that cannot be made anew";
     NS_TIME "time-namespace" "is in a time namespace";
 
     SECCOMP_LOST "seccomp-lost" "has a seccomp filter whose original program the kernel does not keep";

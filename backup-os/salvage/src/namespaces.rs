@@ -1,6 +1,6 @@
 //! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
 //! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), System V and message queues
-//! ([`crate::ipc_namespaces`]), numbers of processes ([`crate::pid_namespaces`]), and networks without links ([`crate::network_namespaces`]); any other is refused.
+//! ([`crate::ipc_namespaces`]), numbers of processes ([`crate::pid_namespaces`]), control groups, and networks without links ([`crate::network_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -10,6 +10,7 @@ use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::network_namespaces;
 use crate::pid_namespaces;
+use crate::process;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
 use crate::user_namespaces;
@@ -99,10 +100,9 @@ impl Namespaces {
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 3] = [
+        let pairs: [(Kva, Kva, Reason); 2] = [
             (self.time, own.time, reasons::NS_TIME),
             (self.time_for_children, own.time_for_children, reasons::NS_TIME),
-            (self.cgroup, own.cgroup, reasons::NS_CGROUP),
         ];
         match pairs.iter().find(|(first, own, _)| first != own) {
             Some(&(_, _, reason)) => Err(Refusal::new(reason, "")),
@@ -123,6 +123,10 @@ pub fn of_task<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, fie
 
 fn ipc_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
     of_task(context, task, context.kernel.types.layouts.nsproxy.ipc_ns)
+}
+
+fn cgroup_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    of_task(context, task, context.kernel.types.layouts.nsproxy.cgroup_ns)
 }
 
 fn net_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
@@ -147,6 +151,9 @@ pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: K
     }
     if net_of(context, leader)? != net_of(context, task)? {
         return differs(reasons::NS_NET);
+    }
+    if cgroup_of(context, leader)? != cgroup_of(context, task)? {
+        return differs(reasons::NS_CGROUP);
     }
     if pid_namespaces::of_children(context, leader)? != pid_namespaces::of_children(context, task)? {
         return differs(reasons::NS_PID);
@@ -186,6 +193,11 @@ pub fn write_of_process<M: PhysMem + ?Sized>(
     if net != context.namespaces.net {
         write_network(context, writer, net)?;
         write_membership(writer, tgid, net)?;
+    }
+    let cgroup = cgroup_of(context, leader)?;
+    if cgroup != context.namespaces.cgroup {
+        write_cgroup(context, writer, cgroup)?;
+        write_membership(writer, tgid, cgroup)?;
     }
     let pid = pid_namespaces::of_children(context, leader)?;
     if pid != context.namespaces.pid {
@@ -282,6 +294,26 @@ fn write_uts<M: PhysMem + ?Sized>(
     let what = NamespaceKind::Uts {
         host: mem.text(names, layouts.new_utsname.nodename)?,
         domain: mem.text(names, layouts.new_utsname.domainname)?,
+    };
+    let owned_by = write_owner(context, writer, owner)?;
+    write(context, writer, namespace, &Namespace { owned_by, what })
+}
+
+fn write_cgroup<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    let layout = context.kernel.types.layouts.cgroup_namespace.as_ref();
+    let layout = layout.ok_or_else(|| Refusal::new(reasons::NS_CGROUP, "this kernel's cannot be read"))?;
+    let mem = &context.kernel.mem;
+    let functions = context.kernel.prepared.globals.cgroupns_operations;
+    if functions.is_some_and(|functions| mem.ptr(namespace, layout.ns_ops) != Ok(functions)) {
+        return Err(Refusal::new(reasons::UNREADABLE, "not a cgroup namespace"));
+    }
+    let owner = mem.ptr(namespace, layout.user_ns)?;
+    let what = NamespaceKind::Cgroup {
+        root: process::cgroup_of(context, mem.ptr(namespace, layout.root_cset)?)?,
     };
     let owned_by = write_owner(context, writer, owner)?;
     write(context, writer, namespace, &Namespace { owned_by, what })

@@ -58,6 +58,14 @@ crate::mirrors! {
         cgroups: Option<Field> = "cgroups",
     }
 
+    /// A cgroup namespace.
+    #[allow(missing_docs)]
+    pub struct CgroupNamespace = "cgroup_namespace" {
+        ns_ops: Field = "ns.ops",
+        user_ns: Field,
+        root_cset: Field,
+    }
+
     /// A set of cgroups.
     #[allow(missing_docs)]
     pub struct CssSet = "css_set" {
@@ -447,12 +455,21 @@ fn rlimits<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, signal: Kva) -> Re
 
 /// Path in the default cgroup hierarchy.
 fn cgroup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Vec<u8>> {
+    let mem = &context.kernel.mem;
+    match context.kernel.types.layouts.task_cgroups.cgroups {
+        Some(field) => cgroup_of(context, mem.ptr(task, field)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Path in the default cgroup hierarchy of what a `struct css_set` leads to.
+///
+/// # Errors
+/// It cannot be read.
+pub fn cgroup_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, set: Kva) -> Result<Vec<u8>> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let Some(field) = layouts.task_cgroups.cgroups else {
-        return Ok(Vec::new());
-    };
-    let group = mem.ptr(mem.ptr(task, field)?, layouts.css_set.dfl_cgrp)?;
+    let group = mem.ptr(set, layouts.css_set.dfl_cgrp)?;
     let mut node = mem.ptr(group, layouts.cgroup.kn)?;
     let mut names = Vec::new();
     for _ in 0..MAX_CGROUP {

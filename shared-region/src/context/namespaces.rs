@@ -114,7 +114,7 @@ pub struct InMountNamespace {
     pub namespace: Id,
 }
 
-/// A UTS, IPC, network, pid or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
+/// A UTS, IPC, network, pid, cgroup or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// The user namespace in which one may change it, 0 if that is the first. Of a user namespace: its parent.
@@ -149,6 +149,11 @@ pub enum NamespaceKind {
         parent: Id,
         /// The number that was given last (`/proc/sys/kernel/ns_last_pid`).
         last: u32,
+    },
+    /// Control groups below one, which is the root there.
+    Cgroup {
+        /// Path of that one in the hierarchy of version 2.
+        root: Vec<u8>,
     },
 }
 
@@ -261,6 +266,8 @@ mod tests {
         assert_eq!(bytes(&network), expected);
         let pid = NamespaceKind::Pid { parent: 7, last: 300 };
         assert_eq!(bytes(&pid), [4, 7, 0xAC, 2]);
+        let cgroup = NamespaceKind::Cgroup { root: b"/a".to_vec() };
+        assert_eq!(bytes(&cgroup), [5, 2, b'/', b'a']);
         let inner = InnerIds {
             namespace: 9,
             numbers: [1, 200].into(),

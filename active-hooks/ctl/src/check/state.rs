@@ -101,7 +101,9 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
                     network(process, findings);
                     owner(process, &name, *reason, findings);
                 }
-                reasons::NS_IPC | reasons::NS_USER | reasons::NS_UTS => owner(process, &name, *reason, findings),
+                reasons::NS_CGROUP | reasons::NS_IPC | reasons::NS_USER | reasons::NS_UTS => {
+                    owner(process, &name, *reason, findings)
+                }
                 reasons::NS_PID => pid(process, &name, findings),
                 reason if !different.contains(&reason) => different.push(reason),
                 _ => {}
@@ -166,7 +168,9 @@ fn owner(process: &Process<'_>, name: &str, reason: Reason, findings: &mut Vec<F
         // One whose owner cannot be told is judged by its mounts.
         reasons::NS_MOUNT => owner.is_err() || is("/proc/1/ns/user"),
         // Its own user namespace is looked at itself.
-        reasons::NS_IPC | reasons::NS_NET | reasons::NS_UTS => is("/proc/1/ns/user") || is(&process.path("ns/user")),
+        reasons::NS_CGROUP | reasons::NS_IPC | reasons::NS_NET | reasons::NS_UTS => {
+            is("/proc/1/ns/user") || is(&process.path("ns/user"))
+        }
         _ => is("/proc/1/ns/user"),
     };
     if !is_known {

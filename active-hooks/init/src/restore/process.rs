@@ -331,7 +331,7 @@ fn own_cgroup(path: &[u8]) -> &[u8] {
 }
 
 /// Puts a process into its control group, made if it is not there. Its limits are the real init's to set.
-fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
+pub fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
     let path = Path::new(CGROUPS).join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
     fs::create_dir_all(&path)?;
     fs::write(path.join("cgroup.procs"), pid.to_string())
