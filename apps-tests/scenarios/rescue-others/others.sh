@@ -137,6 +137,7 @@ check)
 		cd /
 		umount $(dirname $at)
 	done
+	umount /srv/btrfs /srv/vfat
 	xfs_repair -n /dev/vdb
 	btrfs check /dev/vdc
 	;;
