@@ -60,12 +60,12 @@ reasons! {
     POSIX_MQUEUE "mqueue" "uses a POSIX message queue in a way that cannot be restored";
 
     NS_USER "user-namespace" "is in a user namespace that cannot be made anew";
-    NS_PID "pid-namespace" "is in a pid namespace";
+    NS_PID "pid-namespace" "is in a pid namespace that cannot be made anew";
     NS_MOUNT "mount-namespace" "is in a mount namespace that cannot be made anew";
     NS_NET "net-namespace" "is in a network namespace that cannot be made anew";
     NS_UTS "uts-namespace" "is in a UTS namespace that cannot be made anew";
     NS_IPC "ipc-namespace" "is in an IPC namespace that cannot be made anew";
-    NS_CGROUP "cgroup-namespace" "is in a cgroup namespace";
+    NS_CGROUP "cgroup-namespace" "is in a cgroup namespace that cannot be made anew";
     NS_TIME "time-namespace" "is in a time namespace";
 
     SECCOMP_LOST "seccomp-lost" "has a seccomp filter whose original program the kernel does not keep";

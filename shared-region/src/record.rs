@@ -152,6 +152,8 @@ impl Kind {
     pub const Namespace: Self = Self(56);
     /// [`crate::context::InNamespace`]; owner is the tgid.
     pub const InNamespace: Self = Self(57);
+    /// [`crate::context::InnerIds`]; owner is the id that the process, thread, group or session has in the first pid namespace.
+    pub const InnerIds: Self = Self(73);
     /// [`crate::context::FatFileSystem`]; owner is the superblock's id.
     pub const FatFileSystem: Self = Self(58);
     /// [`crate::context::FatFile`]; owner is the inode id.

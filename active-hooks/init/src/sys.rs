@@ -515,19 +515,29 @@ pub fn no_core_dump(pid: Tid) -> io::Result<()> {
     set_limit(pid, libc::RLIMIT_CORE, 0, 0)
 }
 
-/// Creates a copy of this process with the given id, or any if that is 0, that does nothing but wait for signals. It is not
-/// traced yet. Returns its id.
+/// The process group of a process.
+///
+/// # Errors
+/// ESRCH if there is none.
+pub fn group_of(pid: Tid) -> io::Result<Tid> {
+    // SAFETY: takes a number.
+    check(unsafe { libc::getpgid(pid) }.into()).map(|group| group as Tid)
+}
+
+/// Creates a copy of this process with the given ids, from the innermost pid namespace out, or any if there are none, that does
+/// nothing but wait for signals. It is not traced yet. `flags` are CLONE_NEW*. Returns its id.
 ///
 /// # Errors
 /// EEXIST if the id is taken, EPERM without CAP_CHECKPOINT_RESTORE.
-pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<Tid> {
+pub fn spawn_paused_as(ids: &[Tid], flags: i32, exit_signal: u32) -> io::Result<Tid> {
     let arguments = CloneArgs {
+        flags: flags as u32 as u64,
         exit_signal: exit_signal.into(),
-        set_tid: if pid == 0 { 0 } else { ptr::from_ref(&pid) as u64 },
-        set_tid_size: u64::from(pid != 0),
+        set_tid: if ids.is_empty() { 0 } else { ids.as_ptr() as u64 },
+        set_tid_size: ids.len() as u64,
         ..CloneArgs::default()
     };
-    // SAFETY: (1) the arguments and the id live until the call returns; (2) without CLONE_VM the child has memory of
+    // SAFETY: (1) the arguments and the ids live until the call returns; (2) without CLONE_VM the child has memory of
     // its own; (3) the child calls nothing but pause() until it is killed or its state replaced, so locks that other
     // threads may have held at this instant do not matter to it.
     unsafe {
@@ -540,6 +550,15 @@ pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<Tid> {
         }
         Ok(child as Tid)
     }
+}
+
+/// As [`spawn_paused_as`], in this process's pid namespace, with any id if it is 0.
+///
+/// # Errors
+/// As there.
+pub fn spawn_paused(pid: Tid, exit_signal: u32) -> io::Result<Tid> {
+    let ids = [pid];
+    spawn_paused_as(if pid == 0 { &[] } else { &ids }, 0, exit_signal)
 }
 
 /// Gives inotify the number of its next watch.

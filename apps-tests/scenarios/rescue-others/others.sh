@@ -151,7 +151,7 @@ check)
 		diff /var/told-$(name $at) /run/told
 	done
 	cd /
-	umount /srv/xfs /srv/btrfs
+	umount /srv/xfs /srv/btrfs /srv/vfat
 	xfs_repair -n /dev/vdb
 	btrfs check /dev/vdc
 	;;

@@ -311,6 +311,13 @@ fn classify<M: PhysMem + ?Sized>(
         }
         Ok(())
     };
+    if pseudo_files::is_of_other_processes(context, inode)? {
+        let name = alloc::string::String::from_utf8_lossy(&path.bytes);
+        return Err(Refusal::new(
+            reasons::NS_PID,
+            alloc::format!("and has {name} of it open"),
+        ));
+    }
     if mem.uint(file, layouts.file.f_mode)? & FMODE_PATH != 0 {
         named()?;
         return Ok(OpenFileKind::Path);

@@ -26,6 +26,10 @@ crate::symbols! {
         netns_operations: Option<Kva>,
         /// Functions of user namespaces.
         userns_operations: Option<Kva>,
+        /// Functions of cgroup namespaces.
+        cgroupns_operations: Option<Kva>,
+        /// Functions of pid namespaces.
+        pidns_operations: Option<Kva>,
         /// The first pid namespace.
         init_pid_ns: Option<Kva>,
         /// The first IPC namespace.

@@ -42,7 +42,7 @@ use crate::network_namespaces::{NetworkOfNamespace, NfHookEntries, NfHookEntry};
 use crate::page_cache::{AddressSpaceLayout, BufferHead, BufferStates, IomapPage, IomapState};
 use crate::pages::{Folio, PageFlags};
 use crate::pipes::{PipeBuffer, PipeInodeInfo};
-use crate::process::{Cgroup, CssSet, FsStruct, KernfsNode, TaskCgroups};
+use crate::process::{Cgroup, CgroupNamespace, CssSet, FsStruct, KernfsNode, TaskCgroups};
 use crate::pseudo_files::{ProcDirEntry, ProcInode, ProcOps, SeqFile, SeqOperations};
 use crate::seccomp::{BpfProg, SeccompFilter, SockFprogKern};
 use crate::signals::{KSigaction, SigPending, SigQueue, Sighand};
@@ -443,6 +443,8 @@ crate::mirror_set! {
         fs: FsStruct,
         /// `struct task_struct`.
         task_cgroups: TaskCgroups,
+        /// `struct cgroup_namespace`.
+        cgroup_namespace: Option<CgroupNamespace>,
         /// `struct css_set`.
         css_set: CssSet,
         /// `struct cgroup`.

@@ -116,6 +116,7 @@ pub mod overview;
 pub mod page_cache;
 pub mod pages;
 pub mod paging;
+pub mod pid_namespaces;
 pub mod pipes;
 pub mod prepared;
 pub mod printk;

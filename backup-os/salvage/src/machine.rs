@@ -41,6 +41,16 @@ crate::mirrors! {
         idr_rt: Field = "idr.idr_rt",
         /// Nesting.
         level: Field,
+        /// The one it is in.
+        parent: Field,
+        /// In which user namespace it may be changed.
+        user_ns: Field,
+        /// What tells that it is one.
+        ns_ops: Field = "ns.ops",
+        /// How many ids it has given, and whether it gives more.
+        pid_allocated: Field,
+        /// Whether files without a name may be executable, since Linux 6.3 (105ff5339f49).
+        memfd_noexec_scope: Option<Field> = "memfd_noexec_scope",
     }
 }
 

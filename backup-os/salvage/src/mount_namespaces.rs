@@ -51,6 +51,7 @@ crate::mirrors! {
     /// A mounted proc.
     #[allow(missing_docs)]
     pub struct ProcFsInfo = "proc_fs_info" {
+        pid_ns: Field,
         pid_gid: Field,
         hide_pid: Field,
         pidonly: Field,
@@ -316,6 +317,17 @@ fn own<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, mount: Kva, superblock
         });
     }
     let info = mem.ptr(superblock, layouts.super_block.s_fs_info)?;
+    if let (b"proc", Some(layout)) = (fstype.as_slice(), &layouts.proc_fs_info) {
+        let namespace = mem.ptr(info, layout.pid_ns)?;
+        if namespace != context.namespaces.pid() {
+            return Ok(Mounted::Processes {
+                namespace: namespace.0,
+                source,
+                flags: mounts::flags_of_file_system(context, superblock)?,
+                options: proc_options(context, layout, info)?.into_bytes(),
+            });
+        }
+    }
     let (options, nodes) = match (fstype.as_slice(), &layouts.shmem_sb_info, &layouts.proc_fs_info) {
         (b"tmpfs", Some(layout), _) => (tmpfs_options(context, layout, info)?, content(context, root)?),
         (b"proc", _, Some(layout)) => (proc_options(context, layout, info)?, Vec::new()),

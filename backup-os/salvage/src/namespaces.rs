@@ -1,6 +1,6 @@
 //! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
 //! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), System V and message queues
-//! ([`crate::ipc_namespaces`]), and networks without links ([`crate::network_namespaces`]); any other is refused.
+//! ([`crate::ipc_namespaces`]), numbers of processes ([`crate::pid_namespaces`]), control groups, and networks without links ([`crate::network_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;
@@ -9,6 +9,8 @@ use crate::kernel::Kernel;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::network_namespaces;
+use crate::pid_namespaces;
+use crate::process;
 use crate::refusal::{Refusal, Result};
 use crate::tasks::ProcessEntry;
 use crate::user_namespaces;
@@ -69,6 +71,11 @@ impl Namespaces {
         }
     }
 
+    /// Numbers of processes.
+    pub const fn pid(&self) -> Kva {
+        self.pid
+    }
+
     fn read<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, proxy: Kva) -> Result<Self> {
         let layout = &kernel.types.layouts.nsproxy;
         let mem = &kernel.mem;
@@ -93,11 +100,9 @@ impl Namespaces {
     pub fn check<M: PhysMem + ?Sized>(&self, kernel: &Kernel<'_, M>, task: Kva) -> Result<()> {
         let proxy = kernel.mem.ptr(task, kernel.types.layouts.task.nsproxy)?;
         let own = Self::read(kernel, proxy)?;
-        let pairs: [(Kva, Kva, Reason); 4] = [
-            (self.pid, own.pid, reasons::NS_PID),
+        let pairs: [(Kva, Kva, Reason); 2] = [
             (self.time, own.time, reasons::NS_TIME),
             (self.time_for_children, own.time_for_children, reasons::NS_TIME),
-            (self.cgroup, own.cgroup, reasons::NS_CGROUP),
         ];
         match pairs.iter().find(|(first, own, _)| first != own) {
             Some(&(_, _, reason)) => Err(Refusal::new(reason, "")),
@@ -118,6 +123,10 @@ pub fn of_task<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva, fie
 
 fn ipc_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
     of_task(context, task, context.kernel.types.layouts.nsproxy.ipc_ns)
+}
+
+fn cgroup_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
+    of_task(context, task, context.kernel.types.layouts.nsproxy.cgroup_ns)
 }
 
 fn net_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Kva> {
@@ -142,6 +151,12 @@ pub fn check_shared<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, leader: K
     }
     if net_of(context, leader)? != net_of(context, task)? {
         return differs(reasons::NS_NET);
+    }
+    if cgroup_of(context, leader)? != cgroup_of(context, task)? {
+        return differs(reasons::NS_CGROUP);
+    }
+    if pid_namespaces::of_children(context, leader)? != pid_namespaces::of_children(context, task)? {
+        return differs(reasons::NS_PID);
     }
     if user_namespaces::of_task(context, leader)? != user_namespaces::of_task(context, task)? {
         return differs(reasons::NS_USER);
@@ -178,6 +193,35 @@ pub fn write_of_process<M: PhysMem + ?Sized>(
     if net != context.namespaces.net {
         write_network(context, writer, net)?;
         write_membership(writer, tgid, net)?;
+    }
+    let cgroup = cgroup_of(context, leader)?;
+    if cgroup != context.namespaces.cgroup {
+        write_cgroup(context, writer, cgroup)?;
+        write_membership(writer, tgid, cgroup)?;
+    }
+    let pid = pid_namespaces::of_children(context, leader)?;
+    if pid != context.namespaces.pid {
+        write_pid(context, writer, pid)?;
+        write_membership(writer, tgid, pid)?;
+    }
+    Ok(())
+}
+
+/// Records a pid namespace that is not the first, and those it is in, unless it is recorded.
+///
+/// # Errors
+/// It cannot be made anew, or there is no room.
+pub fn write_pid<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    let mut at = namespace;
+    // What is recorded is so with those around it.
+    while at != context.namespaces.pid && !context.is_written(Kind::Namespace, at.0) {
+        let (what, parent) = pid_namespaces::read(context, at)?;
+        write(context, writer, at, &Namespace { owned_by: 0, what })?;
+        at = parent;
     }
     Ok(())
 }
@@ -250,6 +294,26 @@ fn write_uts<M: PhysMem + ?Sized>(
     let what = NamespaceKind::Uts {
         host: mem.text(names, layouts.new_utsname.nodename)?,
         domain: mem.text(names, layouts.new_utsname.domainname)?,
+    };
+    let owned_by = write_owner(context, writer, owner)?;
+    write(context, writer, namespace, &Namespace { owned_by, what })
+}
+
+fn write_cgroup<M: PhysMem + ?Sized>(
+    context: &mut Context<'_, '_, M>,
+    writer: &mut Writer<'_>,
+    namespace: Kva,
+) -> Result<()> {
+    let layout = context.kernel.types.layouts.cgroup_namespace.as_ref();
+    let layout = layout.ok_or_else(|| Refusal::new(reasons::NS_CGROUP, "this kernel's cannot be read"))?;
+    let mem = &context.kernel.mem;
+    let functions = context.kernel.prepared.globals.cgroupns_operations;
+    if functions.is_some_and(|functions| mem.ptr(namespace, layout.ns_ops) != Ok(functions)) {
+        return Err(Refusal::new(reasons::UNREADABLE, "not a cgroup namespace"));
+    }
+    let owner = mem.ptr(namespace, layout.user_ns)?;
+    let what = NamespaceKind::Cgroup {
+        root: process::cgroup_of(context, mem.ptr(namespace, layout.root_cset)?)?,
     };
     let owned_by = write_owner(context, writer, owner)?;
     write(context, writer, namespace, &Namespace { owned_by, what })

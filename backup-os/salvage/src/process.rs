@@ -15,6 +15,7 @@ use crate::mirror::Field;
 use crate::mm::{self, Space};
 use crate::mount_namespaces;
 use crate::namespaces;
+use crate::pid_namespaces;
 use crate::refusal::{Refusal, Result};
 use crate::signals;
 use crate::tasks::{self, ProcessEntry, EXIT_DEAD, PF_DUMPCORE, PF_EXITING, PF_WORKER, TASK_NEW};
@@ -55,6 +56,14 @@ crate::mirrors! {
     #[allow(missing_docs)]
     pub struct TaskCgroups = "task_struct" {
         cgroups: Option<Field> = "cgroups",
+    }
+
+    /// A cgroup namespace.
+    #[allow(missing_docs)]
+    pub struct CgroupNamespace = "cgroup_namespace" {
+        ns_ops: Field = "ns.ops",
+        user_ns: Field,
+        root_cset: Field,
     }
 
     /// A set of cgroups.
@@ -109,6 +118,7 @@ pub fn write<M: PhysMem + ?Sized>(
         return Ok(Written::Gone);
     }
     if entry.exit_state != 0 || group & GROUP_EXIT != 0 || mem.ptr(leader, layouts.task.mm)?.is_null() {
+        pid_namespaces::write_of_process(context, writer, signal, &[leader])?;
         let record = ended(context, entry, signal, group)?;
         writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, u64::from(entry.tgid), &record)?;
         return Ok(Written::Ended);
@@ -136,6 +146,7 @@ pub fn write<M: PhysMem + ?Sized>(
     writer.push(Kind::Process, 1, flags::MUST_UNDERSTAND, owner, &record)?;
     mount_namespaces::write_of_process(context, writer, leader, entry.tgid)?;
     namespaces::write_of_process(context, writer, retained, leader, entry.tgid)?;
+    pid_namespaces::write_of_process(context, writer, signal, &tasks)?;
     keyrings::write(context, writer, Kva(record.session_keyring))?;
     terminals::write_controlling(context, writer, signal)?;
     let fs = mem.ptr(leader, layouts.task.fs)?;
@@ -444,12 +455,21 @@ fn rlimits<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, signal: Kva) -> Re
 
 /// Path in the default cgroup hierarchy.
 fn cgroup<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, task: Kva) -> Result<Vec<u8>> {
+    let mem = &context.kernel.mem;
+    match context.kernel.types.layouts.task_cgroups.cgroups {
+        Some(field) => cgroup_of(context, mem.ptr(task, field)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Path in the default cgroup hierarchy of what a `struct css_set` leads to.
+///
+/// # Errors
+/// It cannot be read.
+pub fn cgroup_of<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, set: Kva) -> Result<Vec<u8>> {
     let layouts = &context.kernel.types.layouts;
     let mem = &context.kernel.mem;
-    let Some(field) = layouts.task_cgroups.cgroups else {
-        return Ok(Vec::new());
-    };
-    let group = mem.ptr(mem.ptr(task, field)?, layouts.css_set.dfl_cgrp)?;
+    let group = mem.ptr(set, layouts.css_set.dfl_cgrp)?;
     let mut node = mem.ptr(group, layouts.cgroup.kn)?;
     let mut names = Vec::new();
     for _ in 0..MAX_CGROUP {

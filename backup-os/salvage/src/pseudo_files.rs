@@ -101,6 +101,24 @@ pub fn is_setting_of_namespace<M: PhysMem + ?Sized>(
     Ok(places.into_iter().flatten().any(is_recorded))
 }
 
+/// Whether an open file is one of a `proc` that shows the processes of another pid namespace than the first.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_of_other_processes<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, inode: Kva) -> Result<bool> {
+    let layouts = &context.kernel.types.layouts;
+    let mem = &context.kernel.mem;
+    let superblock = mem.ptr(inode, layouts.inode.i_sb)?;
+    let Some(layout) = &layouts.proc_fs_info else {
+        return Ok(false);
+    };
+    if inodes::fs_type(context, superblock)?.as_slice() != b"proc" {
+        return Ok(false);
+    }
+    let info = mem.ptr(superblock, layouts.super_block.s_fs_info)?;
+    Ok(mem.ptr(info, layout.pid_ns)? != context.namespaces.pid())
+}
+
 /// Whether an open file is one that the next kernel makes the same way: a setting, or a text that is only read and of which
 /// no piece is waiting to be read.
 ///

@@ -167,18 +167,22 @@ crate::mirrors! {
     pub struct Pid = "pid" {
         level: Field,
         numbers: Field,
+        tasks: Field,
     }
 
     /// A process id in one namespace.
     #[allow(missing_docs)]
     pub struct Upid = "upid" {
         nr: Field,
+        ns: Field,
     }
 }
 
 crate::constants! {
     /// Kinds of process ids, indices of `signal_struct.pids`.
     pub struct PidTypes {
+        /// Process.
+        tgid: u32 = "PIDTYPE_TGID",
         /// Process group.
         pgid: u32 = "PIDTYPE_PGID",
         /// Session.
@@ -281,10 +285,26 @@ pub fn stack<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, task: Kva) -> Result<(
 /// # Errors
 /// It cannot be read.
 pub fn pid_number<M: PhysMem + ?Sized>(kernel: &Kernel<'_, M>, pid: Kva) -> Result<u32, ReadError> {
-    let types = &kernel.types.layouts;
-    if pid.is_null() {
-        return Ok(0);
+    match pid.is_null() {
+        true => Ok(0),
+        false => pid_at_level(kernel, pid, 0).map(|(number, _)| number),
     }
-    let number = pid.offset(u64::from(types.pid.numbers.offset));
-    kernel.mem.uint(number, types.upid.nr).map(|nr| nr as u32)
+}
+
+/// The number of a `struct pid` in the pid namespace at a level, and that namespace.
+///
+/// # Errors
+/// It cannot be read.
+pub fn pid_at_level<M: PhysMem + ?Sized>(
+    kernel: &Kernel<'_, M>,
+    pid: Kva,
+    level: u64,
+) -> Result<(u32, Kva), ReadError> {
+    let types = &kernel.types.layouts;
+    // The last of the structure's members.
+    let stride = u64::from(types.upid.ns.offset.saturating_add(types.upid.ns.size));
+    let first = pid.offset(u64::from(types.pid.numbers.offset));
+    let at = first.offset(level.wrapping_mul(stride));
+    let number = kernel.mem.uint(at, types.upid.nr)?;
+    Ok((number as u32, kernel.mem.ptr(at, types.upid.ns)?))
 }

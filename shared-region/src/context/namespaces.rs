@@ -69,6 +69,17 @@ pub enum Mounted {
         /// The root directory.
         root: FileNode,
     },
+    /// A `proc` that shows the processes of a pid namespace.
+    Processes {
+        /// Id of the namespace.
+        namespace: Id,
+        /// `mnt_devname`.
+        source: Vec<u8>,
+        /// MS_* flags of the file system.
+        flags: u64,
+        /// Its options, as `mount` takes them.
+        options: Vec<u8>,
+    },
 }
 
 impl Default for Mounted {
@@ -103,7 +114,7 @@ pub struct InMountNamespace {
     pub namespace: Id,
 }
 
-/// A UTS, IPC, network or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
+/// A UTS, IPC, network, pid, cgroup or user namespace other than that of the first process ([`crate::record::Kind::Namespace`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
     /// The user namespace in which one may change it, 0 if that is the first. Of a user namespace: its parent.
@@ -131,6 +142,19 @@ pub enum NamespaceKind {
     },
     /// A network of its own.
     Network(NetworkNamespace),
+    /// Numbers of processes, threads, groups and sessions: those of [`crate::record::Kind::InnerIds`]. Children of a process that
+    /// is in it ([`InNamespace`]) are born in it; the process has no number in it itself, unless its own [`InnerIds`] say so.
+    Pid {
+        /// The namespace it is in, 0 for the first.
+        parent: Id,
+        /// The number that was given last (`/proc/sys/kernel/ns_last_pid`).
+        last: u32,
+    },
+    /// Control groups below one, which is the root there.
+    Cgroup {
+        /// Path of that one in the hierarchy of version 2.
+        root: Vec<u8>,
+    },
 }
 
 impl Default for NamespaceKind {
@@ -171,6 +195,15 @@ pub struct NetworkNamespace {
     pub lives: Vec<AddressLife>,
     /// Settings: the name of each below `/proc/sys`, and what is written there.
     pub settings: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The numbers that a process, thread, process group or session has in pid namespaces other than the first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InnerIds {
+    /// Id of the innermost, which it is in.
+    pub namespace: Id,
+    /// Its number in that one, in the one around it, and so on, without that in the first.
+    pub numbers: Vec<u32>,
 }
 
 /// A namespace that a process is in ([`crate::record::Kind::InNamespace`]), or a socket
@@ -231,6 +264,22 @@ mod tests {
         });
         let expected = [3, 1, 1, 1, 4, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, b'a', 1, b'1'];
         assert_eq!(bytes(&network), expected);
+        let pid = NamespaceKind::Pid { parent: 7, last: 300 };
+        assert_eq!(bytes(&pid), [4, 7, 0xAC, 2]);
+        let cgroup = NamespaceKind::Cgroup { root: b"/a".to_vec() };
+        assert_eq!(bytes(&cgroup), [5, 2, b'/', b'a']);
+        let inner = InnerIds {
+            namespace: 9,
+            numbers: [1, 200].into(),
+        };
+        assert_eq!(bytes(&inner), [9, 2, 1, 200, 1]);
+        let processes = Mounted::Processes {
+            namespace: 9,
+            source: b"p".to_vec(),
+            flags: 1,
+            options: b"gid=5".to_vec(),
+        };
+        assert_eq!(bytes(&processes), [4, 9, 1, b'p', 1, 5, b'g', b'i', b'd', b'=', b'5']);
         let queues = Mounted::Queues {
             namespace: 5,
             source: b"q".to_vec(),

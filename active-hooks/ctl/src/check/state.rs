@@ -4,7 +4,7 @@ use super::{mounts, swap, Finding, Process};
 use anyhow::{Context, Result};
 use orthros_init::sys;
 use shared_region::reasons::{self, Reason};
-use std::{fs::File, os::unix::fs::MetadataExt};
+use std::{fs::File, io::ErrorKind, os::unix::fs::MetadataExt};
 
 /// User space starts at this process id on every armed boot, so that lower ones stay free for the kernel's threads.
 const FIRST_PID: u32 = 2000;
@@ -37,12 +37,6 @@ fn status(process: &Process<'_>, findings: &mut Vec<Finding>) -> Result<()> {
     }
     if number("HugetlbPages") != 0 {
         refuse(reasons::HUGETLB, format!("{} KB", number("HugetlbPages")));
-    }
-    if process
-        .status("NSpid")
-        .is_some_and(|list| list.split_whitespace().count() > 1)
-    {
-        refuse(reasons::NS_PID, String::new());
     }
     let features = process.status("x86_Thread_features").unwrap_or_default();
     if features.split_whitespace().any(|feature| feature == "shstk") {
@@ -107,17 +101,45 @@ fn namespaces(process: &Process<'_>, findings: &mut Vec<Finding>) {
                     network(process, findings);
                     owner(process, &name, *reason, findings);
                 }
-                reasons::NS_IPC | reasons::NS_USER | reasons::NS_UTS => owner(process, &name, *reason, findings),
+                reasons::NS_CGROUP | reasons::NS_IPC | reasons::NS_USER | reasons::NS_UTS => {
+                    owner(process, &name, *reason, findings)
+                }
+                reasons::NS_PID => pid(process, &name, findings),
                 reason if !different.contains(&reason) => different.push(reason),
                 _ => {}
             }
         }
+    }
+    let link = |name: &str| process.root.link(&process.path(&format!("ns/{name}")));
+    let is_alive = link("uts").is_ok();
+    // One that begins with the first child shows nothing until then.
+    if is_alive && link("pid_for_children").is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        findings.push(Finding::refused(
+            "process",
+            reasons::NS_PID,
+            "for its children, none of which is born yet",
+        ));
     }
     findings.extend(
         different
             .into_iter()
             .map(|reason| Finding::refused("process", reason, "")),
     );
+}
+
+/// Looks at a pid namespace: that of the process, or that of its children.
+fn pid(process: &Process<'_>, name: &str, findings: &mut Vec<Finding>) {
+    let link = |name: &str| process.root.link(&process.path(&format!("ns/{name}"))).ok();
+    let is_of_children = name == "pid_for_children";
+    if is_of_children && link(name) == link("pid") {
+        return;
+    }
+    let threads = process.root.names(&process.path("task")).unwrap_or_default().len();
+    if is_of_children && threads > 1 {
+        let detail = "for its children, and it has threads";
+        findings.push(Finding::refused("process", reasons::NS_PID, detail));
+    }
+    owner(process, name, reasons::NS_PID, findings);
 }
 
 /// A network can be made anew if there is nothing in it but the loopback link.
@@ -146,7 +168,9 @@ fn owner(process: &Process<'_>, name: &str, reason: Reason, findings: &mut Vec<F
         // One whose owner cannot be told is judged by its mounts.
         reasons::NS_MOUNT => owner.is_err() || is("/proc/1/ns/user"),
         // Its own user namespace is looked at itself.
-        reasons::NS_IPC | reasons::NS_NET | reasons::NS_UTS => is("/proc/1/ns/user") || is(&process.path("ns/user")),
+        reasons::NS_CGROUP | reasons::NS_IPC | reasons::NS_NET | reasons::NS_UTS => {
+            is("/proc/1/ns/user") || is(&process.path("ns/user"))
+        }
         _ => is("/proc/1/ns/user"),
     };
     if !is_known {

@@ -79,6 +79,7 @@ impl Tree {
         for name in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
             self.link(&at(&format!("ns/{name}")), &format!("{name}:[4026531{}]", name.len()));
         }
+        self.link(&at("ns/pid_for_children"), "pid:[40265313]");
         self.descriptor(pid, 0, "/dev/null", "pos:\t0\nflags:\t0100002\nmnt_id:\t22\n");
         self.descriptor(pid, 1, "pipe:[77]", "flags:\t01\nmnt_id:\t9\n");
     }
@@ -156,7 +157,6 @@ fn each_feature_of_the_status_is_named() {
     let cases = [
         ("TracerPid:\t0", "TracerPid:\t9", "ptrace"),
         ("HugetlbPages:\t0", "HugetlbPages:\t2048", "hugetlb"),
-        ("NSpid:\t3000", "NSpid:\t3000\t1", "pid-namespace"),
         ("Seccomp:\t0", "Seccomp:\t7", "unknown"),
         ("Seccomp:\t0", "x86_Thread_features:\tshstk", "shadow-stack"),
     ];
@@ -386,6 +386,26 @@ fn other_namespaces_labels_and_timers_are_named() {
             "uts-namespace"
         ]
     );
+}
+
+#[test]
+fn other_pid_namespaces_are_named() {
+    // Whose they are nobody can tell here.
+    for name in ["pid", "pid_for_children"] {
+        let tree = Tree::new();
+        tree.link(&format!("proc/3000/ns/{name}"), "pid:[5]");
+        assert_eq!(tree.names(), ["pid-namespace"], "{name}");
+    }
+    // Nobody has been born there.
+    let tree = Tree::new();
+    std::fs::remove_file(tree.0.join("proc/3000/ns/pid_for_children")).expect("remove");
+    let text = tree.verdict().text();
+    assert!(text.contains("none of which is born yet"), "{text}");
+    let tree = Tree::new();
+    tree.link("proc/3000/ns/pid_for_children", "pid:[5]");
+    tree.file("proc/3000/task/3001/attr/current", "unconfined\n");
+    let text = tree.verdict().text();
+    assert!(text.contains("it has threads"), "{text}");
 }
 
 #[test]

@@ -13,8 +13,9 @@ use super::{
     keyrings::Keyrings,
     memory,
     meter::{self, Part},
-    namespaces,
+    namespaces::{self, Visited},
     objects::Objects,
+    pid_namespaces::{self, Birth},
     process::Built,
     tracee::Tracee,
     tree::{Node, Tree},
@@ -214,7 +215,9 @@ impl<'a> Builder<'a> {
     /// Builds every process of the tree.
     pub fn build_all(&mut self, tree: &Tree) {
         self.shares = meter::at(Part::Planning, || Shares::plan(self.world, tree));
-        let mut roots: std::collections::VecDeque<u32> = tree.roots.iter().copied().collect();
+        // Who enters a namespace comes when its first process may be there.
+        let (late, early): (Vec<u32>, Vec<u32>) = tree.roots.iter().partition(|&&root| self.enters(tree, root));
+        let mut roots: std::collections::VecDeque<u32> = early.into_iter().chain(late).collect();
         while let Some(root) = roots.pop_front() {
             let creator = tree.nodes.get(&root).map(|node| self.creator_of_root(node));
             if let Some(Ok(creator)) = creator {
@@ -223,6 +226,21 @@ impl<'a> Builder<'a> {
                 self.refused.insert(root, refusal);
             }
         }
+    }
+
+    /// Whether a process or one that comes from it enters a pid namespace.
+    fn enters(&self, tree: &Tree, id: u32) -> bool {
+        let mut family = vec![id];
+        let mut at = 0;
+        while let Some(&id) = family.get(at) {
+            let Some(node) = tree.nodes.get(&id) else { break };
+            if self.world.enters(id, node.parent) {
+                return true;
+            }
+            family.extend(&node.children);
+            at += 1;
+        }
+        false
     }
 
     fn creator_of_root(&mut self, node: &Node) -> Restored<Creator> {
@@ -283,6 +301,9 @@ impl<'a> Builder<'a> {
     fn bear(&mut self, id: u32, member: &Member, node: &Node, creator: Creator) -> Restored<()> {
         let process = &member.record;
         let tracee = self.create(id, process.exit_signal, creator)?;
+        if self.world.own_number(id) == pid_namespaces::FIRST_PROCESS {
+            pid_namespaces::keep_free(&self.objects.namespaces, self.world, id)?;
+        }
         if process.zombie {
             return tracee.end(&mut self.arena, process.exit_status);
         }
@@ -364,7 +385,13 @@ impl<'a> Builder<'a> {
             return Ok(());
         };
         let mut batch = Batch::new(&mut self.arena, built.leader()?);
-        batch.expect("session", libc::SYS_setsid, [], super::batch::Expect::Value(id.into()))?;
+        let number = self.world.own_number(id);
+        batch.expect(
+            "session",
+            libc::SYS_setsid,
+            [],
+            super::batch::Expect::Value(number.into()),
+        )?;
         if let Some(terminal) = self.terminals.get(&id) {
             let arguments = [terminal.number().into(), libc::TIOCSCTTY.into(), 0u64.into()];
             batch.call("controlling terminal", libc::SYS_ioctl, arguments)?;
@@ -420,9 +447,12 @@ impl<'a> Builder<'a> {
             .enter_user(self.world, &mut batch, member, built.leader()?.tid())?;
         descriptors::drop_inherited(&mut batch, &self.objects)?;
         batch.finish()?;
-        let clone_thread = if confined { clone_as_next } else { clone };
         for thread in member.threads.iter().skip(1) {
-            let tracee = clone_thread(&mut self.arena, built.leader()?, thread.tid, THREAD, 0)?;
+            let leader = built.leader()?;
+            let tracee = match confined {
+                true => clone_as_next(&mut self.arena, leader, thread.tid, THREAD, 0)?,
+                false => clone(&mut self.arena, leader, &self.world.numbers(thread.tid), THREAD, 0)?,
+            };
             built.threads.push(tracee);
         }
         Ok(())
@@ -478,6 +508,13 @@ impl<'a> Builder<'a> {
     /// Gives a process up. What is built of it stays until processes run: others may still need copies of frames that it
     /// adopted, and another successor the frames themselves.
     pub fn refuse(&mut self, id: u32, refusal: Refusal) {
+        for other in self.world.dependents(id) {
+            if let Some(built) = self.built.remove(&other) {
+                self.condemned.push(built);
+                let why = "its first process is not restored";
+                self.refused.insert(other, Refusal::new("pid namespace", why));
+            }
+        }
         self.condemned.extend(self.built.remove(&id));
         self.refused.insert(id, refusal);
     }
@@ -492,35 +529,88 @@ impl<'a> Builder<'a> {
     }
 
     fn create(&mut self, id: u32, exit_signal: u32, creator: Creator) -> Restored<Tracee> {
-        let leader_of = |built: &BTreeMap<u32, Built>, id: u32| -> Restored<Tid> {
-            let built = built.get(&id).ok_or_else(|| Refusal::new("parent", "it is gone"))?;
-            Ok(built.leader()?.tid())
+        let bearer = match creator {
+            Creator::Agent => 0,
+            Creator::Parent(id) | Creator::StandIn(id) | Creator::Session(id) => id,
         };
+        let birth = self.world.birth(id, bearer)?;
+        if let Birth::Within(first) = birth {
+            if !self.built.contains_key(&first) {
+                return Err(Refusal::new("pid namespace", "its first process is not there"));
+            }
+        }
+        let numbers = self.world.numbers(id);
         match creator {
-            Creator::Agent => meter::at(Part::Cloning, || {
-                sys::spawn_paused(id as Tid, exit_signal).map_err(|error| taken(id, error))?;
-                Tracee::seize(id as Tid)
-            }),
+            Creator::Agent => meter::at(Part::Cloning, || self.spawn(&numbers, birth, exit_signal)),
             Creator::Parent(parent) => {
                 let parent = Tracee::borrowed(leader_of(&self.built, parent)?);
-                clone(&mut self.arena, &parent, id, 0, exit_signal)
+                self.bring_forth(&parent, birth, &numbers, 0, exit_signal)
             }
             Creator::StandIn(session) => {
                 let stand_in = self
                     .stand_ins
                     .get(&session)
-                    .ok_or_else(|| Refusal::new("session", "its stand-in is gone"))?;
-                clone(&mut self.arena, stand_in, id, libc::CLONE_PARENT, 0)
+                    .map(|stand_in| Tracee::borrowed(stand_in.tid()));
+                let stand_in = stand_in.ok_or_else(|| Refusal::new("session", "its stand-in is gone"))?;
+                self.bring_forth(&stand_in, birth, &numbers, libc::CLONE_PARENT, 0)
             }
             Creator::Session(session) => {
                 let leader = Tracee::borrowed(leader_of(&self.built, session)?);
-                let between = clone(&mut self.arena, &leader, 0, 0, 0)?;
-                let wanted = clone(&mut self.arena, &between, id, 0, exit_signal);
+                let between = clone(&mut self.arena, &leader, &[], 0, 0)?;
+                let wanted = self.bring_forth(&between, birth, &numbers, 0, exit_signal);
                 dismiss(&mut self.arena, between, Some(&leader))?;
                 wanted
             }
         }
     }
+
+    /// A child of the agent.
+    fn spawn(&self, numbers: &[Tid], birth: Birth, exit_signal: u32) -> Restored<Tracee> {
+        let id = numbers.last().copied().unwrap_or(0);
+        let spawn = |flags| {
+            sys::spawn_paused_as(numbers, flags, exit_signal).map_err(|error| taken(id, error))?;
+            Tracee::seize(id)
+        };
+        match birth {
+            Birth::Here => spawn(0),
+            Birth::First => spawn(libc::CLONE_NEWPID),
+            Birth::Within(first) => {
+                let path = format!("/proc/{first}/ns/pid");
+                let entrance = std::fs::File::open(&path).or_refuse(|| path)?;
+                let namespaces = &self.objects.namespaces;
+                namespaces.inside_of(Visited::Processes, &entrance, || spawn(0))
+            }
+        }
+    }
+
+    /// A child of a process under construction, or its sibling.
+    fn bring_forth(
+        &mut self,
+        creator: &Tracee,
+        birth: Birth,
+        numbers: &[Tid],
+        flags: i32,
+        exit_signal: u32,
+    ) -> Restored<Tracee> {
+        let arena = &mut self.arena;
+        match birth {
+            Birth::Here => clone(arena, creator, numbers, flags, exit_signal),
+            Birth::First => clone(arena, creator, numbers, flags | libc::CLONE_NEWPID, exit_signal),
+            Birth::Within(first) => {
+                let seen = |id| pid_namespaces::seen_now(creator.tid(), id).map(|number| number as u32);
+                let (first, own) = (seen(first as Tid)?, seen(creator.tid())?);
+                pid_namespaces::enter(arena, creator, first)?;
+                let born = clone(arena, creator, numbers, flags, exit_signal);
+                pid_namespaces::enter(arena, creator, own)?;
+                born
+            }
+        }
+    }
+}
+
+fn leader_of(built: &BTreeMap<u32, Built>, id: u32) -> Restored<Tid> {
+    let built = built.get(&id).ok_or_else(|| Refusal::new("parent", "it is gone"))?;
+    Ok(built.leader()?.tid())
 }
 
 /// The rest of a process's memory. If it is much, the process need not wait for it.
@@ -566,24 +656,27 @@ fn stale_pages(share: &Share, parents: &BTreeSet<u64>) -> Vec<(u64, u64)> {
 
 /// Ends a helper process. If a process under construction is its parent, that process collects it.
 pub fn dismiss(arena: &mut Arena, helper: Tracee, parent: Option<&Tracee>) -> Restored<()> {
-    let id = helper.tid();
+    let number = parent.map(|parent| pid_namespaces::seen_now(parent.tid(), helper.tid()));
     Built::new(helper, 0).kill();
-    let Some(parent) = parent else { return Ok(()) };
+    let (Some(parent), Some(number)) = (parent, number) else {
+        return Ok(());
+    };
     let mut batch = Batch::new(arena, parent);
-    let arguments = [id.into(), 0u64.into(), libc::__WALL.into(), 0u64.into()];
+    let arguments = [number?.into(), 0u64.into(), libc::__WALL.into(), 0u64.into()];
     batch.call("helper process", libc::SYS_wait4, arguments)?;
     batch.finish()
 }
 
-/// Lets a tracee create a process or thread with this id, or any id if it is 0.
-pub fn clone(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_signal: u32) -> Restored<Tracee> {
+/// Lets a tracee create a process or thread with these ids, from the innermost pid namespace out to the agent's, or any ids if
+/// there are none.
+pub fn clone(arena: &mut Arena, creator: &Tracee, ids: &[Tid], flags: i32, exit_signal: u32) -> Restored<Tracee> {
     arena.clear();
-    let set_tid = arena.put((id as Tid).as_bytes());
+    let set_tid = arena.put(ids.as_bytes());
     let arguments = CloneArgs {
         flags: flags as u32 as u64,
         exit_signal: exit_signal.into(),
-        set_tid: if id == 0 { 0 } else { set_tid },
-        set_tid_size: u64::from(id != 0),
+        set_tid: if ids.is_empty() { 0 } else { set_tid },
+        set_tid_size: ids.len() as u64,
         ..CloneArgs::default()
     };
     let address = arena.put(arguments.as_bytes());
@@ -597,10 +690,11 @@ pub fn clone(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_sign
         0,
         0,
     ]);
-    let child = meter::at(Part::Cloning, || creator.run_clone(arena)).map_err(|refusal| taken(id, refusal.why))?;
-    if id != 0 && child.tid() != id as Tid {
+    let wanted = ids.last().copied().unwrap_or(0);
+    let child = meter::at(Part::Cloning, || creator.run_clone(arena)).map_err(|refusal| taken(wanted, refusal.why))?;
+    if wanted != 0 && child.tid() != wanted {
         return Err(Refusal::new(
-            format!("id {id}"),
+            format!("id {wanted}"),
             format!("the kernel gave {}", child.tid()),
         ));
     }
@@ -610,10 +704,10 @@ pub fn clone(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_sign
 /// As [`clone`], for a creator in a user namespace, which may not choose ids: the one wanted is made the next.
 fn clone_as_next(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_signal: u32) -> Restored<Tracee> {
     let before = pids::last().or_refuse(|| pids::LAST)?;
-    let mut made = Err(taken(id, "another process is given it"));
+    let mut made = Err(taken(id as Tid, "another process is given it"));
     for _ in 0..ATTEMPTS {
         pids::set_last(id.saturating_sub(1)).or_refuse(|| pids::LAST)?;
-        let born = clone(arena, creator, 0, flags, exit_signal)?;
+        let born = clone(arena, creator, &[], flags, exit_signal)?;
         if born.tid() == id as Tid {
             made = Ok(born);
             break;
@@ -625,6 +719,6 @@ fn clone_as_next(arena: &mut Arena, creator: &Tracee, id: u32, flags: i32, exit_
     made
 }
 
-fn taken(id: u32, error: impl std::fmt::Display) -> Refusal {
+fn taken(id: Tid, error: impl std::fmt::Display) -> Refusal {
     Refusal::new(format!("id {id}"), error)
 }

@@ -126,7 +126,7 @@ pub struct Done {
 }
 
 /// Sets who is told by a signal when something happens on a file. Done once for a file, by a process that has it.
-pub fn owners(batch: &mut Batch<'_>, table: &FileTable, world: &World, done: &mut Done) -> Restored<()> {
+pub fn owners(batch: &mut Batch<'_>, setter: u32, table: &FileTable, world: &World, done: &mut Done) -> Restored<()> {
     for &(fd, id, _) in &table.descriptors {
         let Some(file) = world.files.get(&id) else { continue };
         let (kind, owner, signal) = file.owner;
@@ -137,7 +137,10 @@ pub fn owners(batch: &mut Batch<'_>, table: &FileTable, world: &World, done: &mu
         if owner != 0 {
             let mut words = [0; 8];
             words[..4].copy_from_slice(&kind.to_le_bytes());
-            words[4..].copy_from_slice(&owner.to_le_bytes());
+            // A group is negative in `F_SETOWN` alone.
+            let number = world.seen_by(setter, owner as u32);
+            let number = number.ok_or_else(|| Refusal::new(what(), "it is outside of the pid namespace"))?;
+            words[4..].copy_from_slice(&number.to_le_bytes());
             batch.call(
                 what(),
                 libc::SYS_fcntl,

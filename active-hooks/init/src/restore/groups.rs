@@ -4,6 +4,7 @@
 use super::{
     batch::Batch,
     build::{self, Builder},
+    pid_namespaces,
     tracee::Tracee,
     Refusal, Restored,
 };
@@ -42,12 +43,16 @@ fn join(builder: &mut Builder<'_>, id: u32, group: u32, helpers: &mut Vec<(Trace
             Err(Refusal::new("process group", "a session leader cannot leave its own"))
         };
     }
+    let world = builder.world;
+    let Some(number) = world.seen_by(id, group) else {
+        return join_from_outside(builder, id, group);
+    };
     let led = group == id
         || builder.built.contains_key(&group)
         || builder.stand_ins.contains_key(&group)
         || helpers.iter().any(|(helper, _)| helper.tid() as u32 == group);
     if !led {
-        let helper = build::clone(&mut builder.arena, leader, group, 0, 0)?;
+        let helper = build::clone(&mut builder.arena, leader, &world.numbers(group), 0, 0)?;
         let mut batch = Batch::new(&mut builder.arena, &helper);
         batch.call("process group", libc::SYS_setpgid, [0u64.into(), 0u64.into()])?;
         batch.finish()?;
@@ -57,7 +62,24 @@ fn join(builder: &mut Builder<'_>, id: u32, group: u32, helpers: &mut Vec<(Trace
     batch.call(
         format!("process group {group}"),
         libc::SYS_setpgid,
-        [0u64.into(), group.into()],
+        [0u64.into(), number.into()],
     )?;
+    batch.finish()
+}
+
+/// A process that does not see its group, in a pid namespace around its own, was born in it; or its parent can put it there.
+fn join_from_outside(builder: &mut Builder<'_>, id: u32, group: u32) -> Restored<()> {
+    if pid_namespaces::group_of(id)? == group {
+        return Ok(());
+    }
+    let what = || format!("process group {group}");
+    let world = builder.world;
+    let parent = world.processes.get(&id).map_or(0, |member| member.record.ppid);
+    let numbers = (world.seen_by(parent, id), world.seen_by(parent, group));
+    let (Some(built), (Some(child), Some(group))) = (builder.built.get(&parent), numbers) else {
+        return Err(Refusal::new(what(), "it is outside of its pid namespace"));
+    };
+    let mut batch = Batch::new(&mut builder.arena, built.leader()?);
+    batch.call(what(), libc::SYS_setpgid, [child.into(), group.into()])?;
     batch.finish()
 }

@@ -35,6 +35,7 @@ pub mod mount_namespaces;
 pub mod mqueue;
 pub mod namespaces;
 pub mod objects;
+pub mod pid_namespaces;
 pub mod pipes;
 pub mod private_network;
 pub mod process;
@@ -179,6 +180,7 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
         builder.seal_keyrings();
         groups::arrange(&mut builder);
         terminals::foregrounds(&mut builder);
+        MountNamespaces::complete(&mut builder);
         finish(&mut builder, setting, own);
         terminals::complete_all(&mut builder);
         finish_sockets(&mut builder);
@@ -187,6 +189,10 @@ fn restore_with(world: &World<'_>, host: &dyn Host, setting: &Setting, base: u32
     builder.objects.inodes.seal(world)?;
     sysv_ipc::complete(&world.ipc);
     builder.objects.namespaces.complete(world);
+    let is_built = |id| builder.built.contains_key(&id);
+    for remark in pid_namespaces::complete(world, &builder.objects.namespaces, is_built) {
+        crate::boot::log::warning(format_args!("{remark}"));
+    }
     for remark in builder.objects.queues.complete(world, &builder.objects.namespaces) {
         crate::boot::log::warning(format_args!("{remark}"));
     }
@@ -366,13 +372,17 @@ impl Ready {
     pub fn release(mut self, world: &World<'_>, host: &dyn Host, setting: &Setting) -> BTreeMap<u32, Outcome> {
         for (id, refusal) in std::mem::take(&mut self.inotifies).settle(world, host) {
             for (holder, _) in world.holders(|file, _| file == id) {
-                if let Some(built) = self.built.remove(&holder) {
-                    self.condemned.push(built);
-                    self.refused.insert(holder, refusal.clone());
+                for id in world.dependents(holder).into_iter().chain([holder]) {
+                    if let Some(built) = self.built.remove(&id) {
+                        self.condemned.push(built);
+                        self.refused.insert(id, refusal.clone());
+                    }
                 }
             }
         }
         // A parent sees its child killed.
+        self.condemned
+            .sort_by_key(|built| built.id().map(|id| world.order_of_death(id)));
         self.condemned.drain(..).for_each(Built::kill);
         let mut outcomes = BTreeMap::new();
         let comm = |id: &u32| world.processes.get(id).map_or_else(String::new, world::Member::comm);

@@ -2,10 +2,12 @@
 //!
 //! A helper enters a copy of the agent's namespace, builds the tree on top of its root, makes that the root and takes the rest
 //! away. The agent keeps a descriptor of the result, by which processes enter it, and one of its root, by which files are
-//! opened through its mounts. The helper ends.
+//! opened through its mounts. The helper ends. A `proc` shows the processes of the pid namespace of who mounts it, so one of another
+//! than the agent's comes when these processes are there, with what lies on it, from a helper among them.
 
 use super::{
-    batch::Batch, helper::helped, high::High, namespaces::Namespaces, world::World, OrRefuse, Refusal, Restored,
+    batch::Batch, build::Builder, helper::helped, high::High, namespaces::Namespaces, pid_namespaces, world::World,
+    OrRefuse, Refusal, Restored,
 };
 use crate::sys::{self, Tid};
 use rustix::{
@@ -23,7 +25,7 @@ use rustix::{
 };
 use shared_region::context::{FileNode, Id, MountNamespace, Mounted, NamespaceMount, OpenFile};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -58,6 +60,67 @@ struct Made {
     root: High,
 }
 
+impl Made {
+    fn complete(&self, builder: &Builder<'_>, record: &MountNamespace) -> Restored<()> {
+        let late = late(record)?;
+        let Some(processes) = late.processes else {
+            return Ok(());
+        };
+        let first = builder.world.first_of(processes);
+        let first = first.filter(|first| builder.built.contains_key(first));
+        let first = first.ok_or_else(|| Refusal::new("proc", "the first of the processes it shows is not restored"))?;
+        let namespaces = &builder.objects.namespaces;
+        pid_namespaces::inside(namespaces, first, "mount namespace", || {
+            rustix::process::umask(Mode::empty());
+            sys::enter_namespace(&self.entrance, libc::CLONE_NEWNS).or_refuse(|| "entering it")?;
+            let tree = Tree::go_on(record, namespaces, &late.mounts)?;
+            tree.restrict(&|index| late.mounts.contains(&index))?;
+            tree.lead(&|index| late.mounts.contains(&index))
+        })
+    }
+}
+
+/// What is mounted when processes are there.
+#[derive(Debug, Default)]
+struct Late {
+    /// The pid namespace that it shows.
+    processes: Option<Id>,
+    /// Indices of these mounts, and of those that lie on them or are parts of them.
+    mounts: BTreeSet<usize>,
+}
+
+/// Which mounts of a namespace those are.
+fn late(record: &MountNamespace) -> Restored<Late> {
+    let mut late = Late::default();
+    for (index, mount) in record.mounts.iter().enumerate() {
+        let on_late = index != 0 && late.mounts.contains(&(mount.parent as usize));
+        let is_late = match mount.what {
+            Mounted::Processes { namespace, .. } => {
+                if late
+                    .processes
+                    .replace(namespace)
+                    .is_some_and(|other| other != namespace)
+                {
+                    return Err(Refusal::new(
+                        "proc",
+                        "processes of more than one pid namespace are shown",
+                    ));
+                }
+                true
+            }
+            Mounted::Part { of, .. } => index != 0 && late.mounts.contains(&(of as usize)),
+            _ => false,
+        };
+        if on_late || is_late {
+            late.mounts.insert(index);
+        }
+    }
+    match late.mounts.contains(&0) {
+        true => Err(Refusal::new("its root", "it shows processes")),
+        false => Ok(late),
+    }
+}
+
 /// All namespaces that processes need.
 #[derive(Debug, Default)]
 pub struct MountNamespaces {
@@ -84,6 +147,23 @@ impl MountNamespaces {
             all.made.insert(id, make(record, namespaces, base));
         }
         Ok(all)
+    }
+
+    /// Mounts what shows the processes of pid namespaces, now that those are there. Who is in one that fails is refused.
+    pub fn complete(builder: &mut Builder<'_>) {
+        let world = builder.world;
+        for (&id, record) in &world.mount_namespaces {
+            let made = builder.objects.mount_namespaces.get(id).ok();
+            let Some(Err(refusal)) = made.map(|made| made.complete(builder, record)) else {
+                continue;
+            };
+            let members = world.in_namespace.iter().filter(|&(_, &namespace)| namespace == id);
+            for member in members.filter_map(|(&owner, _)| u32::try_from(owner).ok()) {
+                if builder.built.contains_key(&member) {
+                    builder.refuse(member, refusal.clone());
+                }
+            }
+        }
     }
 
     fn get(&self, id: Id) -> Restored<&Made> {
@@ -155,8 +235,10 @@ fn build(record: &MountNamespace, namespaces: &Namespaces) -> Restored<()> {
     let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", downstream).or_refuse(what)?;
     let old_root = open("/", TO_DIRECTORY, Mode::empty()).or_refuse(what)?;
-    let tree = Tree::put_together(record, namespaces)?;
-    tree.restrict()?;
+    let late = late(record)?;
+    let now = |index: usize| !late.mounts.contains(&index);
+    let tree = Tree::put_together(record, namespaces, &now)?;
+    tree.restrict(&now)?;
     let root = tree.at(0)?;
     fchdir(root).or_refuse(what)?;
     // The old root comes to lie on the new one, and is taken away from there.
@@ -164,7 +246,7 @@ fn build(record: &MountNamespace, namespaces: &Namespaces) -> Restored<()> {
     fchdir(&old_root).or_refuse(what)?;
     unmount(".", UnmountFlags::DETACH).or_refuse(what)?;
     fchdir(root).or_refuse(what)?;
-    tree.lead()
+    tree.lead(&now)
 }
 
 /// The mounts of a namespace under construction.
@@ -176,12 +258,12 @@ struct Tree<'r> {
 }
 
 impl<'r> Tree<'r> {
-    fn put_together(record: &'r MountNamespace, namespaces: &'r Namespaces) -> Restored<Self> {
-        let mut tree = Self {
-            record,
-            namespaces,
-            roots: record.mounts.iter().map(|_| None).collect(),
-        };
+    fn put_together(
+        record: &'r MountNamespace,
+        namespaces: &'r Namespaces,
+        is_wanted: &dyn Fn(usize) -> bool,
+    ) -> Restored<Self> {
+        let mut tree = Self::new(record, namespaces);
         let first = record
             .mounts
             .first()
@@ -189,6 +271,41 @@ impl<'r> Tree<'r> {
         let root = tree.source(first)?;
         attach(&root, CWD, "/").or_refuse(|| "its root")?;
         tree.roots[0] = Some(root);
+        tree.add_all(is_wanted)?;
+        Ok(tree)
+    }
+
+    /// Adds mounts to a tree that is this process's.
+    fn go_on(record: &'r MountNamespace, namespaces: &'r Namespaces, wanted: &BTreeSet<usize>) -> Restored<Self> {
+        let mut tree = Self::new(record, namespaces);
+        let mut paths: Vec<Vec<u8>> = Vec::new();
+        for (index, mount) in record.mounts.iter().enumerate() {
+            let above = match index {
+                0 => &b"/"[..],
+                _ => paths.get(mount.parent as usize).map_or(&b"/"[..], Vec::as_slice),
+            };
+            let path = Path::new(OsStr::from_bytes(above)).join(relative(&mount.mountpoint));
+            if !wanted.contains(&index) {
+                // One that is covered is not needed.
+                tree.roots[index] = open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).ok();
+            }
+            paths.push(path.into_os_string().into_encoded_bytes());
+        }
+        tree.add_all(&|index| wanted.contains(&index))?;
+        Ok(tree)
+    }
+
+    fn new(record: &'r MountNamespace, namespaces: &'r Namespaces) -> Self {
+        Self {
+            record,
+            namespaces,
+            roots: record.mounts.iter().map(|_| None).collect(),
+        }
+    }
+
+    /// Mounts those that are wanted but for the root, each behind the one that it lies on.
+    fn add_all(&mut self, is_wanted: &dyn Fn(usize) -> bool) -> Restored<()> {
+        let record = self.record;
         let mut order = vec![0];
         let mut at = 0;
         while let Some(&parent) = order.get(at) {
@@ -197,15 +314,17 @@ impl<'r> Tree<'r> {
             // What lies deeper is covered by what lies above it.
             children.sort_by_key(|(_, mount)| std::cmp::Reverse(mount.mountpoint.len()));
             for (index, mount) in children {
-                tree.add(index, mount).map_err(|refusal| {
-                    Refusal::new(format!("mount {}", String::from_utf8_lossy(&mount.mountpoint)), refusal)
-                })?;
+                if is_wanted(index) {
+                    self.add(index, mount).map_err(|refusal| {
+                        Refusal::new(format!("mount {}", String::from_utf8_lossy(&mount.mountpoint)), refusal)
+                    })?;
+                }
                 order.push(index);
             }
             at += 1;
         }
         match order.len() == record.mounts.len() {
-            true => Ok(tree),
+            true => Ok(()),
             false => Err(Refusal::new("its mounts", "some lie on none")),
         }
     }
@@ -244,6 +363,10 @@ impl<'r> Tree<'r> {
                 options,
                 nodes,
             } => own(fstype, source, *flags, options, nodes),
+            // Whose processes are shown is told by who mounts.
+            Mounted::Processes {
+                source, flags, options, ..
+            } => own(b"proc", source, *flags, options, &[]),
             Mounted::Queues {
                 namespace,
                 source,
@@ -257,8 +380,9 @@ impl<'r> Tree<'r> {
     }
 
     /// Sets what each mount forbids, when nothing has to be made on it any more.
-    fn restrict(&self) -> Restored<()> {
-        for (index, mount) in self.record.mounts.iter().enumerate() {
+    fn restrict(&self, is_wanted: &dyn Fn(usize) -> bool) -> Restored<()> {
+        let wanted = |(index, _): &(usize, _)| is_wanted(*index);
+        for (index, mount) in self.record.mounts.iter().enumerate().filter(wanted) {
             let propagation = if mount.follows { 0 } else { libc::MS_PRIVATE };
             set_attributes(self.at(index)?, attributes(mount.flags), every_attribute(), propagation)
                 .or_refuse(|| format!("flags of mount {}", String::from_utf8_lossy(&mount.mountpoint)))?;
@@ -266,9 +390,9 @@ impl<'r> Tree<'r> {
         Ok(())
     }
 
-    fn lead(&self) -> Restored<()> {
+    fn lead(&self, is_wanted: &dyn Fn(usize) -> bool) -> Restored<()> {
         let leading = self.record.mounts.iter().enumerate().filter(|(_, mount)| mount.leads);
-        for (index, _) in leading {
+        for (index, _) in leading.filter(|(index, _)| is_wanted(*index)) {
             let nothing = MountAttrFlags::empty();
             set_attributes(self.at(index)?, nothing, nothing, libc::MS_SHARED).or_refuse(|| "mounts to be followed")?;
         }

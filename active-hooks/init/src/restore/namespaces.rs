@@ -1,4 +1,4 @@
-//! UTS, IPC, network and user namespaces of processes.
+//! UTS, IPC, network, cgroup and user namespaces of processes; those of pids are [`super::pid_namespaces`].
 //!
 //! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
 //! which it enters it for a moment: all of it is there, or none of the processes in it is right. It does the same in networks, for
@@ -49,6 +49,8 @@ struct First {
     uts: High,
     ipc: High,
     net: High,
+    pid: High,
+    cgroup: High,
 }
 
 /// Namespaces that the agent enters for a moment.
@@ -58,6 +60,8 @@ pub enum Visited {
     Ipc,
     /// Networks.
     Network,
+    /// Numbers of processes: children are born there.
+    Processes,
 }
 
 impl Visited {
@@ -65,6 +69,7 @@ impl Visited {
         match self {
             Self::Ipc => libc::CLONE_NEWIPC,
             Self::Network => libc::CLONE_NEWNET,
+            Self::Processes => libc::CLONE_NEWPID,
         }
     }
 
@@ -72,6 +77,7 @@ impl Visited {
         match self {
             Self::Ipc => "IPC namespace",
             Self::Network => "network namespace",
+            Self::Processes => "pid namespace",
         }
     }
 }
@@ -87,10 +93,17 @@ impl Namespaces {
             uts: entrance("self", "uts", base)?,
             ipc: entrance("self", "ipc", base)?,
             net: entrance("self", "net", base)?,
+            pid: entrance("self", "pid", base)?,
+            cgroup: entrance("self", "cgroup", base)?,
         });
         let is_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
         // What belongs to a user namespace is made in it.
-        let (users, others): (Vec<_>, Vec<_>) = world.namespaces.iter().partition(|(_, record)| is_user(record));
+        let (users, others): (Vec<_>, Vec<_>) = world
+            .namespaces
+            .iter()
+            // Those begin with their first processes.
+            .filter(|(_, record)| !matches!(record.what, NamespaceKind::Pid { .. }))
+            .partition(|(_, record)| is_user(record));
         for (&id, record) in users.into_iter().chain(others) {
             let made = all.make_one(record, base);
             let made = made.and_then(|made| all.fill(world, host, (id, record), made));
@@ -118,16 +131,21 @@ impl Namespaces {
                     private_network::set_up(network, more, inside)
                 })?;
             }
-            NamespaceKind::Uts { .. } | NamespaceKind::User(_) => {}
+            NamespaceKind::Uts { .. }
+            | NamespaceKind::User(_)
+            | NamespaceKind::Pid { .. }
+            | NamespaceKind::Cgroup { .. } => {}
         }
         Ok(made)
     }
 
-    fn inside_of<T>(&self, kind: Visited, entrance: &High, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
+    /// Does something in a namespace.
+    pub fn inside_of<T>(&self, kind: Visited, entrance: impl AsFd, act: impl FnOnce() -> Restored<T>) -> Restored<T> {
         let what = || kind.name();
         let first = match (&self.first, kind) {
             (Some(first), Visited::Ipc) => &first.ipc,
             (Some(first), Visited::Network) => &first.net,
+            (Some(first), Visited::Processes) => &first.pid,
             (None, _) => return Err(Refusal::new(what(), "there is none to come back to")),
         };
         sys::enter_namespace(entrance, kind.flag()).or_refuse(what)?;
@@ -200,6 +218,16 @@ impl Namespaces {
                 || unshare_in(owner, libc::CLONE_NEWNET),
                 |helper| entrance(&helper.to_string(), "net", base),
             ),
+            NamespaceKind::Cgroup { root } => helped(
+                "cgroup namespace",
+                || {
+                    // Where one is when it is made is its root.
+                    process::enter_cgroup(std::process::id(), root).or_refuse(|| "its root")?;
+                    unshare_in(owner, libc::CLONE_NEWCGROUP)
+                },
+                |helper| entrance(&helper.to_string(), "cgroup", base),
+            ),
+            NamespaceKind::Pid { .. } => Err(Refusal::new("pid namespace", "it begins with its first process")),
             NamespaceKind::Uts { host, domain } => helped(
                 "UTS namespace",
                 || {
@@ -219,19 +247,24 @@ impl Namespaces {
         }
     }
 
-    /// Lets a process that has one thread enter the UTS, IPC and network namespaces it belongs to, if it was born in others.
+    /// Lets a process that has one thread enter the UTS, IPC, network and cgroup namespaces it belongs to, if it was born in others.
     pub fn enter_first(&self, world: &World<'_>, batch: &mut Batch<'_>, id: u32, tid: Tid) -> Restored<()> {
-        let Some(First { uts, ipc, net }) = &self.first else {
+        let Some(first) = &self.first else {
             return Ok(());
         };
-        let of_uts = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Uts { .. });
-        let uts = world.namespace_of(id, of_uts)?.map_or(Ok(uts), |id| self.get(id))?;
-        enter(batch, uts, tid, "uts", libc::CLONE_NEWUTS)?;
-        let ipc = world.namespace_of(id, is_ipc)?.map_or(Ok(ipc), |id| self.get(id))?;
-        enter(batch, ipc, tid, "ipc", libc::CLONE_NEWIPC)?;
-        let of_network = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::Network(_));
-        let net = world.namespace_of(id, of_network)?.map_or(Ok(net), |id| self.get(id))?;
-        enter(batch, net, tid, "net", libc::CLONE_NEWNET)
+        let kinds: [(IsOfKind, &High, &str, i32); 4] = [
+            (is_uts, &first.uts, "uts", libc::CLONE_NEWUTS),
+            (is_ipc, &first.ipc, "ipc", libc::CLONE_NEWIPC),
+            (is_network, &first.net, "net", libc::CLONE_NEWNET),
+            (is_cgroup, &first.cgroup, "cgroup", libc::CLONE_NEWCGROUP),
+        ];
+        for (is_of_kind, first, name, flag) in kinds {
+            let entrance = world
+                .namespace_of(id, is_of_kind)?
+                .map_or(Ok(first), |id| self.get(id))?;
+            enter(batch, entrance, tid, name, flag)?;
+        }
+        Ok(())
     }
 
     /// Gives a process that has one thread its places and its ids, and lets it enter its user namespace, if it is in one. Tells
@@ -255,6 +288,20 @@ impl Namespaces {
 pub fn user_namespace(world: &World<'_>, member: &Member) -> Restored<Option<Id>> {
     let of_user = |namespace: &Namespace| matches!(namespace.what, NamespaceKind::User(_));
     world.namespace_of(member.record.tgid, of_user)
+}
+
+type IsOfKind = fn(&Namespace) -> bool;
+
+fn is_uts(namespace: &Namespace) -> bool {
+    matches!(namespace.what, NamespaceKind::Uts { .. })
+}
+
+fn is_network(namespace: &Namespace) -> bool {
+    matches!(namespace.what, NamespaceKind::Network(_))
+}
+
+fn is_cgroup(namespace: &Namespace) -> bool {
+    matches!(namespace.what, NamespaceKind::Cgroup { .. })
 }
 
 fn is_ipc(namespace: &Namespace) -> bool {

@@ -8,7 +8,7 @@ use super::{
     host::Host,
     library,
     meter::{self, Part},
-    namespaces,
+    namespaces, pid_namespaces,
     process_files::ProcessFiles,
     signals, threads, timers,
     tracee::Tracee,
@@ -145,6 +145,7 @@ pub fn check(member: &Member, world: &World<'_>) -> Restored<()> {
         return Err(Refusal::new(what, format!("shared with process {other}")));
     }
     namespaces::check(world, member)?;
+    pid_namespaces::check(world, member)?;
     signals::check(process, &member.threads)?;
     member.threads.iter().try_for_each(threads::check)
 }
@@ -202,17 +203,20 @@ pub fn finish(
             if !thread.creds.foreign_user_ns {
                 places(&mut batch, member)?;
             }
-            context.process_files.place(&mut batch, table, context.world)?;
+            context
+                .process_files
+                .place(&mut batch, process.tgid, table, context.world)?;
             batch.finish()?;
-            timers::posix_timers(arena, tracee, process, context.elapsed)?;
+            timers::posix_timers(arena, tracee, process, context)?;
+            pid_namespaces::settle(arena, tracee, context.world, process.tgid)?;
             batch = Batch::new(arena, tracee);
             timers::interval_timers(&mut batch, process, context.elapsed)?;
-            signals::queue_for_process(&mut batch, process)?;
+            signals::queue_for_process(&mut batch, process, context.world)?;
         }
-        signals::queue_for_thread(&mut batch, thread)?;
+        signals::queue_for_thread(&mut batch, thread, context.world)?;
         threads::restrict(&mut batch, thread, context.own)?;
         if leads {
-            descriptors::owners(&mut batch, table, context.world, done)?;
+            descriptors::owners(&mut batch, process.tgid, table, context.world, done)?;
             file_locks::lock(&mut batch, process.files, table, context.world, done)?;
             dumpable(&mut batch, space.record.dumpable)?;
         }
@@ -327,7 +331,7 @@ fn own_cgroup(path: &[u8]) -> &[u8] {
 }
 
 /// Puts a process into its control group, made if it is not there. Its limits are the real init's to set.
-fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
+pub fn enter_cgroup(pid: u32, path: &[u8]) -> std::io::Result<()> {
     let path = Path::new(CGROUPS).join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)));
     fs::create_dir_all(&path)?;
     fs::write(path.join("cgroup.procs"), pid.to_string())

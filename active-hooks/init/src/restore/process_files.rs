@@ -143,7 +143,7 @@ impl ProcessFiles {
     }
 
     /// Puts them at their numbers in a process that has everything else at its own, and may still do anything.
-    pub fn place(&self, batch: &mut Batch<'_>, table: &FileTable, world: &World<'_>) -> Restored<()> {
+    pub fn place(&self, batch: &mut Batch<'_>, id: u32, table: &FileTable, world: &World<'_>) -> Restored<()> {
         let is_wanted = |&&(_, id, _): &&(u32, Id, bool)| {
             let file = world.files.get(&id);
             file.is_some_and(|file| matches!(file.what, OpenFileKind::OfProcess { .. }))
@@ -152,6 +152,12 @@ impl ProcessFiles {
         // Most processes have none, and some have very many others.
         if wanted.is_empty() {
             return Ok(());
+        }
+        if world.own_number(id) != id {
+            return Err(Refusal::new(
+                "files of /proc",
+                "it is in a pid namespace in which the agent is not",
+            ));
         }
         let mut free = (0..).filter(|number| table.descriptors.iter().all(|(fd, ..)| fd != number));
         let (Some(agent), Some(taken)) = (free.next(), free.next()) else {

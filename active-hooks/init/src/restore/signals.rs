@@ -2,6 +2,7 @@
 
 use super::{
     batch::{Arg, Batch, Expect},
+    world::World,
     Refusal, Restored,
 };
 use shared_region::context::{Process, SigAction, SigInfo, Thread};
@@ -80,24 +81,26 @@ pub fn drop_strays(batch: &mut Batch<'_>) -> Restored<()> {
 }
 
 /// Queues the signals of a thread, in the thread itself: only to itself may it claim any origin.
-pub fn queue_for_thread(batch: &mut Batch<'_>, thread: &Thread) -> Restored<()> {
+pub fn queue_for_thread(batch: &mut Batch<'_>, thread: &Thread, world: &World<'_>) -> Restored<()> {
+    let [process, own] = [thread.tgid, thread.tid].map(|id| world.own_number(id));
     for (signal, info) in all(&thread.pending, thread.pending_mask)? {
         batch.call(
             format!("pending signal {signal}"),
             libc::SYS_rt_tgsigqueueinfo,
-            [thread.tgid.into(), thread.tid.into(), signal.into(), Arg::Bytes(&info)],
+            [process.into(), own.into(), signal.into(), Arg::Bytes(&info)],
         )?;
     }
     Ok(())
 }
 
 /// Queues the signals of a process, in its leader.
-pub fn queue_for_process(batch: &mut Batch<'_>, process: &Process) -> Restored<()> {
+pub fn queue_for_process(batch: &mut Batch<'_>, process: &Process, world: &World<'_>) -> Restored<()> {
+    let own = world.own_number(process.tgid);
     for (signal, info) in all(&process.pending, process.pending_mask)? {
         batch.call(
             format!("pending signal {signal}"),
             libc::SYS_rt_sigqueueinfo,
-            [process.tgid.into(), signal.into(), Arg::Bytes(&info)],
+            [own.into(), signal.into(), Arg::Bytes(&info)],
         )?;
     }
     Ok(())

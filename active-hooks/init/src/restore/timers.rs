@@ -4,7 +4,9 @@ use super::{
     arena::Arena,
     batch::{self, Arg, Batch},
     clock::{interval_and_value, Elapsed},
+    process::Finish,
     tracee::Tracee,
+    world::World,
     Refusal, Restored,
 };
 use shared_region::context::{PosixTimer, Process};
@@ -40,7 +42,7 @@ pub fn interval_timers(batch: &mut Batch<'_>, process: &Process, elapsed: &Elaps
 /// Creates the POSIX timers of a process under their ids, and starts them. The threads they notify must exist.
 ///
 /// The kernel counts ids up from 0 in a new process, so the ids in between are taken and given back.
-pub fn posix_timers(arena: &mut Arena, leader: &Tracee, process: &Process, elapsed: &Elapsed) -> Restored<()> {
+pub fn posix_timers(arena: &mut Arena, leader: &Tracee, process: &Process, context: &Finish<'_>) -> Restored<()> {
     let mut timers: Vec<&PosixTimer> = process.posix_timers.iter().collect();
     timers.sort_by_key(|timer| timer.id);
     let mut next = 0;
@@ -50,7 +52,7 @@ pub fn posix_timers(arena: &mut Arena, leader: &Tracee, process: &Process, elaps
             return Err(Refusal::new(what(), "its id cannot be reached"));
         }
         while next <= timer.id {
-            create(arena, leader, timer, next)?;
+            create(arena, leader, timer, next, context.world)?;
             if next < timer.id {
                 let mut batch = Batch::new(arena, leader);
                 batch.call(what(), libc::SYS_timer_delete, [next.into()])?;
@@ -59,19 +61,20 @@ pub fn posix_timers(arena: &mut Arena, leader: &Tracee, process: &Process, elaps
             next += 1;
         }
         if timer.value != 0 {
-            start(arena, leader, timer, elapsed)?;
+            start(arena, leader, timer, context.elapsed)?;
         }
     }
     Ok(())
 }
 
-fn create(arena: &mut Arena, leader: &Tracee, timer: &PosixTimer, id: i32) -> Restored<()> {
+fn create(arena: &mut Arena, leader: &Tracee, timer: &PosixTimer, id: i32, world: &World<'_>) -> Restored<()> {
+    let notified = world.own_number(timer.notify_tid);
     // struct sigevent (include/uapi/asm-generic/siginfo.h), then room for the id.
     let mut data = [0; 72];
     data[..8].copy_from_slice(&timer.sigval.to_le_bytes());
     data[8..12].copy_from_slice(&timer.signo.to_le_bytes());
     data[12..16].copy_from_slice(&timer.notify.to_le_bytes());
-    data[16..20].copy_from_slice(&timer.notify_tid.to_le_bytes());
+    data[16..20].copy_from_slice(&notified.to_le_bytes());
     data[64..68].copy_from_slice(&(-1i32).to_le_bytes());
     let arguments = |at: u64| [i64::from(timer.clock) as u64, at, at + 64, 0, 0, 0];
     let (result, data) = batch::query(arena, leader, libc::SYS_timer_create, arguments, &data)?;

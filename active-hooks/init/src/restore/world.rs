@@ -7,10 +7,10 @@ use shared_region::{
     context::{
         AddressSpace, AioContext, CachedFile, ChangedInodes, Checkpoint, DirtyFile, DiskContent, DiskRun, FatFile,
         FatFileSystem, FileLocks, FileTable, FrameRun, FreeNumbers, Id, IdleJournal, InMountNamespace, InNamespace,
-        Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, LoggedFileSystem, Lost, Machine,
-        MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace, NamespaceNetwork,
-        Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal, SavedBy, SemaphoreSet,
-        SharedMemory, SharedSegment, Subvolume, Summary, SwapArea, SwappedPages, Thread,
+        InnerIds, Inode, InotifyEvent, IoUring, IpcObject, Journal, Keyring, LeftAt, LinkSetup, LoggedFileSystem, Lost,
+        Machine, MappedDevice, Mapping, MessageQueue, Mount, MountNamespace, NameGone, Names, Namespace,
+        NamespaceNetwork, Netfilter, Network, Network6, Node, OpenFile, Pipe, PosixQueue, Process, PseudoTerminal,
+        SavedBy, SemaphoreSet, SharedMemory, SharedSegment, Subvolume, Summary, SwapArea, SwappedPages, Thread,
     },
     record::{flags, Kind, Record, RecordError, Stream},
 };
@@ -143,10 +143,12 @@ pub struct World<'a> {
     pub mount_namespaces: BTreeMap<Id, MountNamespace>,
     /// Which of them processes are in, and open files' paths lead through, by their ids.
     pub in_namespace: BTreeMap<Id, Id>,
-    /// UTS, IPC, network and user namespaces beside the first process's.
+    /// UTS, IPC, network, pid and user namespaces beside the first process's.
     pub namespaces: BTreeMap<Id, Namespace>,
     /// Which of them processes are in.
     pub in_namespaces: BTreeMap<u32, Vec<Id>>,
+    /// What processes, threads, groups and sessions have for numbers in pid namespaces, by their ids in the first.
+    pub inner_ids: BTreeMap<u32, InnerIds>,
     /// Processes by id.
     pub processes: BTreeMap<u32, Member>,
     /// Address spaces.
@@ -355,6 +357,9 @@ impl<'a> World<'a> {
                 let InNamespace { namespace } = record.decode().map_err(text)?;
                 let of_process = self.in_namespaces.entry(process_id(owner)).or_default();
                 of_process.push(namespace);
+            }
+            Kind::InnerIds => {
+                self.inner_ids.insert(process_id(owner), record.decode().map_err(text)?);
             }
             Kind::Process => self.member(owner).record = record.decode().map_err(text)?,
             Kind::Thread => {

@@ -4,6 +4,7 @@ use super::stack::Words;
 use crate::addr::Kva;
 use crate::context::Context;
 use crate::memory::PhysMem;
+use crate::pid_namespaces;
 use crate::refusal::Result;
 use crate::tasks;
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use core::ops::Range;
 /// More children than a process has.
 const MOST_CHILDREN: u64 = 1 << 20;
 
-/// The id of the child that the thread waits for or is about to wait for, which is the result of its call. `frames` is what the
+/// The id, as the thread sees it, of the child that the thread waits for or is about to wait for, which is the result of its call. `frames` is what the
 /// call has on the kernel's stack, if it is known to wait. `None` if there is none, or it cannot be told.
 ///
 /// The child knows what its parent waits on: a completion on the parent's stack. Once the child has let go of it, the call's
@@ -38,7 +39,7 @@ pub fn child<M: PhysMem + ?Sized>(
         if pid.is_null() {
             continue;
         }
-        let number = u64::from(tasks::pid_number(kernel, pid)?);
+        let number = u64::from(pid_namespaces::number_for(context, task, pid)?);
         if (lowest..end).contains(&mem.ptr(child, layout.vfork_done)?) {
             return Ok(Some(number));
         }

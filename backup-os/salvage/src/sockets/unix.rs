@@ -12,8 +12,8 @@ use crate::dentry::{self, Path};
 use crate::directories;
 use crate::memory::PhysMem;
 use crate::mirror::Field;
+use crate::pid_namespaces;
 use crate::refusal::{Refusal, Result};
-use crate::tasks;
 use alloc::vec::Vec;
 use shared_region::context::{
     Socket as Record, SocketFile, SocketState, UnixCredentials, UnixMessage, UnixPeer, UnixSocket,
@@ -250,7 +250,7 @@ fn messages<M: PhysMem + ?Sized>(
             None
         } else {
             Some((
-                tasks::pid_number(context.kernel, pid)? as i32,
+                pid_namespaces::named(context, pid)? as i32,
                 mem.uint(control, layout.uid)? as u32,
                 mem.uint(control, layout.gid)? as u32,
             ))
@@ -295,7 +295,7 @@ fn credentials<M: PhysMem + ?Sized>(reading: &Reading<'_, '_, '_, M>) -> Result<
     }
     let of = &kernel.types.layouts.cred;
     Ok(Some(UnixCredentials {
-        process: tasks::pid_number(kernel, Kva(pid))? as i32,
+        process: pid_namespaces::named(reading.context, Kva(pid))? as i32,
         user: kernel.mem.uint(Kva(cred), of.euid)? as u32,
         group: kernel.mem.uint(Kva(cred), of.egid)? as u32,
         groups: creds::groups(kernel, Kva(cred))?,

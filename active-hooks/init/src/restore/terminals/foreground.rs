@@ -4,7 +4,7 @@ use super::super::{
     batch::{Arg, Batch, Expect},
     build::Builder,
     world::World,
-    Restored,
+    Refusal, Restored,
 };
 use shared_region::context::Id;
 use std::collections::BTreeSet;
@@ -34,6 +34,11 @@ pub fn foregrounds(builder: &mut Builder<'_>) {
             ));
             continue;
         }
+        let Some(group) = builder.world.seen_by(id, group) else {
+            let why = "it is outside of the pid namespace";
+            builder.refuse(id, Refusal::new(format!("foreground group {group}"), why));
+            continue;
+        };
         let free = lowest_free(builder.world, process.files);
         let set = built
             .leader()

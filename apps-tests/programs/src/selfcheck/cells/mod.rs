@@ -24,6 +24,7 @@ mod namespaces;
 mod netlink;
 mod network_namespaces;
 mod packets;
+mod pid_namespaces;
 mod pipes;
 mod places;
 mod process_tree;
@@ -45,7 +46,7 @@ use crate::cell::Cell;
 
 /// Every cell, in the order of the table.
 pub fn all() -> impl Iterator<Item = &'static Cell> {
-    let lists: [&'static [Cell]; 40] = [
+    let lists: [&'static [Cell]; 41] = [
         memory::CELLS,
         memory_flags::CELLS,
         fork_memory::CELLS,
@@ -63,6 +64,7 @@ pub fn all() -> impl Iterator<Item = &'static Cell> {
         namespaces::CELLS,
         ipc_namespaces::CELLS,
         network_namespaces::CELLS,
+        pid_namespaces::CELLS,
         signals::CELLS,
         files::CELLS,
         files_on_disk::CELLS,

@@ -6,6 +6,7 @@ use crate::sys::process::{self, fork};
 use crate::sys::signal::{self, Info};
 use anyhow::{ensure, Result};
 use std::fs::{self, File};
+use std::path::Path;
 use std::time::Duration;
 
 pub const CELLS: &[Cell] = &[
@@ -19,6 +20,13 @@ pub const CELLS: &[Cell] = &[
         ],
         caught: None,
         run: uts,
+    },
+    Cell {
+        name: "namespaces/cgroup",
+        what: "a cgroup namespace whose root lies above the group that the process is in: both paths, from inside and from outside",
+        covers: &["NamespaceKind.Cgroup"],
+        caught: None,
+        run: cgroup,
     },
     Cell {
         name: "namespaces/user",
@@ -83,6 +91,42 @@ fn uts(context: &mut Context) -> Result<()> {
     same("the names", names()?, before)?;
     set_names("changed", "inside.example")?;
     child.join("child")
+}
+
+fn cgroup(context: &mut Context) -> Result<()> {
+    context.need_root()?;
+    let groups = Path::new("/sys/fs/cgroup");
+    if !groups.join("cgroup.procs").exists() {
+        return context.skip("no control groups of version 2");
+    }
+    let root = groups.join("selfcheck-root");
+    let own = root.join("own");
+    let other = groups.join("selfcheck-other");
+    let enter = |group: &Path| -> Result<()> {
+        fs::create_dir_all(group)?;
+        Ok(fs::write(group.join("cgroup.procs"), std::process::id().to_string())?)
+    };
+    let seen = |process: &str| Ok::<_, anyhow::Error>(fs::read_to_string(format!("/proc/{process}/cgroup"))?);
+    enter(&own)?;
+    let pid = std::process::id().to_string();
+    let outside = fork(|| {
+        context.wait()?;
+        same(
+            "the group from outside",
+            seen(&pid)?.as_str(),
+            "0::/selfcheck-root/own\n",
+        )
+    })?;
+    enter(&root)?;
+    new(libc::CLONE_NEWCGROUP)?;
+    enter(&own)?;
+    same("the group", seen("self")?.as_str(), "0::/own\n")?;
+    context.failover(|| enter(&other))?;
+    same("the group", seen("self")?.as_str(), "0::/own\n")?;
+    enter(&other)?;
+    same("a group beside", seen("self")?.as_str(), "0::/../selfcheck-other\n")?;
+    enter(&own)?;
+    outside.join("outside")
 }
 
 /// Makes a user namespace as this user and group, in which this process has the ids it had; `more` is mapped as well. What is

@@ -11,6 +11,13 @@ scalar_calls! {
     unshare(kinds) = SYS_unshare;
 }
 
+/// Enters a namespace; that of pids only children of this process are in.
+pub fn enter(namespace: &File, kind: i32) -> Result<()> {
+    // SAFETY: takes numbers.
+    let ret = unsafe { libc::setns(namespace.as_raw_fd(), kind) };
+    check("setns", ret.into()).map(drop)
+}
+
 /// Names the machine: host, domain.
 pub fn set_names(host: &str, domain: &str) -> Result<()> {
     // SAFETY: the kernel reads as many bytes of the live texts as it is told.
