@@ -111,8 +111,10 @@ static int write_page(struct file *file, loff_t at, u64 pfn, struct window *wind
 	if (error >= 0)
 		error = error == PAGE_SIZE ? 0 : -EIO;
 out:
-	if (placed && error)
+	if (placed && error) {
+		keep_refused(placed);
 		take_out(mapping, placed);
+	}
 	if (placed)
 		put_page(placed);
 	return error ?: placed != NULL;

@@ -413,6 +413,7 @@ static void settle(void)
 	keep_end();
 	lazy_finish();
 	released = true;
+	keep_settle();
 	hotadd_free_other_nursery();
 	cancel_delayed_work_sync(&alive);
 }

@@ -122,6 +122,9 @@ int keep_make(u64 frames);
 void keep_page(struct page *page);
 /* Processes may run. */
 void keep_end(void);
+/* A file did not take the page, which is to stay what it is until keep_settle(). */
+void keep_refused(struct page *page);
+void keep_settle(void);
 void keep_stop(void);
 
 /* resources.c */
