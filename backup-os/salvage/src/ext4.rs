@@ -9,7 +9,7 @@
 use crate::addr::{Kva, Pfn, PAGE_SHIFT, PAGE_SIZE};
 use crate::context::Context;
 use crate::ext4_table::Table;
-use crate::jbd2::is_uncommitted;
+use crate::jbd2::{self, is_uncommitted};
 use crate::memory::PhysMem;
 use crate::mirror::Field;
 use crate::page_cache::{buffer_at, buffer_is_valid, entries};
@@ -140,7 +140,7 @@ pub fn ahead<M: PhysMem + ?Sized>(
         });
     }
     // Transaction numbers wrap (`tid_gt`).
-    let committed = mem.uint(journal, log.j_commit_sequence)? as u32;
+    let committed = jbd2::committed(context, journal, log)?;
     let after = |changed: u64| ((changed as u32).wrapping_sub(committed) as i32) > 0;
     let content = resized || after(mem.uint(info, own.i_datasync_tid)?);
     Ok(Ahead {

@@ -84,6 +84,7 @@ crate::mirrors! {
         j_fs_dev: Field,
         j_blocksize: Field,
         j_commit_sequence: Field,
+        j_tail_sequence: Field,
         j_revoke: Field,
         j_revoke_table: Field,
     }
@@ -198,8 +199,9 @@ pub fn read<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) 
         mem.ptr(journal, own.j_running_transaction)?,
         mem.ptr(journal, own.j_committing_transaction)?,
     );
-    // Data that goes through the log may have spoilt what is committed.
-    if running.is_null() && committing.is_null() && !journals_data(context, superblock)? {
+    let is_empty = running.is_null() && committing.is_null();
+    // Data that goes through the log may have spoilt what is committed, and an error leaves nothing in any transaction.
+    if is_empty && !journals_data(context, superblock)? && !is_given_up(context, journal, own)? {
         return Ok(None);
     }
     let mut record = Record {
@@ -336,6 +338,26 @@ fn refuse(why: impl Into<String>) -> Refusal {
     Refusal::new(reasons::UNREADABLE, why)
 }
 
+/// Whether the dead kernel had given a journal up after an error.
+fn is_given_up<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, journal: Kva, own: &Journal) -> Result<bool> {
+    let mem = &context.kernel.mem;
+    let flags = mem.uint(journal, own.j_flags)?;
+    Ok(flags & ABORT != 0 || mem.int(journal, own.j_errno)? != 0)
+}
+
+/// The number of the last transaction that is known to be committed.
+///
+/// # Errors
+/// It cannot be read.
+pub fn committed<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, journal: Kva, own: &Journal) -> Result<u32> {
+    let mem = &context.kernel.mem;
+    Ok(match is_given_up(context, journal, own)? {
+        // What was given up counts as committed there; of those in the log it is not known.
+        true => (mem.uint(journal, own.j_tail_sequence)? as u32).wrapping_sub(1),
+        false => mem.uint(journal, own.j_commit_sequence)? as u32,
+    })
+}
+
 /// The members of a list that ends where it begins.
 fn ring(first: Kva, next: impl Fn(Kva) -> Result<Kva>) -> Result<Vec<Kva>> {
     let (mut all, mut at) = (Vec::new(), first);
@@ -408,7 +430,7 @@ impl<'c, 'k, 'm, M: PhysMem + ?Sized> Walk<'c, 'k, 'm, M> {
             let bytes = record.superblock.get(at..).and_then(<[u8]>::first_chunk);
             bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
         };
-        if flags & ABORT != 0 || mem.int(self.journal, self.own.j_errno)? != 0 {
+        if is_given_up(self.context, self.journal, self.own)? {
             return Err(refuse("its journal was given up after an error"));
         }
         if flags & FAST_COMMIT_ONGOING != 0 || word(40) & !WRITABLE != 0 || word(36) != 0 {
