@@ -1,6 +1,7 @@
 //! Namespaces (`include/linux/nsproxy.h`). Kept processes live in those of the first process, but for mounts
 //! ([`crate::mount_namespaces`]), names of the machine, ids ([`crate::user_namespaces`]), System V and message queues
-//! ([`crate::ipc_namespaces`]), numbers of processes ([`crate::pid_namespaces`]), control groups, and networks without links ([`crate::network_namespaces`]); any other is refused.
+//! ([`crate::ipc_namespaces`]), numbers of processes ([`crate::pid_namespaces`]),
+//! control groups, and networks ([`crate::network_namespaces`]); any other is refused.
 
 use crate::addr::Kva;
 use crate::context::Context;

@@ -2,8 +2,9 @@
 //!
 //! A helper of the agent makes each, and the agent keeps a descriptor of it. What is in one of IPC the agent makes itself, for
 //! which it enters it for a moment: all of it is there, or none of the processes in it is right. It does the same in networks, for
-//! their settings, their loopback link, and every socket. Processes enter those of UTS, IPC and networks when they are born. A user namespace takes the rights away by which a process is built, so one is entered as late as that
-//! can be: when the process has its memory, its places and its ids, and one thread still.
+//! their settings, their links, and every socket. Processes enter those of UTS, IPC, networks and control groups when they are born. A user
+//! namespace takes the rights away by which a process is built, so one is entered as late as that can be: when the process has its
+//! memory, its places and its ids, and one thread still.
 
 use super::{
     attached,

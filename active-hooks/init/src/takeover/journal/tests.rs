@@ -299,6 +299,19 @@ fn a_block_that_only_the_disk_had_ends_the_committing_transaction_alone() {
     assert_eq!(case.judge(), (true, true));
 }
 
+/// Commits one of the blocks, and spoils it in the log; it, and the number of the next transaction.
+fn spoil(case: &mut Case) -> (JournalBlock, u32) {
+    let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
+    let broken = all[all.len() - 2];
+    case.record.blocks = vec![broken];
+    case.complete().unwrap();
+    case.record.blocks = all;
+    let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
+    let log = Log::open(&device, &case.record).unwrap();
+    log.write(2, &vec![0; log.format.block_size]).unwrap();
+    (broken, tid + 1)
+}
+
 /// Linux has zeroed a block while it was being written to the log; its transaction is committed.
 #[test]
 fn a_block_with_a_wrong_checksum_in_the_log_is_superseded() {
@@ -312,16 +325,10 @@ fn a_block_with_a_wrong_checksum_in_the_log_is_superseded() {
             }
             let mut case = Case::new(&format!("unsound-{form}-{what}"), options);
             with_features(&mut case, form);
-            let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
-            let broken = all[all.len() - 2];
-            case.record.blocks = vec![broken];
-            case.complete().unwrap();
+            let (broken, mut next) = spoil(&mut case);
             let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
             let log = Log::open(&device, &case.record).unwrap();
-            log.write(2, &vec![0; log.format.block_size]).unwrap();
             assert_eq!(log.unsound().unwrap(), [(broken.number, None)].into());
-            let mut next = tid + 1;
-            case.record.blocks = all.clone();
             if what == "before" {
                 // As Linux would have written it.
                 let block = content(&log, &case.record, &broken, false, &case.memory).unwrap();
@@ -383,15 +390,8 @@ fn what_must_not_be_completed_can_be_mounted_nevertheless() {
         for is_data in [true, false] {
             let mut case = Case::new(&format!("open-{form}-{is_data}"), options);
             with_features(&mut case, form);
-            let (all, (tid, _)) = (case.record.blocks.clone(), case.record.running.unwrap());
-            let broken = all[all.len() - 2];
-            case.record.blocks = vec![broken];
-            case.complete().unwrap();
-            let device = OpenOptions::new().read(true).write(true).open(&case.disk).unwrap();
-            let log = Log::open(&device, &case.record).unwrap();
-            log.write(2, &vec![0; log.format.block_size]).unwrap();
-            case.record.blocks = all;
-            case.record.running = Some((tid + 1, 0));
+            let (broken, next) = spoil(&mut case);
+            case.record.running = Some((next, 0));
             case.record.running_refused = "a handle".into();
             let at = if is_data { broken.at } else { 0 };
             let blocks = vec![JournalBlock { at, ..broken }];
