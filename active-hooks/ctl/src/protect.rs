@@ -64,10 +64,22 @@ fn wishes(pids: &[u32], names: &[String], descendants: bool) -> Result<Vec<(Stri
     by_pid.chain(by_name).collect()
 }
 
-/// The processes of a service as they are now; what they start later is descended from them.
-fn of_unit(unit: &str) -> Result<Vec<(String, device::Protect)>> {
-    let wish = |pid: u32| (format!("process {pid} of {unit}"), process(pid, true));
-    Ok(services::processes(unit)?.into_iter().map(wish).collect())
+/// The processes of services as they are now; what they start later is descended from them.
+fn of_units(units: &[String]) -> Result<Vec<(String, device::Protect)>> {
+    let mut wishes = Vec::new();
+    for unit in units {
+        let wish = |pid: u32| (format!("process {pid} of {unit}"), process(pid, true));
+        wishes.extend(services::processes(unit)?.into_iter().map(wish));
+    }
+    Ok(wishes)
+}
+
+/// One that was listed a moment ago and has ended since needs nothing.
+fn or_has_ended(done: Result<(), DeviceError>) -> Result<(), DeviceError> {
+    match done {
+        Err(error) if error.errno() == Some(libc_errno::ESRCH) => Ok(()),
+        done => done,
+    }
 }
 
 /// Carries every wish out, even when one fails, and then says which failed.
@@ -89,13 +101,13 @@ fn each(
 
 /// Protects, or runs a command protected. In the latter case does not return if the command starts.
 pub fn protect(wish: &cli::Protect) -> Result<Exit> {
-    let mut wishes = wishes(&wish.pids, &wish.comm, wish.descendants)?;
-    for unit in &wish.unit {
-        wishes.extend(of_unit(unit)?);
-    }
+    let by_name = wishes(&wish.pids, &wish.comm, wish.descendants)?;
+    let of_units = of_units(&wish.unit)?;
     let Some((program, arguments)) = wish.command.split_first() else {
         let device = open_device()?;
-        return each(wishes, |wish| device.protect(wish));
+        let named = each(by_name, |wish| device.protect(wish));
+        each(of_units, |wish| or_has_ended(device.protect(wish)))?;
+        return named;
     };
     run_protected(&open_device()?, program, arguments)
 }
@@ -123,15 +135,20 @@ pub fn unprotect(wish: &cli::Unprotect) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     let mut wishes = wishes(&wish.pids, &wish.comm, false)?;
-    for unit in &wish.unit {
-        wishes.extend(of_unit(unit)?);
-    }
+    wishes.extend(of_units(&wish.unit)?);
     each(wishes, |wish| device.unprotect(wish))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_ended_meanwhile_is_no_failure() {
+        let with = |errno| or_has_ended(Err(DeviceError::Map(std::io::Error::from_raw_os_error(errno))));
+        assert!(with(libc_errno::ESRCH).is_ok());
+        assert!(with(libc_errno::ENOSPC).is_err());
+    }
 
     #[test]
     fn a_name_longer_than_the_kernel_keeps_is_refused() {
