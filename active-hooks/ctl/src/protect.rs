@@ -82,11 +82,11 @@ fn or_has_ended(done: Result<(), DeviceError>) -> Result<(), DeviceError> {
     }
 }
 
-/// Carries every wish out, even when one fails, and then says which failed.
+/// Carries every wish out, even when one fails, and tells which failed.
 fn each(
     wishes: Vec<(String, device::Protect)>,
     act: impl Fn(device::Protect) -> Result<(), DeviceError>,
-) -> Result<Exit> {
+) -> Vec<String> {
     let mut failed = Vec::new();
     for (subject, wish) in wishes {
         match act(wish) {
@@ -95,6 +95,11 @@ fn each(
             Ok(()) => {}
         }
     }
+    failed
+}
+
+/// Fails if something has.
+fn none_of(failed: &[String]) -> Result<Exit> {
     ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(Exit::Fine)
 }
@@ -105,9 +110,9 @@ pub fn protect(wish: &cli::Protect) -> Result<Exit> {
     let of_units = of_units(&wish.unit)?;
     let Some((program, arguments)) = wish.command.split_first() else {
         let device = open_device()?;
-        let named = each(by_name, |wish| device.protect(wish));
-        each(of_units, |wish| or_has_ended(device.protect(wish)))?;
-        return named;
+        let mut failed = each(by_name, |wish| device.protect(wish));
+        failed.extend(each(of_units, |wish| or_has_ended(device.protect(wish))));
+        return none_of(&failed);
     };
     run_protected(&open_device()?, program, arguments)
 }
@@ -136,7 +141,7 @@ pub fn unprotect(wish: &cli::Unprotect) -> Result<Exit> {
     }
     let mut wishes = wishes(&wish.pids, &wish.comm, false)?;
     wishes.extend(of_units(&wish.unit)?);
-    each(wishes, |wish| device.unprotect(wish))
+    none_of(&each(wishes, |wish| device.unprotect(wish)))
 }
 
 #[cfg(test)]

@@ -49,13 +49,13 @@ pub fn write<M: PhysMem + ?Sized>(
 ) -> (Vec<Lost>, Vec<Kva>) {
     let (mut lost, mut whole) = (Vec::new(), Vec::new());
     for superblock in inodes::file_systems(context) {
-        match is_read_only(context, superblock) {
-            Ok(false) => {}
-            Ok(true) => {
-                let why = is_as_on_disk(context, superblock, "read-only, as after an error").err();
-                lost.extend(why.map(|why| why.lost_of(name(context, superblock))));
-                continue;
-            }
+        let is_written = match is_read_only(context, superblock) {
+            Ok(true) => is_as_on_disk(context, superblock).map(|()| false),
+            read_only => read_only.map(|_| true),
+        };
+        match is_written {
+            Ok(true) => {}
+            Ok(false) => continue,
             Err(why) => {
                 lost.push(why.lost_of(name(context, superblock)));
                 continue;
@@ -100,16 +100,19 @@ pub fn write<M: PhysMem + ?Sized>(
 /// and its data goes back for protected processes alone.
 fn of_another_kind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<()> {
     match is_on_disk(context, superblock)? {
-        true => Err(behind(context, superblock, "")?),
+        true => Err(behind(context, superblock, "", count_behind(context, superblock)?)?),
         false => Ok(()),
     }
 }
 
 /// Refuses a file system on a disk that nobody writes to, if its disk is behind: the kernel has given up what was not written.
-fn is_as_on_disk<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, why: &str) -> Result<()> {
-    match is_on_disk(context, superblock)? && count_behind(context, superblock)? != 0 {
-        true => Err(behind(context, superblock, why)?),
-        false => Ok(()),
+fn is_as_on_disk<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva) -> Result<()> {
+    if !is_on_disk(context, superblock)? {
+        return Ok(());
+    }
+    match count_behind(context, superblock)? {
+        0 => Ok(()),
+        count => Err(behind(context, superblock, ", read-only, as after an error", count)?),
     }
 }
 
@@ -129,13 +132,16 @@ fn count_behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: K
     Ok(behind)
 }
 
-/// The refusal of a file system, with its kind and what else is to be said.
-fn behind<M: PhysMem + ?Sized>(context: &Context<'_, '_, M>, superblock: Kva, also: &str) -> Result<Refusal> {
+/// The refusal of a file system whose disk is behind in so many files, with what is said after its kind.
+fn behind<M: PhysMem + ?Sized>(
+    context: &Context<'_, '_, M>,
+    superblock: Kva,
+    also: &str,
+    files: u64,
+) -> Result<Refusal> {
     let kind = inodes::fs_type(context, superblock)?;
     let kind = String::from_utf8_lossy(&kind);
-    let comma = if also.is_empty() { "" } else { ", " };
-    let behind = count_behind(context, superblock)?;
-    let detail = alloc::format!("{kind}{comma}{also}; its disk is behind in {behind} files");
+    let detail = alloc::format!("{kind}{also}; its disk is behind in {files} files");
     Ok(Refusal::new(reasons::OTHER_FILE_SYSTEM, detail))
 }
 

@@ -102,9 +102,7 @@ crate::mirrors! {
         min_links: Field = "params.min_links",
         ad_select: Field = "params.ad_select",
     }
-}
 
-crate::mirrors! {
     /// An end of a pair (`drivers/net/veth.c`).
     #[allow(missing_docs)]
     pub struct VethPriv = "veth_priv" {
