@@ -1,6 +1,7 @@
 //! Pid namespaces: numbers of processes, as a container has them.
 
 use super::namespaces;
+use super::process_tree::all_ids;
 use crate::cell::{join, same, write_all, Cell, Context};
 use crate::sys::memory::Region;
 use crate::sys::mount::{mount_as, new_namespace};
@@ -67,16 +68,6 @@ const LAST: &str = "/proc/sys/kernel/ns_last_pid";
 fn new(context: &Context) -> Result<()> {
     context.need_root()?;
     namespaces::new(libc::CLONE_NEWPID)
-}
-
-fn all_ids() -> Result<[i64; 5]> {
-    Ok([
-        process::getpid()?,
-        process::gettid()?,
-        process::getppid()?,
-        process::getpgid(0)?,
-        process::getsid(0)?,
-    ])
 }
 
 /// All numbers of a process by its number here, from outside in.

@@ -58,7 +58,8 @@ pub const CELLS: &[Cell] = &[
     },
 ];
 
-fn all_ids() -> Result<[i64; 5]> {
+/// A process's pid, tid, ppid, process group and session, as it sees them.
+pub(super) fn all_ids() -> Result<[i64; 5]> {
     Ok([
         process::getpid()?,
         process::gettid()?,
