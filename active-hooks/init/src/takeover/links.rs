@@ -50,7 +50,7 @@ impl Link<'_> {
     /// Name and number of the one that has its name now.
     fn by_name(&self) -> Option<(String, u32)> {
         let name = self.name();
-        let index = attribute_of(&name, "ifindex")?.parse().ok()?;
+        let index = index_of(&name)?;
         Some((name, index))
     }
 
@@ -285,8 +285,7 @@ impl<'w> Links<'w> {
     /// Takes away what waits for a namespace that could not be made, with the end that stays.
     pub fn forget_waiting(&self, netlink: &Netlink) {
         for link in self.0.iter().filter(|link| link.is_of_pair()) {
-            let waiting = attribute_of(&waiting_end(link.was.index), "ifindex");
-            if let Some(index) = waiting.and_then(|index| index.parse().ok()) {
+            if let Some(index) = index_of(&waiting_end(link.was.index)) {
                 let gone = netlink.ask(DELETE_LINK, 0, of(index));
                 log::info(format_args!(
                     "network: link {} has no other end any more: {gone:?}",
@@ -331,8 +330,7 @@ fn came(
     setup: &LinkSetup,
 ) -> Option<(String, u32)> {
     let (name, number) = (link.name(), link.was.index);
-    let waiting = attribute_of(&waiting_end(setup.lower), "ifindex");
-    let Some(waiting) = waiting.and_then(|index| index.parse().ok()) else {
+    let Some(waiting) = index_of(&waiting_end(setup.lower)) else {
         network.tell(format_args!("link {name}: its other end could not be made"));
         return None;
     };
@@ -381,6 +379,11 @@ fn attribute_of(link: &str, name: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
+/// The number of a link of the first namespace.
+fn index_of(link: &str) -> Option<u32> {
+    attribute_of(link, "ifindex")?.parse().ok()
+}
+
 /// The name and number that a link of a hardware address has now, other than some.
 fn find(hardware: &[u8], others: &[String]) -> Option<(String, u32)> {
     let hardware: Vec<String> = hardware.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -388,7 +391,7 @@ fn find(hardware: &[u8], others: &[String]) -> Option<(String, u32)> {
     fs::read_dir("/sys/class/net").ok()?.find_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
         let same = !others.contains(&name) && attribute_of(&name, "address")? == hardware;
-        let index = attribute_of(&name, "ifindex")?.parse().ok()?;
+        let index = index_of(&name)?;
         same.then_some((name, index))
     })
 }

@@ -115,7 +115,7 @@ pub fn place<'w>(world: &'w World<'_>, reader: &mut Reader, since: Since) -> Tre
         let names: Vec<&Names> = world.names.iter().filter(|names| names.device == device).collect();
         match Tree::open(world, device, &names, since) {
             Ok(mut tree) => {
-                tree.place(world, &names, reader, since == Since::Attempt);
+                tree.place(world, &names, reader);
                 all.trees.push(tree);
             }
             Err(why) => {
@@ -207,7 +207,7 @@ impl<'w> Tree<'w> {
         })
     }
 
-    fn place(&mut self, world: &World<'_>, all: &[&Names], reader: &mut Reader, again: bool) {
+    fn place(&mut self, world: &World<'_>, all: &[&Names], reader: &mut Reader) {
         let mut wanted: BTreeMap<Key, (Wanted, &Names, bool)> = BTreeMap::new();
         let lists: Vec<_> = all
             .iter()
@@ -236,7 +236,7 @@ impl<'w> Tree<'w> {
             }
             wanted.insert(key, (list, names, is_complete));
         }
-        let since = again.then_some(world.machine.clock.realtime);
+        let since = (self.since == Since::Attempt).then_some(world.machine.clock.realtime);
         for (&key, (list, names, is_complete)) in &wanted {
             self.put_aside(key, list, names, *is_complete, since);
         }

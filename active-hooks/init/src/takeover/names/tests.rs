@@ -91,12 +91,7 @@ fn names((number, generation): Key, entries: &[(&str, Key)]) -> Names {
 
 fn put_back(tree: &mut Tree<'_>, all: &[Names]) {
     let all: Vec<&Names> = all.iter().collect();
-    tree.place(
-        &World::default(),
-        &all,
-        &mut Reader::within_memory(Duration::ZERO),
-        false,
-    );
+    tree.place(&World::default(), &all, &mut Reader::within_memory(Duration::ZERO));
 }
 
 /// Does the rest; what could not be done.
