@@ -49,6 +49,17 @@ pub const CELLS: &[Cell] = &[
 /// How long a peer may take to answer a repetition, in milliseconds: it comes after 1, 2, 4 … seconds.
 const PATIENCE: i32 = 120_000;
 
+/// How often a peer is asked before the kernel gives up: more than half an hour, where the usual six take two minutes, which
+/// the last of hundreds of cells may need to begin.
+const ASKED: i32 = 20;
+
+/// A socket that asks a peer that often.
+fn asking(flags: i32) -> Result<OwnedFd> {
+    let fd = socket::socket(libc::AF_INET, libc::SOCK_STREAM | flags)?;
+    socket::set_option(&fd, libc::IPPROTO_TCP, libc::TCP_SYNCNT, ASKED)?;
+    Ok(fd)
+}
+
 /// `struct sockaddr_in`.
 fn of(address: SocketAddr) -> Vec<u8> {
     let family = (libc::AF_INET as u16).to_ne_bytes();
@@ -83,7 +94,7 @@ fn take(listener: &TcpListener, first: &TcpStream, from: Option<SocketAddr>) -> 
 
 pub(super) fn asked(context: &mut Context) -> Result<()> {
     let (listener, first) = full()?;
-    let fd: OwnedFd = socket::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?;
+    let fd = asking(libc::SOCK_NONBLOCK)?;
     let asked = socket::connect(&fd, &of(listener.local_addr()?));
     same("connecting", asked, libc::EINPROGRESS)?;
     let mut client = TcpStream::from(fd);
@@ -93,7 +104,7 @@ pub(super) fn asked(context: &mut Context) -> Result<()> {
         local.set_port(1);
         Ok(())
     })?;
-    same("poll afterwards", file::poll(&client, libc::POLLOUT, 0).0, 0)?;
+    same("poll afterwards", file::poll(&client, libc::POLLOUT, 0), (0, 0, 0))?;
     same("own address", client.local_addr()?, local)?;
     ensure!(client.peer_addr().is_err(), "it has a peer already");
     let mut server = take(&listener, &first, Some(local))?;
@@ -111,7 +122,7 @@ fn in_connect(context: &mut Context) -> Result<()> {
     let (listener, first) = full()?;
     let address = listener.local_addr()?;
     let child = fork(|| {
-        let fd = socket::socket(libc::AF_INET, libc::SOCK_STREAM)?;
+        let fd = asking(0)?;
         let answered = socket::connect(&fd, &of(address));
         context.expect_failover("connect")?;
         same("connect", answered, 0)?;
