@@ -1,6 +1,6 @@
 //! What a cell is and what it is given to run.
 
-use crate::place::Place;
+use crate::place::{Place, LOOK};
 use crate::sys::clock;
 use crate::watch::Watch;
 use anyhow::{bail, ensure, Result};
@@ -151,7 +151,7 @@ impl Context {
         let (watch, resumed_at) = (self.watch.clone(), self.resumed_at.clone());
         std::thread::spawn(move || {
             while !watch.seen() {
-                clock::nanosleep(std::time::Duration::from_millis(10));
+                clock::nanosleep(LOOK);
             }
             resumed_at.get_or_init(clock::now);
             action()

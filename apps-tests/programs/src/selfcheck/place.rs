@@ -23,8 +23,8 @@ pub enum Place {
     Sigtimedwait,
 }
 
-/// How long each wait lasts before the next look.
-const LOOK: Duration = Duration::from_millis(20);
+/// How long each wait lasts before the next look: hundreds of threads that looked more often would keep an emulated machine busy.
+pub const LOOK: Duration = Duration::from_millis(200);
 
 impl Place {
     /// Every place.
