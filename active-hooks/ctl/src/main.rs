@@ -11,7 +11,6 @@ mod hang_test;
 mod log;
 mod machine;
 mod man;
-mod mountinfo;
 mod panic_test;
 mod protect;
 mod report;

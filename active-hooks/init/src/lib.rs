@@ -7,10 +7,12 @@
 //! | [`takeover`] | what a successor does besides: memory, clocks, files, processes, the report |
 //! | [`restore`] | rebuilds processes from the Essential Context through stable system calls |
 //! | [`rescue`] | puts back, for `orthros-ctl`, what a rescue area holds |
+//! | [`mountinfo`] | what is mounted |
 //! | [`sys`] | ptrace, clone3 and waiting |
 #![warn(missing_docs)]
 
 pub mod boot;
+pub mod mountinfo;
 pub mod rescue;
 pub mod restore;
 pub mod standby;

@@ -19,6 +19,7 @@ pub use private::Private;
 use self::already::Part;
 use crate::{
     boot::ext4,
+    mountinfo,
     restore::{
         host::Host,
         world::{Content, World},
@@ -253,7 +254,7 @@ fn rooms(places: &BTreeMap<u64, System>) -> BTreeMap<u64, u64> {
 }
 
 fn places(world: &World<'_>) -> BTreeMap<u64, System> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let text = fs::read_to_string(mountinfo::OWN).unwrap_or_default();
     let one = |(device, uuid, _): (u64, [u8; 16], &str)| {
         let mounts = || world.mounts.iter().filter(|mount| mount.device == device);
         let fstype = mounts()
@@ -306,9 +307,9 @@ fn is_writable_btrfs(uuid: [u8; 16], mounts: &str) -> bool {
         let root = open(at, flags, Mode::empty());
         root.is_ok_and(|root| sys::btrfs_uuid(root.as_fd()).is_ok_and(|found| found == uuid))
     };
-    let all = mounts.lines().filter_map(Line::parse);
-    all.filter(|line| line.is_writable && line.fstype.as_bytes() == BTRFS)
-        .any(|line| is_it(Path::new(line.at)))
+    mountinfo::lines(mounts)
+        .filter(|line| line.is_writable() && line.kind.as_bytes() == BTRFS)
+        .any(|line| is_it(Path::new(line.point)))
 }
 
 fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
@@ -324,42 +325,13 @@ fn here(uuid: [u8; 16], mounts: &str) -> Result<(PathBuf, OwnedFd), String> {
     }
 }
 
-/// A line of `/proc/self/mountinfo`.
-#[derive(Debug)]
-struct Line<'t> {
-    device: &'t str,
-    root: &'t str,
-    at: &'t str,
-    fstype: &'t str,
-    /// The mount and its file system are.
-    is_writable: bool,
-}
-
-impl<'t> Line<'t> {
-    fn parse(line: &'t str) -> Option<Self> {
-        let words: Vec<&str> = line.split(' ').collect();
-        let writable = |options: &str| options.split(',').any(|option| option == "rw");
-        let [_, _, device, root, at, options, ..] = words[..] else {
-            return None;
-        };
-        let fstype = words.iter().skip_while(|word| **word != "-").nth(1)?;
-        // Blanks and the like stand as \040: such a path is left alone.
-        (!at.contains('\\')).then_some(Self {
-            device,
-            root,
-            at,
-            fstype,
-            is_writable: writable(options) && words.last().is_some_and(|all| writable(all)),
-        })
-    }
-}
-
-/// Where the whole of a file system is mounted for writing, by lines of `/proc/self/mountinfo`.
+/// Where the whole of a file system is mounted for writing, by lines of `/proc/self/mountinfo`. A path with blanks is left alone.
 fn mounted_at(mounts: &str, major: u32, minor: u32) -> Option<PathBuf> {
     let number = format!("{major}:{minor}");
-    let mut all = mounts.lines().filter_map(Line::parse);
-    let found = all.find(|line| line.is_writable && line.device == number && line.root == "/")?;
-    Some(found.at.into())
+    let is_it = |line: &mountinfo::Line<'_>| line.device == number && line.root == "/" && !line.point.contains('\\');
+    let mut all = mountinfo::lines(mounts);
+    let found = all.find(|line| is_it(line) && line.is_writable())?;
+    Some(found.point.into())
 }
 
 struct Work<'h> {

@@ -1,8 +1,8 @@
 //! File systems a process sees, and which of them files can be restored on.
 
 use super::{Finding, Process};
-use crate::mountinfo::lines;
 use anyhow::{Context, Result};
+use orthros_init::mountinfo::lines;
 use shared_region::reasons;
 use std::collections::{HashMap, HashSet};
 

@@ -4,9 +4,9 @@
 //! A device says what it is by its modalias, and the next kernel's `modules.alias` which module that means there. What is
 //! built into it has no alias; it is then known by the name of the driver that has the device now.
 
-use crate::mountinfo::{lines, Line};
 use crate::root::Root;
 use anyhow::{bail, Context, Result};
+use orthros_init::mountinfo::{lines, Line};
 use orthros_initramfs::modules::{self, Modules};
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,7 @@ use super::{
     mounted_at,
     partition::{number, sysfs, Disk},
 };
-use crate::boot::ext4::all_devices;
+use crate::{boot::ext4::all_devices, mountinfo};
 use anyhow::{bail, ensure, Context, Result};
 use rustix::fs::OFlags;
 use shared_region::{
@@ -128,7 +128,7 @@ fn file_on(sysfs: &Path, disk: &Disk, words: &RescueArea) -> Option<PathBuf> {
     let inside = path_inside(&block, &head).ok()?;
     let device = fs::read_to_string(sysfs.join("dev")).ok()?;
     let (major, minor) = device.trim().split_once(':')?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = fs::read_to_string(mountinfo::OWN).ok()?;
     let at = mounted_at(&mounts, major.parse().ok()?, minor.parse().ok()?)?;
     let path = at.join(std::ffi::OsStr::from_bytes(&inside));
     is_file(&path).then_some(path)
@@ -244,7 +244,7 @@ pub fn remove_file(path: &Path) -> Result<()> {
 /// The path of a file from the root directory of its file system on.
 fn inside(path: &Path, file: &File) -> Result<PathBuf> {
     let device = file.metadata()?.dev();
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mounts = fs::read_to_string(mountinfo::OWN)?;
     let at = mounted_at(&mounts, libc::major(device), libc::minor(device));
     let inside = at.and_then(|at| Some(path.strip_prefix(at).ok()?.to_owned()));
     inside.context("its file system is not mounted there as a whole")

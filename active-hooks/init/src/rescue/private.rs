@@ -8,6 +8,7 @@
 use super::{is_writable_btrfs, Mount};
 use crate::{
     boot::ext4,
+    mountinfo,
     restore::{host::Host, world::World},
     sys,
     takeover::{disk, journal, subvolumes},
@@ -130,7 +131,7 @@ impl Private {
 
     /// Mounts subvolumes. That changes nothing on the disk: their file systems are mounted already.
     fn mount_subvolumes(&mut self, world: &World<'_>) -> Result<(), String> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+        let mounts = fs::read_to_string(mountinfo::OWN).map_err(|error| error.to_string())?;
         let may_be = |uuid| is_writable_btrfs(uuid, &mounts);
         if !world.subvolumes.iter().any(|it| may_be(it.uuid)) {
             return Ok(());

@@ -1,6 +1,6 @@
 //! Mounts that protected processes could see, besides the root.
 
-use crate::{boot::log, restore::world::World};
+use crate::{boot::log, mountinfo, restore::world::World};
 use rustix::mount::{mount, mount_remount, MountFlags};
 use shared_region::context::{Mount, CONTROL_FILE_SYSTEMS, CREDENTIALS};
 use std::{
@@ -97,12 +97,8 @@ impl<'w> Missing<'w> {
 
 /// Whether anything is mounted at a path.
 pub fn is_mounted(at: &Path) -> bool {
-    let Ok(text) = fs::read_to_string("/proc/self/mountinfo") else {
-        return false;
-    };
-    text.lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .any(|mountpoint| Path::new(mountpoint) == at)
+    let is_there = |text: String| mountinfo::lines(&text).any(|line| Path::new(line.point) == at);
+    fs::read_to_string(mountinfo::OWN).is_ok_and(is_there)
 }
 
 #[cfg(test)]
