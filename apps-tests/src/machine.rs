@@ -122,6 +122,7 @@ impl Machine {
             cpu_features: scenario.guest.cpu_features.clone(),
             ram: scenario.guest.ram,
             disks,
+            refusing: scenario.refusing(),
             ports: scenario.guest.ports.clone(),
             forwards: scenario.guest.forwards.clone(),
             reboot: plan.reboot || scenario.restarts(),

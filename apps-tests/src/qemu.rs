@@ -68,6 +68,8 @@ pub struct Config {
     pub boot: Boot,
     /// qcow2 images, attached in this order as virtio disks.
     pub disks: Vec<PathBuf>,
+    /// Numbers of those for which [`Qemu::refuse_writes`] is to work.
+    pub refusing: Vec<usize>,
     /// TCP ports of the guest to reach from the host.
     pub ports: Vec<u16>,
     /// TCP ports of further addresses on its wire to reach from the host.
@@ -100,6 +102,7 @@ impl Config {
             ram: 2048,
             boot,
             disks: Vec::new(),
+            refusing: Vec::new(),
             ports: Vec::new(),
             forwards: Vec::new(),
             reboot: false,
@@ -292,6 +295,31 @@ impl Qemu {
         self.qmp
             .monitor(&format!("drive_del disk{number}"), Duration::from_secs(30))
             .map(drop)
+    }
+
+    /// Lets a disk of [`Config::refusing`] answer every write with an error, or do them again.
+    ///
+    /// # Errors
+    /// When QEMU refuses.
+    pub fn refuse_writes(&mut self, number: usize, refuse: bool) -> Result<()> {
+        let (image, layer) = (format!("image{number}"), format!("refusing{number}"));
+        let mut command = |name, arguments| self.qmp.command(name, arguments, Duration::from_secs(30)).map(drop);
+        if refuse {
+            let each_write = json!([{ "event": "none", "iotype": "write" }]);
+            let layer = json!({ "driver": "blkdebug", "node-name": layer, "image": image, "inject-error": each_write });
+            command("blockdev-add", layer)?;
+        }
+        let top = json!({
+            "driver": "raw",
+            "node-name": format!("top{number}"),
+            "file": if refuse { &layer } else { &image },
+            "cache": { "direct": false, "no-flush": true },
+        });
+        command("blockdev-reopen", json!({ "options": [top] }))?;
+        if refuse {
+            return Ok(());
+        }
+        command("blockdev-del", json!({ "node-name": layer }))
     }
 
     /// Writes `size` bytes of physical memory from address 0 on to a file.
@@ -543,14 +571,18 @@ fn arguments(config: &Config, sockets: &Sockets) -> Vec<String> {
         }
     }
     for (index, disk) in config.disks.iter().enumerate() {
-        // Images are thrown away after the run: the host need not flush them.
-        add(
-            "-drive",
+        let disk = disk.display();
+        let image = if config.refusing.contains(&index) {
+            // A layer without a state of its own, below which another can be put: see `refuse_writes`.
             format!(
-                "if=none,id=disk{index},format=qcow2,cache=unsafe,file={}",
-                disk.display()
-            ),
-        );
+                "format=raw,node-name=top{index},file.driver=qcow2,file.node-name=image{index},\
+                 file.file.driver=file,file.file.filename={disk}"
+            )
+        } else {
+            format!("format=qcow2,file={disk}")
+        };
+        // Images are thrown away after the run: the host need not flush them.
+        add("-drive", format!("if=none,id=disk{index},cache=unsafe,{image}"));
         add("-device", format!("virtio-blk-pci,drive=disk{index}"));
     }
     if let Some(state) = &config.state {

@@ -183,7 +183,7 @@ impl<'a> Ready<'a> {
             let written = machine.qemu.disk_writes()?;
             machine.agent.send(&command)?;
             report.steps.push(result.clone());
-            if !step.disks_fail.is_empty() {
+            if !step.disks_fail.is_empty() || !step.disks_refuse_writes.is_empty() {
                 machine
                     .qemu
                     .backup
@@ -191,6 +191,9 @@ impl<'a> Ready<'a> {
             }
             for &number in &step.disks_fail {
                 machine.qemu.fail_disk(number)?;
+            }
+            for &number in &step.disks_refuse_writes {
+                machine.qemu.refuse_writes(number, true)?;
             }
             match step.expect {
                 Expect::Successor => {
@@ -200,6 +203,9 @@ impl<'a> Ready<'a> {
                 }
                 Expect::Reset => self.reset(step, written, report)?,
                 Expect::Restart => self.restart(step, boot_id, report)?,
+            }
+            for &number in &step.disks_refuse_writes {
+                self.machine.qemu.refuse_writes(number, false)?;
             }
             report.steps.pop();
         } else if step.event == Event::Pause {

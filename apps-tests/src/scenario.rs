@@ -211,6 +211,9 @@ pub struct Step {
     /// Further disks (1 is /dev/vdb) that answer every request with an error as soon as the kernel is stopped.
     #[serde(default)]
     pub disks_fail: Vec<usize>,
+    /// Disks that answer every write with an error from then on, until the successor is armed.
+    #[serde(default)]
+    pub disks_refuse_writes: Vec<usize>,
     /// From the event to the reset no disk may be written to.
     #[serde(default)]
     pub no_disk_writes: bool,
@@ -404,6 +407,13 @@ impl Scenario {
             .is_some()
     }
 
+    /// Disks that are to refuse writes in some step.
+    #[must_use]
+    pub fn refusing(&self) -> Vec<usize> {
+        let steps = self.steps.iter();
+        steps.flat_map(|step| step.disks_refuse_writes.clone()).collect()
+    }
+
     /// Whether a reset is what the scenario waits for.
     #[must_use]
     pub fn ends_in_reset(&self) -> bool {
@@ -483,12 +493,9 @@ impl Scenario {
             if !step.after.is_empty() && step.expect == Expect::Reset {
                 bail!("[[step]] after asks a guest that is reset");
             }
-            if step
-                .disks_fail
-                .iter()
-                .any(|number| !(1..=self.guest.disks.len()).contains(number))
-            {
-                bail!("[[step]] disks_fail names a disk that [guest] has not");
+            let mut failing = step.disks_fail.iter().chain(&step.disks_refuse_writes);
+            if failing.any(|number| !(1..=self.guest.disks.len()).contains(number)) {
+                bail!("[[step]] disks_fail or disks_refuse_writes names a disk that [guest] has not");
             }
             if step.no_disk_writes && step.expect != Expect::Reset {
                 bail!("[[step]] no_disk_writes needs expect = \"reset\": a successor writes");
@@ -611,6 +618,11 @@ mod tests {
                 "after asks",
             ),
             ("event = \"panic\"", "event = \"panic\"\ndisks_fail = [1]", "has not"),
+            (
+                "event = \"panic\"",
+                "event = \"panic\"\ndisks_refuse_writes = [1]",
+                "has not",
+            ),
             (
                 "[protect]",
                 "[guest]\nwrong = { successor_init = \"none\" }\n[protect]",

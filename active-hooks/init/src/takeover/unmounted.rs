@@ -23,6 +23,8 @@ struct System {
     name: String,
     /// Files that its disk does not have as they were.
     files: u64,
+    /// Its journal lacks blocks.
+    has_blocks: bool,
 }
 
 impl Unmounted {
@@ -38,7 +40,14 @@ impl Unmounted {
             let journal = world.journals.iter().find(|it| it.device == device);
             let has_blocks = journal.is_some_and(|it| !it.blocks.is_empty() || !it.revoked.is_empty());
             let has_names = has_names(world, device);
-            (files != 0 || has_blocks || has_names).then_some((device, System { name, files }))
+            (files != 0 || has_blocks || has_names).then_some((
+                device,
+                System {
+                    name,
+                    files,
+                    has_blocks,
+                },
+            ))
         });
         Self {
             systems: systems.collect(),
@@ -63,10 +72,13 @@ impl Unmounted {
     /// A line of the report for each.
     pub fn remarks(&self, what_becomes_of_it: &str) -> Vec<String> {
         let line = |system: &System| {
-            format!(
-                "file system on {} is not mounted: {} files and what its journal has not: {what_becomes_of_it}",
-                system.name, system.files
-            )
+            // A mount replays the journal as it is, and what comes after it has no place any more.
+            let what = match system.has_blocks {
+                true => "files and what its journal has not, which goes back only before it is mounted",
+                false => "files that go back once it is mounted",
+            };
+            let (name, files) = (&system.name, system.files);
+            format!("file system on {name} is not mounted: {files} {what}: {what_becomes_of_it}")
         };
         self.systems.values().map(line).collect()
     }
@@ -128,8 +140,8 @@ mod tests {
         assert_eq!(found.devices(), BTreeSet::from([2, 4]));
         let remarks = found.remarks("gone");
         assert!(
-            remarks[0].starts_with("file system on vd2 is not mounted: 0 files")
-                && remarks[1].contains("vd4 is not mounted: 2 files"),
+            remarks[0].starts_with("file system on vd2 is not mounted: 0 files and what its journal has not")
+                && remarks[1].contains("vd4 is not mounted: 2 files that go back once it is mounted: gone"),
             "{remarks:?}"
         );
         assert!(Unmounted::default().is_empty());

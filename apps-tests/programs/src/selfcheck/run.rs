@@ -196,7 +196,11 @@ pub fn collect(options: &Options, selection: &Selection) -> Result<ExitCode> {
         bad.len(),
         skipped.len()
     );
-    Ok(if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if bad.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 #[cfg(test)]
