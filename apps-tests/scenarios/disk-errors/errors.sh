@@ -3,6 +3,7 @@
 set -eu
 
 . /opt/says.sh
+. /opt/counter.sh
 sums=/var/sums
 
 case $1 in
@@ -29,9 +30,7 @@ hold)
 	while sleep 1; do :; done
 	;;
 count)
-	number=0
-	echo $$ >/var/count.pid
-	while sleep 0.1; do number=$((number + 1)) && echo $number >/var/count; done
+	count
 	;;
 write)
 	for type in ext4 xfs; do
@@ -45,12 +44,10 @@ write)
 		(cd / && sha256sum srv/$type/made/new srv/$type/dir/held srv/$type/dir/moved) >>$sums
 	done
 	sync $sums /var
-	cp /var/count /var/count.before
+	remember_count
 	;;
 check)
-	kill -0 "$(cat /var/count.pid)"
-	sleep 1
-	test "$(cat /var/count)" -gt $(($(cat /var/count.before) + 5))
+	counts_on
 	fails kill -0 "$(cat /var/held.pid)" 2>/dev/null
 	orthros-ctl report >/run/report
 	grep -E "file system on vdb.*rescue area" /run/report

@@ -3,6 +3,7 @@
 set -eu
 
 . /opt/says.sh
+. /opt/counter.sh
 sums=/var/sums
 
 # Writes a file that no disk has yet, and what must be in it.
@@ -35,9 +36,7 @@ hold)
 	while sleep 1; do :; done
 	;;
 count)
-	number=0
-	echo $$ >/var/count.pid
-	while sleep 0.1; do number=$((number + 1)) && echo $number >/var/count; done
+	count
 	;;
 write)
 	rm /srv/full/free
@@ -52,12 +51,10 @@ write)
 	sed -i /touched/d $sums
 	mount -o remount,bind,ro /srv/read
 	sync $sums /var
-	cp /var/count /var/count.before
+	remember_count
 	;;
 check)
-	kill -0 "$(cat /var/count.pid)"
-	sleep 1
-	test "$(cat /var/count)" -gt $(($(cat /var/count.before) + 5))
+	counts_on
 	fails kill -0 "$(cat /var/held.pid)" 2>/dev/null
 	orthros-ctl report | tee /run/report
 	grep -E "fd 3: /srv/read/held: .*Read-only file system" /run/report
